@@ -1,0 +1,262 @@
+//! Reading, writing and waiting: the one place where `EINTR`, short transfers, deadlines and
+//! `SIGPIPE` are dealt with.
+//!
+//! Source: `read(2)`, `write(2)`, `readv(2)`, `poll(2)`, `signal(7)` ("Interruption of system calls").
+//!
+//! *SIGPIPE.* Sockets are written with `MSG_NOSIGNAL`. Pipes have no such flag: a program whose
+//! `SIGPIPE` is not ignored (Rust's runtime ignores it) calls [`ignore_sigpipe`] first, or dies
+//! when nobody reads the pipe.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFlags, Timespec};
+use rustix::io::Errno;
+
+use crate::error::{Error, OfCall, Result};
+
+/// Repeats a call for as long as a signal interrupts it.
+#[inline]
+pub(crate) fn retry<T>(
+    call: &'static str,
+    mut f: impl FnMut() -> core::result::Result<T, Errno>,
+) -> Result<T> {
+    loop {
+        match f() {
+            Err(Errno::INTR) => {}
+            result => return result.of(call),
+        }
+    }
+}
+
+/// `read(fd, buffer)`: takes what is there, up to the buffer's length.
+///
+/// Blocks while nothing is there, unless the descriptor is non-blocking. Returns 0 at end of file:
+/// every writer closed.
+///
+/// # Errors
+/// `EAGAIN` on a non-blocking descriptor with nothing to read; `ECONNRESET` when a socket's peer
+/// went away with data unread.
+#[inline]
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
+    let fd = fd.as_fd();
+    retry("read", || rustix::io::read(fd, &mut *buffer))
+}
+
+/// `readv(fd, buffers)`: as [`read`], into several buffers in order.
+///
+/// # Errors
+/// As [`read`].
+#[inline]
+pub fn readv(fd: impl AsFd, buffers: &mut [IoSliceMut<'_>]) -> Result<usize> {
+    let fd = fd.as_fd();
+    retry("readv", || rustix::io::readv(fd, buffers))
+}
+
+/// `write(fd, bytes)`: gives as much as fits now, and says how much that was.
+///
+/// # Errors
+/// `EAGAIN` on a full non-blocking descriptor; `EPIPE` when nobody reads the other end; `ENOSPC`,
+/// `EFBIG` on files.
+#[inline]
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
+    let fd = fd.as_fd();
+    retry("write", || rustix::io::write(fd, bytes))
+}
+
+/// `writev(fd, buffers)`: as [`write`], from several buffers in order.
+///
+/// # Errors
+/// As [`write`].
+#[inline]
+pub fn writev(fd: impl AsFd, buffers: &[IoSlice<'_>]) -> Result<usize> {
+    let fd = fd.as_fd();
+    retry("writev", || rustix::io::writev(fd, buffers))
+}
+
+/// Reads until the buffer is full or the writers are gone; returns how much was read.
+///
+/// # Errors
+/// As [`read`]; what was read before the error stays in the buffer.
+pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
+    let fd = fd.as_fd();
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read(fd, &mut buffer[filled..])? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+/// Writes everything, however many calls that takes.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<()> {
+    let fd = fd.as_fd();
+    while !bytes.is_empty() {
+        let n = write(fd, bytes)?;
+        bytes = &bytes[n..];
+    }
+    Ok(())
+}
+
+/// Sets or clears `O_NONBLOCK` on the open file description, which copies of the descriptor share.
+///
+/// # Errors
+/// `EBADF` only.
+pub fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> Result<()> {
+    rustix::io::ioctl_fionbio(fd, nonblocking).of("ioctl FIONBIO")
+}
+
+/// How many bytes a read would find now (`FIONREAD`).
+///
+/// # Errors
+/// `ENOTTY`, `EINVAL` where the object has no such count.
+pub fn bytes_waiting(fd: impl AsFd) -> Result<u64> {
+    rustix::io::ioctl_fionread(fd).of("ioctl FIONREAD")
+}
+
+/// Another descriptor for the same open file, close-on-exec.
+///
+/// # Errors
+/// `EMFILE` when `RLIMIT_NOFILE` is reached.
+pub fn duplicate(fd: impl AsFd) -> Result<std::os::fd::OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).of("fcntl F_DUPFD_CLOEXEC")
+}
+
+/// When a wait ends at the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// Waits for as long as it takes.
+    pub const NEVER: Self = Self(None);
+
+    /// `timeout` from now, by the monotonic clock; never, if that is beyond what the clock holds.
+    #[must_use]
+    pub fn after(timeout: Duration) -> Self {
+        Self(Instant::now().checked_add(timeout))
+    }
+
+    /// From an optional timeout; none is [`Deadline::NEVER`].
+    #[must_use]
+    pub fn from_timeout(timeout: Option<Duration>) -> Self {
+        timeout.map_or(Self::NEVER, Self::after)
+    }
+
+    /// What is left: `None` for ever, zero when it has passed.
+    #[must_use]
+    pub fn remaining(self) -> Option<Duration> {
+        self.0.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether it has passed.
+    #[must_use]
+    pub fn passed(self) -> bool {
+        self.0.is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// The earlier of two.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(a), Some(b)) => Self(Some(a.min(b))),
+            (a, b) => Self(a.or(b)),
+        }
+    }
+}
+
+/// What to wait for on a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Something to read, end of file, or a connection to accept.
+    Readable,
+    /// Room to write.
+    Writable,
+    /// Either.
+    Both,
+}
+
+/// What was found on a descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// A read would not block.
+    pub readable: bool,
+    /// A write would not block.
+    pub writable: bool,
+    /// The other end closed, or the object is in error; a read or write says which.
+    pub hung_up: bool,
+}
+
+impl Ready {
+    /// Whether anything at all was found.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.readable || self.writable || self.hung_up
+    }
+}
+
+/// `poll(2)` on several descriptors until one is ready or the deadline passes.
+///
+/// Returns one [`Ready`] per descriptor, in order; none of them is set when the deadline passed.
+/// A signal does not end the wait.
+///
+/// # Errors
+/// `EINVAL` for more descriptors than `RLIMIT_NOFILE`; `ENOMEM`.
+pub fn poll<const N: usize>(
+    fds: [(BorrowedFd<'_>, Interest); N],
+    deadline: Deadline,
+) -> Result<[Ready; N]> {
+    let mut polled = fds.map(|(fd, interest)| {
+        let flags = match interest {
+            Interest::Readable => PollFlags::IN,
+            Interest::Writable => PollFlags::OUT,
+            Interest::Both => PollFlags::IN | PollFlags::OUT,
+        };
+        rustix::event::PollFd::from_borrowed_fd(fd, flags)
+    });
+    loop {
+        let timeout = deadline.remaining().map(timespec);
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("poll", errno)),
+            Ok(_) => break,
+        }
+    }
+    Ok(polled.map(|fd| {
+        let found = fd.revents();
+        Ready {
+            readable: found.contains(PollFlags::IN),
+            writable: found.contains(PollFlags::OUT),
+            hung_up: found.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL),
+        }
+    }))
+}
+
+/// Waits until one descriptor is ready. `false` when the deadline passed.
+///
+/// # Errors
+/// As [`poll`].
+pub fn wait_for(fd: impl AsFd, interest: Interest, deadline: Deadline) -> Result<bool> {
+    Ok(poll([(fd.as_fd(), interest)], deadline)?[0].any())
+}
+
+/// A duration as the kernel takes it; what does not fit becomes the longest that does.
+pub(crate) fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+/// Makes a write to a pipe that nobody reads an `EPIPE` error instead of a `SIGPIPE` signal, for
+/// the whole process. Rust programs start that way; programs that load this library may not.
+#[allow(unsafe_code)]
+pub fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGPIPE and runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}

@@ -1,0 +1,14 @@
+//! Test support: child processes that play a role, scratch names that clean up, skips that count.
+//!
+//! Development only. Tests talk about processes, so the subject of a test runs in processes of its
+//! own: [`child::Child::role`] starts the test binary again as another process.
+//!
+//! Rules for tests: wait for an event with a deadline, never sleep for luck; leave nothing behind;
+//! pass in parallel, repeatedly, as root and as an ordinary user.
+
+pub mod child;
+pub mod scratch;
+pub mod skip;
+
+pub use child::{Child, DEADLINE};
+pub use scratch::{Scratch, unique};

@@ -1,0 +1,2 @@
+//! Repository tasks: `cargo xtask test`, `tidy`, `ci`.
+fn main() {}
