@@ -69,6 +69,13 @@ impl Error {
         Self { call, errno }
     }
 
+    /// An error of `call` from a raw error number. Numbers outside 1 to 4095 become `EIO`.
+    #[must_use]
+    pub fn from_raw(call: &'static str, errno: i32) -> Self {
+        let errno = if (1..4096).contains(&errno) { errno } else { libc::EIO };
+        Self::new(call, Errno::from_raw_os_error(errno))
+    }
+
     /// An error from the C library's `errno` of this thread.
     #[must_use]
     pub fn last(call: &'static str) -> Self {

@@ -16,6 +16,9 @@ use rustix::io::Errno;
 
 use crate::error::{Error, OfCall, Result};
 
+/// `O_NONBLOCK`, for the standard library's `OpenOptionsExt::custom_flags`.
+pub const NONBLOCK: i32 = libc::O_NONBLOCK;
+
 /// Repeats a call for as long as a signal interrupts it.
 #[inline]
 pub(crate) fn retry<T>(
@@ -44,10 +47,10 @@ pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
     retry("read", || rustix::io::read(fd, &mut *buffer))
 }
 
-/// `readv(fd, buffers)`: as [`read`], into several buffers in order.
+/// `readv(fd, buffers)`: as [`read()`], into several buffers in order.
 ///
 /// # Errors
-/// As [`read`].
+/// As [`read()`].
 #[inline]
 pub fn readv(fd: impl AsFd, buffers: &mut [IoSliceMut<'_>]) -> Result<usize> {
     let fd = fd.as_fd();
@@ -65,10 +68,10 @@ pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
     retry("write", || rustix::io::write(fd, bytes))
 }
 
-/// `writev(fd, buffers)`: as [`write`], from several buffers in order.
+/// `writev(fd, buffers)`: as [`write()`], from several buffers in order.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 #[inline]
 pub fn writev(fd: impl AsFd, buffers: &[IoSlice<'_>]) -> Result<usize> {
     let fd = fd.as_fd();
@@ -78,7 +81,7 @@ pub fn writev(fd: impl AsFd, buffers: &[IoSlice<'_>]) -> Result<usize> {
 /// Reads until the buffer is full or the writers are gone; returns how much was read.
 ///
 /// # Errors
-/// As [`read`]; what was read before the error stays in the buffer.
+/// As [`read()`]; what was read before the error stays in the buffer.
 pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
     let fd = fd.as_fd();
     let mut filled = 0;
@@ -94,7 +97,7 @@ pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
 /// Writes everything, however many calls that takes.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<()> {
     let fd = fd.as_fd();
     while !bytes.is_empty() {

@@ -1,1 +1,44 @@
-//! The library.
+//! Every way for processes to talk, behind one address.
+//!
+//! ```no_run
+//! use switchboard::{Queue, Text};
+//!
+//! // One process:
+//! let mut sender = Queue::<Text>::open("unix:/run/jobs.sock")?.sender()?;
+//! sender.send(&Text("press".into()))?;
+//! sender.close()?;
+//!
+//! // Another; either may start first:
+//! let mut receiver = Queue::<Text>::open("unix:/run/jobs.sock")?.receiver()?;
+//! let delivery = receiver.recv()?;
+//! println!("{}", delivery.message.0);
+//! receiver.acknowledge(delivery)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Change the address, keep the code: `fifo:/tmp/jobs`, `mq:/jobs`, `tcp:127.0.0.1:7000` …
+//! [`transport::TABLE`] says what each can do.
+//!
+//! The library starts no thread. An endpoint moves while one of its methods runs; its descriptor
+//! (`as_fd`) says when to call one, in an event loop or, with the feature `tokio`, in a task.
+
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod error;
+pub mod framing;
+pub mod link;
+pub mod message;
+pub mod object;
+pub mod options;
+pub mod pattern;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+pub mod transport;
+
+pub use address::{Address, AddressError};
+pub use error::{CloseError, Error, ErrorKind, RecvError, SendError};
+pub use framing::Framing;
+pub use message::{Bytes, EncodingError, Json, Message, Text};
+pub use options::Options;
+pub use pattern::queue::{Delivery, Incoming, Queue, Receiver, Sender, Ticket};

@@ -2,7 +2,7 @@
 //!
 //! An integration test binary lists its roles once:
 //!
-//! ```ignore
+//! ```text
 //! const ROLES: &[(&str, testkit::child::Role)] = &[("writer", fifo::writer)];
 //! #[test]
 //! fn child_process() { testkit::child::enter(ROLES); }

@@ -1,0 +1,308 @@
+//! Errors of the library: what failed, on which address, why, and what to do.
+//!
+//! A variant exists only where a caller would act differently on it.
+
+use std::fmt;
+
+use switchboard_kernel as kernel;
+
+use crate::address::{Address, AddressError};
+use crate::message::EncodingError;
+
+/// Why an endpoint could not be opened, or cannot go on.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    address: String,
+    problem: String,
+    hint: Option<String>,
+    source: Option<kernel::Error>,
+}
+
+/// What a caller can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The text is not an address, or its options do not fit.
+    BadAddress,
+    /// Nothing is there, and waiting was not wanted or would not help.
+    NotFound,
+    /// Not allowed by owner and mode, or by policy (plaintext beyond this machine).
+    PermissionDenied,
+    /// Somebody else holds the name.
+    AddressInUse,
+    /// A limit of the system, the user or the process was reached; the message names it.
+    LimitReached,
+    /// The transport or the object cannot do this.
+    NotSupported,
+    /// The two sides do not fit: roles, message types, versions.
+    Mismatch,
+    /// Anything else the system said.
+    System,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, address: &Address, problem: impl Into<String>) -> Self {
+        let address = address.as_str().to_owned();
+        Self { kind, address, problem: problem.into(), hint: None, source: None }
+    }
+
+    /// From a system call made for `address`: `doing` says for what, as in "cannot bind".
+    pub(crate) fn system(address: &Address, doing: &str, error: kernel::Error) -> Self {
+        use kernel::ErrorKind as K;
+        let (kind, hint) = match error.kind() {
+            K::NotFound => (ErrorKind::NotFound, None),
+            K::PermissionDenied => (
+                ErrorKind::PermissionDenied,
+                Some("its owner and mode decide; see ls -l, or create it with ?mode= and ?group=".into()),
+            ),
+            K::AlreadyExists | K::AddressInUse => (ErrorKind::AddressInUse, None),
+            K::NotSupported => (ErrorKind::NotSupported, None),
+            K::TooManyFiles => (
+                ErrorKind::LimitReached,
+                Some(
+                    "this process may have no more open descriptors (RLIMIT_NOFILE): raise it with \
+                     ulimit -n or LimitNOFILE="
+                        .into(),
+                ),
+            ),
+            K::TooManyFilesInSystem => (
+                ErrorKind::LimitReached,
+                Some("the system has no more open files: raise it with sysctl fs.file-max".into()),
+            ),
+            K::NoSpace => (
+                ErrorKind::LimitReached,
+                Some("the file system or a quota is full: see df and df -i".into()),
+            ),
+            K::OutOfMemory => (ErrorKind::LimitReached, None),
+            _ => (ErrorKind::System, None),
+        };
+        let problem = format!("{doing}: {error}");
+        Self { kind, address: address.as_str().to_owned(), problem, hint, source: Some(error) }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn kinded(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// What a caller can act on.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The address it happened on.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind == ErrorKind::BadAddress && self.address.is_empty() {
+            return f.write_str(&self.problem);
+        }
+        write!(f, "{}: {}", self.address, self.problem)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|error| error as _)
+    }
+}
+
+impl From<AddressError> for Error {
+    fn from(error: AddressError) -> Self {
+        Self {
+            kind: ErrorKind::BadAddress,
+            address: String::new(),
+            problem: error.to_string(),
+            hint: None,
+            source: None,
+        }
+    }
+}
+
+/// Why a message was not sent. The message is still the caller's.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The deadline passed, or a non-blocking send would have to wait: nobody is there, the
+    /// receiver is slow, or the queue is full.
+    Full,
+    /// The [`cancel`](crate::Options#structfield.cancel) descriptor became readable.
+    Interrupted,
+    /// Larger than somebody on the way takes.
+    TooLarge {
+        /// Bytes of the message.
+        len_bytes: usize,
+        /// The limit, in bytes.
+        limit_bytes: usize,
+        /// Whose limit it is, and how to change it.
+        limit: String,
+    },
+    /// The framing cannot hold this message.
+    Unframable(String),
+    /// The value has no encoding.
+    Encoding(EncodingError),
+    /// The receiver is gone and this sender does not reconnect: the connection and how many
+    /// messages were not acknowledged.
+    PeerDied {
+        /// Messages sent and not acknowledged.
+        unacknowledged: u64,
+    },
+    /// The receiver broke the protocol, and there is no other.
+    PeerMisbehaved(String),
+    /// The endpoint cannot go on.
+    Failed(Error),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("not sent in time: no receiver, or it takes no more now"),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::TooLarge { len_bytes, limit_bytes, limit } => {
+                write!(f, "a message of {len_bytes} bytes; at most {limit_bytes} fit: {limit}")
+            }
+            Self::Unframable(problem) => f.write_str(problem),
+            Self::Encoding(error) => error.fmt(f),
+            Self::PeerDied { unacknowledged } => {
+                write!(f, "the receiver is gone; {unacknowledged} messages are not acknowledged")
+            }
+            Self::PeerMisbehaved(problem) => write!(f, "the receiver misbehaved: {problem}"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Encoding(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for SendError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Why no message was received.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// The deadline passed, or a non-blocking receive found nothing.
+    Empty,
+    /// Every sender that joined has ended: there is nothing more to come.
+    Ended,
+    /// The [`cancel`](crate::Options#structfield.cancel) descriptor became readable.
+    Interrupted,
+    /// A sender died without saying its end. What arrived was handed out; others go on, and
+    /// receiving again continues with them.
+    PeerDied {
+        /// What is known of it: its process id and name.
+        peer: String,
+        /// Messages that arrived from it.
+        received: u64,
+    },
+    /// A peer broke the protocol; its connection is closed. Others go on.
+    PeerMisbehaved {
+        /// What is known of it.
+        peer: String,
+        /// What it did.
+        problem: String,
+    },
+    /// A peer that does not fit was turned away. Others go on.
+    PeerRefused {
+        /// What is known of it.
+        peer: String,
+        /// Why.
+        problem: String,
+    },
+    /// The message is not of the expected type. It is unacknowledged, and its bytes are here.
+    Encoding {
+        /// Why.
+        problem: EncodingError,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// The endpoint cannot go on.
+    Failed(Error),
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("nothing arrived in time"),
+            Self::Ended => f.write_str("every sender has ended"),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::PeerDied { peer, received } => {
+                write!(f, "{peer} died before it said its end; {received} messages arrived from it")
+            }
+            Self::PeerMisbehaved { peer, problem } => write!(f, "{peer} misbehaved: {problem}"),
+            Self::PeerRefused { peer, problem } => write!(f, "{peer} was turned away: {problem}"),
+            Self::Encoding { problem, bytes } => {
+                write!(f, "a message of {} bytes is not what was expected: {problem}", bytes.len())
+            }
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RecvError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Encoding { problem, .. } => Some(problem),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for RecvError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Why a sender closed with messages that nobody acknowledged.
+#[derive(Debug)]
+pub struct CloseError {
+    /// Messages that were not acknowledged in time.
+    pub unacknowledged: u64,
+    /// Messages that receivers gave back as often as the limit on deliveries allows.
+    pub rejected: u64,
+    /// What ended the wait.
+    pub reason: SendError,
+}
+
+impl fmt::Display for CloseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.rejected > 0 {
+            write!(f, "{} messages were rejected by every receiver; ", self.rejected)?;
+        }
+        write!(f, "{} messages are not acknowledged", self.unacknowledged)?;
+        if self.unacknowledged > 0 { write!(f, ": {}", self.reason) } else { Ok(()) }
+    }
+}
+
+impl std::error::Error for CloseError {}

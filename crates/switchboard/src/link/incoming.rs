@@ -1,0 +1,97 @@
+//! What a link has received: which messages were handed out, and which of them are settled.
+
+use std::collections::VecDeque;
+
+/// Sequences handed out and settled. Bounded by the window, which the sender must keep.
+#[derive(Debug, Default)]
+pub(crate) struct Incoming {
+    /// The last sequence that arrived.
+    pub(crate) last: u64,
+    /// Everything up to here is settled.
+    through: u64,
+    /// One flag per message after `through`; the front one is never set.
+    settled: VecDeque<bool>,
+    /// The cumulative acknowledgement last written.
+    told: u64,
+}
+
+/// What settling a message means for the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// A cumulative acknowledgement covers it.
+    InOrder,
+    /// Earlier messages are unsettled: it needs a frame of its own.
+    OutOfOrder,
+    /// It was settled before, or never arrived.
+    Not,
+}
+
+impl Incoming {
+    /// A message arrived: the next one.
+    #[inline]
+    pub(crate) fn arrived(&mut self) {
+        self.last += 1;
+        if !self.settled.is_empty() || self.last > self.through + 1 {
+            self.settled.resize((self.last - self.through) as usize, false);
+        }
+    }
+
+    /// Messages handed out and not settled.
+    #[inline]
+    pub(crate) fn unsettled(&self) -> u64 {
+        let later = self.settled.iter().filter(|settled| **settled).count() as u64;
+        self.last - self.through - later
+    }
+
+    /// Messages after the settled prefix: what the sender counts against the window at most.
+    #[inline]
+    pub(crate) fn spread(&self) -> u64 {
+        self.last - self.through
+    }
+
+    /// The application is done with a message.
+    #[inline]
+    pub(crate) fn settle(&mut self, sequence: u64) -> Settled {
+        if sequence <= self.through || sequence > self.last {
+            return Settled::Not;
+        }
+        if sequence == self.through + 1 && self.settled.len() <= 1 {
+            self.through = sequence;
+            self.settled.clear();
+            return Settled::InOrder;
+        }
+        self.settled.resize((self.last - self.through) as usize, false);
+        let at = (sequence - self.through - 1) as usize;
+        if std::mem::replace(&mut self.settled[at], true) {
+            return Settled::Not;
+        }
+        if at > 0 {
+            return Settled::OutOfOrder;
+        }
+        while self.settled.front() == Some(&true) {
+            self.settled.pop_front();
+            self.through += 1;
+        }
+        Settled::InOrder
+    }
+
+    /// Everything that arrived is settled.
+    pub(crate) fn settle_all(&mut self) {
+        self.through = self.last;
+        self.settled.clear();
+    }
+
+    /// How many acknowledgements wait to be written.
+    #[inline]
+    pub(crate) fn untold(&self) -> u64 {
+        self.through - self.told
+    }
+
+    /// The cumulative acknowledgement to write now, if there is a new one.
+    pub(crate) fn tell(&mut self) -> Option<u64> {
+        (self.through > self.told).then(|| {
+            self.told = self.through;
+            self.through
+        })
+    }
+}

@@ -1,0 +1,514 @@
+//! The link: one established, identified connection between two processes, as a state machine.
+//!
+//! It does no I/O and reads no clock. Bytes that were read go into [`Link::room`] and
+//! [`Link::filled`], events come out of [`Link::next_event`]; what it has to say waits in
+//! [`Link::unwritten`] until [`Link::wrote`] says it is on its way. `docs/design/link.md` draws the
+//! bytes and says what happens when either side dies or lies at each step.
+
+mod frame;
+mod hello;
+mod incoming;
+mod outbox;
+
+use frame::{HEADER_BYTES, Header, Kind, PREFACE};
+pub use hello::{Hello, Role};
+use incoming::{Incoming, Settled};
+use outbox::Outbox;
+pub use outbox::Unsettled;
+
+use crate::framing::InBuffer;
+
+/// What happened on a link.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The hellos are exchanged; messages may flow.
+    Established,
+    /// A message arrived. It stays unsettled until it is acknowledged or rejected.
+    Message {
+        /// Counts from 1 on each link.
+        sequence: u64,
+        /// The bytes.
+        payload: &'a [u8],
+        /// Whether a receiver may have seen it before.
+        redelivered: bool,
+        /// How often it was given to a receiver before.
+        deliveries: u16,
+    },
+    /// The peer settled messages: this many were acknowledged.
+    Acknowledged(u64),
+    /// The peer gave a message back.
+    Rejected(Unsettled),
+    /// The sender said that no message follows.
+    End,
+    /// The receiver saw the end, and everything is settled.
+    EndSeen,
+}
+
+/// Why a link cannot go on. The link sends nothing further but its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkError {
+    /// The peer broke the protocol: what it did.
+    Misbehaved(String),
+    /// The peer cannot be talked to: the two do not fit, and why.
+    Mismatch(String),
+    /// The peer closed the link and said why.
+    Refused(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Waiting for the peer's preface.
+    Preface,
+    /// Waiting for the peer's hello.
+    Hello,
+    /// Messages flow.
+    Open,
+    /// The peer said its end.
+    Ended,
+    /// It is over: misbehaviour, a mismatch or a refusal.
+    Failed,
+}
+
+/// One side of a link.
+#[derive(Debug)]
+pub struct Link {
+    local: Hello,
+    peer: Option<Hello>,
+    state: State,
+    /// A pipe: frames flow one way, nothing is acknowledged.
+    one_way: bool,
+    input: InBuffer,
+    outbox: Outbox,
+    incoming: Incoming,
+    end_sent: bool,
+    end_seen_sent: bool,
+}
+
+impl Link {
+    /// A link over a connection that goes both ways. It starts by saying its hello.
+    #[must_use]
+    pub fn new(local: Hello) -> Self {
+        let mut link = Self::silent(local);
+        link.outbox.push_bytes(&PREFACE);
+        let hello = link.local.to_bytes();
+        link.outbox.push_control(Kind::Hello, 0, &hello);
+        link
+    }
+
+    /// A link over a pipe. The sender says hello and is open at once; the receiver only listens.
+    /// Nothing is acknowledged: the pipe's capacity is the only limit.
+    #[must_use]
+    pub fn one_way(local: Hello) -> Self {
+        let mut link = if local.role == Role::Sender {
+            let mut link = Self::new(local);
+            link.state = State::Open;
+            link
+        } else {
+            Self::silent(local)
+        };
+        link.one_way = true;
+        link
+    }
+
+    fn silent(local: Hello) -> Self {
+        Self {
+            local,
+            peer: None,
+            state: State::Preface,
+            one_way: false,
+            input: InBuffer::default(),
+            outbox: Outbox::default(),
+            incoming: Incoming::default(),
+            end_sent: false,
+            end_seen_sent: false,
+        }
+    }
+
+    /// Whether messages may flow.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Ended)
+    }
+
+    /// Whether this is a link over a pipe.
+    #[must_use]
+    pub fn is_one_way(&self) -> bool {
+        self.one_way
+    }
+
+    /// Whether the peer said its end.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    /// What the peer said about itself.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Hello> {
+        self.peer.as_ref()
+    }
+
+    // ---- sending ----
+
+    /// The largest message that both sides take.
+    #[must_use]
+    pub fn largest_message_bytes(&self) -> usize {
+        let peer = self.peer.as_ref().map_or(u32::MAX, |peer| peer.max_message_bytes);
+        self.local.max_message_bytes.min(peer) as usize
+    }
+
+    /// Whether the window has room for a message of this length. A message larger than the whole
+    /// window may go alone.
+    #[must_use]
+    #[inline]
+    pub fn has_room_for(&self, len: usize) -> bool {
+        if self.state != State::Open || self.end_sent {
+            return false;
+        }
+        if self.one_way {
+            return true;
+        }
+        let Some(peer) = &self.peer else { return false };
+        let messages = self.outbox.outstanding_messages();
+        let bytes = self.outbox.outstanding_bytes() + len as u64;
+        let window = u64::from(peer.window_messages);
+        self.outbox.spread() < window * 2
+            && (messages == 0 || (messages < window && bytes <= peer.window_bytes.into()))
+    }
+
+    /// Queues a message. The caller has checked [`has_room_for`](Self::has_room_for) and
+    /// [`largest_message_bytes`](Self::largest_message_bytes).
+    #[inline]
+    pub fn send(&mut self, payload: &[u8], redelivered: bool, deliveries: u16) {
+        self.outbox.push_message(payload, redelivered, deliveries);
+        self.forget_if_one_way();
+    }
+
+    /// Room for a message of up to `len` bytes; [`commit`](Self::commit) sends it.
+    pub fn reserve(&mut self, len: usize) -> &mut [u8] {
+        self.outbox.reserve(len)
+    }
+
+    /// Queues the first `len` bytes of the room last reserved.
+    pub fn commit(&mut self, len: usize) {
+        self.outbox.commit_message(len, false, 0);
+        self.forget_if_one_way();
+    }
+
+    fn forget_if_one_way(&mut self) {
+        if self.one_way {
+            self.outbox.settle_through(self.outbox.last_sequence());
+        }
+    }
+
+    /// Says that no message follows. Once.
+    pub fn end(&mut self) {
+        if !self.end_sent && self.is_open() {
+            self.end_sent = true;
+            self.outbox.push_control(Kind::End, self.outbox.last_sequence(), &[]);
+        }
+    }
+
+    /// Whether [`end`](Self::end) was called and its frame queued.
+    #[must_use]
+    pub fn end_sent(&self) -> bool {
+        self.end_sent
+    }
+
+    /// Messages sent and not settled.
+    #[must_use]
+    pub fn outstanding(&self) -> u64 {
+        self.outbox.outstanding_messages()
+    }
+
+    /// Takes back every message that was not settled, in order: the link is over.
+    #[must_use]
+    pub fn take_unsettled(&mut self) -> Vec<Unsettled> {
+        self.state = State::Failed;
+        self.outbox.take_unsettled()
+    }
+
+    // ---- receiving ----
+
+    /// Acknowledges one message. Whether that changed anything.
+    #[inline]
+    pub fn acknowledge(&mut self, sequence: u64) -> bool {
+        match self.incoming.settle(sequence) {
+            Settled::Not => false,
+            Settled::OutOfOrder if !self.one_way => {
+                self.outbox.push_control(Kind::AckOne, sequence, &[]);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// Acknowledges everything that arrived.
+    pub fn acknowledge_all(&mut self) {
+        self.incoming.settle_all();
+    }
+
+    /// Gives a message back to its sender. `false` where nothing can be given back.
+    pub fn reject(&mut self, sequence: u64) -> bool {
+        if self.one_way || self.incoming.settle(sequence) == Settled::Not {
+            return false;
+        }
+        self.outbox.push_control(Kind::Reject, sequence, &[]);
+        true
+    }
+
+    /// Messages received and not settled.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.incoming.unsettled()
+    }
+
+    /// Acknowledgements that wait for [`tell`](Self::tell).
+    #[must_use]
+    #[inline]
+    pub fn untold(&self) -> u64 {
+        self.incoming.untold()
+    }
+
+    /// Puts acknowledgements into what is to be written, and the answer to the sender's end once
+    /// everything is settled.
+    pub fn tell(&mut self) {
+        if self.one_way || !self.is_open() {
+            return;
+        }
+        if let Some(through) = self.incoming.tell() {
+            self.outbox.push_control(Kind::AckThrough, through, &[]);
+        }
+        if self.state == State::Ended && !self.end_seen_sent && self.incoming.spread() == 0 {
+            self.end_seen_sent = true;
+            self.outbox.push_control(Kind::EndSeen, self.incoming.last, &[]);
+        }
+    }
+
+    /// Tells the peer why this side closes.
+    pub fn refuse(&mut self, reason: &str) {
+        if !self.one_way && self.state != State::Failed {
+            self.state = State::Failed;
+            let body = reason.as_bytes();
+            self.outbox.push_control(Kind::Refuse, 0, &body[..body.len().min(512)]);
+        }
+    }
+
+    // ---- bytes ----
+
+    /// Room to read bytes into.
+    pub fn room(&mut self) -> &mut [u8] {
+        let whole = match self.state {
+            State::Open => Header::parse(self.input.unread(), self.local.max_message_bytes as usize)
+                .ok()
+                .flatten()
+                .map(|header| HEADER_BYTES + header.body_bytes),
+            _ => None,
+        };
+        self.input.room(whole)
+    }
+
+    /// Says that `n` bytes were read into the room.
+    pub fn filled(&mut self, n: usize) {
+        self.input.filled(n);
+    }
+
+    /// Gives memory back after unusually large messages. Call when nothing is left to take.
+    pub fn shrink(&mut self) {
+        self.input.shrink();
+    }
+
+    /// Bytes that wait to be written.
+    #[must_use]
+    #[inline]
+    pub fn unwritten_bytes(&self) -> usize {
+        self.outbox.unwritten_bytes()
+    }
+
+    /// What to write next, in order.
+    pub fn unwritten(&self) -> impl Iterator<Item = &[u8]> {
+        self.outbox.unwritten()
+    }
+
+    /// Says that `n` bytes of [`unwritten`](Self::unwritten) were written.
+    pub fn wrote(&mut self, n: usize) {
+        self.outbox.wrote(n);
+    }
+
+    /// What the bytes read so far mean; `None` when more are needed.
+    ///
+    /// # Errors
+    /// The link is over: see [`LinkError`]. Later calls give `None`.
+    pub fn next_event(&mut self) -> Result<Option<Event<'_>>, LinkError> {
+        loop {
+            match self.state {
+                State::Failed => return Ok(None),
+                State::Preface => {
+                    if !self.take_preface()? {
+                        return Ok(None);
+                    }
+                }
+                State::Hello | State::Open | State::Ended => {
+                    let largest = self.local.max_message_bytes as usize;
+                    let unread = self.input.unread();
+                    let header = match Header::parse(unread, largest) {
+                        Ok(Some(header)) => header,
+                        Ok(None) => return Ok(None),
+                        Err(problem) => return Err(self.misbehaved(problem)),
+                    };
+                    let whole = HEADER_BYTES + header.body_bytes;
+                    if unread.len() < whole {
+                        return Ok(None);
+                    }
+                    if header.kind == Kind::Message {
+                        return self.take_message(header, whole).map(Some);
+                    }
+                    let body = unread[HEADER_BYTES..whole].to_vec();
+                    self.input.consume(whole);
+                    if let Some(event) = self.take_control(header, &body)? {
+                        return Ok(Some(event));
+                    }
+                }
+            }
+        }
+    }
+
+    fn misbehaved(&mut self, problem: String) -> LinkError {
+        self.refuse(&problem);
+        self.state = State::Failed;
+        LinkError::Misbehaved(problem)
+    }
+
+    fn mismatch(&mut self, problem: String) -> LinkError {
+        self.refuse(&problem);
+        self.state = State::Failed;
+        LinkError::Mismatch(problem)
+    }
+
+    fn take_preface(&mut self) -> Result<bool, LinkError> {
+        let unread = self.input.unread();
+        let n = unread.len().min(PREFACE.len());
+        if unread[..n] != PREFACE[..n] {
+            let shown = hello::printable(&unread[..unread.len().min(24)], 24);
+            return Err(self.mismatch(format!(
+                "it does not speak the link's protocol (it began with {shown:?}); for a program \
+                 that is not Switchboard add ?framing=lines, length or raw"
+            )));
+        }
+        if n < PREFACE.len() {
+            return Ok(false);
+        }
+        self.input.consume(PREFACE.len());
+        self.state = State::Hello;
+        Ok(true)
+    }
+
+    #[inline]
+    fn take_message(&mut self, header: Header, whole: usize) -> Result<Event<'_>, LinkError> {
+        let sequence = header.sequence;
+        if self.state != State::Open || self.local.role != Role::Receiver {
+            return Err(self.misbehaved("a message where none may come".into()));
+        }
+        if sequence != self.incoming.last + 1 {
+            let expected = self.incoming.last + 1;
+            return Err(self.misbehaved(format!("message {sequence} where {expected} is next")));
+        }
+        if !self.one_way && self.incoming.spread() >= u64::from(self.local.window_messages) * 2 {
+            return Err(self.misbehaved("more unacknowledged messages than were allowed".into()));
+        }
+        self.incoming.arrived();
+        if self.one_way {
+            self.incoming.settle_all();
+        }
+        // The bytes stay where they are until the next call reads beyond them.
+        let start = self.input.take(whole);
+        Ok(Event::Message {
+            sequence,
+            payload: &self.input.taken(start, whole)[HEADER_BYTES..],
+            redelivered: header.redelivered,
+            deliveries: header.deliveries,
+        })
+    }
+
+    fn take_control(
+        &mut self,
+        header: Header,
+        body: &[u8],
+    ) -> Result<Option<Event<'static>>, LinkError> {
+        let sequence = header.sequence;
+        if header.kind == Kind::Refuse {
+            self.state = State::Failed;
+            return Err(LinkError::Refused(hello::printable(body, 512)));
+        }
+        if self.state == State::Hello {
+            if header.kind != Kind::Hello {
+                return Err(self.misbehaved("a frame before its hello".into()));
+            }
+            return self.take_hello(body).map(|()| Some(Event::Established));
+        }
+        let sender = self.local.role == Role::Sender;
+        match header.kind {
+            Kind::AckThrough | Kind::AckOne | Kind::Reject if sender => {
+                if sequence == 0 || sequence > self.outbox.last_sequence() {
+                    return Err(self.misbehaved(format!(
+                        "it answers message {sequence}, of {} that were sent",
+                        self.outbox.last_sequence()
+                    )));
+                }
+                Ok(self.take_answer(header.kind, sequence))
+            }
+            Kind::EndSeen if sender && self.end_sent => Ok(Some(Event::EndSeen)),
+            Kind::End if !sender && self.state == State::Open => {
+                if sequence != self.incoming.last {
+                    return Err(self.misbehaved(format!(
+                        "its end counts {sequence} messages, {} arrived",
+                        self.incoming.last
+                    )));
+                }
+                self.state = State::Ended;
+                Ok(Some(Event::End))
+            }
+            kind => Err(self.misbehaved(format!("a frame {kind:?} where none may come"))),
+        }
+    }
+
+    fn take_answer(&mut self, kind: Kind, sequence: u64) -> Option<Event<'static>> {
+        if kind == Kind::AckThrough {
+            let count = self.outbox.settle_through(sequence);
+            return (count > 0).then_some(Event::Acknowledged(count));
+        }
+        let message = if kind == Kind::Reject { self.outbox.message(sequence) } else { None };
+        if !self.outbox.settle_one(sequence) {
+            return None;
+        }
+        Some(message.map_or(Event::Acknowledged(1), Event::Rejected))
+    }
+
+    fn take_hello(&mut self, body: &[u8]) -> Result<(), LinkError> {
+        let peer = match Hello::parse(body) {
+            Ok(peer) => peer,
+            Err(problem) => return Err(self.mismatch(problem)),
+        };
+        if peer.role == self.local.role {
+            let problem = format!("both sides are {}; one has to be the other", peer.role);
+            return Err(self.mismatch(problem));
+        }
+        if peer.schema != self.local.schema {
+            let problem = format!(
+                "messages do not fit: {} uses {}, {} uses {}",
+                self.local.role,
+                name_or_bytes(&self.local.schema_name),
+                peer.role,
+                name_or_bytes(&peer.schema_name)
+            );
+            return Err(self.mismatch(problem));
+        }
+        self.peer = Some(peer);
+        self.state = State::Open;
+        Ok(())
+    }
+}
+
+fn name_or_bytes(name: &str) -> &str {
+    if name.is_empty() { "bytes" } else { name }
+}

@@ -1,0 +1,102 @@
+//! Options of a queue's ends. What an address says (`?mode=0640`) wins over these.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How the ends of a queue behave. Each setting says its default, its unit and its consequence.
+///
+/// ```
+/// use std::time::Duration;
+/// use switchboard::Options;
+///
+/// let options = Options::default().prefetch(1).linger(Some(Duration::from_secs(5)));
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Wait for the other side to appear. Default `true`: either side may start first.
+    pub wait: bool,
+    /// Connect again when the other side dies. Default `true`. Without it a sender gives up with
+    /// its unacknowledged messages, which a stream of bytes must (its middle is of no use).
+    pub reconnect: bool,
+    /// Keep receiving when all senders have ended or died. Default `false`.
+    pub follow: bool,
+    /// How many messages a receiver takes ahead of its acknowledgements. Default 64. More makes a
+    /// fast stream faster; fewer spread work over receivers more evenly, and 1 makes strict turns.
+    pub prefetch_messages: u32,
+    /// The same in bytes. Default 4 MiB. A larger message goes alone.
+    pub prefetch_bytes: u32,
+    /// The largest message this side takes, in bytes. Default: what the transport's row declares.
+    pub max_message_bytes: Option<u32>,
+    /// How often a message is given out until its sender counts it as undeliverable, when receivers
+    /// reject it. Default 5.
+    pub max_deliveries: u16,
+    /// Acknowledgements are written once this many wait, or when nothing is left to receive.
+    /// Default 1: each at once. More make a fast stream faster; after a death up to this many
+    /// messages come again, marked.
+    pub acknowledge_every: u32,
+    /// How long closing a sender waits for acknowledgements. Default: as long as it takes.
+    pub linger: Option<Duration>,
+    /// Ends every wait with `Interrupted` while it is readable; it is never read.
+    pub cancel: Option<Arc<OwnedFd>>,
+    /// The kernel's send and receive buffers of a connection, in bytes. Default: the system's.
+    pub buffer_bytes: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            wait: true,
+            reconnect: true,
+            follow: false,
+            prefetch_messages: 64,
+            prefetch_bytes: 4 << 20,
+            max_message_bytes: None,
+            max_deliveries: 5,
+            acknowledge_every: 1,
+            linger: None,
+            cancel: None,
+            buffer_bytes: None,
+        }
+    }
+}
+
+/// A setter per option, chained.
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident($field:ident: $type:ty);)*) => {
+        impl Options {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            })*
+        }
+    };
+}
+
+setters! {
+    /// Sets [`wait`](Self#structfield.wait).
+    wait_for_peer(wait: bool);
+    /// Sets [`reconnect`](Self#structfield.reconnect).
+    reconnect(reconnect: bool);
+    /// Sets [`follow`](Self#structfield.follow).
+    follow(follow: bool);
+    /// Sets [`prefetch_messages`](Self#structfield.prefetch_messages). 0 counts as 1.
+    prefetch(prefetch_messages: u32);
+    /// Sets [`prefetch_bytes`](Self#structfield.prefetch_bytes). 0 counts as 1.
+    prefetch_bytes(prefetch_bytes: u32);
+    /// Sets [`max_message_bytes`](Self#structfield.max_message_bytes).
+    max_message_bytes(max_message_bytes: Option<u32>);
+    /// Sets [`max_deliveries`](Self#structfield.max_deliveries).
+    max_deliveries(max_deliveries: u16);
+    /// Sets [`acknowledge_every`](Self#structfield.acknowledge_every).
+    acknowledge_every(acknowledge_every: u32);
+    /// Sets [`linger`](Self#structfield.linger).
+    linger(linger: Option<Duration>);
+    /// Sets [`cancel`](Self#structfield.cancel).
+    cancel(cancel: Option<Arc<OwnedFd>>);
+    /// Sets [`buffer_bytes`](Self#structfield.buffer_bytes).
+    buffer_bytes(buffer_bytes: Option<u32>);
+}

@@ -1,0 +1,3 @@
+//! Patterns: what a message means. Each is written once, over every transport.
+
+pub mod queue;

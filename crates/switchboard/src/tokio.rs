@@ -1,0 +1,135 @@
+//! The ends of a queue for tasks of the tokio runtime: the same endpoints, waited for with
+//! [`AsyncFd`](::tokio::io::unix::AsyncFd) on their descriptor.
+//!
+//! Dropping a future loses nothing: a message is taken or sent in one step, at its end.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use ::tokio::io::Interest;
+use ::tokio::io::unix::AsyncFd;
+use switchboard_kernel::io;
+
+use crate::error::{Error, ErrorKind, RecvError, SendError};
+use crate::message::Message;
+use crate::pattern::queue::{Delivery, Receiver, Sender};
+
+/// A copy of an endpoint's descriptor, as the runtime wants it.
+#[derive(Debug)]
+struct Watched(OwnedFd);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+fn failed(address: &crate::Address, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::System, address, format!("cannot watch the descriptor: {error}"))
+}
+
+/// The endpoint's descriptor may change while it waits for a peer, so it is watched anew each time.
+fn watch(fd: impl AsFd, interest: Interest) -> std::io::Result<AsyncFd<Watched>> {
+    let fd = io::duplicate(fd)?;
+    AsyncFd::with_interest(Watched(fd), interest)
+}
+
+/// How long a wait lasts at most before the endpoint is looked at again: for what no descriptor shows.
+const BACKSTOP: Duration = Duration::from_millis(100);
+
+/// A receiver in a task.
+#[derive(Debug)]
+pub struct AsyncReceiver<T>(Receiver<T>);
+
+impl<T: Message> AsyncReceiver<T> {
+    /// Wraps a receiver. Inside a runtime with I/O and time enabled.
+    #[must_use]
+    pub fn new(receiver: Receiver<T>) -> Self {
+        Self(receiver)
+    }
+
+    /// Receives a message.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`].
+    pub async fn recv(&mut self) -> Result<Delivery<T>, RecvError> {
+        loop {
+            match self.0.try_recv() {
+                Err(RecvError::Empty) => {}
+                result => return result,
+            }
+            let watched = watch(&self.0, Interest::READABLE)
+                .map_err(|error| failed(self.0.address(), &error))?;
+            let _ = ::tokio::time::timeout(BACKSTOP, watched.readable()).await;
+        }
+    }
+
+    /// As [`Receiver::acknowledge`].
+    ///
+    /// # Errors
+    /// As [`Receiver::acknowledge`].
+    pub fn acknowledge(&mut self, delivery: Delivery<T>) -> Result<T, RecvError> {
+        self.0.acknowledge(delivery)
+    }
+
+    /// The receiver itself.
+    #[must_use]
+    pub fn into_inner(self) -> Receiver<T> {
+        self.0
+    }
+}
+
+/// A sender in a task.
+#[derive(Debug)]
+pub struct AsyncSender<T>(Sender<T>);
+
+impl<T: Message> AsyncSender<T> {
+    /// Wraps a sender. Inside a runtime with I/O and time enabled.
+    #[must_use]
+    pub fn new(sender: Sender<T>) -> Self {
+        Self(sender)
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub async fn send(&mut self, message: &T) -> Result<(), SendError> {
+        loop {
+            match self.0.try_send(message) {
+                Err(SendError::Full) => self.ready().await?,
+                Ok(()) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        while !self.0.written_out()? {
+            self.ready().await?;
+        }
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> Result<(), SendError> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let address = self.0.address().clone();
+        let watched = watch(&self.0, interest).map_err(|error| failed(&address, &error))?;
+        let _ = ::tokio::time::timeout(BACKSTOP, watched.ready(interest)).await;
+        Ok(())
+    }
+
+    /// Waits until everything is acknowledged, says the end and closes.
+    ///
+    /// # Errors
+    /// As [`Sender::close`]; the wait is not bounded by the linger option: use the runtime's timeout.
+    pub async fn close(mut self) -> Result<(), SendError> {
+        while !self.0.finish_step()? {
+            self.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// The sender itself.
+    #[must_use]
+    pub fn into_inner(self) -> Sender<T> {
+        self.0
+    }
+}

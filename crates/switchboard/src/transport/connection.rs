@@ -1,0 +1,228 @@
+//! One connection: a descriptor, and what is spoken over it.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use switchboard_kernel::epoll::Epoll;
+use switchboard_kernel::io::{self, Interest};
+use switchboard_kernel::{ErrorKind, unix_socket};
+
+use crate::framing::{Foreign, Framing};
+use crate::link::{Hello, Link};
+
+/// What kind of descriptor carries the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// A stream socket.
+    Stream,
+    /// A socket that keeps packets apart.
+    Packets,
+    /// A pipe or FIFO, one way.
+    Pipe,
+}
+
+/// What is spoken over it.
+#[derive(Debug)]
+pub(crate) enum Wire {
+    Link(Box<Link>),
+    Foreign(Foreign),
+}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    Some,
+    Nothing,
+    Closed,
+}
+
+/// One connection of an endpoint.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Never used twice in an endpoint.
+    pub(crate) id: u64,
+    pub(crate) fd: OwnedFd,
+    channel: Channel,
+    pub(crate) wire: Wire,
+    /// What is known of the peer.
+    pub(crate) peer: String,
+    pub(crate) since: Instant,
+    /// Messages received over it.
+    pub(crate) received: u64,
+    /// The other side closed, or the connection broke.
+    pub(crate) closed: bool,
+    /// Our own end is said and everything about it settled.
+    pub(crate) done: bool,
+    watched: Option<Interest>,
+}
+
+/// A packet of a link is at most this long, so that it fits any socket's default buffer.
+const PACKET_BYTES: usize = 64 * 1024;
+/// Blocks per vectored write.
+const SLICES: usize = 16;
+
+impl Connection {
+    pub(crate) fn new(
+        id: u64,
+        fd: OwnedFd,
+        channel: Channel,
+        peer: String,
+        framing: Framing,
+        hello: &Hello,
+    ) -> Self {
+        let packets = channel == Channel::Packets;
+        let wire = match (framing, channel) {
+            (Framing::Link, Channel::Pipe) => Wire::Link(Box::new(Link::one_way(hello.clone()))),
+            (Framing::Link, _) => Wire::Link(Box::new(Link::new(hello.clone()))),
+            (framing, _) => {
+                Wire::Foreign(Foreign::new(framing, packets, hello.max_message_bytes as usize))
+            }
+        };
+        Self {
+            id,
+            fd,
+            channel,
+            wire,
+            peer,
+            since: Instant::now(),
+            received: 0,
+            closed: false,
+            done: false,
+            watched: None,
+        }
+    }
+
+    /// Whether messages may flow.
+    pub(crate) fn is_open(&self) -> bool {
+        match &self.wire {
+            Wire::Link(link) => link.is_open(),
+            Wire::Foreign(_) => !self.closed,
+        }
+    }
+
+    pub(crate) fn unwritten_bytes(&self) -> usize {
+        match &self.wire {
+            Wire::Link(link) => link.unwritten_bytes(),
+            Wire::Foreign(foreign) => foreign.unwritten_bytes(),
+        }
+    }
+
+    /// Watches for what this connection waits for: bytes to read, and room where bytes wait.
+    ///
+    /// # Errors
+    /// Of `epoll_ctl`.
+    pub(crate) fn watch(&mut self, epoll: &Epoll, writes: bool) -> switchboard_kernel::Result<()> {
+        let wanted = match (self.closed, self.unwritten_bytes() > 0) {
+            (false, false) if writes && self.channel == Channel::Pipe => None,
+            (false, false) => Some(Interest::Readable),
+            (false, true) if self.channel == Channel::Pipe => Some(Interest::Writable),
+            (false, true) => Some(Interest::Both),
+            (true, _) => None,
+        };
+        match (self.watched, wanted) {
+            (None, Some(interest)) => epoll.add(&self.fd, self.id, interest)?,
+            (Some(_), None) => epoll.delete(&self.fd)?,
+            (Some(old), Some(new)) if old != new => epoll.modify(&self.fd, self.id, new)?,
+            _ => {}
+        }
+        self.watched = wanted;
+        Ok(())
+    }
+
+    /// Reads once.
+    pub(crate) fn read(&mut self) -> Read {
+        if self.closed {
+            return Read::Closed;
+        }
+        let room = match &mut self.wire {
+            Wire::Link(link) => link.room(),
+            Wire::Foreign(foreign) => {
+                let whole = foreign.whole();
+                foreign.input.room(whole)
+            }
+        };
+        let result = match self.channel {
+            Channel::Packets => match unix_socket::recv_packet(&self.fd, room) {
+                // A packet that did not fit would be cut: the connection cannot be trusted on.
+                Ok(Some(packet)) if packet.truncated => Ok(None),
+                Ok(Some(packet)) => Ok(Some(packet.len)),
+                Ok(None) => Ok(None),
+                Err(error) => Err(error),
+            },
+            _ => io::read(&self.fd, room).map(|n| (n > 0).then_some(n)),
+        };
+        match result {
+            Ok(Some(n)) => {
+                match &mut self.wire {
+                    Wire::Link(link) => link.filled(n),
+                    Wire::Foreign(foreign) if self.channel == Channel::Packets => {
+                        foreign.filled_packet(n);
+                    }
+                    Wire::Foreign(foreign) => foreign.input.filled(n),
+                }
+                Read::Some
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Read::Nothing,
+            Ok(None) | Err(_) => {
+                self.closed = true;
+                if let Wire::Foreign(foreign) = &mut self.wire {
+                    foreign.end_of_input();
+                }
+                Read::Closed
+            }
+        }
+    }
+
+    /// Writes what waits until there is no more room. `false` when the other side is gone.
+    pub(crate) fn flush(&mut self) -> bool {
+        while self.unwritten_bytes() > 0 {
+            let result = match &self.wire {
+                Wire::Foreign(foreign) => {
+                    let bytes = foreign.unwritten().unwrap_or_default();
+                    match self.channel {
+                        Channel::Pipe => io::write(&self.fd, bytes),
+                        _ => unix_socket::send(&self.fd, bytes),
+                    }
+                }
+                Wire::Link(link) => match self.channel {
+                    Channel::Packets => {
+                        let bytes = link.unwritten().next().unwrap_or_default();
+                        unix_socket::send(&self.fd, &bytes[..bytes.len().min(PACKET_BYTES)])
+                    }
+                    channel => {
+                        let mut slices = [IoSlice::new(&[]); SLICES];
+                        let mut n = 0;
+                        for (slice, bytes) in slices.iter_mut().zip(link.unwritten()) {
+                            *slice = IoSlice::new(bytes);
+                            n += 1;
+                        }
+                        match (channel, n) {
+                            (Channel::Pipe, 1) => io::write(&self.fd, &slices[0]),
+                            (Channel::Pipe, _) => io::writev(&self.fd, &slices[..n]),
+                            (_, 1) => unix_socket::send(&self.fd, &slices[0]),
+                            (..) => unix_socket::send_vectored(&self.fd, &slices[..n]),
+                        }
+                    }
+                },
+            };
+            match result {
+                Ok(n) => match &mut self.wire {
+                    Wire::Link(link) => link.wrote(n),
+                    Wire::Foreign(foreign) => foreign.wrote(n),
+                },
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Tells the other side that nothing follows, where the channel can.
+    pub(crate) fn shutdown(&self) {
+        if self.channel != Channel::Pipe {
+            // The peer may be gone already; then there is nobody to tell.
+            let _ = unix_socket::shutdown_write(self.fd.as_fd());
+        }
+    }
+}

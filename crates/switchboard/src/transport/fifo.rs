@@ -1,0 +1,156 @@
+//! `fifo:PATH`: named pipes, framed by lines unless said otherwise, so that `echo` and `cat` fit.
+//!
+//! Source: `fifo(7)`, `pipe(7)`. Whoever comes first makes the FIFO if it is not there, with its final
+//! owner and mode, and removes it again when it closes; one made with `create` stays. Neither side hangs
+//! in `open`. Several writers may write at a time: a message and its framing are one write of at most
+//! `PIPE_BUF` bytes (4096), which the kernel keeps whole. `?framing=raw` is for one writer's stream.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::{fifo, pipe};
+
+use super::connection::{Channel, Wire};
+use super::hub::{Dial, Hub, Meet, Met};
+use super::unix::{identity, missing_folder};
+use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender};
+use crate::address::{Address, Target};
+use crate::error::{Error, ErrorKind};
+use crate::framing::Framing;
+use crate::link::Role;
+
+pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
+    let hub = open(setup, Role::Sender)?;
+    Ok(SenderFlavor::Stream(Box::new(StreamSender::new(hub))))
+}
+
+pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
+    let hub = open(setup, Role::Receiver)?;
+    Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+fn open(setup: &Setup, role: Role) -> Result<Hub, Error> {
+    let Target::Path(path) = &setup.address.target else {
+        return Err(Error::new(ErrorKind::BadAddress, &setup.address, "no path"));
+    };
+    let mut setup = setup.again();
+    // Both ends connect to the FIFO; nobody binds it.
+    setup.address.query.bind = Some(false);
+    let meet = FifoMeet {
+        address: setup.address.clone(),
+        path: path.clone(),
+        role,
+        made: std::sync::OnceLock::new(),
+        capacity: setup.address.query.capacity_bytes,
+        framing: setup.framing(),
+    };
+    meet.make()?;
+    Hub::meet(setup, role, Box::new(meet))
+}
+
+#[derive(Debug)]
+struct FifoMeet {
+    address: Address,
+    path: PathBuf,
+    role: Role,
+    /// Device and inode, if this endpoint made the FIFO.
+    made: std::sync::OnceLock<(u64, u64)>,
+    capacity: Option<u32>,
+    framing: Framing,
+}
+
+/// The capacity asked for where bytes stream: what an ordinary user gets (pipe-max-size).
+const RAW_CAPACITY_BYTES: usize = 1 << 20;
+
+impl FifoMeet {
+    /// Makes the FIFO if nothing has its name.
+    fn make(&self) -> Result<(), Error> {
+        match fifo::create(&self.path, self.address.query.permissions()) {
+            Ok(()) => {
+                if let Some(identity) = identity(&self.path) {
+                    let _ = self.made.set(identity);
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == kernel::ErrorKind::AlreadyExists => {
+                match fifo::is_fifo(&self.path) {
+                    Ok(true) => Ok(()),
+                    _ => Err(Error::new(
+                        ErrorKind::AddressInUse,
+                        &self.address,
+                        "something that is not a FIFO has this name",
+                    )),
+                }
+            }
+            Err(error) => Err(missing_folder(&self.address, "cannot make the FIFO", error)),
+        }
+    }
+
+    fn met(&self, fd: OwnedFd) -> Result<Dial, Error> {
+        if let Some(bytes) = self.capacity {
+            pipe::set_capacity(&fd, bytes as usize).map_err(|error| {
+                Error::system(&self.address, "cannot set the pipe's capacity", error)
+                    .hint("an ordinary user gets up to /proc/sys/fs/pipe-max-size bytes")
+            })?;
+        } else if self.framing == Framing::Raw {
+            pipe::grow(&fd, RAW_CAPACITY_BYTES);
+        }
+        let peer = match self.role {
+            Role::Sender => "the reader of the FIFO",
+            Role::Receiver => "the writer of the FIFO",
+        };
+        Ok(Dial::Connected(Met { fd, channel: Channel::Pipe, peer: peer.to_owned() }))
+    }
+}
+
+impl Meet for FifoMeet {
+    fn listen(&self) -> Result<OwnedFd, Error> {
+        Err(Error::new(ErrorKind::NotSupported, &self.address, "a FIFO is not bound"))
+    }
+
+    fn accept(&self, _: BorrowedFd<'_>) -> kernel::Result<Met> {
+        Err(kernel::Error::from_raw("accept", 95))
+    }
+
+    fn dial(&self) -> Result<Dial, Error> {
+        use kernel::ErrorKind as K;
+        let result = match self.role {
+            Role::Sender => fifo::open_writer(&self.path),
+            Role::Receiver => fifo::open_reader(&self.path),
+        };
+        match result {
+            Ok(fd) => self.met(fd),
+            // ENXIO: nobody reads it yet. ENOENT: whoever made it removed it; make it again.
+            Err(error) if error.kind() == K::NotFound => {
+                if identity(&self.path).is_none() {
+                    self.make()?;
+                }
+                Ok(Dial::NotYet(error))
+            }
+            Err(error) => Err(missing_folder(&self.address, "cannot open the FIFO", error)),
+        }
+    }
+
+    fn dialled(&self, fd: OwnedFd) -> Result<Dial, Error> {
+        self.met(fd)
+    }
+
+    fn local_address(&self, _: BorrowedFd<'_>) -> Option<String> {
+        None
+    }
+
+    fn adjust(&self, wire: &mut Wire) {
+        if let Wire::Foreign(foreign) = wire
+            && self.framing != Framing::Raw
+        {
+            foreign.keep_whole(pipe::PIPE_BUF);
+        }
+    }
+
+    fn unlisten(&self) {
+        if self.made.get().is_some() && identity(&self.path).as_ref() == self.made.get() {
+            let _ = fifo::unlink(&self.path);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `sysv:PATH`, `sysv:PATH#ID`, `sysv:0xKEY`: System V message queues.
+//!
+//! Source: `sysvipc(7)`, `msgop(2)`. The queue is made if it is not there, and stays until it is
+//! removed: it outlives its processes, not a reboot. Messages are bare, sent with `?type=` (1 unless
+//! said otherwise) and received in order, of all types unless one is given.
+//!
+//! These queues have no descriptor and no timed calls. An endpoint that may wait without limit and
+//! cannot be cancelled sleeps in the kernel; every other wait looks again after 0.2 ms, then less
+//! often, up to every 10 ms. The wake-up descriptor is a timer with that rhythm.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::io::{Deadline, Interest};
+use switchboard_kernel::sysv_msg::{self, Buffer, CreateOptions, MessageQueue, Select};
+use switchboard_kernel::timerfd::TimerFd;
+
+use super::{Raw, ReceiverFlavor, SenderFlavor, Setup, wait_or_cancel};
+use crate::address::{Address, Target};
+use crate::error::{Error, ErrorKind, RecvError, SendError};
+
+pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
+    let queue = open(setup)?;
+    let limits = sysv_msg::limits();
+    let queue_bytes = queue.status().map_or(usize::MAX, |status| status.max_bytes as usize);
+    let limit_bytes = (limits.max_message_bytes as usize)
+        .min(queue_bytes)
+        .min(setup.largest_message_bytes() as usize);
+    Ok(SenderFlavor::Sysv(SysvSender {
+        rhythm: Rhythm::new(setup)?,
+        setup: setup.again(),
+        queue,
+        message_type: setup.address.query.message_type.unwrap_or(1),
+        limit_bytes,
+        sent: 0,
+    }))
+}
+
+pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
+    let queue = open(setup)?;
+    let select = setup.address.query.message_type.map_or(Select::Any, Select::Type);
+    let limits = sysv_msg::limits();
+    Ok(ReceiverFlavor::Sysv(SysvReceiver {
+        rhythm: Rhythm::new(setup)?,
+        setup: setup.again(),
+        queue,
+        select,
+        buffer: Buffer::with_capacity(limits.max_message_bytes as usize),
+        waited: false,
+    }))
+}
+
+/// Makes the queue as an address and its options say.
+///
+/// # Errors
+/// Limits of the system, by name.
+pub(crate) fn create(address: &Address, exclusive: bool) -> Result<MessageQueue, Error> {
+    let Target::SysvKey(key) = &address.target else {
+        return Err(Error::new(ErrorKind::BadAddress, address, "no key"));
+    };
+    let query = &address.query;
+    let options = CreateOptions::default()
+        .permissions(query.permissions())
+        .exclusive(exclusive)
+        .max_bytes(query.capacity_bytes);
+    MessageQueue::create(key, &options).map_err(|error| {
+        let failed = Error::system(address, "cannot make the queue", error);
+        match (error.kind(), error.call()) {
+            (kernel::ErrorKind::NoSpace, _) => failed.kinded(ErrorKind::LimitReached).hint(
+                format!(
+                    "the system has {} System V queues at most: raise it with sysctl kernel.msgmni, \
+                     or remove some (ipcs -q shows them)",
+                    sysv_msg::limits().max_queues
+                ),
+            ),
+            (kernel::ErrorKind::PermissionDenied, "msgctl") => failed.hint(format!(
+                "more than kernel.msgmnb bytes ({}) takes privilege",
+                sysv_msg::limits().default_queue_bytes
+            )),
+            (kernel::ErrorKind::NotFound, _) => {
+                failed.hint("the path of a key has to exist: it is only a name, any file will do")
+            }
+            _ => failed,
+        }
+    })
+}
+
+fn open(setup: &Setup) -> Result<MessageQueue, Error> {
+    let Target::SysvKey(key) = &setup.address.target else {
+        return Err(Error::new(ErrorKind::BadAddress, &setup.address, "no key"));
+    };
+    match MessageQueue::open(key) {
+        Ok(queue) => Ok(queue),
+        Err(error) if error.kind() == kernel::ErrorKind::NotFound && setup.options.wait => {
+            create(&setup.address, false)
+        }
+        Err(error) => Err(setup.system("cannot open the queue", error)),
+    }
+}
+
+/// The timer that stands in for a descriptor.
+#[derive(Debug)]
+struct Rhythm {
+    timer: TimerFd,
+    next: Duration,
+}
+
+const FIRST: Duration = Duration::from_micros(200);
+const LONGEST: Duration = Duration::from_millis(10);
+
+impl Rhythm {
+    fn new(setup: &Setup) -> Result<Self, Error> {
+        let timer =
+            TimerFd::new().map_err(|error| setup.system("cannot set a timer", error))?;
+        Ok(Self { timer, next: FIRST })
+    }
+
+    /// Nothing could be done now: the timer fires when to look again.
+    fn rest(&mut self) {
+        let _ = self.timer.clear();
+        let _ = self.timer.arm(self.next, None);
+        self.next = (self.next * 2).min(LONGEST);
+    }
+
+    fn moved(&mut self) {
+        self.next = FIRST;
+    }
+
+    fn wait(&self, setup: &Setup, deadline: Deadline) -> Result<bool, Error> {
+        let cancel = setup.options.cancel.as_ref();
+        wait_or_cancel(self.timer.as_fd(), Interest::Readable, cancel, deadline)
+            .map_err(|error| setup.system("cannot wait", error))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SysvSender {
+    setup: Setup,
+    queue: MessageQueue,
+    message_type: i64,
+    limit_bytes: usize,
+    sent: u64,
+    rhythm: Rhythm,
+}
+
+impl SysvSender {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.rhythm.timer.as_fd()
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.sent
+    }
+
+    pub(crate) fn try_send(
+        &mut self,
+        payload: &[u8],
+        _priority: u32,
+        _more: bool,
+    ) -> Result<(), SendError> {
+        if payload.len() > self.limit_bytes {
+            return Err(SendError::TooLarge {
+                len_bytes: payload.len(),
+                limit_bytes: self.limit_bytes,
+                limit: "the queue's size and kernel.msgmax (raise them with ?capacity= and sysctl)"
+                    .into(),
+            });
+        }
+        match self.queue.try_send(self.message_type, payload) {
+            Ok(()) => {
+                self.sent += 1;
+                self.rhythm.moved();
+                Ok(())
+            }
+            Err(error) if error.kind() == kernel::ErrorKind::WouldBlock => {
+                self.rhythm.rest();
+                Err(SendError::Full)
+            }
+            Err(error) => Err(gone(&self.setup, "cannot send", error).into()),
+        }
+    }
+
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        if self.rhythm.wait(&self.setup, deadline)? { Ok(()) } else { Err(SendError::Interrupted) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SysvReceiver {
+    setup: Setup,
+    queue: MessageQueue,
+    select: Select,
+    buffer: Buffer,
+    /// The buffer holds a message that a blocking wait received.
+    waited: bool,
+    rhythm: Rhythm,
+}
+
+impl SysvReceiver {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.rhythm.timer.as_fd()
+    }
+
+    pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        if !std::mem::take(&mut self.waited) {
+            match self.queue.try_recv(self.select, &mut self.buffer) {
+                Ok(_) => {}
+                Err(error) if error.kind() == kernel::ErrorKind::WouldBlock => {
+                    self.rhythm.rest();
+                    return Ok(false);
+                }
+                Err(error) => return Err(gone(&self.setup, "cannot receive", error).into()),
+            }
+        }
+        self.rhythm.moved();
+        with(Raw::bare(self.buffer.text()));
+        Ok(true)
+    }
+
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        if deadline == Deadline::NEVER && self.setup.options.cancel.is_none() {
+            // Nothing can end this wait but a message, so the kernel may keep it.
+            match self.queue.recv(self.select, &mut self.buffer) {
+                Ok(_) => self.waited = true,
+                Err(error) => return Err(gone(&self.setup, "cannot receive", error).into()),
+            }
+            return Ok(());
+        }
+        if self.rhythm.wait(&self.setup, deadline)? { Ok(()) } else { Err(RecvError::Interrupted) }
+    }
+}
+
+fn gone(setup: &Setup, doing: &str, error: kernel::Error) -> Error {
+    let failed = setup.system(doing, error);
+    if error.kind() == kernel::ErrorKind::Gone {
+        return failed.kinded(ErrorKind::NotFound).hint("somebody removed the queue");
+    }
+    failed
+}

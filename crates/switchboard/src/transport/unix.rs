@@ -1,0 +1,213 @@
+//! `unix:PATH`, `unix:@NAME`: Unix-domain stream sockets.
+//!
+//! Source: `unix(7)`. One side binds the path and the other connects; the path is visible only once
+//! its owner and mode are set and the socket listens. A path left by a dead process is replaced; one
+//! that somebody listens on is an error that names the holder.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::unix_socket::{self, Kind};
+use switchboard_kernel::{Permissions, process};
+
+use super::connection::Channel;
+use super::hub::{Dial, Hub, Meet, Met};
+use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender};
+use crate::address::{Address, Target};
+use crate::error::{Error, ErrorKind};
+use crate::link::Role;
+
+pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
+    sender(setup, Kind::Stream)
+}
+
+pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
+    receiver(setup, Kind::Stream)
+}
+
+/// A sender over a connected socket of either kind.
+pub(super) fn sender(setup: &Setup, kind: Kind) -> Result<SenderFlavor, Error> {
+    let hub = Hub::meet(setup.again(), Role::Sender, Box::new(UnixMeet::new(setup, kind)))?;
+    Ok(SenderFlavor::Stream(Box::new(StreamSender::new(hub))))
+}
+
+/// A receiver over a connected socket of either kind.
+pub(super) fn receiver(setup: &Setup, kind: Kind) -> Result<ReceiverFlavor, Error> {
+    let hub = Hub::meet(setup.again(), Role::Receiver, Box::new(UnixMeet::new(setup, kind)))?;
+    Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+/// The kernel's form of a Unix address.
+pub(super) fn socket_address(address: &Address) -> unix_socket::Address {
+    match &address.target {
+        Target::Abstract(name) => unix_socket::Address::Abstract(name.clone()),
+        Target::Path(path) => unix_socket::Address::Path(path.clone()),
+        // The table gives these schemes a path or an abstract name, nothing else.
+        _ => unix_socket::Address::Abstract(Vec::new()),
+    }
+}
+
+/// Makes way at a path for a new socket: removes what a dead process left.
+///
+/// # Errors
+/// When somebody listens there, or something else has the name.
+pub(super) fn clear_path(address: &Address, kind: Kind) -> Result<(), Error> {
+    let Target::Path(path) = &address.target else { return Ok(()) };
+    match unix_socket::remove_stale(path, kind) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(in_use(address, kind)),
+        Err(error) if error.kind() == kernel::ErrorKind::AlreadyExists => Err(Error::new(
+            ErrorKind::AddressInUse,
+            address,
+            "something that is not a socket has this name",
+        )),
+        Err(error) => Err(Error::system(address, "cannot bind", error)),
+    }
+}
+
+/// The error of a name that somebody listens on, and who that is.
+pub(crate) fn in_use(address: &Address, kind: Kind) -> Error {
+    let holder = unix_socket::connect_to(kind, &socket_address(address), true)
+        .and_then(|fd| unix_socket::peer_credentials(&fd))
+        .ok()
+        .and_then(|credentials| credentials.pid)
+        .map_or("another process".to_owned(), name_of);
+    let problem = format!("address in use: {holder} has bound it");
+    Error::new(ErrorKind::AddressInUse, address, problem)
+        .hint("only one side binds; give this side ?connect, or stop the other")
+}
+
+/// `process 1234 (name)`.
+pub(super) fn name_of(pid: u32) -> String {
+    match process::command_name(pid) {
+        Some(name) => format!("process {pid} ({name})"),
+        None => format!("process {pid}"),
+    }
+}
+
+/// The peer of a connected socket, by the kernel's word.
+pub(super) fn peer_of(fd: BorrowedFd<'_>) -> String {
+    match unix_socket::peer_credentials(fd) {
+        Ok(credentials) => {
+            credentials.pid.map_or("a process of another PID namespace".into(), name_of)
+        }
+        Err(_) => "a peer".into(),
+    }
+}
+
+#[derive(Debug)]
+struct UnixMeet {
+    address: Address,
+    kind: Kind,
+    permissions: Permissions,
+    /// Device and inode of the socket that `listen` made.
+    bound: std::sync::OnceLock<(u64, u64)>,
+}
+
+impl UnixMeet {
+    fn new(setup: &Setup, kind: Kind) -> Self {
+        Self {
+            address: setup.address.clone(),
+            kind,
+            permissions: setup.address.query.permissions(),
+            bound: std::sync::OnceLock::new(),
+        }
+    }
+
+    fn met(&self, fd: OwnedFd) -> Met {
+        let peer = peer_of(fd.as_fd());
+        let channel = if self.kind == Kind::Seqpacket {
+            // Without this an empty packet would look like the end of the stream.
+            let _ = unix_socket::enable_packet_ends(&fd);
+            Channel::Packets
+        } else {
+            Channel::Stream
+        };
+        Met { fd, channel, peer }
+    }
+}
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: u32 = 1024;
+
+impl Meet for UnixMeet {
+    fn listen(&self) -> Result<OwnedFd, Error> {
+        clear_path(&self.address, self.kind)?;
+        let address = socket_address(&self.address);
+        match unix_socket::listen_at(self.kind, &address, self.permissions, BACKLOG, true) {
+            Ok(fd) => {
+                if let Target::Path(path) = &self.address.target
+                    && let Some(identity) = identity(path)
+                {
+                    let _ = self.bound.set(identity);
+                }
+                Ok(fd)
+            }
+            Err(error) if error.kind() == kernel::ErrorKind::AddressInUse => {
+                Err(in_use(&self.address, self.kind))
+            }
+            Err(error) => Err(missing_folder(&self.address, "cannot bind", error)),
+        }
+    }
+
+    fn accept(&self, listener: BorrowedFd<'_>) -> kernel::Result<Met> {
+        unix_socket::accept(listener, true).map(|fd| self.met(fd))
+    }
+
+    fn dial(&self) -> Result<Dial, Error> {
+        use kernel::ErrorKind as K;
+        match unix_socket::connect_to(self.kind, &socket_address(&self.address), true) {
+            Ok(fd) => Ok(Dial::Connected(self.met(fd))),
+            Err(error) => match error.kind() {
+                K::ConnectionRefused | K::WouldBlock => Ok(Dial::NotYet(error)),
+                K::NotFound if folder_exists(&self.address) => Ok(Dial::NotYet(error)),
+                _ => Err(missing_folder(&self.address, "cannot connect", error)),
+            },
+        }
+    }
+
+    fn dialled(&self, fd: OwnedFd) -> Result<Dial, Error> {
+        Ok(Dial::Connected(self.met(fd)))
+    }
+
+    fn local_address(&self, _: BorrowedFd<'_>) -> Option<String> {
+        Some(self.address.as_str().to_owned())
+    }
+
+    fn unlisten(&self) {
+        if let Target::Path(path) = &self.address.target
+            && self.bound.get().is_some()
+            && identity(path).as_ref() == self.bound.get()
+        {
+            let _ = unix_socket::unlink(path);
+        }
+    }
+}
+
+/// Device and inode: whether a path still names the same file.
+pub(super) fn identity(path: &std::path::Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Whether the folder of a path exists: then the name in it may still appear.
+pub(super) fn folder_exists(address: &Address) -> bool {
+    let Target::Path(path) = &address.target else { return true };
+    match path.parent() {
+        None => true,
+        Some(folder) if folder.as_os_str().is_empty() => true,
+        Some(folder) => folder.is_dir(),
+    }
+}
+
+/// An error that says so when it is the folder that is missing.
+pub(crate) fn missing_folder(address: &Address, doing: &str, error: kernel::Error) -> Error {
+    if error.kind() == kernel::ErrorKind::NotFound && !folder_exists(address) {
+        let folder = address.path().and_then(|path| path.parent());
+        let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
+        let problem = format!("{doing}: there is no folder {folder}");
+        return Error::new(ErrorKind::NotFound, address, problem).hint("make it first: mkdir -p");
+    }
+    Error::system(address, doing, error)
+}

@@ -1,0 +1,17 @@
+//! `unix-seqpacket:PATH`: Unix-domain sockets that keep packets apart.
+//!
+//! Source: `unix(7)`. The link speaks the same bytes as on a stream, in packets of at most 64 KiB. With
+//! `?framing=raw` each packet is one message.
+
+use switchboard_kernel::unix_socket::Kind;
+
+use super::{ReceiverFlavor, SenderFlavor, Setup, unix};
+use crate::error::Error;
+
+pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
+    unix::sender(setup, Kind::Seqpacket)
+}
+
+pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
+    unix::receiver(setup, Kind::Seqpacket)
+}
