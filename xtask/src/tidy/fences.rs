@@ -5,7 +5,7 @@
 use super::source::{code_only, has_word, lines_with};
 use super::{Finding, Tree};
 
-/// The crates whose sources may opt in to `unsafe`, file by file.
+/// The crates whose files may opt in to `unsafe`, each for itself; so one search lists them all.
 const UNSAFE_CRATES: &[&str] = &["crates/kernel", "crates/shm"];
 
 /// The one file that opts in for an item of its own instead.
@@ -16,13 +16,18 @@ pub(super) fn unsafe_code(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.rust().filter(|(path, _)| !separate_workspace(path)) {
         let code = code_only(text);
-        if !may_be_unsafe(path, &code) {
-            findings.extend(lines_with(&code, "unsafe").into_iter().map(|line| {
+        let lines = lines_with(&code, "unsafe");
+        if !is_fenced(path) {
+            findings.extend(lines.into_iter().map(|line| {
+                Finding::new(path, line, "`unsafe` outside crates/kernel; wrap what it does there")
+            }));
+        } else if !opts_in(path, &code) {
+            findings.extend(lines.first().map(|&line| {
                 Finding::new(
                     path,
                     line,
-                    "`unsafe` outside the fence; move it to a file of crates/kernel/src that says \
-                     `#![allow(unsafe_code)]` at its top",
+                    "`unsafe` in a file that does not say `#![allow(unsafe_code)]` at its top; say \
+                     it there, whatever the module above says",
                 )
             }));
         }
@@ -35,11 +40,13 @@ pub(super) fn unsafe_code(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-fn may_be_unsafe(path: &str, code: &str) -> bool {
-    let fenced = UNSAFE_CRATES.iter().any(|root| path.starts_with(&format!("{root}/src/")));
-    fenced
-        && (code.contains("#![allow(unsafe_code)]")
-            || (path == UNSAFE_BY_ITEM && code.contains("#[allow(unsafe_code)]")))
+fn is_fenced(path: &str) -> bool {
+    UNSAFE_CRATES.iter().any(|root| path.starts_with(&format!("{root}/")))
+}
+
+fn opts_in(path: &str, code: &str) -> bool {
+    code.contains("#![allow(unsafe_code)]")
+        || (path == UNSAFE_BY_ITEM && code.contains("#[allow(unsafe_code)]"))
 }
 
 /// What the root of a crate must say; none for files that are no root.
@@ -197,7 +204,9 @@ mod tests {
         check(unsafe_code, &[("crates/switchboard/src/a.rs", allowed)], &["a.rs:3: `unsafe`"]);
         check(unsafe_code, &[("crates/kernel/src/a.rs", block)], &["a.rs:1: `unsafe`"]);
         check(unsafe_code, &[("crates/kernel/src/a.rs", by_item)], &["a.rs:2: `unsafe`"]);
-        check(unsafe_code, &[("crates/kernel/tests/it/a.rs", allowed)], &["a.rs:3: `unsafe`"]);
+        check(unsafe_code, &[("crates/kernel/tests/it/a.rs", block)], &["a.rs:1: `unsafe`"]);
+        check(unsafe_code, &[("crates/kernel/tests/it/a.rs", allowed)], &[]);
+        check(unsafe_code, &[("crates/cli/tests/it/a.rs", allowed)], &["a.rs:3: `unsafe`"]);
         check(unsafe_code, &[("crates/cli/examples/a.rs", block)], &["a.rs:1: `unsafe`"]);
         check(unsafe_code, &[("crates/kernel/src/a.rs", allowed)], &[]);
         check(unsafe_code, &[("crates/shm/src/a.rs", allowed)], &[]);
