@@ -85,6 +85,11 @@ fn in_stage(
             runner.run(&mut command, test, user.name());
         }
     }
+    if let Some(filter) = &options.filter
+        && runner.tally.is_empty()
+    {
+        runner.tally.fail("the filter", &format!("no test that ran has `{filter}` in its name"));
+    }
     if options.filter.is_none() {
         show::step("Running the documentation's examples");
         let mut command = workspace.cargo();
