@@ -1,2 +1,142 @@
 //! Repository tasks: `cargo xtask test`, `tidy`, `ci`.
-fn main() {}
+//!
+//! Source: the xtask convention (a workspace member that plays the makefile).
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bounded;
+mod ci;
+mod executables;
+mod leftovers;
+mod libtest;
+mod ordinary_user;
+mod prepare;
+mod show;
+mod stage;
+mod tally;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use tally::Tally;
+use workspace::Workspace;
+
+const HELP: &str = "\
+Tasks of this repository.
+
+Usage: cargo xtask COMMAND
+
+Commands:
+  test [FILTER]   Install what the tests need, then run every check: the house rules, each test
+                  executable as this user and, when this is root, as an ordinary user too, the
+                  documentation's examples, and that nothing was left behind.
+                  With FILTER: only tests whose names contain it; no house rules, no examples.
+    --no-install  Install nothing; say what is missing.
+  tidy            Check the house rules only.
+  ci              `test`, then formatting, clippy, documentation and the size of the dependency tree.
+    --no-install  As above.
+
+The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
+with CI=true in the environment, if anything was skipped. 2: wrong usage.
+
+Examples:
+  cargo xtask test
+  cargo xtask test --no-install fifo
+";
+
+enum Task {
+    Help,
+    Test(test::Options),
+    Tidy,
+    Ci(test::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let task = match parse(&arguments) {
+        Ok(Task::Help) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(task) => task,
+        Err(message) => {
+            eprintln!("xtask: {message}\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut tally = Tally::default();
+    match Workspace::find() {
+        Err(message) => tally.fail("the workspace", &message),
+        Ok(workspace) => match task {
+            Task::Test(options) => test::run(&workspace, &options, &mut tally),
+            Task::Ci(options) => ci::run(&workspace, &options, &mut tally),
+            Task::Tidy => run_tidy(&workspace, &mut tally),
+            Task::Help => {}
+        },
+    }
+    tally.finish(std::env::var("CI").is_ok_and(|ci| ci == "true"))
+}
+
+fn run_tidy(workspace: &Workspace, tally: &mut Tally) {
+    match tidy::Tree::read(&workspace.root) {
+        Ok(tree) => test::tidy_each(&tree, tally),
+        Err(error) => tally.fail("tidy", &format!("cannot read the files: {error}")),
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Task, String> {
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        return Ok(Task::Help);
+    }
+    let Some((command, rest)) = arguments.split_first() else {
+        return Err("which task?".to_owned());
+    };
+    let mut options = test::Options::default();
+    for argument in rest {
+        match argument.as_str() {
+            "--no-install" if command != "tidy" => options.no_install = true,
+            filter if command == "test" && !filter.starts_with('-') => {
+                if options.filter.replace(filter.to_owned()).is_some() {
+                    return Err("one filter at most".to_owned());
+                }
+            }
+            other => return Err(format!("`{command}` takes no `{other}`")),
+        }
+    }
+    match command.as_str() {
+        "help" => Ok(Task::Help),
+        "test" => Ok(Task::Test(options)),
+        "tidy" => Ok(Task::Tidy),
+        "ci" => Ok(Task::Ci(options)),
+        other => Err(format!("no task `{other}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Task, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn reads_the_command_line() {
+        assert!(matches!(parsed("test"), Ok(Task::Test(o)) if !o.no_install && o.filter.is_none()));
+        assert!(matches!(
+            parsed("test --no-install fifo"),
+            Ok(Task::Test(o)) if o.no_install && o.filter.as_deref() == Some("fifo")
+        ));
+        assert!(matches!(parsed("ci --no-install"), Ok(Task::Ci(o)) if o.no_install));
+        assert!(matches!(parsed("tidy"), Ok(Task::Tidy)));
+        assert!(matches!(parsed("tidy --help"), Ok(Task::Help)));
+        for wrong in
+            ["", "tset", "test a b", "test --fast", "tidy x", "tidy --no-install", "ci fifo"]
+        {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}
