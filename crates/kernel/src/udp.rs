@@ -177,7 +177,8 @@ pub fn set_multicast_ttl(fd: impl AsFd, hops: u32) -> Result<()> {
 }
 
 /// `IP_MULTICAST_LOOP`, `IPV6_MULTICAST_LOOP`: whether this machine's own members of a group get
-/// what this socket sends. They do, unless switched off.
+/// what this socket sends. They do, unless switched off. IPv4 datagrams that leave through the
+/// loopback interface itself come back anyhow.
 ///
 /// # Errors
 /// `EAFNOSUPPORT`: not an IPv4 or IPv6 socket.
