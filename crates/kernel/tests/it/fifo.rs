@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use switchboard_kernel::io::{self, Deadline, Interest, wait_for};
 use switchboard_kernel::{ErrorKind, Permissions, fifo, pipe};
@@ -33,19 +34,30 @@ fn the_mode_is_the_one_given_from_the_first_moment() {
     let path = scratch.join("fifo");
     let mut child = Child::role("fifo-creator", &[path.display()]);
     child.expect("ready");
-    child.tell("go");
-    let mut seen = 0;
-    let until = std::time::Instant::now() + DEADLINE;
-    while child.line_within(std::time::Duration::ZERO).is_none() {
-        assert!(std::time::Instant::now() < until, "the child is not done in time");
-        if let Ok(metadata) = std::fs::symlink_metadata(&path) {
+    watch(&mut child, || match std::fs::symlink_metadata(&path) {
+        Ok(metadata) => {
             assert_eq!(metadata.permissions().mode(), 0o010_640);
-            seen += 1;
+            true
         }
-    }
-    assert!(seen > 0);
+        Err(_) => false,
+    });
     assert!(child.wait().success());
     assert_eq!(names(&scratch), ["fifo"]);
+}
+
+/// Has the child go on, and looks on meanwhile, until something was seen often enough.
+pub(crate) fn watch(child: &mut Child, mut look: impl FnMut() -> bool) {
+    let deadline = Deadline::after(DEADLINE);
+    let mut seen = 0;
+    while seen < 50 {
+        child.tell("go");
+        while child.line_within(Duration::ZERO).is_none() {
+            assert!(!deadline.passed(), "not seen often enough in time");
+            seen += usize::from(look());
+        }
+        child.tell("rest");
+        child.expect("rested");
+    }
 }
 
 /// Role: with a umask that forbids what is asked for, creates a FIFO over and over.
@@ -53,14 +65,17 @@ pub(crate) fn creator(arguments: &[String]) {
     let path = Path::new(&arguments[0]);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     report("ready");
-    let _ = instruction();
-    for round in 0..500 {
-        if round > 0 {
-            fifo::unlink(path).unwrap();
+    while let Some(order) = instruction() {
+        if order == "rest" {
+            report("rested");
+            continue;
         }
-        fifo::create(path, Permissions::new().mode(0o640)).unwrap();
+        for _ in 0..500 {
+            let _ = fifo::unlink(path);
+            fifo::create(path, Permissions::new().mode(0o640)).unwrap();
+        }
+        report("done");
     }
-    report("done");
 }
 
 #[test]
