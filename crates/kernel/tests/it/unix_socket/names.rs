@@ -315,7 +315,15 @@ pub(crate) fn binder(arguments: &[String]) {
 fn bind_or_lose(path: &Path) -> Option<std::os::fd::OwnedFd> {
     loop {
         match serve(Kind::Stream, &path_address(path)) {
-            Ok(listener) => return Some(listener),
+            Ok(listener) => {
+                // The others, who found it stale a moment ago, do not take it away again.
+                for _ in 0..100 {
+                    let result = unix::connect_to(Kind::Stream, &path_address(path), true);
+                    let error = result.err().map(Error::kind);
+                    assert!(matches!(error, None | Some(ErrorKind::WouldBlock)), "{error:?}");
+                }
+                return Some(listener);
+            }
             Err(error) => assert_eq!(error.kind(), ErrorKind::AddressInUse),
         }
         if !unix::remove_stale(path, Kind::Stream).unwrap() {
