@@ -241,7 +241,7 @@ fn a_folder_that_stays_locked_does_not_hang() {
 #[test]
 fn racing_binders_never_remove_a_live_socket() {
     const BINDERS: usize = 3;
-    const ROUNDS: usize = 150;
+    const ROUNDS: usize = 600;
     let scratch = Scratch::new();
     let path = scratch.join("s");
     let address = path_address(&path);
