@@ -14,8 +14,15 @@
 #![deny(unsafe_code)]
 
 pub mod error;
+pub mod fifo;
+mod hidden_name;
 pub mod io;
 pub mod permissions;
+pub mod pipe;
+mod socket;
+pub mod tcp;
+pub mod udp;
+pub mod unix_socket;
 
 pub use error::{Error, ErrorKind, Result};
 pub use permissions::Permissions;

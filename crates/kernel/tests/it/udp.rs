@@ -1,0 +1,218 @@
+//! Tests of `udp.rs`.
+
+use std::io::IoSlice;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use switchboard_kernel::ErrorKind;
+use switchboard_kernel::io::Deadline;
+use switchboard_kernel::udp::{self, LARGEST_PAYLOAD, Received};
+use switchboard_kernel::unix_socket;
+use switchboard_testkit::child::{instruction, report};
+use switchboard_testkit::{Child, DEADLINE, skip};
+
+use crate::hand_over::ready;
+use crate::tcp::has_ipv6;
+
+const V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+
+#[test]
+fn datagrams_over_ipv4() {
+    check_datagrams(V4);
+}
+
+#[test]
+fn datagrams_over_ipv6() {
+    if has_ipv6("udp::datagrams_over_ipv6") {
+        check_datagrams(V6);
+    }
+}
+
+fn check_datagrams(addr: SocketAddr) {
+    let server = udp::bind(addr, true).unwrap();
+    let local = udp::local_address(&server).unwrap();
+    let client = udp::connect(local, true).unwrap();
+    assert_eq!(udp::peer_address(&client), Ok(local));
+    let mut buffer = [0; 8];
+    let error = udp::recv_whole(&server, &mut buffer).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+
+    assert_eq!(udp::send(&client, b"ping"), Ok(4));
+    ready(&server);
+    let (received, from) = udp::recv_from(&server, &mut buffer).unwrap();
+    assert_eq!(received, Received { len: 4, truncated: false });
+    assert_eq!((from, &buffer[..4]), (udp::local_address(&client).unwrap(), &b"ping"[..]));
+
+    // Cut off, then empty: both are told.
+    assert_eq!(udp::send_to(&server, b"more than eight", from), Ok(15));
+    assert_eq!(udp::send_to(&server, b"", from), Ok(0));
+    ready(&client);
+    let received = udp::recv_whole(&client, &mut buffer).unwrap();
+    assert_eq!(received, Received { len: 15, truncated: true });
+    assert_eq!(&buffer, b"more tha");
+    ready(&client);
+    let received = udp::recv_whole(&client, &mut buffer).unwrap();
+    assert_eq!(received, Received { len: 0, truncated: false });
+
+    let parts = [IoSlice::new(b"in "), IoSlice::new(b"parts")];
+    assert_eq!(udp::send_vectored(&client, &parts), Ok(8));
+    ready(&server);
+    let (received, _) = udp::recv_from(&server, &mut buffer).unwrap();
+    assert_eq!((received.len, &buffer), (8, b"in parts"));
+}
+
+#[test]
+fn the_largest_payload_passes_and_no_larger() {
+    let server = udp::bind(V4, true).unwrap();
+    let client = udp::connect(udp::local_address(&server).unwrap(), false).unwrap();
+    let mut buffer = vec![0; LARGEST_PAYLOAD];
+    assert_eq!(udp::send(&client, &buffer), Ok(LARGEST_PAYLOAD));
+    ready(&server);
+    let received = udp::recv_whole(&server, &mut buffer).unwrap();
+    assert_eq!(received, Received { len: LARGEST_PAYLOAD, truncated: false });
+    let error = udp::send(&client, &vec![0; LARGEST_PAYLOAD + 1]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
+}
+
+#[test]
+fn a_closed_port_is_refused_once_known() {
+    let server = udp::bind(V4, true).unwrap();
+    let client = udp::connect(udp::local_address(&server).unwrap(), true).unwrap();
+    drop(server);
+    // Another process started meanwhile may hold a copy for a moment.
+    let deadline = Deadline::after(DEADLINE);
+    let error = loop {
+        assert!(!deadline.passed(), "never refused");
+        if let Err(error) = udp::send(&client, b"anybody?") {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_port_is_shared_only_when_asked() {
+    let first = udp::bind(V4, true).unwrap();
+    let addr = udp::local_address(&first).unwrap();
+    assert_eq!(udp::bind(addr, true).unwrap_err().kind(), ErrorKind::AddressInUse);
+    assert_eq!(udp::bind_shared(addr, true).unwrap_err().kind(), ErrorKind::AddressInUse);
+    let shared = udp::bind_shared(V4, true).unwrap();
+    udp::bind_shared(udp::local_address(&shared).unwrap(), true).unwrap();
+}
+
+/// The number of the loopback interface.
+fn loopback() -> u32 {
+    let text = std::fs::read_to_string("/sys/class/net/lo/ifindex").expect("a loopback interface");
+    text.trim().parse().expect("a number")
+}
+
+/// A group of this process's own, so that runs at the same time do not meet.
+fn group_v4() -> Ipv4Addr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(239, 255, high, low)
+}
+
+#[test]
+fn multicast_reaches_every_member_over_ipv4() {
+    let sender = udp::bind(V4, false).unwrap();
+    udp::set_multicast_interface_v4(&sender, Ipv4Addr::LOCALHOST).unwrap();
+    check_multicast(&sender, IpAddr::V4(group_v4()), Ipv4Addr::UNSPECIFIED.into());
+}
+
+#[test]
+fn multicast_reaches_every_member_over_ipv6() {
+    const TEST: &str = "udp::multicast_reaches_every_member_over_ipv6";
+    if !has_ipv6(TEST) {
+        return;
+    }
+    let sender = udp::bind(V6, false).unwrap();
+    udp::set_multicast_interface_v6(&sender, loopback()).unwrap();
+    let id = u16::try_from(std::process::id() & 0xffff).unwrap_or_default();
+    // Scope 1: never leaves this machine.
+    let group = Ipv6Addr::new(0xff01, 0, 0, 0, 0, 0, 0x5b, id);
+    match udp::send_to(&sender, b"", SocketAddr::new(group.into(), 9)) {
+        Err(error) if error.name() == "ENETUNREACH" || error.name() == "EADDRNOTAVAIL" => {
+            skip::skip(TEST, "no IPv6 multicast route on the loopback interface");
+        }
+        result => {
+            result.unwrap();
+            check_multicast(&sender, group.into(), Ipv6Addr::UNSPECIFIED.into());
+        }
+    }
+}
+
+fn check_multicast(sender: &OwnedFd, group: IpAddr, any: IpAddr) {
+    let mut first =
+        Child::role("udp-member", &[group.to_string(), SocketAddr::new(any, 0).to_string()]);
+    let port: u16 = first.line().unwrap().parse().unwrap();
+    let at = SocketAddr::new(any, port);
+    let mut second = Child::role("udp-member", &[group.to_string(), at.to_string()]);
+    assert_eq!(second.line(), Some(port.to_string()));
+    udp::set_multicast_ttl(sender, 1).unwrap();
+    assert_eq!(udp::set_multicast_ttl(sender, 256).unwrap_err().name(), "EINVAL");
+    let to = SocketAddr::new(group, port);
+
+    udp::send_to(sender, b"to all", to).unwrap();
+    first.expect("got to all");
+    second.expect("got to all");
+
+    first.tell("leave");
+    first.expect("left");
+    udp::send_to(sender, b"to the rest", to).unwrap();
+    second.tell("again");
+    second.expect("got to the rest");
+}
+
+#[test]
+fn multicast_options_take_effect() {
+    use rustix::net::sockopt;
+    let fd = udp::bind(V4, false).unwrap();
+    udp::set_multicast_loop(&fd, false).unwrap();
+    udp::set_multicast_ttl(&fd, 7).unwrap();
+    assert_eq!(sockopt::ip_multicast_loop(&fd), Ok(false));
+    assert_eq!(sockopt::ip_multicast_ttl(&fd), Ok(7));
+    let unicast = Ipv4Addr::LOCALHOST;
+    assert_eq!(udp::join_multicast_v4(&fd, unicast, unicast).unwrap_err().name(), "EINVAL");
+    if has_ipv6("udp::multicast_options_take_effect") {
+        let fd = udp::bind(V6, false).unwrap();
+        udp::set_multicast_loop(&fd, false).unwrap();
+        udp::set_multicast_ttl(&fd, 7).unwrap();
+        assert_eq!(sockopt::ipv6_multicast_loop(&fd), Ok(false));
+        assert_eq!(sockopt::ipv6_multicast_hops(&fd), Ok(7));
+    }
+    let (unix, _) = unix_socket::pair(unix_socket::Kind::Datagram).unwrap();
+    assert_eq!(udp::set_multicast_ttl(&unix, 1).unwrap_err().name(), "EAFNOSUPPORT");
+}
+
+/// Role: joins a group, says its port, then what it gets, and leaves when told.
+pub(crate) fn member(arguments: &[String]) {
+    let group: IpAddr = arguments[0].parse().unwrap();
+    let fd = udp::bind_shared(arguments[1].parse().unwrap(), true).unwrap();
+    match group {
+        IpAddr::V4(group) => udp::join_multicast_v4(&fd, group, Ipv4Addr::LOCALHOST).unwrap(),
+        IpAddr::V6(group) => udp::join_multicast_v6(&fd, group, loopback()).unwrap(),
+    }
+    report(udp::local_address(&fd).unwrap().port());
+    let mut buffer = [0; 64];
+    loop {
+        ready(&fd);
+        let (received, _) = udp::recv_from(&fd, &mut buffer).unwrap();
+        report(format_args!("got {}", String::from_utf8_lossy(&buffer[..received.len])));
+        match instruction().as_deref() {
+            Some("again") => {}
+            Some("leave") => break,
+            _ => return,
+        }
+    }
+    match group {
+        IpAddr::V4(group) => udp::leave_multicast_v4(&fd, group, Ipv4Addr::LOCALHOST).unwrap(),
+        IpAddr::V6(group) => udp::leave_multicast_v6(&fd, group, loopback()).unwrap(),
+    }
+    let again = match group {
+        IpAddr::V4(group) => udp::leave_multicast_v4(&fd, group, Ipv4Addr::LOCALHOST),
+        IpAddr::V6(group) => udp::leave_multicast_v6(&fd, group, loopback()),
+    };
+    assert_eq!(again.unwrap_err().name(), "EADDRNOTAVAIL");
+    report("left");
+}
