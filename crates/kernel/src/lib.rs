@@ -13,9 +13,17 @@
 
 #![deny(unsafe_code)]
 
+pub mod epoll;
 pub mod error;
+pub mod eventfd;
 pub mod io;
+pub mod mechanism;
 pub mod permissions;
+pub mod pidfd;
+pub mod posix_mq;
+pub mod process;
+pub mod sysv_msg;
+pub mod timerfd;
 
 pub use error::{Error, ErrorKind, Result};
 pub use permissions::Permissions;
