@@ -59,7 +59,7 @@ pub enum Select {
 /// | what | set by | beyond it |
 /// |---|---|---|
 /// | bytes per message | `/proc/sys/kernel/msgmax` | `EINVAL` |
-/// | bytes per queue | `/proc/sys/kernel/msgmnb`, for a new queue; [`CreateOptions::max_bytes`] | the sender waits, or `EAGAIN`; `EINVAL` for a message larger than the queue |
+/// | bytes per queue | `/proc/sys/kernel/msgmnb`, for a new queue; [`CreateOptions::max_bytes`] | the sender waits, or `EAGAIN`: for ever, if the one message is larger than the queue |
 /// | raising a queue over `msgmnb` | `CAP_SYS_RESOURCE` | `EPERM` |
 /// | queues on the system | `/proc/sys/kernel/msgmni` | `ENOSPC` |
 ///
@@ -85,12 +85,15 @@ impl MessageQueue {
 
     /// `msgsnd(type, text)`: blocks while the queue is full. The type is above 0.
     ///
+    /// A text larger than [`Status::max_bytes`] is not refused: it waits for room that never comes.
+    /// A queue of the default size holds any text that `msgmax` allows.
+    ///
     /// The message is copied once to put the type before it; [`MessageQueue::send_buffer`] sends
     /// one that is laid out already.
     ///
     /// # Errors
-    /// `EINVAL` for a type that is not above 0, for a text over `msgmax` or larger than the queue,
-    /// and when there is no such queue (any more); `EIDRM` when it is removed meanwhile; `EACCES`
+    /// `EINVAL` for a type that is not above 0, for a text over `msgmax`, and when
+    /// there is no such queue (any more); `EIDRM` when it is removed meanwhile; `EACCES`
     /// without write permission; `ENOMEM`.
     #[inline]
     pub fn send(&self, message_type: i64, text: &[u8]) -> Result<()> {
