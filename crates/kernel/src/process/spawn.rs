@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{c_int, c_uint};
 use rustix::io::Errno;
@@ -137,24 +139,37 @@ impl Spawn {
     /// `ENOENT`, `EACCES`, `ENOEXEC`, `E2BIG`, … of `execve(2)`, also for the folder of
     /// [`Spawn::current_dir`]; `EAGAIN` at `RLIMIT_NPROC` or a cgroup's `pids.max`; `ENOMEM`;
     /// `EMFILE` at `RLIMIT_NOFILE`; `EINVAL` for a descriptor number below 3 or not below
-    /// `RLIMIT_NOFILE`, and for a NUL in an argument; `EBUSY` when another thread closed,
-    /// just then, a descriptor under a number that the child should have: try again.
+    /// `RLIMIT_NOFILE`, and for a NUL in an argument; `EBUSY` when other threads open and close
+    /// descriptors so fast that a number the child should have cannot be reserved.
     pub fn spawn(mut self) -> Result<Child> {
         let descriptors = std::mem::take(&mut self.descriptors);
-        let places = Places::reserve(&descriptors)?;
-        let die_with_parent = self.die_with_parent;
         let parent = rustix::process::getpid();
-        let moves = places.moves;
-        let child_side = move || {
-            if die_with_parent {
-                die_with(parent)?;
+        let current = Arc::new(AtomicUsize::new(0));
+        let mut result = Err(Error::new("dup2", Errno::BUSY));
+        for attempt in 0..ATTEMPTS {
+            let places = Places::reserve(&descriptors)?;
+            let (moves, die_with_parent) = (places.moves, self.die_with_parent);
+            current.store(attempt, Ordering::Relaxed);
+            let is_current = Arc::clone(&current);
+            let child_side = move || {
+                // The command keeps the closures of earlier attempts, and calls them too.
+                if is_current.load(Ordering::Relaxed) != attempt {
+                    return Ok(());
+                }
+                if die_with_parent {
+                    die_with(parent)?;
+                }
+                arrange(&moves)
+            };
+            // SAFETY: between fork and exec the closure makes system calls only, on memory made
+            // before the fork: it allocates nothing and takes no lock.
+            unsafe { self.command.pre_exec(child_side) };
+            result = self.command.spawn().map_err(spawn_error);
+            if !matches!(result, Err(error) if error.errno() == libc::EBUSY) {
+                break;
             }
-            arrange(&moves)
-        };
-        // SAFETY: between fork and exec the closure makes system calls only, on memory made before
-        // the fork: it allocates nothing and takes no lock.
-        unsafe { self.command.pre_exec(child_side) };
-        let mut started = self.command.spawn().map_err(spawn_error)?;
+        }
+        let mut started = result?;
         Child::adopt(started.id()).inspect_err(|_| {
             let _ = started.kill();
             let _ = started.wait();
@@ -167,7 +182,7 @@ impl Spawn {
 struct Move {
     from: c_int,
     to: c_int,
-    /// What this process had open under `to` when the child was made.
+    /// What this process had open under `to` just before it made the child.
     taken_by: Identity,
 }
 
@@ -212,7 +227,7 @@ impl Places {
 
 /// Makes sure that a number is open here, and says with what.
 fn occupy(number: c_int, fd: &OwnedFd, held: &mut Vec<OwnedFd>) -> Result<Identity> {
-    for _ in 0..OCCUPY_ATTEMPTS {
+    for _ in 0..ATTEMPTS {
         let copy = duplicate_from(fd, number)?;
         if copy.as_raw_fd() == number {
             let identity = identity(number).of("fstat")?;
@@ -227,7 +242,8 @@ fn occupy(number: c_int, fd: &OwnedFd, held: &mut Vec<OwnedFd>) -> Result<Identi
     Err(Error::new("dup2", Errno::BUSY))
 }
 
-const OCCUPY_ATTEMPTS: usize = 16;
+/// How often a spawn starts over because other threads' descriptors moved meanwhile.
+const ATTEMPTS: usize = 16;
 
 fn duplicate_from(fd: impl AsFd, lowest: c_int) -> Result<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(fd, lowest).of("fcntl F_DUPFD_CLOEXEC")
@@ -245,7 +261,8 @@ fn identity(number: c_int) -> core::result::Result<Identity, Errno> {
 /// In the child: nothing but the chosen descriptors stays open across `execve`.
 fn arrange(moves: &[Move]) -> io::Result<()> {
     for step in moves {
-        if identity(step.to)? != step.taken_by {
+        // Not open (any more) is as good as unchanged.
+        if identity(step.to).is_ok_and(|found| found != step.taken_by) {
             return Err(Errno::BUSY.into());
         }
     }

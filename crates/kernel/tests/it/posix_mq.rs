@@ -22,12 +22,6 @@ use crate::python;
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// The system call that waits on descriptors with a time limit.
-#[cfg(target_arch = "x86_64")]
-const POLL: libc::c_long = libc::SYS_poll;
-#[cfg(not(target_arch = "x86_64"))]
-const POLL: libc::c_long = libc::SYS_ppoll;
-
 /// A name that is unlinked in the end.
 struct Name(String);
 
@@ -196,7 +190,7 @@ fn a_wait_by_the_monotonic_clock_ends_with_a_message() {
     let queue = create(&name);
     let mut patient = Child::role("mq_patient", &[&name.0]);
     patient.expect("waiting");
-    wait_until_blocked_in(patient.id(), POLL);
+    wait_until_blocked_in(patient.id(), libc::SYS_ppoll);
     queue.send(b"five", 5).expect("room");
     patient.expect("5:five");
 }
@@ -341,8 +335,11 @@ pub(crate) fn queues_max(_: &[String]) {
 
 #[test]
 fn the_number_of_queues_is_limited() {
-    let starter: &[&str] =
-        if is_root() { &["unshare", "--ipc"] } else { &["unshare", "--user", "--ipc"] };
+    let starter: &[&str] = if is_root() {
+        &["unshare", "--ipc"]
+    } else {
+        &["unshare", "--user", "--map-current-user", "--ipc"]
+    };
     let mut child = Child::role_under::<&str>(starter, "mq_queues_max", &[]);
     match child.line() {
         Some(line) => assert_eq!(line, "true ENOSPC"),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::eventfd::EventFd;
@@ -91,13 +92,24 @@ fn numbers_may_overlap_in_a_cycle() {
 
 #[test]
 fn low_numbers_do_not_disturb_the_report_of_a_failure() {
-    for number in 3..40 {
-        let error = Spawn::new("/nonexistent/program")
-            .descriptor(number, holding("x"))
-            .spawn()
-            .expect_err("no such program");
-        assert_eq!((error.call(), error.name()), ("execve", "ENOENT"), "{number}");
-    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Opens and closes descriptors under the very numbers that children are to have.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop((pipe(), pipe()));
+            }
+        });
+        let outcomes: Vec<_> = (3..40)
+            .map(|number| {
+                let spawn = Spawn::new("/nonexistent/program");
+                let refused = spawn.descriptor(number, holding("x")).spawn();
+                refused.map(drop).map_err(|error| (error.call(), error.name()))
+            })
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(outcomes, vec![Err(("execve", "ENOENT")); 37]);
+    });
 }
 
 #[test]
