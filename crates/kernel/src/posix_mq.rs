@@ -17,7 +17,7 @@ mod create;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use libc::{c_int, c_long, c_uint, mq_attr};
 use rustix::io::Errno;
@@ -133,7 +133,7 @@ impl MessageQueue {
     /// `mq_timedsend(priority, now + timeout)`: as [`MessageQueue::send`], for at most `timeout`.
     ///
     /// The system call counts time by the real-time clock. Setting that forward does not end the
-    /// wait early; setting it back lengthens the wait by as much. [`MessageQueue::send_until`] is
+    /// wait early (by more than 20 ms); setting it back lengthens the wait by as much. [`MessageQueue::send_until`] is
     /// free of this, for two more system calls when it has to wait.
     ///
     /// # Errors
@@ -403,27 +403,46 @@ fn unlink_call(name: &CString) -> Result<()> {
 /// Makes a timed call, and again if the real-time clock was set forward meanwhile.
 #[inline]
 fn within<T>(timeout: Duration, mut call: impl FnMut(&libc::timespec) -> Result<T>) -> Result<T> {
-    let deadline = Deadline::after(timeout);
+    let start = coarse_clock();
     let mut left = timeout;
     loop {
         match call(&real_time_after(left)) {
-            Err(error) if error.errno() == libc::ETIMEDOUT && !deadline.passed() => {
-                left = deadline.remaining().unwrap_or(timeout);
+            Err(error) if error.errno() == libc::ETIMEDOUT => {
+                let passed = coarse_clock().saturating_sub(start);
+                if passed.saturating_add(COARSENESS) >= timeout {
+                    return Err(error);
+                }
+                left = timeout.saturating_sub(passed);
             }
             done => return done,
         }
     }
 }
 
+/// More than one tick of [`coarse_clock`] on any kernel.
+const COARSENESS: Duration = Duration::from_millis(20);
+
+/// Monotonic time as of the last timer tick: a tenth of the cost of the exact time, and enough to
+/// tell that a clock was set.
+#[inline]
+fn coarse_clock() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// A time of the real-time clock; what does not fit becomes the latest that does.
+#[inline]
 fn real_time_after(timeout: Duration) -> libc::timespec {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let at = now.saturating_add(timeout);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+    let nanoseconds = now.tv_nsec + i64::from(timeout.subsec_nanos());
     libc::timespec {
-        tv_sec: libc::time_t::try_from(at.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: c_long::from(at.subsec_nanos()),
+        tv_sec: now.tv_sec.saturating_add(seconds).saturating_add(nanoseconds / SECOND_NANOSECONDS),
+        tv_nsec: nanoseconds % SECOND_NANOSECONDS,
     }
 }
+
+const SECOND_NANOSECONDS: i64 = 1_000_000_000;
 
 fn timed_out_means_again(errno: Errno) -> Errno {
     if errno == Errno::TIMEDOUT { Errno::AGAIN } else { errno }

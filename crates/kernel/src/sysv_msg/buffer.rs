@@ -2,13 +2,18 @@
 //!
 //! Source: `msgop(2)`.
 
+use std::mem::MaybeUninit;
+
 use libc::c_long;
 
 /// Bytes of the type that stands before the text.
 pub(super) const TYPE_BYTES: usize = size_of::<c_long>();
 
+/// Texts up to this long are put together in a small stack frame.
+const SHORT_BYTES: usize = 248;
+
 /// Texts up to this long are put together on the stack: the initial `msgmax`.
-const ON_STACK_BYTES: usize = 8192;
+const LONG_BYTES: usize = 8192;
 
 /// Owns one message: its type and text. Used again and again, it allocates once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,30 +90,50 @@ impl Buffer {
     }
 }
 
-/// Puts a type before a text, without an allocation where the text is short.
+/// Puts a type before a text, without an allocation where the text is not longer than usual.
 #[inline]
 pub(super) fn with_message<T>(message_type: i64, text: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
-    if text.len() > ON_STACK_BYTES {
-        let mut buffer = Buffer::with_capacity(text.len());
-        buffer.set_message_type(message_type);
-        buffer.fill(text);
-        return send(buffer.message());
+    match text.len() {
+        0..=SHORT_BYTES => on_stack::<SHORT_BYTES, T>(message_type, text, send),
+        _ if text.len() <= LONG_BYTES => long(message_type, text, send),
+        _ => on_heap(message_type, text, send),
     }
-    on_stack(message_type, text, send)
+}
+
+/// Not inlined: its stack frame would be everybody's.
+#[inline(never)]
+fn long<T>(message_type: i64, text: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
+    on_stack::<LONG_BYTES, T>(message_type, text, send)
+}
+
+#[cold]
+fn on_heap<T>(message_type: i64, text: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
+    let mut buffer = Buffer::with_capacity(text.len());
+    buffer.set_message_type(message_type);
+    buffer.fill(text);
+    send(buffer.message())
+}
+
+/// The type as it lies before the text; aligned so that copying a short one stays fast.
+#[repr(C, align(32))]
+struct Laid<const CAPACITY_BYTES: usize> {
+    message_type: c_long,
+    text: [MaybeUninit<u8>; CAPACITY_BYTES],
 }
 
 #[inline]
-fn on_stack<T>(message_type: i64, text: &[u8], send: impl FnOnce(&[u8]) -> T) -> T {
-    use std::mem::MaybeUninit;
-    let mut bytes = [const { MaybeUninit::<u8>::uninit() }; TYPE_BYTES + ON_STACK_BYTES];
-    let whole = TYPE_BYTES + text.len();
-    let start = bytes.as_mut_ptr().cast::<u8>();
-    // SAFETY: `bytes` has room for the type and ON_STACK_BYTES, which `text` does not exceed.
-    unsafe { start.copy_from_nonoverlapping(message_type.to_ne_bytes().as_ptr(), TYPE_BYTES) };
-    // SAFETY: TYPE_BYTES is within `bytes`.
-    let text_start = unsafe { start.add(TYPE_BYTES) };
-    // SAFETY: as above; a local array cannot overlap `text`.
+fn on_stack<const CAPACITY_BYTES: usize, T>(
+    message_type: i64,
+    text: &[u8],
+    send: impl FnOnce(&[u8]) -> T,
+) -> T {
+    let mut laid = Laid { message_type, text: [const { MaybeUninit::uninit() }; CAPACITY_BYTES] };
+    assert!(text.len() <= CAPACITY_BYTES, "callers choose the capacity by the length");
+    let text_start = laid.text.as_mut_ptr().cast::<u8>();
+    // SAFETY: `laid.text` has room for the text, and as a local variable cannot overlap it.
     unsafe { text_start.copy_from_nonoverlapping(text.as_ptr(), text.len()) };
-    // SAFETY: the first `whole` bytes were written just now.
-    send(unsafe { std::slice::from_raw_parts(start, whole) })
+    let start = (&raw const laid).cast::<u8>();
+    // SAFETY: in `repr(C)` the text follows the type without padding, for its alignment is 1; the
+    // type and the first `text.len()` bytes of the text were written.
+    send(unsafe { std::slice::from_raw_parts(start, TYPE_BYTES + text.len()) })
 }
