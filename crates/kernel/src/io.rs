@@ -65,10 +65,10 @@ pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
     retry("write", || rustix::io::write(fd, bytes))
 }
 
-/// `writev(fd, buffers)`: as [`write`], from several buffers in order.
+/// `writev(fd, buffers)`: as [`write()`], from several buffers in order.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 #[inline]
 pub fn writev(fd: impl AsFd, buffers: &[IoSlice<'_>]) -> Result<usize> {
     let fd = fd.as_fd();
@@ -94,7 +94,7 @@ pub fn read_full(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
 /// Writes everything, however many calls that takes.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<()> {
     let fd = fd.as_fd();
     while !bytes.is_empty() {
