@@ -235,3 +235,15 @@ impl<T> OfCall<T> for core::result::Result<T, Errno> {
         self.map_err(|errno| Error::new(call, errno))
     }
 }
+
+/// What a call of the C library returned, or this thread's `errno` if that is negative.
+#[inline]
+pub(crate) fn checked(result: libc::c_int) -> core::result::Result<libc::c_int, Errno> {
+    if result < 0 { Err(last_errno()) } else { Ok(result) }
+}
+
+/// This thread's `errno`. Takes no lock and no memory: safe between fork and exec.
+#[cold]
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

@@ -13,14 +13,22 @@
 
 #![deny(unsafe_code)]
 
+pub mod epoll;
 pub mod error;
+pub mod eventfd;
 pub mod fifo;
 mod hidden_name;
 pub mod io;
+pub mod mechanism;
 pub mod permissions;
+pub mod pidfd;
 pub mod pipe;
+pub mod posix_mq;
+pub mod process;
 mod socket;
+pub mod sysv_msg;
 pub mod tcp;
+pub mod timerfd;
 pub mod udp;
 pub mod unix_socket;
 

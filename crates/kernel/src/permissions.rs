@@ -50,4 +50,14 @@ impl Permissions {
         self.group = Some(gid);
         self
     }
+
+    /// The mode to create an object with whose owner and group are set afterwards: never more than
+    /// what the final owner, group and mode allow, whoever looks in between.
+    pub(crate) fn initial_mode(self) -> u32 {
+        match (self.owner, self.group) {
+            (None, None) => self.mode,
+            (None, Some(_)) => self.mode & 0o700,
+            (Some(_), _) => 0,
+        }
+    }
 }

@@ -409,11 +409,11 @@ fn parse_option(
         }
         "owner" => {
             query.owner =
-                Some(process::user_id_of_name(value).ok_or_else(|| wrong("no such user"))?);
+                Some(process::user_id_of_name(value).map_err(|_| wrong("no such user"))?);
         }
         "group" => {
             query.group =
-                Some(process::group_id_of_name(value).ok_or_else(|| wrong("no such group"))?);
+                Some(process::group_id_of_name(value).map_err(|_| wrong("no such group"))?);
         }
         "framing" => {
             let framing = Framing::parse(value)

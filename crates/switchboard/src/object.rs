@@ -54,9 +54,9 @@ pub fn unlink(address: &Address) -> Result<(), Error> {
     match (address.scheme(), &address.target) {
         ("fifo", Target::Path(path)) => fifo::unlink(path).map_err(failed),
         ("mq", Target::QueueName(name)) => posix_mq::unlink(name).map_err(failed),
-        ("sysv", Target::SysvKey(key)) => sysv_msg::MessageQueue::open(key)
-            .and_then(|queue| queue.remove())
-            .map_err(failed),
+        ("sysv", Target::SysvKey(key)) => {
+            sysv_msg::MessageQueue::open(key).and_then(|queue| queue.remove()).map_err(failed)
+        }
         (scheme, Target::Path(path)) => {
             let metadata = std::fs::symlink_metadata(path);
             match metadata {

@@ -3,7 +3,7 @@
 //!
 //! Dropping a future loses nothing: a message is taken or sent in one step, at its end.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use ::tokio::io::Interest;
@@ -14,24 +14,14 @@ use crate::error::{Error, ErrorKind, RecvError, SendError};
 use crate::message::Message;
 use crate::pattern::queue::{Delivery, Receiver, Sender};
 
-/// A copy of an endpoint's descriptor, as the runtime wants it.
-#[derive(Debug)]
-struct Watched(OwnedFd);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
 fn failed(address: &crate::Address, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::System, address, format!("cannot watch the descriptor: {error}"))
 }
 
 /// The endpoint's descriptor may change while it waits for a peer, so it is watched anew each time.
-fn watch(fd: impl AsFd, interest: Interest) -> std::io::Result<AsyncFd<Watched>> {
+fn watch(fd: impl AsFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
     let fd = io::duplicate(fd)?;
-    AsyncFd::with_interest(Watched(fd), interest)
+    AsyncFd::register_with_interest(fd, interest)
 }
 
 /// How long a wait lasts at most before the endpoint is looked at again: for what no descriptor shows.

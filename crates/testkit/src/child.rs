@@ -77,7 +77,24 @@ impl Child {
     /// When the process cannot be started.
     #[must_use]
     pub fn role<A: ToString>(name: &str, arguments: &[A]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this program's path"));
+        Self::role_under(&[], name, arguments)
+    }
+
+    /// As [`Child::role`], started by another program: `&["unshare", "--ipc"]`.
+    ///
+    /// # Panics
+    /// When the process cannot be started.
+    #[must_use]
+    pub fn role_under<A: ToString>(starter: &[&str], name: &str, arguments: &[A]) -> Self {
+        let program = std::env::current_exe().expect("this program's path");
+        let mut command = match starter {
+            [] => Command::new(program),
+            [starter, options @ ..] => {
+                let mut command = Command::new(starter);
+                command.args(options).arg(program);
+                command
+            }
+        };
         let joined: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         command
             .args(["--exact", "child_process", "--nocapture", "--test-threads=1"])

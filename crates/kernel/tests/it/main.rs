@@ -2,14 +2,24 @@
 
 #![deny(unsafe_code)]
 
-use switchboard_testkit::child::{self, Role};
-
+mod epoll;
+mod eventfd;
 mod fifo;
 mod hand_over;
+mod mechanism;
+mod pidfd;
 mod pipe;
+mod posix_mq;
+mod privileges;
+mod process;
+mod python;
+mod sysv_msg;
 mod tcp;
+mod timerfd;
 mod udp;
 mod unix_socket;
+
+use switchboard_testkit::child::{Role, enter};
 
 /// What the child processes of these tests do.
 const ROLES: &[(&str, Role)] = &[
@@ -19,9 +29,25 @@ const ROLES: &[(&str, Role)] = &[
     ("fifo-writer", fifo::writer),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
+    ("mq_creator", posix_mq::creator),
+    ("mq_limits", posix_mq::limits_role),
+    ("mq_modes", posix_mq::modes),
+    ("mq_notified", posix_mq::notified),
+    ("mq_patient", posix_mq::patient),
+    ("mq_queues_max", posix_mq::queues_max),
+    ("mq_receiver", posix_mq::receiver),
+    ("mq_sender", posix_mq::sender),
     ("pipe-out-of-descriptors", pipe::out_of_descriptors),
     ("pipe-unprivileged", pipe::unprivileged),
     ("pipe-writer", pipe::writer),
+    ("process_comm", process::comm),
+    ("process_file_limit", process::file_limit_role),
+    ("process_parent", process::parent),
+    ("process_waiter", process::waiter),
+    ("sysv_interrupted", sysv_msg::interrupted),
+    ("sysv_modes", sysv_msg::modes),
+    ("sysv_receiver", sysv_msg::receiver),
+    ("sysv_sender", sysv_msg::sender),
     ("tcp-interrupted", tcp::interrupted),
     ("tcp-peer", tcp::peer),
     ("udp-member", udp::member),
@@ -36,5 +62,5 @@ const ROLES: &[(&str, Role)] = &[
 
 #[test]
 fn child_process() {
-    child::enter(ROLES);
+    enter(ROLES);
 }

@@ -299,10 +299,12 @@ impl Link {
     /// Room to read bytes into.
     pub fn room(&mut self) -> &mut [u8] {
         let whole = match self.state {
-            State::Open => Header::parse(self.input.unread(), self.local.max_message_bytes as usize)
-                .ok()
-                .flatten()
-                .map(|header| HEADER_BYTES + header.body_bytes),
+            State::Open => {
+                Header::parse(self.input.unread(), self.local.max_message_bytes as usize)
+                    .ok()
+                    .flatten()
+                    .map(|header| HEADER_BYTES + header.body_bytes)
+            }
             _ => None,
         };
         self.input.room(whole)

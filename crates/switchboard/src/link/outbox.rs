@@ -78,9 +78,8 @@ impl Block {
         if self.is_settled(sequence) {
             return None;
         }
-        let (_, payload, _) = self
-            .messages_from(self.prefix_end)
-            .find(|(header, ..)| header.sequence == sequence)?;
+        let (_, payload, _) =
+            self.messages_from(self.prefix_end).find(|(header, ..)| header.sequence == sequence)?;
         let bytes = payload.len() as u64;
         self.marks.resize(self.messages as usize, false);
         self.marks[(sequence - self.first_sequence) as usize] = true;
@@ -322,8 +321,9 @@ impl Outbox {
         if block.is_settled(sequence) {
             return None;
         }
-        let (header, payload, _) =
-            block.messages_from(block.prefix_end).find(|(header, ..)| header.sequence == sequence)?;
+        let (header, payload, _) = block
+            .messages_from(block.prefix_end)
+            .find(|(header, ..)| header.sequence == sequence)?;
         Some(Unsettled {
             payload: payload.to_vec(),
             redelivered: true,

@@ -65,11 +65,7 @@ impl<T: Message> Queue<T> {
     }
 
     fn setup(&self) -> Setup {
-        Setup {
-            address: self.address.clone(),
-            options: self.options.clone(),
-            schema: T::schema(),
-        }
+        Setup { address: self.address.clone(), options: self.options.clone(), schema: T::schema() }
     }
 
     /// The sending end. Returns without waiting for a receiver.

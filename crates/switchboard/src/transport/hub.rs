@@ -56,7 +56,11 @@ pub(crate) enum Dial {
 #[derive(Debug)]
 enum Place {
     Listening(OwnedFd),
-    Dialling { attempt: Option<OwnedFd>, next: Option<Instant>, backoff: Duration },
+    Dialling {
+        attempt: Option<OwnedFd>,
+        next: Option<Instant>,
+        backoff: Duration,
+    },
     /// The only connection there will ever be.
     Given,
 }

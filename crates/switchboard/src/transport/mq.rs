@@ -99,9 +99,8 @@ fn open(setup: &Setup, access: Access) -> Result<(MessageQueue, usize), Error> {
         }
         Err(error) => return Err(setup.system("cannot open the queue", error)),
     };
-    let attributes = queue
-        .attributes()
-        .map_err(|error| setup.system("cannot look at the queue", error))?;
+    let attributes =
+        queue.attributes().map_err(|error| setup.system("cannot look at the queue", error))?;
     Ok((queue, attributes.message_size_bytes as usize))
 }
 

@@ -38,14 +38,7 @@ enum Taken {
 impl StreamReceiver {
     pub(crate) fn new(mut hub: Hub) -> Self {
         hub.redial = hub.setup.options.follow;
-        Self {
-            hub,
-            current: 0,
-            in_a_row: 0,
-            reports: VecDeque::new(),
-            untold: false,
-            left: 0,
-        }
+        Self { hub, current: 0, in_a_row: 0, reports: VecDeque::new(), untold: false, left: 0 }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -203,11 +196,7 @@ impl StreamReceiver {
                 self.hub.redial = false;
                 self.left += 1;
                 let problem = format!("{peer} does not fit: {problem}");
-                RecvError::Failed(Error::new(
-                    ErrorKind::Mismatch,
-                    &self.hub.setup.address,
-                    problem,
-                ))
+                RecvError::Failed(Error::new(ErrorKind::Mismatch, &self.hub.setup.address, problem))
             }
             LinkError::Mismatch(problem) | LinkError::Refused(problem) => {
                 RecvError::PeerRefused { peer, problem }
@@ -295,7 +284,10 @@ fn take_from(connection: &mut Connection, with: &mut dyn FnMut(Raw<'_>)) -> Take
         },
         Wire::Foreign(foreign) => match foreign.next() {
             Ok(Some(payload)) => {
-                with(Raw { receipt: Receipt { connection: id, sequence: 0 }, ..Raw::bare(payload) });
+                with(Raw {
+                    receipt: Receipt { connection: id, sequence: 0 },
+                    ..Raw::bare(payload)
+                });
                 connection.received += 1;
                 Taken::Message
             }

@@ -156,21 +156,17 @@ impl StreamSender {
         }
         let room = |connection: &Connection| match &connection.wire {
             Wire::Link(link) => {
-                if !connection.closed && link.has_room_for(len) {
-                    Ok(Some(link.outstanding()))
-                } else {
-                    Ok(None)
-                }
+                (!connection.closed && link.has_room_for(len)).then(|| link.outstanding())
             }
-            Wire::Foreign(foreign) => Ok((!connection.done
+            Wire::Foreign(foreign) => (!connection.done
                 && foreign.unwritten_bytes() < MOST_UNWRITTEN_BYTES)
-                .then_some(foreign.unwritten_bytes() as u64)),
+                .then(|| foreign.unwritten_bytes() as u64),
         };
         let mut best: Option<(usize, u64)> = None;
         let count = self.hub.connections.len();
         for step in 0..count {
             let at = (self.current + 1 + step) % count;
-            if let Some(load) = room(&self.hub.connections[at])?
+            if let Some(load) = room(&self.hub.connections[at])
                 && best.is_none_or(|(_, least)| load < least)
             {
                 best = Some((at, load));

@@ -60,10 +60,9 @@ pub(crate) fn create(address: &Address, exclusive: bool) -> Result<MessageQueue,
         return Err(Error::new(ErrorKind::BadAddress, address, "no key"));
     };
     let query = &address.query;
-    let options = CreateOptions::default()
-        .permissions(query.permissions())
-        .exclusive(exclusive)
-        .max_bytes(query.capacity_bytes);
+    let mut options =
+        CreateOptions::default().permissions(query.permissions()).exclusive(exclusive);
+    options.max_bytes = query.capacity_bytes;
     MessageQueue::create(key, &options).map_err(|error| {
         let failed = Error::system(address, "cannot make the queue", error);
         match (error.kind(), error.call()) {
@@ -111,8 +110,7 @@ const LONGEST: Duration = Duration::from_millis(10);
 
 impl Rhythm {
     fn new(setup: &Setup) -> Result<Self, Error> {
-        let timer =
-            TimerFd::new().map_err(|error| setup.system("cannot set a timer", error))?;
+        let timer = TimerFd::new().map_err(|error| setup.system("cannot set a timer", error))?;
         Ok(Self { timer, next: FIRST })
     }
 

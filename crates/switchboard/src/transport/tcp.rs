@@ -66,8 +66,7 @@ impl TcpMeet {
     fn met(fd: OwnedFd) -> Met {
         // Small messages go out at once; a peer that vanished without a word is noticed in a minute.
         let _ = tcp::set_nodelay(&fd, true);
-        let _ =
-            tcp::set_keepalive(&fd, Duration::from_secs(30), Duration::from_secs(10), 3);
+        let _ = tcp::set_keepalive(&fd, Duration::from_secs(30), Duration::from_secs(10), 3);
         let peer = tcp::peer_address(&fd).map_or("a peer".into(), |addr| format!("tcp:{addr}"));
         Met { fd, channel: Channel::Stream, peer }
     }
@@ -131,7 +130,8 @@ fn listener_of(port: u16) -> Option<u32> {
         table.lines().skip(1).find_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
-            (local == port && *fields.get(3)? == "0A").then(|| fields.get(9).map(|i| (*i).to_owned()))?
+            (local == port && *fields.get(3)? == "0A")
+                .then(|| fields.get(9).map(|i| (*i).to_owned()))?
         })
     })?;
     let wanted = std::path::PathBuf::from(format!("socket:[{inode}]"));

@@ -1,0 +1,176 @@
+//! Finding a queue: its key, and what it is like when it is made.
+//!
+//! Source: `msgget(2)`, `msgctl(2)` (`IPC_SET`), `ftok(3)`.
+
+use std::path::{Path, PathBuf};
+
+use libc::{c_int, msqid_ds};
+use rustix::io::Errno;
+
+use super::{MessageQueue, limits};
+use crate::error::{Error, OfCall, Result, checked};
+use crate::io::retry;
+use crate::permissions::Permissions;
+
+/// The number by which processes find the same queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `IPC_PRIVATE`: a new queue that no key finds; only its id does.
+    Private,
+    /// A number agreed on; not 0, which is `IPC_PRIVATE`.
+    Value(i32),
+    /// Made from an existing file or folder, as `ftok(3)` does.
+    Path {
+        /// The file or folder.
+        path: PathBuf,
+        /// Tells apart several queues of one path; not 0.
+        id: u8,
+    },
+}
+
+/// What a new queue is like. Defaults: mode `0600`, `msgmnb` bytes, and a queue that exists already
+/// is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CreateOptions {
+    /// Owner, group and mode; mode `0600`.
+    pub permissions: Permissions,
+    /// Whether it is an error that the queue exists; no.
+    pub exclusive: bool,
+    /// Bytes of text the queue holds before a sender blocks; `msgmnb` if none.
+    pub max_bytes: Option<u32>,
+}
+
+impl CreateOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets owner, group and mode.
+    #[must_use]
+    pub fn permissions(mut self, permissions: Permissions) -> Self {
+        self.permissions = permissions;
+        self
+    }
+
+    /// Sets whether it is an error that the queue exists.
+    #[must_use]
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
+        self
+    }
+
+    /// Sets how many bytes of text the queue holds. Above `msgmnb` this needs `CAP_SYS_RESOURCE`.
+    #[must_use]
+    pub fn max_bytes(mut self, max_bytes: u32) -> Self {
+        self.max_bytes = Some(max_bytes);
+        self
+    }
+}
+
+impl MessageQueue {
+    /// `msgget(key, IPC_CREAT | IPC_EXCL)`, then `msgctl(IPC_SET)` for another owner, group or
+    /// size: makes a queue, or finds the one of that key unless the options say exclusive.
+    ///
+    /// The umask does not apply. Where owner or group is to change, the queue starts with a mode
+    /// that lets in nobody the final one keeps out; until it is set, others get `EACCES`. An
+    /// existing queue stays as it is, whatever the options say.
+    ///
+    /// System V remembers the creator besides the owner: the creating user keeps the owner's
+    /// rights and the creating process's group keeps the group's, also after both are given away.
+    ///
+    /// # Errors
+    /// `EEXIST` when exclusive; `EPERM` when owner, group or size may not be set, and `EINVAL` for
+    /// a size of 0 (the queue is removed again); `ENOSPC` at `msgmni`; `EINVAL` for key 0; `ENOENT`,
+    /// `EACCES`, `ENOTDIR` of a [`Key::Path`] that cannot be looked at; `ENOMEM`.
+    pub fn create(key: &Key, options: &CreateOptions) -> Result<Self> {
+        let key = number(key)?;
+        let mut result = create_new(key, options);
+        // Between the two calls somebody may remove it: then it is ours to create after all.
+        for _ in 0..CREATE_ATTEMPTS {
+            match result {
+                Err(error) if error.errno() == libc::EEXIST && !options.exclusive => {
+                    result = get(key, 0);
+                }
+                Err(error) if error.errno() == libc::ENOENT => result = create_new(key, options),
+                done => return done,
+            }
+        }
+        result
+    }
+
+    /// `msgget(key)`: finds an existing queue. Permission is checked on use, not here.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is none, or the path of a [`Key::Path`] does not exist; `EINVAL` for
+    /// [`Key::Private`], which finds nothing, and key 0; `EACCES`, `ENOTDIR` of a [`Key::Path`].
+    pub fn open(key: &Key) -> Result<Self> {
+        if *key == Key::Private {
+            return Err(Error::new("msgget", Errno::INVAL));
+        }
+        get(number(key)?, 0)
+    }
+}
+
+/// `stat(path)`: the key that `ftok(3)` makes: the low 8 bits of `id`, of the device, and the low
+/// 16 of the inode. Two paths may have the same key.
+///
+/// # Errors
+/// `ENOENT`, `EACCES`, `ENOTDIR`, `ELOOP` when the path cannot be looked at.
+pub fn key_from_path(path: &Path, id: u8) -> Result<i32> {
+    let stat = rustix::fs::stat(path).of("stat")?;
+    let low_bits = |number: u64, bits: u32| u32::try_from(number & ((1 << bits) - 1)).unwrap_or(0);
+    let key = u32::from(id) << 24 | low_bits(stat.st_dev, 8) << 16 | low_bits(stat.st_ino, 16);
+    Ok(key.cast_signed())
+}
+
+/// How often creating and finding may miss each other before the error is given back.
+const CREATE_ATTEMPTS: usize = 16;
+
+/// The key for `msgget(2)`; never 0 (`IPC_PRIVATE`) unless that was asked for by name.
+fn number(key: &Key) -> Result<i32> {
+    let number = match key {
+        Key::Private => return Ok(libc::IPC_PRIVATE),
+        Key::Value(number) => *number,
+        Key::Path { path, id } => key_from_path(path, *id)?,
+    };
+    if number == libc::IPC_PRIVATE {
+        return Err(Error::new("msgget", Errno::INVAL));
+    }
+    Ok(number)
+}
+
+fn create_new(key: i32, options: &CreateOptions) -> Result<MessageQueue> {
+    let permissions = options.permissions;
+    let mode = c_int::try_from(permissions.initial_mode() & 0o777).unwrap_or(0);
+    let queue = get(key, libc::IPC_CREAT | libc::IPC_EXCL | mode)?;
+    set(queue, options).inspect_err(|_| {
+        let _ = queue.remove();
+    })?;
+    Ok(queue)
+}
+
+fn set(queue: MessageQueue, options: &CreateOptions) -> Result<()> {
+    let permissions = options.permissions;
+    if permissions.owner.is_none() && permissions.group.is_none() && options.max_bytes.is_none() {
+        return Ok(());
+    }
+    // SAFETY: msqid_ds is integers only; all zeroes is a valid value.
+    let mut wanted: msqid_ds = unsafe { std::mem::zeroed() };
+    // IPC_SET sets all four, so those not asked for are given as msgget(2) left them.
+    wanted.msg_perm.uid = permissions.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    wanted.msg_perm.gid = permissions.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
+    wanted.msg_perm.mode = (permissions.mode & 0o777) as _;
+    wanted.msg_qbytes = u64::from(options.max_bytes.unwrap_or(limits().default_queue_bytes));
+    // SAFETY: IPC_SET reads one msqid_ds, and `wanted` is one.
+    checked(unsafe { libc::msgctl(queue.id, libc::IPC_SET, &raw mut wanted) })
+        .of("msgctl")
+        .map(drop)
+}
+
+fn get(key: i32, flags: c_int) -> Result<MessageQueue> {
+    // SAFETY: msgget takes two integers.
+    retry("msgget", || checked(unsafe { libc::msgget(key, flags) })).map(MessageQueue::from_id)
+}

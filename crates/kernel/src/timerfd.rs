@@ -1,0 +1,81 @@
+//! A timer in a descriptor, to be waited for together with others.
+//!
+//! Source: `timerfd_create(2)`.
+//!
+//! It runs by the monotonic clock: setting the system's time does not move it; while the machine
+//! is suspended it stands still.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+
+use crate::error::{Error, OfCall, Result};
+use crate::io::{retry, timespec};
+
+/// `timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)`: readable once it has expired.
+#[derive(Debug)]
+pub struct TimerFd(OwnedFd);
+
+impl TimerFd {
+    /// A timer that is not armed.
+    ///
+    /// # Errors
+    /// `EMFILE` at `RLIMIT_NOFILE`; `ENFILE` at `fs.file-max`; `ENOMEM`.
+    pub fn new() -> Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)
+            .of("timerfd_create")
+            .map(Self)
+    }
+
+    /// `timerfd_settime()`: expires `after` from now, and then every `every`, if given.
+    ///
+    /// What was armed before is replaced, expirations not yet cleared are forgotten. An `after` of
+    /// zero expires at once; an `every` of zero is none.
+    ///
+    /// # Errors
+    /// None that a correct program meets.
+    pub fn arm(&self, after: Duration, every: Option<Duration>) -> Result<()> {
+        // The kernel reads zero as "disarm".
+        let after = after.max(Duration::from_nanos(1));
+        self.set(timespec(after), timespec(every.unwrap_or_default()))
+    }
+
+    /// `timerfd_settime(0)`: expires no more; expirations not yet cleared are forgotten.
+    ///
+    /// # Errors
+    /// None that a correct program meets.
+    pub fn disarm(&self) -> Result<()> {
+        self.set(timespec(Duration::ZERO), timespec(Duration::ZERO))
+    }
+
+    /// `read()`: how often it has expired since this was last asked or it was armed; 0 if it has
+    /// not. Never blocks.
+    ///
+    /// # Errors
+    /// None that a correct program meets.
+    #[inline]
+    pub fn clear(&self) -> Result<u64> {
+        let mut expirations = [0; 8];
+        match retry("read", || rustix::io::read(&self.0, &mut expirations)) {
+            Ok(_) => Ok(u64::from_ne_bytes(expirations)),
+            Err(error) if error == Error::new("read", Errno::AGAIN) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set(&self, it_value: Timespec, it_interval: Timespec) -> Result<()> {
+        let times = Itimerspec { it_interval, it_value };
+        rustix::time::timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &times)
+            .of("timerfd_settime")
+            .map(drop)
+    }
+}
+
+impl AsFd for TimerFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
