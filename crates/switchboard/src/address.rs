@@ -408,8 +408,7 @@ fn parse_option(
             query.mode = Some(mode.ok_or_else(|| wrong("octal permission bits, as in 0640"))?);
         }
         "owner" => {
-            query.owner =
-                Some(process::user_id_of_name(value).map_err(|_| wrong("no such user"))?);
+            query.owner = Some(process::user_id_of_name(value).map_err(|_| wrong("no such user"))?);
         }
         "group" => {
             query.group =

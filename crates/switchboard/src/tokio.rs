@@ -21,7 +21,9 @@ fn failed(address: &crate::Address, error: &std::io::Error) -> Error {
 /// The endpoint's descriptor may change while it waits for a peer, so it is watched anew each time.
 fn watch(fd: impl AsFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
     let fd = io::duplicate(fd)?;
-    AsyncFd::register_with_interest(fd, interest)
+    // Deprecated because of descriptors that close while they are registered; an `OwnedFd` does not.
+    #[allow(deprecated)]
+    AsyncFd::with_interest(fd, interest)
 }
 
 /// How long a wait lasts at most before the endpoint is looked at again: for what no descriptor shows.

@@ -55,6 +55,8 @@ pub(crate) struct Connection {
     /// Our own end is said and everything about it settled.
     pub(crate) done: bool,
     watched: Option<Interest>,
+    /// Bytes have come over it. Before the first writer, a FIFO reads like one whose writers left.
+    heard: bool,
 }
 
 /// A packet of a link is at most this long, so that it fits any socket's default buffer.
@@ -90,6 +92,7 @@ impl Connection {
             closed: false,
             done: false,
             watched: None,
+            heard: false,
         }
     }
 
@@ -130,6 +133,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether it can be read without asking first whether there is anything.
+    pub(crate) fn can_guess(&self) -> bool {
+        self.heard || self.channel != Channel::Pipe
+    }
+
     /// Reads once.
     pub(crate) fn read(&mut self) -> Read {
         if self.closed {
@@ -154,6 +162,7 @@ impl Connection {
         };
         match result {
             Ok(Some(n)) => {
+                self.heard = true;
                 match &mut self.wire {
                     Wire::Link(link) => link.filled(n),
                     Wire::Foreign(foreign) if self.channel == Channel::Packets => {

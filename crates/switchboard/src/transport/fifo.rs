@@ -126,7 +126,7 @@ impl Meet for FifoMeet {
                 if identity(&self.path).is_none() {
                     self.make()?;
                 }
-                Ok(Dial::NotYet(error))
+                Ok(Dial::NotYet)
             }
             Err(error) => Err(missing_folder(&self.address, "cannot open the FIFO", error)),
         }

@@ -50,7 +50,7 @@ pub(crate) enum Dial {
     /// Under way: becomes writable when it is decided.
     Connecting(OwnedFd),
     /// Nobody is there yet: why.
-    NotYet(kernel::Error),
+    NotYet,
 }
 
 #[derive(Debug)]
@@ -358,8 +358,8 @@ impl Hub {
                 *attempt = Some(fd);
                 *next = None;
             }
-            Dial::NotYet(_) if !self.setup.options.wait => return Err(self.nobody()),
-            Dial::NotYet(_) => {
+            Dial::NotYet if !self.setup.options.wait => return Err(self.nobody()),
+            Dial::NotYet => {
                 *next = Some(Instant::now() + *backoff);
                 *backoff = (*backoff * 2).min(LONGEST_BACKOFF);
             }

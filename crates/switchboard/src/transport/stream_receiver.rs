@@ -106,7 +106,7 @@ impl StreamReceiver {
         self.flush_acknowledgements()?;
         // The connection that spoke last is likely to speak again: one call instead of two.
         let current = self.hub.connections.get_mut(self.current);
-        if current.is_some_and(|connection| connection.read() == Read::Some)
+        if current.is_some_and(|c| c.can_guess() && c.read() == Read::Some)
             && self.take_buffered(with)?
         {
             return Ok(true);
@@ -151,13 +151,6 @@ impl StreamReceiver {
         for id in closed {
             let Some(connection) = self.hub.connection(id) else { continue };
             let ended = connection.done;
-            let unsettled = match &connection.wire {
-                Wire::Link(link) => link.unsettled(),
-                Wire::Foreign(_) => 0,
-            };
-            if ended && unsettled > 0 {
-                // Acknowledgements still owed go nowhere, but are not an error.
-            }
             let (peer, received) = (connection.peer.clone(), connection.received);
             let spoke = connection.is_open() || matches!(connection.wire, Wire::Foreign(_));
             let foreign = matches!(connection.wire, Wire::Foreign(_));

@@ -106,14 +106,14 @@ impl Meet for TcpMeet {
         match tcp::connect_finish(&fd) {
             // On loopback a port that nobody listens on can connect to itself.
             Ok(()) if tcp::local_address(&fd).ok() == tcp::peer_address(&fd).ok() => {
-                Ok(Dial::NotYet(kernel::Error::from_raw("connect", 111)))
+                Ok(Dial::NotYet)
             }
             Ok(()) => Ok(Dial::Connected(Self::met(fd))),
             Err(error) => match error.kind() {
                 K::PermissionDenied | K::InvalidInput => {
                     Err(Error::system(&self.address, "cannot connect", error))
                 }
-                _ => Ok(Dial::NotYet(error)),
+                _ => Ok(Dial::NotYet),
             },
         }
     }

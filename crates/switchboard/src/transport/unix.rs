@@ -159,8 +159,8 @@ impl Meet for UnixMeet {
         match unix_socket::connect_to(self.kind, &socket_address(&self.address), true) {
             Ok(fd) => Ok(Dial::Connected(self.met(fd))),
             Err(error) => match error.kind() {
-                K::ConnectionRefused | K::WouldBlock => Ok(Dial::NotYet(error)),
-                K::NotFound if folder_exists(&self.address) => Ok(Dial::NotYet(error)),
+                K::ConnectionRefused | K::WouldBlock => Ok(Dial::NotYet),
+                K::NotFound if folder_exists(&self.address) => Ok(Dial::NotYet),
                 _ => Err(missing_folder(&self.address, "cannot connect", error)),
             },
         }
