@@ -32,7 +32,7 @@ enum Seen {
     Acknowledged(u64),
     Rejected { payload: Vec<u8>, deliveries: u16 },
     End,
-    EndSeen,
+    Finished,
 }
 
 fn own(event: &Event<'_>) -> Seen {
@@ -49,7 +49,7 @@ fn own(event: &Event<'_>) -> Seen {
             Seen::Rejected { payload: message.payload.clone(), deliveries: message.deliveries }
         }
         Event::End => Seen::End,
-        Event::EndSeen => Seen::EndSeen,
+        Event::EndSeen => Seen::Finished,
     }
 }
 
@@ -149,7 +149,7 @@ fn an_end_is_answered_once_everything_is_settled() {
     assert_eq!(pair.exchange(64).expect("no error").0, []);
     pair.receiver.acknowledge(1);
     pair.receiver.tell();
-    assert_eq!(pair.exchange(64).expect("no error").0, [Seen::Acknowledged(1), Seen::EndSeen]);
+    assert_eq!(pair.exchange(64).expect("no error").0, [Seen::Acknowledged(1), Seen::Finished]);
 }
 
 #[test]
