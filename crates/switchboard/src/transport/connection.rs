@@ -138,6 +138,11 @@ impl Connection {
         self.heard || self.channel != Channel::Pipe
     }
 
+    /// Whether it is a pipe: whoever writes it cannot read it.
+    pub(crate) fn is_pipe(&self) -> bool {
+        self.channel == Channel::Pipe
+    }
+
     /// Reads once.
     pub(crate) fn read(&mut self) -> Read {
         if self.closed {
