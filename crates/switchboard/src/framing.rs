@@ -129,7 +129,7 @@ impl InBuffer {
     /// Gives back the memory of an unusually large frame.
     pub(crate) fn shrink(&mut self) {
         if self.start == self.end && self.bytes.len() > 4 * READ_BYTES {
-            self.bytes = Vec::new();
+            *self = Self::default();
         }
     }
 }
