@@ -138,6 +138,11 @@ impl Connection {
         self.heard || self.channel != Channel::Pipe
     }
 
+    /// Whether the other side of a sender's connection can say something.
+    pub(crate) fn answers(&self) -> bool {
+        self.channel != Channel::Pipe
+    }
+
     /// Reads once.
     pub(crate) fn read(&mut self) -> Read {
         if self.closed {

@@ -230,7 +230,7 @@ impl StreamSender {
 
     fn serve(&mut self, id: u64) -> Result<(), SendError> {
         let Some(connection) = self.hub.connection(id) else { return Ok(()) };
-        let read = connection.read();
+        let read = if connection.answers() { connection.read() } else { Read::Nothing };
         self.take_events(id)?;
         let Some(connection) = self.hub.connection(id) else { return Ok(()) };
         let foreign = matches!(connection.wire, Wire::Foreign(_));
