@@ -298,6 +298,11 @@ impl Link {
 
     /// Room to read bytes into.
     pub fn room(&mut self) -> &mut [u8] {
+        self.room_for_packet(0)
+    }
+
+    /// Room to read a packet of up to `packet` bytes into.
+    pub fn room_for_packet(&mut self, packet: usize) -> &mut [u8] {
         let whole = match self.state {
             State::Open => {
                 Header::parse(self.input.unread(), self.local.max_message_bytes as usize)
@@ -307,7 +312,7 @@ impl Link {
             }
             _ => None,
         };
-        self.input.room(whole)
+        self.input.room_for_packet(whole, packet)
     }
 
     /// Says that `n` bytes were read into the room.
