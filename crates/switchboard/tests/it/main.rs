@@ -4,12 +4,16 @@
 
 mod conformance;
 #[cfg(feature = "tokio")]
-mod tokio;
+mod tasks;
 
 use switchboard_testkit::child::{Role, enter};
 
 /// What the child processes of these tests do.
 const ROLES: &[(&str, Role)] = &[
+    #[cfg(feature = "tokio")]
+    ("async-receiver", tasks::receiver),
+    #[cfg(feature = "tokio")]
+    ("async-sender", tasks::sender),
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),
 ];

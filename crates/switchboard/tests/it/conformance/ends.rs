@@ -215,12 +215,7 @@ fn stream(
 }
 
 /// Gathers messages of mixed lengths in writes that are as large as can be.
-fn fed(
-    end: &mut Sender<Bytes>,
-    (sender, from, to): (u64, u64, u64),
-    largest: usize,
-    lines: bool,
-) {
+fn fed(end: &mut Sender<Bytes>, (sender, from, to): (u64, u64, u64), largest: usize, lines: bool) {
     for n in from..to {
         if let Err(error) = end.feed(&contents(sender, n, mixed_len(n, largest), lines)) {
             return say_error(&error);
