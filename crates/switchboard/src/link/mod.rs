@@ -55,6 +55,10 @@ pub enum LinkError {
     Refused(String),
 }
 
+/// A link over a pipe takes no more messages while this much waits to be written: nothing else holds
+/// its sender back.
+const MOST_UNWRITTEN_BYTES: usize = 256 * 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Waiting for the peer's preface.
@@ -96,7 +100,7 @@ impl Link {
     }
 
     /// A link over a pipe. The sender says hello and is open at once; the receiver only listens.
-    /// Nothing is acknowledged: the pipe's capacity is the only limit.
+    /// Nothing is acknowledged: the pipe's capacity, and 256 KiB that wait for it, are the limit.
     #[must_use]
     pub fn one_way(local: Hello) -> Self {
         let mut link = if local.role == Role::Sender {
@@ -166,7 +170,7 @@ impl Link {
             return false;
         }
         if self.one_way {
-            return true;
+            return self.outbox.unwritten_bytes() < MOST_UNWRITTEN_BYTES;
         }
         let Some(peer) = &self.peer else { return false };
         let messages = self.outbox.outstanding_messages();
