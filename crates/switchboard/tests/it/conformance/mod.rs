@@ -5,7 +5,12 @@
 
 mod boundaries;
 pub(crate) mod contents;
+mod death;
 pub(crate) mod ends;
+mod many;
+mod rejects;
+mod slow;
+mod timeouts;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
