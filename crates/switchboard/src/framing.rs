@@ -58,6 +58,9 @@ pub(crate) struct InBuffer {
     end: usize,
 }
 
+/// A buffer that grew beyond this is given back when it is empty.
+const KEPT_BYTES: usize = 2 << 20;
+
 /// How much room a read is given at least. A larger frame grows the buffer while it arrives.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -135,7 +138,7 @@ impl InBuffer {
 
     /// Gives back the memory of an unusually large frame.
     pub(crate) fn shrink(&mut self) {
-        if self.start == self.end && self.bytes.len() > 4 * READ_BYTES {
+        if self.start == self.end && self.bytes.len() > KEPT_BYTES {
             *self = Self::default();
         }
     }
