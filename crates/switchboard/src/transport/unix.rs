@@ -77,7 +77,7 @@ pub(super) fn clear_path(address: &Address, kind: Kind) -> Result<(), Error> {
             address,
             "something that is not a socket has this name",
         )),
-        Err(error) => Err(Error::system(address, "cannot bind", error)),
+        Err(error) => Err(missing_folder(address, "cannot bind", error)),
     }
 }
 
