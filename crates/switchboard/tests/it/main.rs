@@ -14,8 +14,11 @@ const ROLES: &[(&str, Role)] = &[
     ("async-receiver", tasks::receiver),
     #[cfg(feature = "tokio")]
     ("async-sender", tasks::sender),
+    ("lossy-proxy", conformance::udp::lossy_proxy),
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),
+    ("stranger", conformance::permissions::stranger),
+    ("strict-receiver", conformance::permissions::strict_receiver),
 ];
 
 #[test]

@@ -8,9 +8,12 @@ pub(crate) mod contents;
 mod death;
 pub(crate) mod ends;
 mod many;
+pub(crate) mod permissions;
 mod rejects;
+mod restart;
 mod slow;
 mod timeouts;
+pub(crate) mod udp;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
