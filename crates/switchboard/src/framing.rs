@@ -102,6 +102,12 @@ impl InBuffer {
     /// buffer grows towards it as its bytes arrive, never ahead of a peer's mere announcement by
     /// more than a doubling.
     pub(crate) fn room(&mut self, whole: Option<usize>) -> &mut [u8] {
+        self.room_for_packet(whole, 0)
+    }
+
+    /// As [`room`](Self::room), for a packet of up to `packet` bytes, which holds what it holds: also
+    /// more than the rest of the item at the front.
+    pub(crate) fn room_for_packet(&mut self, whole: Option<usize>, packet: usize) -> &mut [u8] {
         let unread = self.end - self.start;
         if unread == 0 {
             (self.start, self.end) = (0, 0);
@@ -110,6 +116,7 @@ impl InBuffer {
             Some(whole) if whole > READ_BYTES / 4 => (whole.min(unread * 2 + READ_BYTES), true),
             _ => (unread + READ_BYTES / 2, false),
         };
+        let wanted = wanted.max(unread + packet);
         if self.start > 0 && self.start + wanted > self.bytes.len() {
             self.bytes.copy_within(self.start..self.end, 0);
             self.start = 0;

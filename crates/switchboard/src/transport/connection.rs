@@ -141,11 +141,6 @@ impl Connection {
         self.heard || self.channel != Channel::Pipe
     }
 
-    /// Whether it is a pipe: whoever writes it cannot read it.
-    pub(crate) fn is_pipe(&self) -> bool {
-        self.channel == Channel::Pipe
-    }
-
     /// Reads once.
     pub(crate) fn read(&mut self) -> Read {
         if self.closed {
@@ -155,6 +150,9 @@ impl Connection {
             return Read::Nothing;
         }
         let room = match &mut self.wire {
+            Wire::Link(link) if self.channel == Channel::Packets => {
+                link.room_for_packet(PACKET_BYTES)
+            }
             Wire::Link(link) => link.room(),
             Wire::Foreign(foreign) => {
                 let whole = foreign.whole();

@@ -230,7 +230,7 @@ impl StreamSender {
 
     fn serve(&mut self, id: u64) -> Result<(), SendError> {
         let Some(connection) = self.hub.connection(id) else { return Ok(()) };
-        let read = if connection.is_pipe() { Read::Nothing } else { connection.read() };
+        let read = connection.read();
         self.take_events(id)?;
         let Some(connection) = self.hub.connection(id) else { return Ok(()) };
         let foreign = matches!(connection.wire, Wire::Foreign(_));
@@ -295,7 +295,7 @@ impl StreamSender {
     fn lose(&mut self, id: u64) -> Result<(), SendError> {
         // Acknowledgements that arrived before the end still count.
         if let Some(connection) = self.hub.connection(id) {
-            while !connection.is_pipe() && connection.read() == Read::Some {}
+            while connection.read() == Read::Some {}
             self.take_events(id)?;
         }
         let Some(connection) = self.hub.connection(id) else { return Ok(()) };
