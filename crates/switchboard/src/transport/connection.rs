@@ -150,6 +150,9 @@ impl Connection {
             return Read::Nothing;
         }
         let room = match &mut self.wire {
+            Wire::Link(link) if self.channel == Channel::Packets => {
+                link.room_for_packet(PACKET_BYTES)
+            }
             Wire::Link(link) => link.room(),
             Wire::Foreign(foreign) => {
                 let whole = foreign.whole();
