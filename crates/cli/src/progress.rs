@@ -10,6 +10,8 @@ use crate::output;
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
+    /// Bytes only: they are a stream, and its pieces of no interest.
+    stream: bool,
     started: Instant,
     next: Instant,
     shown: bool,
@@ -20,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(200);
 
 impl Progress {
     /// Watched when standard error is a terminal and the messages do not go over it.
-    pub(crate) fn new(messages_on_terminal: bool) -> Self {
+    pub(crate) fn new(messages_on_terminal: bool, stream: bool) -> Self {
         let started = Instant::now();
         let watched = output::is_watched() && !messages_on_terminal;
         let bar = watched.then(|| {
@@ -31,7 +33,7 @@ impl Progress {
                 Err(_) => bar,
             }
         });
-        Self { bar, started, next: started + FIRST, shown: false }
+        Self { bar, stream, started, next: started + FIRST, shown: false }
     }
 
     /// So much went through by now.
@@ -69,6 +71,9 @@ impl Progress {
     fn account(&self, messages: u64, bytes: u64) -> String {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
         let rate = |n: u64| (n as f64 / seconds) as u64;
+        if self.stream {
+            return format!("{} ({}/s)", BinaryBytes(bytes), BinaryBytes(rate(bytes)));
+        }
         format!(
             "{} messages, {} ({}/s, {}/s)",
             HumanCount(messages),

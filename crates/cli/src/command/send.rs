@@ -78,7 +78,10 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         connects: connects(transport),
         bytes: 0,
         acknowledged_before: 0,
-        progress: Progress::new(std::io::stdin().is_terminal() || !arguments.message.is_empty()),
+        progress: Progress::new(
+            std::io::stdin().is_terminal() || !arguments.message.is_empty(),
+            format == Format::Raw,
+        ),
     };
     let result = sending.everything(&arguments.message, ends_with_empty(transport));
     if result.is_err() {

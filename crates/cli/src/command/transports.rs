@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use clap::{ArgMatches, Args, FromArgMatches};
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 use switchboard::address::OPTIONS;
@@ -79,29 +79,43 @@ const TRAITS: &[Trait] = &[
 const COLUMNS: &[(&str, &str)] = &[
     ("redelivers", "redelivers"),
     ("priorities", "priorities"),
-    ("peer_identity", "identity"),
+    ("peer_identity", "identifies"),
     ("outlives_processes", "outlives"),
-    ("crosses_hosts", "hosts"),
+    ("crosses_hosts", "networks"),
 ];
+
+/// What every terminal is wide.
+const TERMINAL_COLUMNS: u16 = 80;
 
 fn has(row: &Transport, name: &str) -> bool {
     TRAITS.iter().any(|(key, _, of)| *key == name && of(&row.capabilities))
 }
 
+/// A row per transport: in a box that fits a terminal, or in columns for other programs.
 fn table() -> String {
     let mut table = Table::new();
-    let watched = std::io::stdout().is_terminal();
-    table.load_preset(if watched { presets::UTF8_BORDERS_ONLY } else { presets::NOTHING });
-    let mut header = vec!["scheme", "example", "largest"];
-    header.extend(COLUMNS.iter().map(|(_, title)| *title));
-    header.push("what it is");
-    table.set_header(header);
-    for row in TABLE {
-        let mut cells = vec![row.scheme.to_owned(), row.example.to_owned(), largest(row)];
-        let mark = |(name, _): &(&str, &str)| if has(row, name) { "yes" } else { "-" }.to_owned();
-        cells.extend(COLUMNS.iter().map(mark));
-        cells.push(row.summary.to_owned());
-        table.add_row(cells);
+    if std::io::stdout().is_terminal() {
+        table.load_preset(presets::UTF8_BORDERS_ONLY);
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(TERMINAL_COLUMNS);
+        table.set_header(["scheme", "largest", "can", "what it is"]);
+        for row in TABLE {
+            let can = COLUMNS.iter().filter(|(name, _)| has(row, name)).map(|(_, title)| *title);
+            let can = can.collect::<Vec<_>>().join(", ");
+            table.add_row([row.scheme, &largest(row), &can, row.summary]);
+        }
+    } else {
+        table.load_preset(presets::NOTHING);
+        let titles = COLUMNS.iter().map(|(_, title)| *title);
+        table.set_header(
+            ["scheme", "example", "largest"].into_iter().chain(titles).chain(["what it is"]),
+        );
+        for row in TABLE {
+            let mut cells = vec![row.scheme.to_owned(), row.example.to_owned(), largest(row)];
+            let mark = |name| if has(row, name) { "yes" } else { "-" };
+            cells.extend(COLUMNS.iter().map(|(name, _)| mark(name).to_owned()));
+            cells.push(row.summary.to_owned());
+            table.add_row(cells);
+        }
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     format!("{}\n", lines.join("\n"))

@@ -144,7 +144,7 @@ impl<'a> Page<'a> {
             remarks: Vec::new(),
             first_number: 1,
             written_bytes: 0,
-            progress: Progress::new(std::io::stdout().is_terminal()),
+            progress: Progress::new(std::io::stdout().is_terminal(), raw),
             ended: false,
             full_stop: false,
             stopped: None,
