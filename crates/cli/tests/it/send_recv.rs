@@ -181,8 +181,17 @@ fn two_senders_one_receiver() {
     let scratch = Scratch::new();
     let receiver = Run::start(scratch.path(), &["recv", "--count", "2000", "unix:./s"]);
     let lines = |who: &str| -> String { (0..1000).map(|n| format!("{who} {n}\n")).collect() };
-    let a = Run::start(scratch.path(), &["send", "unix:./s"]).feed(lines("a"));
-    let b = Run::start(scratch.path(), &["send", "unix:./s"]).feed(lines("b"));
+    let mut senders = ["a", "b"].map(|who| {
+        let mut sender = Run::start(scratch.path(), &["send", "unix:./s"]);
+        sender.write(&lines(who).as_bytes()[..4]);
+        sender
+    });
+    // Both have joined before either ends.
+    receiver.wait_stdout("both", |out| out == b"a 0\nb 0\n" || out == b"b 0\na 0\n");
+    for (sender, who) in senders.iter_mut().zip(["a", "b"]) {
+        sender.write(&lines(who).as_bytes()[4..]);
+        sender.close();
+    }
     let received = receiver.wait().code(0).text();
     for who in ["a", "b"] {
         let of_one: String = received
@@ -193,8 +202,9 @@ fn two_senders_one_receiver() {
         assert_eq!(of_one, lines(who));
     }
     // Everything was received, but the receiver left: both may end only if all was acknowledged.
-    a.wait().code(0);
-    b.wait().code(0);
+    for sender in senders {
+        sender.wait().code(0);
+    }
 }
 
 #[test]
