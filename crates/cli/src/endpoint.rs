@@ -77,13 +77,17 @@ pub(crate) fn ends_with_empty(transport: &Transport) -> bool {
     transport.framing.is_none()
 }
 
+/// Messages that a receiver takes ahead of its acknowledgements: enough that neither side of a fast
+/// stream of small ones waits for the other.
+pub(crate) const AHEAD: u32 = 32_768;
+
 /// Options for moving many messages fast.
 pub(crate) fn options(interrupt: &Interrupt, wait: bool) -> Options {
     Options::default()
         .wait_for_peer(wait)
-        .prefetch(8192)
+        .prefetch(AHEAD)
         .prefetch_bytes(8 << 20)
-        .acknowledge_every(1024)
+        .acknowledge_every(4096)
         .cancel(Some(interrupt.cancel()))
 }
 

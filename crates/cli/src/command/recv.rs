@@ -13,7 +13,7 @@ use switchboard::transport::Transport;
 use switchboard::{Address, Bytes, Queue, Receiver, RecvError};
 
 use super::with_examples;
-use crate::endpoint::{self, connects, meets_at_once};
+use crate::endpoint::{self, AHEAD, connects, meets_at_once};
 use crate::exit_code::Exit;
 use crate::format::{Choice, Format};
 use crate::interrupt::Interrupt;
@@ -78,7 +78,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let runs = !arguments.command.is_empty();
     // No more is taken ahead than will be used: what is left over would come again elsewhere.
     let ahead =
-        arguments.count.map_or(8192, |count| u32::try_from(count.min(8192)).unwrap_or(8192));
+        arguments.count.map_or(AHEAD, |count| u32::try_from(count).map_or(AHEAD, |n| n.min(AHEAD)));
     let mut options = endpoint::options(&interrupt, !arguments.no_wait)
         .follow(arguments.follow)
         .prefetch(if runs { ahead.min(arguments.jobs) } else { ahead });
