@@ -60,6 +60,25 @@ fn start(arguments: &[String]) -> Start {
             "linger" => parsed.linger(Some(Duration::from_millis(number.into()))),
             "ack-every" => parsed.acknowledge_every(number),
             "deliveries" => parsed.max_deliveries(u16::try_from(number).expect("a count")),
+            "spare-files" => {
+                leave_descriptors(number.into());
+                parsed
+            }
+            "files" => {
+                let most = switchboard_kernel::process::file_limit().1;
+                switchboard_kernel::process::set_file_limit(most.min(number.into()))
+                    .expect("a limit");
+                parsed
+            }
+            "queue-bytes" => {
+                let limit = rustix::process::Rlimit {
+                    current: Some(number.into()),
+                    maximum: Some(number.into()),
+                };
+                rustix::process::setrlimit(rustix::process::Resource::Msgqueue, limit)
+                    .expect("a limit");
+                parsed
+            }
             "retry" => {
                 start.retry = true;
                 parsed
@@ -74,6 +93,14 @@ fn start(arguments: &[String]) -> Start {
     }
     start.queue = Queue::open_with(&address, parsed).expect("a queue");
     start
+}
+
+/// Lowers the limit on descriptors until so many are left.
+fn leave_descriptors(spare: u64) {
+    let next = rustix::io::dup(std::io::stdin()).expect("a descriptor").as_raw_fd();
+    // Below this, the kernel calls the number 3 wrong, rather than out of reach.
+    let limit = (u64::try_from(next).expect("a number") + spare).max(4);
+    switchboard_kernel::process::set_file_limit(limit).expect("a limit");
 }
 
 /// An error in one line.

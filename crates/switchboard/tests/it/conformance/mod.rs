@@ -7,6 +7,8 @@ mod boundaries;
 pub(crate) mod contents;
 mod death;
 pub(crate) mod ends;
+mod foreign;
+pub(crate) mod limits;
 mod many;
 pub(crate) mod permissions;
 mod rejects;
