@@ -104,7 +104,7 @@ fn leave_descriptors(spare: u64) {
 }
 
 /// An error in one line.
-fn say_error(error: &(impl std::error::Error + std::fmt::Debug)) {
+fn say_error(error: &impl std::error::Error) {
     report(format!("error {error:?} {error}").replace('\n', " "));
 }
 
@@ -405,17 +405,19 @@ fn take(end: &mut Receiver<Bytes>, count: u64, idle: Duration, until: Option<&st
             }
         };
         taken += 1;
-        // Acknowledged first, reported then: what the test knows of, the sender need not keep.
-        let (redelivered, deliveries) = (delivery.redelivered, delivery.deliveries);
-        let (lost, priority) = (delivery.lost_before, delivery.priority);
-        let bytes: Vec<u8> = end.acknowledge(delivery).expect("acknowledged").0;
-        let tag = tag(&bytes).map_or("-".to_owned(), |(sender, n)| format!("{sender}:{n}"));
+        // Reported first, acknowledged then: what the sender need not keep, the test knows of.
+        let bytes = &delivery.message.0;
+        let tag = tag(bytes).map_or("-".to_owned(), |(sender, n)| format!("{sender}:{n}"));
         report(format!(
-            "got {tag} {} {:016x} {} {deliveries} {lost} {priority}",
+            "got {tag} {} {:016x} {} {} {} {}",
             bytes.len(),
-            digest(&bytes),
-            u8::from(redelivered),
+            digest(bytes),
+            u8::from(delivery.redelivered),
+            delivery.deliveries,
+            delivery.lost_before,
+            delivery.priority,
         ));
+        end.acknowledge(delivery).expect("acknowledged");
         if until == Some(tag.as_str()) {
             break;
         }

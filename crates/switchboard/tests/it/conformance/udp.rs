@@ -16,7 +16,7 @@ pub(crate) fn lossy_proxy(arguments: &[String]) {
     let mut count = 0_u64;
     while let Ok(len) = socket.recv(&mut buffer) {
         count += 1;
-        if count % 10 != 0 {
+        if !count.is_multiple_of(10) {
             let _ = socket.send_to(&buffer[..len], arguments[1].as_str());
         }
     }
