@@ -8,7 +8,7 @@ use super::many::times;
 use super::{End, Got, Haul, Meeting, each_row};
 
 /// Says the seed when a check fails.
-struct Seed(u64);
+pub(crate) struct Seed(pub(crate) u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {

@@ -26,6 +26,8 @@ struct Start {
     lines: bool,
     /// Kept until the endpoint has its own.
     handed: Vec<OwnedFd>,
+    /// Descriptors that nobody else is to have.
+    used_up: Vec<OwnedFd>,
 }
 
 fn start(arguments: &[String]) -> Start {
@@ -46,6 +48,7 @@ fn start(arguments: &[String]) -> Start {
         retry: false,
         lines: kind == "lines",
         handed,
+        used_up: Vec::new(),
     };
     let mut parsed = Options::default();
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -61,7 +64,7 @@ fn start(arguments: &[String]) -> Start {
             "ack-every" => parsed.acknowledge_every(number),
             "deliveries" => parsed.max_deliveries(u16::try_from(number).expect("a count")),
             "spare-files" => {
-                leave_descriptors(number.into());
+                start.used_up = leave_descriptors(number as usize);
                 parsed
             }
             "files" => {
@@ -95,12 +98,15 @@ fn start(arguments: &[String]) -> Start {
     start
 }
 
-/// Lowers the limit on descriptors until so many are left.
-fn leave_descriptors(spare: u64) {
+/// Uses up the descriptors that this process may have, but for so many.
+fn leave_descriptors(spare: usize) -> Vec<OwnedFd> {
     let next = rustix::io::dup(std::io::stdin()).expect("a descriptor").as_raw_fd();
-    // Below this, the kernel calls the number 3 wrong, rather than out of reach.
-    let limit = (u64::try_from(next).expect("a number") + spare).max(4);
+    let limit = u64::try_from(next).expect("a number") + 16;
     switchboard_kernel::process::set_file_limit(limit).expect("a limit");
+    let mut used: Vec<OwnedFd> =
+        std::iter::from_fn(|| rustix::io::dup(std::io::stdin()).ok()).collect();
+    used.truncate(used.len() - spare);
+    used
 }
 
 /// An error in one line.

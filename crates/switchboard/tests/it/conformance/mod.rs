@@ -8,6 +8,7 @@ pub(crate) mod contents;
 mod death;
 pub(crate) mod ends;
 mod foreign;
+pub(crate) mod hostile;
 pub(crate) mod limits;
 mod many;
 pub(crate) mod permissions;
