@@ -61,6 +61,8 @@ const MOST_UNWRITTEN_BYTES: usize = 256 * 1024;
 
 /// Answers that a sender may leave unread, beyond one for each message of its window.
 const MOST_UNREAD_BYTES: usize = 64 * 1024;
+/// Room for a preface and a hello, with what may follow in a later version.
+const GREETING_BYTES: usize = 4096;
 /// The largest window that a sender uses, whatever its receiver offers: it keeps what is under way.
 const LARGEST_WINDOW_MESSAGES: u32 = 1 << 20;
 const LARGEST_WINDOW_BYTES: u32 = 64 << 20;
@@ -317,6 +319,11 @@ impl Link {
 
     /// Room to read a packet of up to `packet` bytes into.
     pub fn room_for_packet(&mut self, packet: usize) -> &mut [u8] {
+        if matches!(self.state, State::Preface | State::Hello) {
+            // Nothing but its hello may come before this side's is answered: many who only knock
+            // take little memory.
+            return self.input.room_to_greet(GREETING_BYTES);
+        }
         let whole = match self.state {
             State::Open => {
                 Header::parse(self.input.unread(), self.local.max_message_bytes as usize)
