@@ -402,6 +402,26 @@ fn listen(meeting: &Meeting) -> OwnedFd {
     }
 }
 
+/// A test that starts a child at this moment can keep a copy of the listener open until the child
+/// runs its program.
+fn until_nobody_listens(meeting: &Meeting) {
+    let target = meeting.address().split_once(':').expect("a scheme").1;
+    let since = std::time::Instant::now();
+    loop {
+        let connected = match meeting.row.scheme {
+            "tcp" => TcpStream::connect(target).is_ok(),
+            scheme => {
+                unix::connect_to(kind_of(scheme), &Address::Path(target.into()), true).is_ok()
+            }
+        };
+        if !connected {
+            return;
+        }
+        assert!(since.elapsed() < DEADLINE, "somebody keeps the listener");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn accept(meeting: &Meeting, listener: &OwnedFd) -> Liar {
     let until = Deadline::after(DEADLINE);
     assert!(wait_for(listener, Interest::Readable, until).expect("a poll"), "nobody connects");
@@ -435,6 +455,7 @@ fn a_sender_survives_a_lying_receiver_that_it_connected_to() {
             );
             liar.hear_the_end();
             drop((liar, listener));
+            until_nobody_listens(&meeting);
             // A good one comes: what the liar never acknowledged goes to it.
             let mut receiver = meeting.receiver("");
             receiver.tell("until 9:9 15000");
