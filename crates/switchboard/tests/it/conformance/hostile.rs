@@ -285,6 +285,19 @@ fn a_sender_that_never_reads_its_answers_is_turned_away() {
     assert!(haul.got.len() < 20_000);
 }
 
+#[test]
+fn a_peer_that_says_nothing_is_turned_away_in_time() {
+    let mut meeting = Meeting::of("unix");
+    let mut receiver = meeting.receiver("");
+    let mut sender = meeting.sender("");
+    good_still_served(&mut sender, &mut receiver, 0, "nothing");
+    let liar = Liar::connect(&meeting);
+    let said = receiver.ask("timeout 15000");
+    assert!(said.starts_with(MISBEHAVED) && said.contains("no hello within 10 s"), "{said}");
+    liar.hear_the_end();
+    good_still_served(&mut sender, &mut receiver, 1, "silence");
+}
+
 /// Role: opens so many connections, says something on each, and holds them.
 pub(crate) fn crowd(arguments: &[String]) {
     let count: usize = arguments[2].parse().expect("a number");

@@ -60,8 +60,9 @@ fn many_receivers_share_the_messages() {
         let capabilities = meeting.row.capabilities;
         let connected = capabilities.bidirectional;
         if !connected && !capabilities.outlives_processes {
-            // One socket, pipe or descriptor has one reader: a second one is refused, or given
-            // nothing whole; see `restart` for the refusal.
+            // One socket or descriptor has one reader, and `restart` shows that a second is refused.
+            // Two readers of a FIFO tear its lines apart, whatever anybody does.
+            assert!(meeting.is_given() || !meeting.row.capabilities.redelivers);
             return;
         }
         let (bind, connect) = if connected { ("?bind", "?connect") } else { ("", "") };
@@ -107,18 +108,28 @@ fn wait_for_peers(sender: &mut End, peers: u64) {
 #[test]
 fn priorities_overtake_where_the_row_has_them() {
     each_row(|meeting| {
-        if meeting.is_given() || !meeting.row.capabilities.priorities {
-            return;
+        let mut sends = [(0, 0), (1, 5), (2, 1), (3, 5), (4, 0)]
+            .map(|(n, priority)| format!("priority 1 {n} {priority}"))
+            .into_iter();
+        let (order, priorities) = if meeting.row.capabilities.priorities {
+            ([1, 3, 2, 0, 4], [5, 5, 1, 0, 0])
+        } else {
+            ([0, 1, 2, 3, 4], [0; 5])
+        };
+        let (mut receiver, mut sender);
+        if meeting.row.capabilities.outlives_processes {
+            // All are in the queue before the first one is received.
+            sender = meeting.sender("");
+            sends.by_ref().for_each(|send| assert_eq!(sender.ask(&send), "sent"));
+            receiver = meeting.receiver("");
+        } else {
+            receiver = meeting.receiver("");
+            sender = meeting.sender("");
+            sends.by_ref().for_each(|send| sender.tell(&send));
         }
-        let mut sender = meeting.sender("");
-        for (n, priority) in [(0, 0), (1, 5), (2, 1), (3, 5), (4, 0)] {
-            sender.must(&format!("priority 1 {n} {priority}"), "sent");
-        }
-        let mut receiver = meeting.receiver("");
         let haul = receiver.recv(5);
-        assert_eq!(haul.of(1), [1, 3, 2, 0, 4]);
-        let priorities: Vec<u32> = haul.got.iter().map(|got| got.priority).collect();
-        assert_eq!(priorities, [5, 5, 1, 0, 0]);
+        assert_eq!(haul.of(1), order, "{:?}", haul.errors);
+        assert!(haul.got.iter().map(|got| got.priority).eq(priorities));
     });
 }
 
