@@ -14,7 +14,7 @@ const ROLES: &[(&str, Role)] = &[
     ("async-receiver", tasks::receiver),
     #[cfg(feature = "tokio")]
     ("async-sender", tasks::sender),
-    ("crowd", conformance::hostile::crowd),
+    ("crowd", conformance::crowds::crowd),
     ("full-file-system", conformance::limits::full_file_system),
     ("lossy-proxy", conformance::udp::lossy_proxy),
     ("receiver", conformance::ends::receiver),

@@ -5,6 +5,7 @@
 
 mod boundaries;
 pub(crate) mod contents;
+pub(crate) mod crowds;
 mod death;
 pub(crate) mod ends;
 mod foreign;
