@@ -130,6 +130,16 @@ impl InBuffer {
         &mut self.bytes[self.end..limit]
     }
 
+    /// Room for `len` bytes, of a peer that is not known yet: no more memory than that.
+    pub(crate) fn room_to_greet(&mut self, len: usize) -> &mut [u8] {
+        self.bytes.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.bytes.len() < self.end + len {
+            self.bytes.resize(self.end + len, 0);
+        }
+        &mut self.bytes[self.end..]
+    }
+
     /// Says that `n` bytes were read into [`room`](Self::room).
     pub(crate) fn filled(&mut self, n: usize) {
         self.end += n;

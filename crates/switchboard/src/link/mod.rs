@@ -59,6 +59,14 @@ pub enum LinkError {
 /// its sender back.
 const MOST_UNWRITTEN_BYTES: usize = 256 * 1024;
 
+/// Answers that a sender may leave unread, beyond one for each message of its window.
+const MOST_UNREAD_BYTES: usize = 64 * 1024;
+/// Room for a preface and a hello, with what may follow in a later version.
+const GREETING_BYTES: usize = 4096;
+/// The largest window that a sender uses, whatever its receiver offers: it keeps what is under way.
+const LARGEST_WINDOW_MESSAGES: u32 = 1 << 20;
+const LARGEST_WINDOW_BYTES: u32 = 64 << 20;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Waiting for the peer's preface.
@@ -311,6 +319,11 @@ impl Link {
 
     /// Room to read a packet of up to `packet` bytes into.
     pub fn room_for_packet(&mut self, packet: usize) -> &mut [u8] {
+        if matches!(self.state, State::Preface | State::Hello) {
+            // Nothing but its hello may come before this side's is answered: many who only knock
+            // take little memory.
+            return self.input.room_to_greet(GREETING_BYTES);
+        }
         let whole = match self.state {
             State::Open => {
                 Header::parse(self.input.unread(), self.local.max_message_bytes as usize)
@@ -405,9 +418,15 @@ impl Link {
         if fits { Some(self.hand_out(header, whole)) } else { None }
     }
 
+    /// Whether the sender keeps to its window. One that sends on and does not read its answers would
+    /// make this side keep them without end; one that keeps the window leaves at most one for each
+    /// message of it.
     #[inline]
     fn within_window(&self) -> bool {
-        self.one_way || self.incoming.spread() < u64::from(self.local.window_messages) * 2
+        let window = u64::from(self.local.window_messages) * 2;
+        let answers = MOST_UNREAD_BYTES as u64 + window * HEADER_BYTES as u64;
+        self.one_way
+            || (self.incoming.spread() < window && self.outbox.unwritten_bytes() as u64 <= answers)
     }
 
     fn misbehaved(&mut self, problem: String) -> LinkError {
@@ -546,7 +565,11 @@ impl Link {
             );
             return Err(self.mismatch(problem));
         }
-        self.peer = Some(peer);
+        self.peer = Some(Hello {
+            window_messages: peer.window_messages.min(LARGEST_WINDOW_MESSAGES),
+            window_bytes: peer.window_bytes.min(LARGEST_WINDOW_BYTES),
+            ..peer
+        });
         self.state = State::Open;
         Ok(())
     }

@@ -34,8 +34,11 @@ fn take(setup: &Setup, role: Role) -> Result<Met, Error> {
     };
     let failed = |error| setup.system("cannot use this descriptor", error);
     let fd = process::inherited_descriptor(number).map_err(|error| {
-        let error = failed(error);
-        error.hint("pass it when the program is started, as in 3<&0 or 3>&1 in a shell")
+        let failed = failed(error);
+        if failed.kind() == ErrorKind::LimitReached {
+            return failed;
+        }
+        failed.hint("pass it when the program is started, as in 3<&0 or 3>&1 in a shell")
     })?;
     let peer = format!("the other end of descriptor {number}");
     if pipe::is_pipe(&fd) {

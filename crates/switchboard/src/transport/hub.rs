@@ -84,6 +84,8 @@ pub(crate) struct Hub {
     pub(crate) joined: u64,
     /// Dial again when the connection is lost.
     pub(crate) redial: bool,
+    /// There was no descriptor for a connection that waits: when to look again.
+    accept_again: Option<Instant>,
 }
 
 const LISTENER: u64 = 0;
@@ -98,6 +100,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(100);
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of one endpoint at most; further ones are closed at once.
 pub(crate) const MOST_CONNECTIONS: usize = 4096;
+/// After which time without a free descriptor connections that wait are looked at again.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Accepted in one go, so that a flood of connections cannot keep an endpoint from its messages.
 const ACCEPTS: usize = 64;
 
@@ -168,6 +172,7 @@ impl Hub {
             next_id: FIRST_ID,
             joined: 0,
             redial: setup.options.reconnect,
+            accept_again: None,
             setup,
         };
         hub.add(&hub.timer, TIMER, Interest::Readable)?;
@@ -266,6 +271,7 @@ impl Hub {
                 TIMER => {
                     let _ = self.timer.clear();
                     self.dial()?;
+                    self.resume_accepting()?;
                 }
                 CANCEL => found.cancelled = true,
                 ATTEMPT => self.attempted()?,
@@ -312,10 +318,34 @@ impl Hub {
                         K::WouldBlock => Ok(()),
                         // It was gone before it was accepted.
                         K::ConnectionReset => continue,
+                        // Those that are here are served; the others wait until one of them goes.
+                        K::TooManyFiles | K::TooManyFilesInSystem
+                            if !self.connections.is_empty() =>
+                        {
+                            self.pause_accepting();
+                            Ok(())
+                        }
                         _ => Err(self.setup.system("cannot accept a connection", error)),
                     };
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn pause_accepting(&mut self) {
+        if let Place::Listening(listener) = &self.place {
+            let _ = self.epoll.delete(listener);
+            self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
+        }
+    }
+
+    fn resume_accepting(&mut self) -> Result<(), Error> {
+        if let Place::Listening(listener) = &self.place
+            && self.accept_again.is_some_and(|at| at <= Instant::now())
+        {
+            self.add(listener, LISTENER, Interest::Readable)?;
+            self.accept_again = None;
         }
         Ok(())
     }
@@ -399,7 +429,8 @@ impl Hub {
             .map(|connection| connection.id)
     }
 
-    /// Arms the timer for the next thing that time brings: a dial, or a hello that does not come.
+    /// Arms the timer for the next thing that time brings: a dial, a hello that does not come, or
+    /// connections for which there was no descriptor.
     fn set_timer(&self) -> Result<(), Error> {
         let dial = match self.place {
             Place::Dialling { next, .. } => next,
@@ -411,7 +442,7 @@ impl Hub {
                 waiting.map(|connection| connection.since + HELLO_TIMEOUT).min()
             })
             .flatten();
-        let result = match dial.into_iter().chain(hello).min() {
+        let result = match dial.into_iter().chain(hello).chain(self.accept_again).min() {
             None => return Ok(()),
             Some(at) => {
                 let after = at.saturating_duration_since(Instant::now());

@@ -312,7 +312,8 @@ fn take_from(connection: &mut Connection, with: &mut dyn FnMut(Raw<'_>)) -> Take
                     connection.done = true;
                     link.tell();
                     connection.flush();
-                    return Taken::Nothing;
+                    // Nothing may follow: if something does, it is looked at now.
+                    return take_from(connection, with);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => {

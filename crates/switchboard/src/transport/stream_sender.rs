@@ -171,7 +171,8 @@ impl StreamSender {
         }
         let room = |connection: &Connection| match &connection.wire {
             Wire::Link(link) => {
-                (!connection.closed && link.has_room_for(len)).then(|| link.outstanding())
+                let fits = len <= link.largest_message_bytes() && link.has_room_for(len);
+                (!connection.closed && fits).then(|| link.outstanding())
             }
             Wire::Foreign(foreign) => (!connection.done
                 && foreign.unwritten_bytes() < MOST_UNWRITTEN_BYTES)
@@ -187,15 +188,26 @@ impl StreamSender {
                 best = Some((at, load));
             }
         }
-        let Some((at, _)) = best else { return Ok(None) };
-        if let Wire::Link(link) = &self.hub.connections[at].wire
-            && len > link.largest_message_bytes()
-        {
-            let limit = link.largest_message_bytes();
-            return Err(too_large(len, limit, "what the receiver takes (its ?max-message=)"));
-        }
+        let Some((at, _)) = best else { return self.nobody_takes(len) };
         self.current = at;
         Ok(Some(at))
+    }
+
+    /// No receiver takes a message now: whether one will.
+    #[cold]
+    fn nobody_takes(&self, len: usize) -> Result<Option<usize>, SendError> {
+        let limits = self.hub.connections.iter().filter_map(|connection| match &connection.wire {
+            Wire::Link(link) if link.is_open() && !connection.closed => {
+                Some(link.largest_message_bytes())
+            }
+            _ => None,
+        });
+        match limits.max() {
+            Some(limit) if len > limit => {
+                Err(too_large(len, limit, "what the receiver takes (its ?max-message=)"))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Moves on whatever can move. Whether everything accepted is with the kernel.

@@ -14,6 +14,8 @@ const ROLES: &[(&str, Role)] = &[
     ("async-receiver", tasks::receiver),
     #[cfg(feature = "tokio")]
     ("async-sender", tasks::sender),
+    ("crowd", conformance::crowds::crowd),
+    ("full-file-system", conformance::limits::full_file_system),
     ("lossy-proxy", conformance::udp::lossy_proxy),
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),

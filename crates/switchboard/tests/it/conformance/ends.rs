@@ -26,6 +26,8 @@ struct Start {
     lines: bool,
     /// Kept until the endpoint has its own.
     handed: Vec<OwnedFd>,
+    /// Descriptors that nobody else is to have.
+    used_up: Vec<OwnedFd>,
 }
 
 fn start(arguments: &[String]) -> Start {
@@ -46,6 +48,7 @@ fn start(arguments: &[String]) -> Start {
         retry: false,
         lines: kind == "lines",
         handed,
+        used_up: Vec::new(),
     };
     let mut parsed = Options::default();
     for option in options.split(',').filter(|option| !option.is_empty()) {
@@ -60,6 +63,25 @@ fn start(arguments: &[String]) -> Start {
             "linger" => parsed.linger(Some(Duration::from_millis(number.into()))),
             "ack-every" => parsed.acknowledge_every(number),
             "deliveries" => parsed.max_deliveries(u16::try_from(number).expect("a count")),
+            "spare-files" => {
+                start.used_up = leave_descriptors(number as usize);
+                parsed
+            }
+            "files" => {
+                let most = switchboard_kernel::process::file_limit().1;
+                switchboard_kernel::process::set_file_limit(most.min(number.into()))
+                    .expect("a limit");
+                parsed
+            }
+            "queue-bytes" => {
+                let limit = rustix::process::Rlimit {
+                    current: Some(number.into()),
+                    maximum: Some(number.into()),
+                };
+                rustix::process::setrlimit(rustix::process::Resource::Msgqueue, limit)
+                    .expect("a limit");
+                parsed
+            }
             "retry" => {
                 start.retry = true;
                 parsed
@@ -74,6 +96,17 @@ fn start(arguments: &[String]) -> Start {
     }
     start.queue = Queue::open_with(&address, parsed).expect("a queue");
     start
+}
+
+/// Uses up the descriptors that this process may have, but for so many.
+fn leave_descriptors(spare: usize) -> Vec<OwnedFd> {
+    let next = rustix::io::dup(std::io::stdin()).expect("a descriptor").as_raw_fd();
+    let limit = u64::try_from(next).expect("a number") + 16;
+    switchboard_kernel::process::set_file_limit(limit).expect("a limit");
+    let mut used: Vec<OwnedFd> =
+        std::iter::from_fn(|| rustix::io::dup(std::io::stdin()).ok()).collect();
+    used.truncate(used.len() - spare);
+    used
 }
 
 /// An error in one line.

@@ -5,8 +5,12 @@
 
 mod boundaries;
 pub(crate) mod contents;
+pub(crate) mod crowds;
 mod death;
 pub(crate) mod ends;
+mod foreign;
+pub(crate) mod hostile;
+pub(crate) mod limits;
 mod many;
 pub(crate) mod permissions;
 mod rejects;
