@@ -76,7 +76,7 @@ fn acknowledged_are_numbered(ledger: &Ledger, proof: &mut Proof) {
         holds,
         "ledger",
         format!(
-            "{count} readings were acknowledged to the sensor, {}{}",
+            "{count} readings acknowledged, {}{}",
             if in_turn { format!("1 to {count} without a gap") } else { "with gaps".to_owned() },
             wrong_lines(&ledger.wrong),
         ),
@@ -97,7 +97,7 @@ fn acknowledged_are_recorded(ledger: &Ledger, recorded: &Recorded, proof: &mut P
         missing.is_empty(),
         "nothing lost",
         format!(
-            "{} of {count} acknowledged readings are in the recorder's file{}",
+            "{} of {count} acknowledged readings are recorded{}",
             count - missing.len(),
             examples("; missing", &missing),
         ),
@@ -121,15 +121,14 @@ fn repeats_are_marked(recorded: &Recorded, proof: &mut Proof) {
     proof.counts.insert("redelivered", marked);
     proof.counts.insert("repeats", repeats);
     let met = match (marked, repeats) {
-        (0, 0) => "nothing was under way at the kill, so nothing came again".to_owned(),
+        (0, 0) => "nothing was under way at a kill, so nothing came again".to_owned(),
         _ => format!(
-            "{marked} came again after the kill, {repeats} of them were recorded before; {} \
-             repeats without the mark",
+            "{marked} came again, {repeats} of them recorded before, {} without its mark",
             unmarked.len()
         ),
     };
     let text = format!("{met}{}", examples(":", &unmarked));
-    proof.say(unmarked.is_empty(), "repeats are marked (unix, tcp)", text);
+    proof.say(unmarked.is_empty(), "marked", text);
 }
 
 fn none_is_invented(ledger: &Ledger, recorded: &Recorded, proof: &mut Proof) {
@@ -145,7 +144,7 @@ fn none_is_invented(ledger: &Ledger, recorded: &Recorded, proof: &mut Proof) {
         invented.is_empty(),
         "nothing invented",
         format!(
-            "{} records, {} that the sensor did not send so{}",
+            "{} records, {} of them not as the sensor sent it{}",
             recorded.records.len(),
             invented.len(),
             examples(":", &invented),
@@ -160,7 +159,7 @@ fn records_are_whole(recorded: &Recorded, proof: &mut Proof) {
         wrong == 0 && right > 0,
         "checksums",
         format!(
-            "{right} of {} lines in the recorder's file are as the processor sent them{}",
+            "{right} of {} records are as the processor sent them{}",
             right + wrong,
             wrong_lines(&recorded.wrong),
         ),
@@ -180,12 +179,15 @@ fn queue_has_no_repeats(arrivals: &Arrivals, proof: &mut Proof) {
     proof.counts.insert("news", count as u64);
     proof.counts.insert("alerts", arrivals.alerts);
     let holds = twice == 0 && missing == 0 && count > 0 && arrivals.wrong.is_empty();
-    proof.say(holds, "once each (mq)", format!(
-        "{count} messages from {} processors, {} of them alerts: {twice} twice, {missing} missing{}",
-        arrivals.news.len(),
-        arrivals.alerts,
-        wrong_lines(&arrivals.wrong),
-    ));
+    proof.say(
+        holds,
+        "once each (mq)",
+        format!(
+            "{count} messages, {} of them urgent; {twice} twice, {missing} missing{}",
+            arrivals.alerts,
+            wrong_lines(&arrivals.wrong),
+        ),
+    );
 }
 
 fn fifo_has_no_repeats(ledger: &Ledger, arrivals: &Arrivals, proof: &mut Proof) {

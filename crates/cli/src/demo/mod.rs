@@ -23,7 +23,6 @@ mod stage;
 mod state;
 mod words;
 
-use std::collections::VecDeque;
 use std::error::Error;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -34,6 +33,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use switchboard_kernel::process::Signal;
 
 use screen::Screen;
@@ -104,19 +104,19 @@ const KILLED_AFTER: f64 = 1.0 / 3.0;
 const DEAD_FOR: Duration = Duration::from_millis(500);
 /// At least this many readings are to be in its hands when it is killed; after a while without, it is
 /// killed anyway.
-const HELD_AT_KILL: u64 = 5;
+const HELD_AT_KILL: u64 = 15;
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 /// It may be killed by others too, this often.
 const MOST_RESTARTS: u32 = 10;
 /// How long a process may take to be ready, and all of them to end.
-const READY_WITHIN: Duration = Duration::from_secs(5);
+const READY_WITHIN: Duration = Duration::from_secs(10);
 const END_WITHIN: Duration = Duration::from_secs(9);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const MOST_COMPLAINTS: usize = 8;
 
 /// Runs the demo. Returns the exit code: 0 if the proof holds, 1 if not or when interrupted.
 pub(crate) fn run(settings: &Settings) -> Result<u8, Box<dyn Error>> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
@@ -130,24 +130,16 @@ pub(crate) fn run(settings: &Settings) -> Result<u8, Box<dyn Error>> {
         restart_at: None,
         restarts: 0,
         ending: Vec::new(),
-        complaints: VecDeque::new(),
+        complaints: Vec::new(),
         report: None,
     };
     let result = demo.play(settings);
     demo.screen.leave()?;
     let Demo { stage, screen, state, .. } = demo;
     drop(stage);
-    match result {
-        Ok(report) => {
-            screen.report(&report, &state)?;
-            Ok(u8::from(report["holds"] != json!(true)))
-        }
-        Err(error) if error.is::<Interrupted>() => {
-            screen.say(&format!("{error}\n"))?;
-            Ok(1)
-        }
-        Err(error) => Err(error),
-    }
+    let report = result?;
+    screen.report(&report, &state)?;
+    Ok(u8::from(report["holds"] != json!(true)))
 }
 
 /// Ctrl-C, or another request to end.
@@ -180,8 +172,8 @@ struct Demo {
     restarts: u32,
     /// Who may end now.
     ending: Vec<Role>,
-    /// The last things that processes said on standard error.
-    complaints: VecDeque<String>,
+    /// The first things that processes said on standard error.
+    complaints: Vec<String>,
     /// What the check said.
     report: Option<Value>,
 }
@@ -323,8 +315,8 @@ impl Demo {
                 said => self.state.said(role, &said),
             },
             Event::Complaint(line) => {
-                self.complaints.push_back(format!("{}: {line}", role.name()));
-                self.complaints.truncate(8);
+                self.complaints.push(format!("{}: {line}", role.name()));
+                self.complaints.truncate(MOST_COMPLAINTS);
             }
             Event::Gone => {
                 if let Some(status) = self.stage.reap(pid)? {
@@ -350,8 +342,9 @@ impl Demo {
             self.restart_at = Some(Instant::now() + DEAD_FOR);
             return Ok(());
         }
-        let why = format!("the {} (process {pid}) ended early ({})", role.name(), how(status));
-        Err(self.explain(why.clone().into(), &why))
+        let complaints = self.complaints();
+        let (name, how) = (role.name(), how(status));
+        Err(format!("the {name} (process {pid}) ended early ({how}){complaints}").into())
     }
 
     /// Kills the processor once enough is in its hands.
@@ -366,27 +359,21 @@ impl Demo {
         let pid = self.state.pid(Role::Processor);
         self.state.killed(Role::Processor, pid);
         self.event(format!(
-            "processor {pid} killed (SIGKILL) with {} readings taken and not acknowledged",
+            "processor {pid} killed (SIGKILL), {} readings in hand not acknowledged",
             self.state.held
         ))
     }
 
-    /// Adds what processes complained about.
+    /// Says what took too long, and adds what processes complained about.
     fn explain(&self, error: Box<dyn Error>, what: &str) -> Box<dyn Error> {
-        if error.is::<Interrupted>() {
+        if !error.is::<TooLate>() {
             return error;
         }
-        let error = error.to_string();
-        let mut text = what.to_owned();
-        if error != what {
-            text = if error.contains(what) { error } else { format!("{what}: {error}") };
-        }
-        for complaint in &self.complaints {
-            if !text.contains(complaint.as_str()) {
-                text += &format!("\n  {complaint}");
-            }
-        }
-        text.into()
+        format!("{what}: {error}{}", self.complaints()).into()
+    }
+
+    fn complaints(&self) -> String {
+        self.complaints.iter().map(|complaint| format!("\n  {complaint}")).collect()
     }
 }
 

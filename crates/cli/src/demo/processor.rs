@@ -13,8 +13,8 @@ use switchboard::{Delivery, Json, Options, Queue, Receiver, RecvError, Sender, T
 use super::words::{News, OrDash, Places, Rates, Reading, Said, checksum, say};
 
 /// A batch is complete with this many readings, or this long after its first.
-const BATCH: usize = 20;
-const BATCH_TIME: Duration = Duration::from_millis(150);
+const BATCH: usize = 40;
+const BATCH_TIME: Duration = Duration::from_millis(300);
 /// How many readings the sensor may have sent beyond the last acknowledged one.
 const PREFETCH: u32 = 64;
 const RECORDER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -81,14 +81,6 @@ impl Screen {
         }
     }
 
-    /// A line after the end.
-    pub(crate) fn say(&self, text: &str) -> io::Result<()> {
-        match self {
-            Self::Silent => Ok(()),
-            _ => print(text),
-        }
-    }
-
     /// The proof, and what it was about.
     pub(crate) fn report(&self, report: &Value, state: &State) -> io::Result<()> {
         if matches!(self, Self::Silent) {
@@ -137,7 +129,7 @@ impl Live {
 
     fn leave(&mut self) -> io::Result<()> {
         self.lines = 0;
-        if self.drawn.take().is_some() { print("\x1b[?25h") } else { Ok(()) }
+        if self.drawn.take().is_some() { print("\r\x1b[K\x1b[?25h") } else { Ok(()) }
     }
 }
 
@@ -237,7 +229,7 @@ fn channels(state: &State) -> impl Iterator<Item = String> {
         n => format!(", {n} came again"),
     };
     let notes = [
-        format!("{} unacknowledged{again}", on_the_way + state.waiting),
+        format!("{} under way{again}", on_the_way + state.waiting),
         state.recorder.clone().unwrap_or_default().replace("tcp:", ""),
         format!("{} alerts", state.alerts),
         String::new(),
@@ -324,15 +316,15 @@ fn explanation(state: &State) -> String {
     let seconds = state.since_start().as_secs_f64();
     format!(
         "
-In {seconds:.1} s: four processes talked over a Unix socket, TCP, a POSIX queue and a FIFO, with one
-API. One was killed; what it had taken and not acknowledged went to its successor, marked.
-Nothing is left: no process, no queue, no file.
+In {seconds:.1} s: four processes talked over a Unix socket, TCP, a POSIX queue and
+a FIFO, with one API. One was killed: what it had taken and not acknowledged
+went to its successor, marked. Nothing is left: no process, queue or folder.
 
 Try next, in two terminals, either one first:
-  switchboard recv unix:./jobs.sock
-  date | switchboard send unix:./jobs.sock       also fifo:./jobs, mq:/jobs, tcp:127.0.0.1:7000
-  switchboard recv unix:./jobs.sock -- wc -c     a command for each message
-  switchboard transports                         what each one can do
+  switchboard recv unix:./jobs.sock            or fifo:./jobs, mq:/jobs, tcp:…
+  date | switchboard send unix:./jobs.sock
+  switchboard recv unix:./jobs.sock -- wc -c   a command for each message
+  switchboard transports                       what each one can do
 "
     )
 }
