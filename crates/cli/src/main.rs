@@ -1,24 +1,36 @@
-//! The command.
+//! The command `switchboard`: reads the command line, runs one command, ends with its exit code.
 
 #![forbid(unsafe_code)]
 
 mod command;
 mod demo;
+mod endpoint;
+mod exit_code;
+mod format;
+mod interrupt;
+mod output;
+mod progress;
+mod standard_streams;
 
-use std::io::Write;
 use std::process::ExitCode;
 
+use exit_code::Exit;
+
 fn main() -> ExitCode {
-    let matches = clap::Command::new("switchboard")
-        .subcommand_required(true)
-        .subcommand(command::demo::build())
-        .get_matches();
-    let Some(("demo", arguments)) = matches.subcommand() else { return ExitCode::from(2) };
-    match command::demo::run(arguments) {
-        Ok(code) => ExitCode::from(code),
+    let matches = match command::root().try_get_matches() {
+        Ok(matches) => matches,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "switchboard: {error}");
-            ExitCode::from(1)
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // Whoever asked for help and closed the pipe has seen enough.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    match command::run(&matches) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report();
+            failure.exit().into()
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,11 @@ use switchboard_kernel::posix_mq::{self, Access, MessageQueue};
 use switchboard_kernel::process::Signal;
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
-/// The program under test.
-fn program() -> PathBuf {
-    std::env::var_os("SWITCHBOARD_BIN")
-        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_switchboard")), PathBuf::from)
-}
+use crate::run::binary;
 
 /// The demo, with its folder under `scratch` so that leftovers can be seen.
 fn demo(scratch: &Scratch, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    let mut command = Command::new(binary());
     command.arg("demo").args(arguments).env("TMPDIR", scratch.path());
     command
 }
@@ -110,7 +106,7 @@ fn repeat_line(text: &str, word: &str) -> String {
 
 /// Runs the check on files in a folder: its exit code, and its statements, a line each.
 fn check(folder: &Path) -> (bool, String) {
-    let output = Command::new(program())
+    let output = Command::new(binary())
         .args(["demo", "--role", "check", "--folder"])
         .arg(folder)
         .output()
@@ -129,7 +125,7 @@ fn check(folder: &Path) -> (bool, String) {
 #[test]
 fn the_check_says_which_file_it_cannot_read() {
     let empty = Scratch::new();
-    let output = Command::new(program())
+    let output = Command::new(binary())
         .args(["demo", "--role", "check", "--folder"])
         .arg(empty.path())
         .output()

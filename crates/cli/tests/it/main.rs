@@ -1,3 +1,13 @@
-//! The command, as a user runs it.
+//! The command, between real processes. One module per subject; `run` starts and watches the binary.
 
+#![forbid(unsafe_code)]
+
+mod command;
 mod demo;
+mod errors;
+mod formats;
+mod help;
+mod interrupted;
+mod objects;
+mod run;
+mod send_recv;

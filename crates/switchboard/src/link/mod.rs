@@ -55,6 +55,10 @@ pub enum LinkError {
     Refused(String),
 }
 
+/// A link over a pipe takes no more messages while this much waits to be written: nothing else holds
+/// its sender back.
+const MOST_UNWRITTEN_BYTES: usize = 256 * 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Waiting for the peer's preface.
@@ -96,7 +100,7 @@ impl Link {
     }
 
     /// A link over a pipe. The sender says hello and is open at once; the receiver only listens.
-    /// Nothing is acknowledged: the pipe's capacity is the only limit.
+    /// Nothing is acknowledged: the pipe's capacity, and 256 KiB that wait for it, are the limit.
     #[must_use]
     pub fn one_way(local: Hello) -> Self {
         let mut link = if local.role == Role::Sender {
@@ -166,7 +170,7 @@ impl Link {
             return false;
         }
         if self.one_way {
-            return true;
+            return self.outbox.unwritten_bytes() < MOST_UNWRITTEN_BYTES;
         }
         let Some(peer) = &self.peer else { return false };
         let messages = self.outbox.outstanding_messages();
@@ -243,9 +247,13 @@ impl Link {
         }
     }
 
-    /// Acknowledges everything that arrived.
-    pub fn acknowledge_all(&mut self) {
-        self.incoming.settle_all();
+    /// Acknowledges messages `first` to `last`.
+    pub fn acknowledge_run(&mut self, first: u64, last: u64) {
+        if !self.incoming.settle_run(first, last) {
+            for sequence in first..=last.min(self.incoming.last) {
+                self.acknowledge(sequence);
+            }
+        }
     }
 
     /// Gives a message back to its sender. `false` where nothing can be given back.
@@ -298,6 +306,11 @@ impl Link {
 
     /// Room to read bytes into.
     pub fn room(&mut self) -> &mut [u8] {
+        self.room_for_packet(0)
+    }
+
+    /// Room to read a packet of up to `packet` bytes into.
+    pub fn room_for_packet(&mut self, packet: usize) -> &mut [u8] {
         let whole = match self.state {
             State::Open => {
                 Header::parse(self.input.unread(), self.local.max_message_bytes as usize)
@@ -307,7 +320,7 @@ impl Link {
             }
             _ => None,
         };
-        self.input.room(whole)
+        self.input.room_for_packet(whole, packet)
     }
 
     /// Says that `n` bytes were read into the room.
@@ -375,6 +388,28 @@ impl Link {
         }
     }
 
+    /// The next message, if one is whole and comes next; anything else is left to
+    /// [`next_event`](Self::next_event).
+    #[inline]
+    pub(crate) fn next_message(&mut self) -> Option<Event<'_>> {
+        if self.state != State::Open || self.local.role != Role::Receiver {
+            return None;
+        }
+        let unread = self.input.unread();
+        let header = Header::parse(unread, self.local.max_message_bytes as usize).ok()??;
+        let whole = HEADER_BYTES + header.body_bytes;
+        let fits = header.kind == Kind::Message
+            && header.sequence == self.incoming.last + 1
+            && unread.len() >= whole
+            && self.within_window();
+        if fits { Some(self.hand_out(header, whole)) } else { None }
+    }
+
+    #[inline]
+    fn within_window(&self) -> bool {
+        self.one_way || self.incoming.spread() < u64::from(self.local.window_messages) * 2
+    }
+
     fn misbehaved(&mut self, problem: String) -> LinkError {
         self.refuse(&problem);
         self.state = State::Failed;
@@ -415,21 +450,27 @@ impl Link {
             let expected = self.incoming.last + 1;
             return Err(self.misbehaved(format!("message {sequence} where {expected} is next")));
         }
-        if !self.one_way && self.incoming.spread() >= u64::from(self.local.window_messages) * 2 {
+        if !self.within_window() {
             return Err(self.misbehaved("more unacknowledged messages than were allowed".into()));
         }
+        Ok(self.hand_out(header, whole))
+    }
+
+    /// Takes a message that was checked out of the buffer.
+    #[inline]
+    fn hand_out(&mut self, header: Header, whole: usize) -> Event<'_> {
         self.incoming.arrived();
         if self.one_way {
             self.incoming.settle_all();
         }
         // The bytes stay where they are until the next call reads beyond them.
         let start = self.input.take(whole);
-        Ok(Event::Message {
-            sequence,
+        Event::Message {
+            sequence: header.sequence,
             payload: &self.input.taken(start, whole)[HEADER_BYTES..],
             redelivered: header.redelivered,
             deliveries: header.deliveries,
-        })
+        }
     }
 
     fn take_control(
