@@ -358,13 +358,10 @@ impl Demo {
             return Ok(());
         }
         self.killing = Killing::Done;
+        let (pid, held) = (self.state.pid(Role::Processor), self.state.held);
         self.stage.signal(Role::Processor, Signal::KILL)?;
-        let pid = self.state.pid(Role::Processor);
         self.state.killed(Role::Processor, pid);
-        self.event(format!(
-            "processor {pid} killed (SIGKILL), at least {} readings in hand",
-            self.state.held
-        ))
+        self.event(format!("processor {pid} killed (SIGKILL), at least {held} readings in hand"))
     }
 
     /// Says what took too long, and adds what processes complained about.

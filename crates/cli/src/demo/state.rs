@@ -177,8 +177,9 @@ impl State {
             "process": role.name(),
             "pid": pid,
             "at_seconds": (self.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-            "taken_and_unacknowledged": self.held,
+            "in_hand_at_least": self.held,
         }));
+        self.held = 0;
         let readings = &mut self.channels[0];
         readings.base = readings.count;
         self.redelivered_before = self.redelivered;
