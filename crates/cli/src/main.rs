@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod demo;
 mod endpoint;
 mod exit_code;
 mod format;

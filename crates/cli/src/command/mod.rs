@@ -5,6 +5,7 @@
 
 mod completions;
 mod create;
+mod demo;
 mod man;
 mod recv;
 mod send;
@@ -32,6 +33,7 @@ pub(crate) struct Command {
 
 /// Every command, in the order of `--help`.
 const COMMANDS: &[Command] = &[
+    Command { name: "demo", group: "Talk", build: demo::build, run: demo::run },
     Command { name: "send", group: "Talk", build: send::build, run: send::run },
     Command { name: "recv", group: "Talk", build: recv::build, run: recv::run },
     Command { name: "create", group: "Objects", build: create::build, run: create::run },
@@ -83,6 +85,7 @@ An address is scheme:rest, such as unix:./jobs.sock, fifo:/tmp/jobs, mq:/jobs or
 
 const EXAMPLES: &str = "\
 Examples:
+  switchboard demo                                see it work in ten seconds
   switchboard recv unix:./jobs.sock               print each message as a line
   echo press | switchboard send unix:./jobs.sock  send each line as a message
   tar c src | switchboard send --raw unix:./x     and: switchboard recv --raw unix:./x | tar x

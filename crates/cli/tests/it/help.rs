@@ -5,7 +5,8 @@ use switchboard_testkit::Scratch;
 
 use crate::run::{Ended, run};
 
-const COMMANDS: &[&str] = &["send", "recv", "create", "unlink", "transports", "completions", "man"];
+const COMMANDS: &[&str] =
+    &["demo", "send", "recv", "create", "unlink", "transports", "completions", "man"];
 
 fn here(arguments: &[&str]) -> Ended {
     run(Scratch::new().path(), arguments, "")
@@ -14,7 +15,8 @@ fn here(arguments: &[&str]) -> Ended {
 #[test]
 fn help_shows_the_commands_in_groups() {
     let help = here(&["--help"]).code(0).text();
-    let order = ["Usage:", "Talk:", "  send ", "  recv ", "Objects:", "  create ", "About:"];
+    let order =
+        ["Usage:", "Talk:", "  demo ", "  send ", "  recv ", "Objects:", "  create ", "About:"];
     let mut from = 0;
     for part in order {
         let at =

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod demo;
 mod errors;
 mod examples;
 mod formats;
