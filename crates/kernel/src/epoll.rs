@@ -6,6 +6,8 @@
 //! lost by reading only part of what is there. Pipes, sockets, POSIX message queues, eventfds,
 //! timerfds, pidfds and other epolls can be watched; regular files and System V queues cannot.
 
+#![allow(unsafe_code)]
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -117,6 +119,12 @@ impl AsFd for Epoll {
 
 /// What one [`Epoll::wait`] found: `(token, ready)` pairs.
 pub struct Events(Vec<epoll::Event>);
+
+// SAFETY: an event is a number chosen by the caller of `add` and flags. The pointer in its type is the
+// other reading of that number, which this crate never makes.
+unsafe impl Send for Events {}
+// SAFETY: as above; nothing is changed through a shared reference.
+unsafe impl Sync for Events {}
 
 impl Events {
     /// Room for this many events per wait; at least one.

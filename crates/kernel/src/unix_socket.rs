@@ -64,6 +64,16 @@ impl Kind {
     }
 }
 
+/// What kind of socket a descriptor is (`getsockopt SO_TYPE`); `None` for other kinds, such as raw.
+///
+/// # Errors
+/// `ENOTSOCK`, `EBADF`.
+pub fn kind_of(fd: impl AsFd) -> Result<Option<Kind>> {
+    let found = rustix::net::sockopt::socket_type(fd).of("getsockopt SO_TYPE")?;
+    let kinds = [Kind::Stream, Kind::Datagram, Kind::Seqpacket];
+    Ok(kinds.into_iter().find(|kind| kind.socket_type() == found))
+}
+
 /// `socketpair(AF_UNIX, kind, SOCK_CLOEXEC)`: two sockets connected to each other, without a name.
 /// Both block.
 ///

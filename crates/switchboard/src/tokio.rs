@@ -1,5 +1,5 @@
 //! The ends of a queue for tasks of the tokio runtime: the same endpoints, waited for with
-//! [`AsyncFd`](::tokio::io::unix::AsyncFd) on their descriptor.
+//! [`AsyncFd`] on their descriptor.
 //!
 //! Dropping a future loses nothing: a message is taken or sent in one step, at its end.
 

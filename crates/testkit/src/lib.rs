@@ -6,6 +6,8 @@
 //! Rules for tests: wait for an event with a deadline, never sleep for luck; leave nothing behind;
 //! pass in parallel, repeatedly, as root and as an ordinary user.
 
+#![forbid(unsafe_code)]
+
 pub mod child;
 pub mod scratch;
 pub mod skip;

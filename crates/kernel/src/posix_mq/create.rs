@@ -2,6 +2,8 @@
 //!
 //! Source: `mq_open(3)`, `mq_overview(7)`.
 
+#![allow(unsafe_code)]
+
 use std::ffi::CString;
 
 use libc::{c_long, mq_attr};

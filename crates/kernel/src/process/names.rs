@@ -2,6 +2,8 @@
 //!
 //! Source: `getpwnam_r(3)`, `getgrnam_r(3)`, `proc_pid_comm(5)`.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, CString};
 use std::ptr;
 

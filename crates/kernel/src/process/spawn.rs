@@ -3,6 +3,8 @@
 //! Source: `fork(2)`, `execve(2)`, `dup(2)`, `close_range(2)`, `prctl(2)` (`PR_SET_PDEATHSIG`),
 //! `signal-safety(7)`.
 
+#![allow(unsafe_code)]
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

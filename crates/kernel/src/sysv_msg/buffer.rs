@@ -2,6 +2,8 @@
 //!
 //! Source: `msgop(2)`.
 
+#![allow(unsafe_code)]
+
 use std::mem::MaybeUninit;
 
 use libc::c_long;

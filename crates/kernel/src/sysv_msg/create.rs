@@ -2,6 +2,8 @@
 //!
 //! Source: `msgget(2)`, `msgctl(2)` (`IPC_SET`), `ftok(3)`.
 
+#![allow(unsafe_code)]
+
 use std::path::{Path, PathBuf};
 
 use libc::{c_int, msqid_ds};

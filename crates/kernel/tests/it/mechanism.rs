@@ -6,10 +6,12 @@ use std::path::Path;
 use switchboard_kernel::mechanism::TABLE;
 
 /// Source files that are no mechanism.
-const OTHERS: &[&str] = &["error", "io", "lib", "mechanism", "permissions"];
+const OTHERS: &[&str] =
+    &["error", "hidden_name", "io", "lib", "mechanism", "permissions", "socket"];
 
 fn stems(folder: &str) -> BTreeSet<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let folder =
+        Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join(folder);
     let files = std::fs::read_dir(&folder).expect("a folder of this crate");
     files
         .flatten()

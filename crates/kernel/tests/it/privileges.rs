@@ -1,6 +1,7 @@
 //! Who a test runs as, and whether another process is stuck where it should be.
 
 #![allow(unsafe_code)]
+#![allow(clippy::multiple_unsafe_ops_per_block)]
 
 use std::time::{Duration, Instant};
 

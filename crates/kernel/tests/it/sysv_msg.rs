@@ -1,6 +1,7 @@
 //! System V message queues between processes, at their limits, and with Python at the other end.
 
 #![allow(unsafe_code)]
+#![allow(clippy::multiple_unsafe_ops_per_block)]
 
 use std::ffi::CString;
 use std::fmt::Debug;

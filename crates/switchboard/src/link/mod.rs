@@ -514,3 +514,6 @@ impl Link {
 fn name_or_bytes(name: &str) -> &str {
     if name.is_empty() { "bytes" } else { name }
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,11 +145,15 @@ impl Outbox {
         self.last_sequence - self.through
     }
 
-    /// Bytes that are not frames: the preface.
+    /// Bytes that are not frames: the preface. Only before any frame.
     pub(crate) fn push_bytes(&mut self, bytes: &[u8]) {
         let (room, _) = self.room(bytes.len());
         room.copy_from_slice(bytes);
         self.commit(bytes.len());
+        // Walks over the frames start behind them.
+        if let Some(block) = self.blocks.back_mut() {
+            block.prefix_end = block.end;
+        }
     }
 
     /// Queues a frame that needs no acknowledgement.

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use switchboard_kernel::unix_socket::{self, Kind};
 use switchboard_kernel::{io, pipe, process};
 
 use super::connection::Channel;
@@ -42,10 +43,22 @@ fn take(setup: &Setup, role: Role) -> Result<Met, Error> {
         io::set_nonblocking(&fd, true).map_err(failed)?;
         return Ok(Met { fd, channel: Channel::Pipe, peer });
     }
+    let channel = match unix_socket::kind_of(&fd) {
+        Ok(Some(Kind::Stream)) => Channel::Stream,
+        Ok(Some(Kind::Seqpacket)) => {
+            // Without this an empty packet would look like the end of the stream.
+            unix_socket::enable_packet_ends(&fd).map_err(failed)?;
+            Channel::Packets
+        }
+        _ => {
+            let problem = "this descriptor is neither a pipe nor a connected stream socket";
+            return Err(Error::new(ErrorKind::NotSupported, &setup.address, problem));
+        }
+    };
     io::set_nonblocking(&fd, true).map_err(failed)?;
     let credentials = super::unix::peer_of(fd.as_fd());
     let peer = if credentials == "a peer" { peer } else { format!("{peer}, {credentials}") };
-    Ok(Met { fd, channel: Channel::Stream, peer })
+    Ok(Met { fd, channel, peer })
 }
 
 /// The same pipe with a file description of its own.

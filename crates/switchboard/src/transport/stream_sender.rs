@@ -30,8 +30,9 @@ pub(crate) struct StreamSender {
     /// Where the last message went: the next one is looked for here first.
     current: usize,
     finishing: bool,
-    /// A connection has seen this sender's end.
-    ended_once: bool,
+    /// There was a receiver once. One that left after it acknowledged everything need not be told
+    /// the end.
+    met: bool,
     reserved: Option<u64>,
 }
 
@@ -44,7 +45,7 @@ impl StreamSender {
             rejected: 0,
             current: 0,
             finishing: false,
-            ended_once: false,
+            met: false,
             reserved: None,
         }
     }
@@ -263,8 +264,8 @@ impl StreamSender {
                 Ok(Some(Event::Rejected(message))) => self.backlog.push_back(message),
                 Ok(Some(Event::EndSeen)) => {
                     connection.done = true;
-                    self.ended_once = true;
                 }
+                Ok(Some(Event::Established)) => self.met = true,
                 Ok(Some(_)) => {}
                 Err(error) => break error,
             }
@@ -350,7 +351,7 @@ impl StreamSender {
                         if !std::mem::replace(&mut connection.done, true) {
                             connection.shutdown();
                         }
-                        self.ended_once = true;
+                        self.met = true;
                     }
                     _ => {}
                 }
@@ -359,7 +360,7 @@ impl StreamSender {
             self.one_way_ends();
         }
         let all_done = self.hub.connections.iter().all(|c| c.done || !c.is_open());
-        Ok(settled && all_done && (self.ended_once || !self.hub.expects_more()))
+        Ok(settled && all_done && (self.met || !self.hub.expects_more()))
     }
 
     /// On a pipe nobody answers: the end is reached when its frame is written.
@@ -371,7 +372,7 @@ impl StreamSender {
                 && link.unwritten_bytes() == 0
             {
                 connection.done = true;
-                self.ended_once = true;
+                self.met = true;
             }
         }
     }

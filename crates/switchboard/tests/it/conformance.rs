@@ -33,7 +33,7 @@ fn message(n: u64) -> Vec<u8> {
 }
 
 /// Receives and reports everything: address, count.
-pub fn receiver(arguments: &[String]) {
+pub(crate) fn receiver(arguments: &[String]) {
     let queue = Queue::<Bytes>::open(&arguments[0]).expect("a queue");
     let count: u64 = arguments[1].parse().expect("a count");
     let mut receiver = queue.receiver().expect("a receiver");
@@ -54,7 +54,7 @@ pub fn receiver(arguments: &[String]) {
 }
 
 /// Sends so many numbered messages: address, count.
-pub fn sender(arguments: &[String]) {
+pub(crate) fn sender(arguments: &[String]) {
     let queue = Queue::<Bytes>::open(&arguments[0]).expect("a queue");
     let count: u64 = arguments[1].parse().expect("a count");
     let mut sender = queue.sender().expect("a sender");

@@ -1,0 +1,235 @@
+//! The receiving end of a queue.
+
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use switchboard_kernel::io::Deadline;
+
+use crate::address::Address;
+use crate::error::RecvError;
+use crate::message::{Bytes, Message};
+use crate::transport::{Raw, Receipt, ReceiverFlavor};
+
+/// A message that was received and is not acknowledged yet.
+///
+/// Give it to [`Receiver::acknowledge`] when its work is done, or to [`Receiver::reject`]. If the
+/// receiver dies or closes before, a transport that redelivers gives it to another receiver.
+#[must_use = "a message that is not acknowledged comes again, where the transport redelivers"]
+#[derive(Debug)]
+pub struct Delivery<T> {
+    /// The message.
+    pub message: T,
+    /// Whether a receiver may have seen it before.
+    pub redelivered: bool,
+    /// How often it was given to a receiver before.
+    pub deliveries: u16,
+    /// How many messages of the same sender are missing right before it (UDP).
+    pub lost_before: u64,
+    /// Its priority, where the transport has priorities.
+    pub priority: u32,
+    receipt: Receipt,
+}
+
+/// A message whose bytes are borrowed while a function looks at them.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    /// The bytes.
+    pub bytes: &'a [u8],
+    /// Whether a receiver may have seen it before.
+    pub redelivered: bool,
+    /// How often it was given to a receiver before.
+    pub deliveries: u16,
+    /// How many messages of the same sender are missing right before it (UDP).
+    pub lost_before: u64,
+    /// Its priority, where the transport has priorities.
+    pub priority: u32,
+}
+
+/// Stands for a message in a later [`Receiver::acknowledge_ticket`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(Receipt);
+
+/// The receiving end of a queue.
+///
+/// It runs no thread: connections are accepted and acknowledgements written while one of its methods
+/// runs. Dropping it writes what acknowledgements wait and closes.
+#[derive(Debug)]
+pub struct Receiver<T> {
+    pub(super) flavor: ReceiverFlavor,
+    pub(super) address: Address,
+    pub(super) message: PhantomData<fn() -> T>,
+}
+
+impl<T: Message> Receiver<T> {
+    /// Receives a message, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// `Ended` when every sender that joined has said its end, or died. `PeerDied`,
+    /// `PeerMisbehaved` and `PeerRefused` report one peer, once; receiving again goes on with the
+    /// others. `Encoding`: the message is not a `T`. `Interrupted`.
+    pub fn recv(&mut self) -> Result<Delivery<T>, RecvError> {
+        self.recv_until(Deadline::NEVER)
+    }
+
+    /// As [`recv`](Self::recv), for at most `timeout`.
+    ///
+    /// # Errors
+    /// `Empty` when the time is over; otherwise as [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Delivery<T>, RecvError> {
+        self.recv_until(Deadline::after(timeout))
+    }
+
+    /// Receives without waiting.
+    ///
+    /// # Errors
+    /// `Empty` when there is nothing now; otherwise as [`recv`](Self::recv).
+    pub fn try_recv(&mut self) -> Result<Delivery<T>, RecvError> {
+        let mut delivery = None;
+        if self.flavor.take(&mut |raw| delivery = Some(deliver(&raw)))? {
+            return delivery.unwrap_or(Err(RecvError::Empty));
+        }
+        Err(RecvError::Empty)
+    }
+
+    fn recv_until(&mut self, deadline: Deadline) -> Result<Delivery<T>, RecvError> {
+        loop {
+            match self.try_recv() {
+                Err(RecvError::Empty) if !deadline.passed() => self.flavor.wait(deadline)?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Acknowledges a message and gives it to the caller: its work is done.
+    ///
+    /// # Errors
+    /// Never for a connection that is gone: then the sender gives the message out again, marked.
+    pub fn acknowledge(&mut self, delivery: Delivery<T>) -> Result<T, RecvError> {
+        self.flavor.acknowledge(delivery.receipt)?;
+        Ok(delivery.message)
+    }
+
+    /// Gives a message back, for another delivery. `false` where the transport cannot: then the
+    /// message is in the caller's hands alone.
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub fn reject(&mut self, delivery: Delivery<T>) -> Result<bool, RecvError> {
+        self.flavor.reject(delivery.receipt)
+    }
+
+    /// Writes acknowledgements that wait (see
+    /// [`acknowledge_every`](crate::Options#structfield.acknowledge_every)).
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub fn flush(&mut self) -> Result<(), RecvError> {
+        self.flavor.flush()
+    }
+
+    /// Senders connected now; 1 on transports that cannot know.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.flavor.peers()
+    }
+
+    /// The address it receives from.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The address this end is bound to, with the port that was chosen; `None` if it is not bound.
+    #[must_use]
+    pub fn local_address(&self) -> Option<String> {
+        self.flavor.local_address()
+    }
+}
+
+impl Receiver<Bytes> {
+    /// Waits for messages and gives the bytes of each one that is there to `with`, without copying
+    /// them. `with` says whether to acknowledge it now; if not, its [`Ticket`] can do so later.
+    ///
+    /// At most `most` messages. Returns how many there were.
+    ///
+    /// # Errors
+    /// `Empty` when the time is over before the first one; otherwise as [`recv`](Self::recv). What
+    /// was handed to `with` before an error stays handed out.
+    pub fn recv_each(
+        &mut self,
+        most: usize,
+        timeout: Option<Duration>,
+        mut with: impl FnMut(Incoming<'_>, Ticket) -> bool,
+    ) -> Result<usize, RecvError> {
+        let deadline = Deadline::from_timeout(timeout);
+        let mut count = 0;
+        while count < most {
+            let mut done = None;
+            let mut each = |raw: Raw<'_>| {
+                let incoming = Incoming {
+                    bytes: raw.payload,
+                    redelivered: raw.redelivered,
+                    deliveries: raw.deliveries,
+                    lost_before: raw.lost_before,
+                    priority: raw.priority,
+                };
+                done = with(incoming, Ticket(raw.receipt)).then_some(raw.receipt);
+            };
+            let taken = if count == 0 {
+                self.flavor.take(&mut each)?
+            } else {
+                self.flavor.take_buffered(&mut each)?
+            };
+            if taken {
+                count += 1;
+                if let Some(receipt) = done {
+                    self.flavor.acknowledge(receipt)?;
+                }
+            } else if count > 0 {
+                break;
+            } else if deadline.passed() {
+                return Err(RecvError::Empty);
+            } else {
+                self.flavor.wait(deadline)?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Acknowledges a message by its ticket.
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub fn acknowledge_ticket(&mut self, ticket: Ticket) -> Result<(), RecvError> {
+        self.flavor.acknowledge(ticket.0).map(drop)
+    }
+
+    /// Rejects a message by its ticket; see [`reject`](Self::reject).
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub fn reject_ticket(&mut self, ticket: Ticket) -> Result<bool, RecvError> {
+        self.flavor.reject(ticket.0)
+    }
+}
+
+impl<T> AsFd for Receiver<T> {
+    /// The wake-up descriptor: when it is readable, receive until `Empty`.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.flavor.fd()
+    }
+}
+
+fn deliver<T: Message>(raw: &Raw<'_>) -> Result<Delivery<T>, RecvError> {
+    let message = T::decode(raw.payload)
+        .map_err(|problem| RecvError::Encoding { problem, bytes: raw.payload.to_vec() })?;
+    Ok(Delivery {
+        message,
+        redelivered: raw.redelivered,
+        deliveries: raw.deliveries,
+        lost_before: raw.lost_before,
+        priority: raw.priority,
+        receipt: raw.receipt,
+    })
+}

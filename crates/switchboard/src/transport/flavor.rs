@@ -1,0 +1,201 @@
+//! The two ends of any transport: enums, matched on the hot path.
+
+use std::os::fd::BorrowedFd;
+
+use switchboard_kernel::io::Deadline;
+
+use super::{Raw, Receipt, StreamReceiver, StreamSender, mq, packet, sysv};
+use crate::error::{RecvError, SendError};
+
+/// The sending end of any transport.
+#[derive(Debug)]
+pub(crate) enum SenderFlavor {
+    Stream(Box<StreamSender>),
+    Mq(mq::MqSender),
+    Sysv(sysv::SysvSender),
+    Packet(packet::PacketSender),
+}
+
+/// The receiving end of any transport.
+#[derive(Debug)]
+pub(crate) enum ReceiverFlavor {
+    Stream(Box<StreamReceiver>),
+    Mq(mq::MqReceiver),
+    Sysv(sysv::SysvReceiver),
+    Packet(packet::PacketReceiver),
+}
+
+/// Calls a method of whichever flavor it is.
+macro_rules! each {
+    ($flavor:expr, $end:ident => $call:expr) => {
+        match $flavor {
+            Self::Stream($end) => $call,
+            Self::Mq($end) => $call,
+            Self::Sysv($end) => $call,
+            Self::Packet($end) => $call,
+        }
+    };
+}
+
+impl SenderFlavor {
+    /// Sends without waiting. With `more`, the message may wait for the next ones to fill a write.
+    #[inline]
+    pub(crate) fn try_send(
+        &mut self,
+        payload: &[u8],
+        priority: u32,
+        more: bool,
+    ) -> Result<(), SendError> {
+        each!(self, end => end.try_send(payload, priority, more))
+    }
+
+    /// Moves on whatever can move without waiting. Whether everything accepted is with the kernel.
+    pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
+        match self {
+            Self::Stream(end) => end.drive(),
+            _ => Ok(true),
+        }
+    }
+
+    /// Looks at what happened: acknowledgements, lost connections. Does not wait.
+    pub(crate) fn look(&mut self) -> Result<(), SendError> {
+        match self {
+            Self::Stream(end) => end.look(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until something may have changed.
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        each!(self, end => end.wait(deadline))
+    }
+
+    /// Says that no message follows, and moves towards the end. Whether it is reached.
+    pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
+        match self {
+            Self::Stream(end) => end.finish(),
+            Self::Packet(end) => end.finish(),
+            _ => Ok(true),
+        }
+    }
+
+    /// Messages sent and not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        match self {
+            Self::Stream(end) => end.unacknowledged(),
+            _ => 0,
+        }
+    }
+
+    /// Messages acknowledged; on transports without acknowledgements, accepted by the kernel.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        each!(self, end => end.acknowledged())
+    }
+
+    pub(crate) fn rejected(&self) -> u64 {
+        match self {
+            Self::Stream(end) => end.rejected(),
+            _ => 0,
+        }
+    }
+
+    /// Peers connected now; on transports without connections, 1.
+    pub(crate) fn peers(&self) -> usize {
+        match self {
+            Self::Stream(end) => end.peers(),
+            _ => 1,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        each!(self, end => end.fd())
+    }
+
+    pub(crate) fn local_address(&self) -> Option<String> {
+        match self {
+            Self::Stream(end) => end.local_address(),
+            _ => None,
+        }
+    }
+
+    /// The room where a message of up to `len` bytes can be built in place.
+    pub(crate) fn reserve(&mut self, len: usize) -> Result<Option<&mut [u8]>, SendError> {
+        match self {
+            Self::Stream(end) => end.reserve(len),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sends what was built in the room last reserved.
+    pub(crate) fn commit(&mut self, len: usize, more: bool) -> Result<(), SendError> {
+        match self {
+            Self::Stream(end) => end.commit(len, more),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ReceiverFlavor {
+    /// Takes one message without waiting. Whether there was one.
+    #[inline]
+    pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        each!(self, end => end.take(with))
+    }
+
+    /// Takes one message that is already in this process's memory.
+    #[inline]
+    pub(crate) fn take_buffered(
+        &mut self,
+        with: &mut dyn FnMut(Raw<'_>),
+    ) -> Result<bool, RecvError> {
+        match self {
+            Self::Stream(end) => end.take_buffered(with),
+            _ => Ok(false),
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
+        match self {
+            Self::Stream(end) => end.acknowledge(receipt),
+            _ => Ok(true),
+        }
+    }
+
+    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
+        match self {
+            Self::Stream(end) => end.reject(receipt),
+            _ => Ok(false),
+        }
+    }
+
+    /// Writes acknowledgements that wait.
+    pub(crate) fn flush(&mut self) -> Result<(), RecvError> {
+        match self {
+            Self::Stream(end) => end.flush_acknowledgements(),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        each!(self, end => end.wait(deadline))
+    }
+
+    pub(crate) fn peers(&self) -> usize {
+        match self {
+            Self::Stream(end) => end.peers(),
+            _ => 1,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        each!(self, end => end.fd())
+    }
+
+    pub(crate) fn local_address(&self) -> Option<String> {
+        match self {
+            Self::Stream(end) => end.local_address(),
+            Self::Packet(end) => end.local_address(),
+            _ => None,
+        }
+    }
+}
