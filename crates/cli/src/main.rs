@@ -1,2 +1,35 @@
-//! The command.
-fn main() {}
+//! The command `switchboard`: reads the command line, runs one command, ends with its exit code.
+
+#![forbid(unsafe_code)]
+
+mod command;
+mod endpoint;
+mod exit_code;
+mod format;
+mod interrupt;
+mod output;
+mod progress;
+mod standard_streams;
+
+use std::process::ExitCode;
+
+use exit_code::Exit;
+
+fn main() -> ExitCode {
+    let matches = match command::root().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // Whoever asked for help and closed the pipe has seen enough.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    match command::run(&matches) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.report();
+            failure.exit().into()
+        }
+    }
+}

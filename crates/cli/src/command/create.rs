@@ -1,0 +1,72 @@
+//! `switchboard create ADDRESS`: a FIFO or a message queue with owner, mode and sizes.
+
+use clap::{ArgMatches, Args, FromArgMatches};
+use serde_json::json;
+use switchboard::{Address, object};
+
+use super::with_examples;
+use crate::endpoint::with_option;
+use crate::exit_code::Exit;
+use crate::output::{Outcome, print_json};
+
+#[derive(Args, Debug)]
+struct Arguments {
+    /// What to create: fifo:PATH, mq:/NAME, sysv:PATH#ID or sysv:0xKEY
+    address: String,
+    /// Permission bits in octal; 0600 unless said otherwise [as ?mode=]
+    #[arg(long, value_name = "OCTAL")]
+    mode: Option<String>,
+    /// Owner, a name or a number [as ?owner=]
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+    /// Group, a name or a number [as ?group=]
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// How many messages a POSIX queue holds [as ?max-messages=]
+    #[arg(long, value_name = "COUNT")]
+    max_messages: Option<String>,
+    /// The largest message, as 4096 or 64KiB [as ?max-message=]
+    #[arg(long, value_name = "BYTES")]
+    max_message: Option<String>,
+    /// How many bytes a System V queue holds [as ?capacity=]
+    #[arg(long, value_name = "BYTES")]
+    capacity: Option<String>,
+    /// Say what was created as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn build() -> clap::Command {
+    let command = Arguments::augment_args(clap::Command::new("create"));
+    with_examples(
+        command.about("Create a FIFO or a message queue that outlives this command").long_about(
+            "Create a FIFO or a message queue that outlives this command.\n\nOwner, group and mode \
+                 are set before anybody can open it. An object that exists already is an error.",
+        ),
+        "  switchboard create fifo:/tmp/jobs --mode 0660 --group robots
+  switchboard create mq:/jobs --max-messages 10 --max-message 4KiB
+  switchboard create 'sysv:/etc/hostname#7?capacity=16KiB'",
+    )
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    let arguments = Arguments::from_arg_matches(matches)?;
+    let flags = [
+        ("mode", &arguments.mode),
+        ("owner", &arguments.owner),
+        ("group", &arguments.group),
+        ("max-messages", &arguments.max_messages),
+        ("max-message", &arguments.max_message),
+        ("capacity", &arguments.capacity),
+    ];
+    let text = flags.iter().fold(arguments.address.clone(), |text, (name, value)| match value {
+        Some(value) => with_option(&text, &format!("{name}={value}")),
+        None => text,
+    });
+    let address: Address = text.parse()?;
+    object::create(&address)?;
+    if arguments.json {
+        print_json(&json!({ "address": address.as_str(), "created": true }))?;
+    }
+    Ok(Exit::Done)
+}

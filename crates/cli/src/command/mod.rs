@@ -1,0 +1,127 @@
+//! The commands: one table, a row and a file each.
+//!
+//! A new command is a file here with `build` and `run`, a row in [`COMMANDS`], and a section in
+//! docs/commands.md. Help, completions and man pages follow from the row.
+
+mod completions;
+mod create;
+mod man;
+mod recv;
+mod send;
+mod transports;
+mod unlink;
+
+use clap::ArgMatches;
+use clap::builder::Styles;
+
+use crate::exit_code;
+use crate::output::{Failure, Outcome};
+
+/// A row of the table.
+#[derive(Debug)]
+pub(crate) struct Command {
+    /// The word on the command line, and the file in this folder.
+    name: &'static str,
+    /// The heading it stands under in `--help`.
+    group: &'static str,
+    /// Its arguments, help and examples.
+    build: fn() -> clap::Command,
+    /// What it does.
+    run: fn(&ArgMatches) -> Outcome,
+}
+
+/// Every command, in the order of `--help`.
+const COMMANDS: &[Command] = &[
+    Command { name: "send", group: "Talk", build: send::build, run: send::run },
+    Command { name: "recv", group: "Talk", build: recv::build, run: recv::run },
+    Command { name: "create", group: "Objects", build: create::build, run: create::run },
+    Command { name: "unlink", group: "Objects", build: unlink::build, run: unlink::run },
+    Command { name: "transports", group: "About", build: transports::build, run: transports::run },
+    Command {
+        name: "completions",
+        group: "About",
+        build: completions::build,
+        run: completions::run,
+    },
+    Command { name: "man", group: "About", build: man::build, run: man::run },
+];
+
+/// The whole command line.
+pub(crate) fn root() -> clap::Command {
+    let styles = Styles::styled();
+    clap::Command::new("switchboard")
+        .version(clap::crate_version!())
+        .about("Every way for processes to talk, behind one address.")
+        .long_about(ABOUT)
+        .styles(styles.clone())
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .help_template(template(&styles))
+        .after_help(format!("{EXAMPLES}\nExit codes:\n{}", exit_code::HELP))
+        .subcommands(COMMANDS.iter().map(|command| (command.build)()))
+}
+
+/// Runs what the command line asked for.
+pub(crate) fn run(matches: &ArgMatches) -> Outcome {
+    // clap lets through only what the table has.
+    let found = matches.subcommand().and_then(|(name, arguments)| {
+        let command = COMMANDS.iter().find(|command| command.name == name)?;
+        Some((command, arguments))
+    });
+    match found {
+        Some((command, arguments)) => (command.run)(arguments),
+        None => Err(Failure::new(exit_code::Exit::Usage, "no such command")),
+    }
+}
+
+const ABOUT: &str = "\
+Every way for processes to talk, behind one address.
+
+An address is scheme:rest, such as unix:./jobs.sock, fifo:/tmp/jobs, mq:/jobs or tcp:127.0.0.1:7000. \
+`switchboard transports` lists what each can do. Either side may start first.";
+
+const EXAMPLES: &str = "\
+Examples:
+  switchboard recv unix:./jobs.sock               print each message as a line
+  echo press | switchboard send unix:./jobs.sock  send each line as a message
+  tar c src | switchboard send --raw unix:./x     and: switchboard recv --raw unix:./x | tar x
+  switchboard recv mq:/jobs -- ./work             run a command for each message
+";
+
+/// Help with the commands under their groups' headings.
+fn template(styles: &Styles) -> clap::builder::StyledStr {
+    let (header, literal) = (styles.get_header(), styles.get_literal());
+    let mut text = "{about-with-newline}\n{usage-heading} {usage}\n".to_owned();
+    let mut group = "";
+    for command in COMMANDS {
+        if command.group != group {
+            group = command.group;
+            text += &format!("\n{header}{group}:{header:#}\n");
+        }
+        let about = (command.build)().get_about().map(ToString::to_string).unwrap_or_default();
+        text += &format!("  {literal}{:<12}{literal:#}  {about}\n", command.name);
+    }
+    text += &format!("\n{header}Options:{header:#}\n{{options}}{{after-help}}\n");
+    text.into()
+}
+
+/// A command with its examples.
+fn with_examples(command: clap::Command, examples: &'static str) -> clap::Command {
+    command.after_help(format!("Examples:\n{examples}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        root().debug_assert();
+        for command in COMMANDS {
+            assert_eq!((command.build)().get_name(), command.name);
+            assert!((command.build)().get_about().is_some(), "{}", command.name);
+            assert!((command.build)().get_after_help().is_some(), "{}", command.name);
+        }
+    }
+}

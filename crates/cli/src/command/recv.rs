@@ -1,0 +1,252 @@
+//! `switchboard recv ADDRESS`: the messages of a queue on standard output, or a command for each.
+//!
+//! A message is acknowledged once it is written, or once its command has ended with 0; what is
+//! interrupted before that goes back to its sender, where the transport redelivers.
+
+mod jobs;
+mod printing;
+
+use std::time::{Duration, Instant};
+
+use clap::{ArgMatches, Args, FromArgMatches};
+use switchboard::transport::Transport;
+use switchboard::{Address, Bytes, Queue, Receiver, RecvError};
+
+use super::with_examples;
+use crate::endpoint::{self, connects, meets_at_once};
+use crate::exit_code::Exit;
+use crate::format::{Choice, Format};
+use crate::interrupt::Interrupt;
+use crate::output::{self, Failure, Outcome};
+
+#[derive(Args, Debug)]
+struct Arguments {
+    /// Where to receive from, as unix:./jobs.sock; `switchboard transports` lists the schemes
+    address: String,
+    #[command(flatten)]
+    format: Choice,
+    /// Stop after this many messages
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Stop when nothing came for so long, as 500ms or 2s
+    #[arg(long, value_name = "DURATION", value_parser = endpoint::duration)]
+    timeout: Option<Duration>,
+    /// Stay when every sender has ended
+    #[arg(long)]
+    follow: bool,
+    /// Fail at once when nothing is there (exit 3)
+    #[arg(long, conflicts_with_all = ["timeout", "follow"])]
+    no_wait: bool,
+    /// Note messages that come again
+    #[arg(short, long)]
+    verbose: bool,
+    /// So many commands at a time
+    #[arg(long, value_name = "NUMBER", requires = "command", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=4096))]
+    jobs: u32,
+    /// Run this for each message, with the message on its standard input; exit 0 acknowledges it
+    #[arg(last = true, conflicts_with = "Choice")]
+    command: Vec<std::ffi::OsString>,
+}
+
+pub(super) fn build() -> clap::Command {
+    let command = Arguments::augment_args(clap::Command::new("recv"));
+    with_examples(
+        command
+            .about("Receive messages from a queue: print each as a line, or run a command for it")
+            .long_about(
+                "Receive messages from a queue: print each as a line, or run a command for it.\n\nEnds \
+                 when every sender that joined has ended. On addresses where nobody can know that (mq, \
+                 sysv, unix-dgram) --count, --timeout or, with --raw, an empty message ends it.\n\nA \
+                 message is acknowledged once it is printed, or once COMMAND has ended with 0. \
+                 Otherwise it goes back to its sender, where the transport redelivers. COMMAND finds \
+                 SWITCHBOARD_ADDRESS, SWITCHBOARD_DELIVERIES and SWITCHBOARD_REDELIVERED in its \
+                 environment.",
+            ),
+        "  switchboard recv unix:./jobs.sock
+  switchboard recv --raw unix:./archive.sock | tar x
+  switchboard recv --count 1 --timeout 5s mq:/jobs
+  switchboard recv --follow --jobs 4 tcp:127.0.0.1:7000 -- ./work",
+    )
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    let arguments = Arguments::from_arg_matches(matches)?;
+    let format = arguments.format.format();
+    let address = endpoint::address(&arguments.address, format)?;
+    let interrupt = Interrupt::watch(None)?;
+    let runs = !arguments.command.is_empty();
+    // No more is taken ahead than will be used: what is left over would come again elsewhere.
+    let ahead =
+        arguments.count.map_or(8192, |count| u32::try_from(count.min(8192)).unwrap_or(8192));
+    let mut options = endpoint::options(&interrupt, !arguments.no_wait)
+        .follow(arguments.follow)
+        .prefetch(if runs { ahead.min(arguments.jobs) } else { ahead });
+    if runs {
+        options = options.acknowledge_every(1);
+    }
+    let receiver = Queue::<Bytes>::at(address.clone(), options).receiver()?;
+    let receiving = Receiving {
+        receiver,
+        address,
+        interrupt: &interrupt,
+        format,
+        count: arguments.count.unwrap_or(u64::MAX),
+        verbose: arguments.verbose,
+        received: 0,
+        redelivered: 0,
+        exit: Exit::Done,
+        timeout: arguments.timeout,
+        no_wait: arguments.no_wait,
+        idle_since: Instant::now(),
+        tell: output::is_watched(),
+    };
+    if runs { receiving.run(&arguments.command, arguments.jobs) } else { receiving.print() }
+}
+
+/// One receiving end at work.
+struct Receiving<'a> {
+    receiver: Receiver<Bytes>,
+    address: Address,
+    interrupt: &'a Interrupt,
+    format: Format,
+    count: u64,
+    verbose: bool,
+    received: u64,
+    redelivered: u64,
+    /// Problems that were reported and do not keep the others from being received.
+    exit: Exit,
+    timeout: Option<Duration>,
+    no_wait: bool,
+    /// When the last message came.
+    idle_since: Instant,
+    /// A terminal has not been told yet that this waits.
+    tell: bool,
+}
+
+/// What an error of the receiving end means for the command.
+enum Next {
+    /// Go on with the next message.
+    GoOn,
+    /// All is received.
+    End,
+}
+
+impl Receiving<'_> {
+    fn transport(&self) -> &'static Transport {
+        self.address.transport()
+    }
+
+    /// Notes what came with a message: that it came before, or that others are missing.
+    fn remark(&mut self, remarks: Remarks) {
+        if remarks.lost_before > 0 {
+            let lost = remarks.lost_before;
+            output::warn(&format!("{}: {lost} messages are missing", self.address));
+            self.exit = Exit::Failed;
+        }
+        if remarks.redelivered {
+            self.redelivered += 1;
+            if self.verbose {
+                let number = remarks.number;
+                output::note(&format!("message {number} may have been received before"));
+            }
+        }
+    }
+
+    /// How long silence may last from now on; `None` for ever.
+    fn limit(&self) -> Option<Duration> {
+        let connected = self.received > 0 || meets_at_once(&self.address);
+        match self.no_wait {
+            true if connects(self.transport()) && connected => None,
+            true => Some(Duration::ZERO),
+            false => self.timeout,
+        }
+    }
+
+    /// How long to wait in one go: a terminal is told soon that nobody is there.
+    fn wait(&self) -> Option<Duration> {
+        let left = self.limit().map(|limit| limit.saturating_sub(self.idle_since.elapsed()));
+        if self.tell { Some(left.map_or(PATIENCE, |left| left.min(PATIENCE))) } else { left }
+    }
+
+    /// What to do after a receive that gave nothing.
+    fn after(&mut self, error: RecvError) -> Result<Next, Failure> {
+        let address = &self.address;
+        match error {
+            RecvError::Ended => return Ok(Next::End),
+            RecvError::Empty => return self.after_nothing(),
+            RecvError::Interrupted => return Err(self.interrupt.failure(&self.account())),
+            RecvError::PeerDied { peer, received } => {
+                let peer = output::shown(&peer);
+                output::warn(&format!("sender died: {peer}; {received} messages arrived"));
+            }
+            RecvError::Failed(error) => return Err(error.into()),
+            error => output::warn(&format!("{address}: {}", output::shown(&error.to_string()))),
+        }
+        self.exit = Exit::Failed;
+        Ok(Next::GoOn)
+    }
+
+    fn after_nothing(&mut self) -> Result<Next, Failure> {
+        let over = self.limit().filter(|limit| self.idle_since.elapsed() >= *limit);
+        let Some(limit) = over else {
+            self.tell_if_alone();
+            return Ok(Next::GoOn);
+        };
+        // Where nobody can say the end, silence after messages is the end.
+        if self.received > 0 && !connects(self.transport()) {
+            return Ok(Next::End);
+        }
+        let message = if self.no_wait {
+            format!("{}: nothing is there, and waiting was not wanted", self.address)
+        } else {
+            format!("{}: nothing came for {limit:?}; {}", self.address, self.account())
+        };
+        Err(Failure::new(Exit::Nothing, message))
+    }
+
+    /// Tells a terminal, once, that this waits, and for what.
+    fn tell_if_alone(&mut self) {
+        if !std::mem::take(&mut self.tell) {
+            return;
+        }
+        let address = &self.address;
+        if connects(self.transport()) {
+            if self.receiver.peers() == 0 {
+                output::note(&format!("waiting for a sender at {address}"));
+            }
+        } else {
+            output::note(&format!("waiting for messages at {address}"));
+            if self.is_endless() {
+                output::note(
+                    "no sender can say the end here: --count or --timeout does, or Ctrl-C",
+                );
+            }
+        }
+    }
+
+    /// Whether only Ctrl-C ends this.
+    fn is_endless(&self) -> bool {
+        self.timeout.is_none()
+            && self.count == u64::MAX
+            && self.format != Format::Raw
+            && self.address.scheme() != "udp"
+    }
+
+    /// What was done.
+    fn account(&self) -> String {
+        let messages = if self.received == 1 { "message" } else { "messages" };
+        format!("{} {messages} received", self.received)
+    }
+}
+
+/// How long silence lasts before a terminal is told.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What is said about a message besides its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Remarks {
+    number: u64,
+    redelivered: bool,
+    lost_before: u64,
+}

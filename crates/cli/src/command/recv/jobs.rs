@@ -1,0 +1,275 @@
+//! A command for each message: the message on its standard input, its exit code the answer.
+//!
+//! Exit 0 acknowledges the message; anything else gives it back. If this process is killed, its
+//! commands are killed with it, and their messages come again elsewhere.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use switchboard::{RecvError, Ticket};
+use switchboard_kernel as kernel;
+use switchboard_kernel::epoll::{Epoll, Events};
+use switchboard_kernel::io::{self, Deadline, Interest};
+use switchboard_kernel::pipe;
+use switchboard_kernel::process::{Child, Signal, Spawn};
+
+use super::{Next, Receiving, Remarks};
+use crate::exit_code::Exit;
+use crate::output::{self, Failure, Outcome, system};
+
+/// A command that runs for a message.
+struct Job {
+    child: Child,
+    ticket: Ticket,
+    number: u64,
+}
+
+/// A message to run a command for.
+struct Message {
+    bytes: Vec<u8>,
+    ticket: Ticket,
+    remarks: Remarks,
+    deliveries: u16,
+}
+
+/// The commands that run, and what wakes this process.
+struct Jobs<'a> {
+    command: &'a [OsString],
+    most: usize,
+    running: Vec<Job>,
+    epoll: Epoll,
+    /// New messages are waited for.
+    watching: bool,
+}
+
+const CANCEL: u64 = 0;
+const RECEIVER: u64 = 1;
+const CHILD: u64 = 2;
+/// Commands have so long to end after SIGTERM when this process is interrupted.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Receiving<'_> {
+    /// Runs the command for each message until the end.
+    pub(super) fn run(mut self, command: &[OsString], most: u32) -> Outcome {
+        let epoll = Epoll::new().map_err(cannot_wait)?;
+        epoll.add(self.interrupt.fd(), CANCEL, Interest::Readable).map_err(cannot_wait)?;
+        let most = most as usize;
+        let mut jobs = Jobs { command, most, running: Vec::new(), epoll, watching: false };
+        let result = self.run_all(&mut jobs);
+        if result.is_err() {
+            self.stop(&mut jobs);
+        }
+        result?;
+        Ok(self.exit)
+    }
+
+    fn run_all(&mut self, jobs: &mut Jobs<'_>) -> Result<(), Failure> {
+        let mut more = true;
+        loop {
+            self.reap(jobs)?;
+            more &= self.received < self.count;
+            if more && jobs.running.len() < jobs.most {
+                match self.take_one() {
+                    Ok(message) => {
+                        self.start(jobs, message)?;
+                        continue;
+                    }
+                    Err(RecvError::Empty) if !jobs.running.is_empty() => {}
+                    Err(error) => match self.after(error)? {
+                        Next::End => more = false,
+                        Next::GoOn => {}
+                    },
+                }
+            }
+            if !more && jobs.running.is_empty() {
+                break;
+            }
+            self.sleep(jobs, more)?;
+        }
+        self.receiver.flush().or_else(|error| self.after(error).map(drop))
+    }
+
+    /// Takes a message that is there.
+    fn take_one(&mut self) -> Result<Message, RecvError> {
+        let number = self.received + 1;
+        let mut taken = None;
+        self.receiver.recv_each(1, Some(Duration::ZERO), |message, ticket| {
+            let (redelivered, lost_before) = (message.redelivered, message.lost_before);
+            let remarks = Remarks { number, redelivered, lost_before };
+            let (bytes, deliveries) = (message.bytes.to_vec(), message.deliveries);
+            taken = Some(Message { bytes, ticket, remarks, deliveries });
+            false
+        })?;
+        let message = taken.ok_or(RecvError::Empty)?;
+        self.received += 1;
+        self.idle_since = Instant::now();
+        self.tell = false;
+        self.remark(message.remarks);
+        Ok(message)
+    }
+
+    /// Starts the command for a message.
+    fn start(&mut self, jobs: &mut Jobs<'_>, message: Message) -> Result<(), Failure> {
+        let ticket = message.ticket;
+        match self.spawn(jobs.command, message) {
+            Ok(child) => {
+                let number = self.received;
+                let token = CHILD + number;
+                let watched = jobs.epoll.add(child.pidfd(), token, Interest::Readable);
+                jobs.running.push(Job { child, ticket, number });
+                watched.map_err(cannot_wait)
+            }
+            Err(error) => {
+                let given_back = self.receiver.reject_ticket(ticket).unwrap_or(false);
+                let name = name_of(jobs.command);
+                let message =
+                    format!("cannot run {name}: {error}; {}", fate(given_back, &self.address));
+                Err(Failure::new(Exit::Failed, message))
+            }
+        }
+    }
+
+    fn spawn(&self, command: &[OsString], message: Message) -> kernel::Result<Child> {
+        let Some((program, arguments)) = command.split_first() else {
+            return Err(kernel::Error::from_raw("execve", 2));
+        };
+        let (reader, writer) = pipe::pipe()?;
+        let spawn = Spawn::new(program)
+            .args(arguments)
+            .env("SWITCHBOARD_ADDRESS", self.address.as_str())
+            .env("SWITCHBOARD_DELIVERIES", message.deliveries.to_string())
+            .env("SWITCHBOARD_REDELIVERED", if message.remarks.redelivered { "1" } else { "0" })
+            .stdin(reader)
+            .die_with_parent();
+        if pipe::grow(&writer, message.bytes.len()) >= message.bytes.len() {
+            // It fits into the pipe: written whole before anybody reads.
+            io::write_all(&writer, &message.bytes)?;
+            drop(writer);
+            return spawn.spawn();
+        }
+        let child = spawn.spawn()?;
+        feed(writer, message.bytes)?;
+        Ok(child)
+    }
+
+    /// Settles the messages of commands that have ended.
+    fn reap(&mut self, jobs: &mut Jobs<'_>) -> Result<(), Failure> {
+        let mut at = 0;
+        while at < jobs.running.len() {
+            let status = jobs.running[at]
+                .child
+                .wait(Deadline::after(Duration::ZERO))
+                .map_err(cannot_wait)?;
+            let Some(status) = status else {
+                at += 1;
+                continue;
+            };
+            let job = jobs.running.remove(at);
+            // It goes with its descriptor, too.
+            let _ = jobs.epoll.delete(job.child.pidfd());
+            self.settle(&job, status, jobs.command)?;
+        }
+        Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        job: &Job,
+        status: ExitStatus,
+        command: &[OsString],
+    ) -> Result<(), Failure> {
+        self.idle_since = Instant::now();
+        if status.success() {
+            let told = self.receiver.acknowledge_ticket(job.ticket);
+            return told.or_else(|error| self.after(error).map(drop));
+        }
+        self.exit = Exit::Failed;
+        let given_back = self.receiver.reject_ticket(job.ticket).unwrap_or(false);
+        let ended = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("exited with {code}"),
+            (None, Some(signal)) => format!("was killed by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        };
+        let (number, name) = (job.number, name_of(command));
+        let fate = fate(given_back, &self.address);
+        output::warn(&format!("message {number}: {name} {ended}; {fate}"));
+        Ok(())
+    }
+
+    /// Sleeps until a command ends, a message comes, or silence has lasted too long.
+    fn sleep(&mut self, jobs: &mut Jobs<'_>, more: bool) -> Result<(), Failure> {
+        let watch = more && jobs.running.len() < jobs.most;
+        if watch != jobs.watching {
+            let receiver = self.receiver.as_fd();
+            let changed = match watch {
+                true => jobs.epoll.add(receiver, RECEIVER, Interest::Readable),
+                false => jobs.epoll.delete(receiver),
+            };
+            changed.map_err(cannot_wait)?;
+            jobs.watching = watch;
+        }
+        let limit = if jobs.running.is_empty() { self.wait() } else { None };
+        let mut events = Events::with_capacity(64);
+        jobs.epoll.wait(&mut events, Deadline::from_timeout(limit)).map_err(cannot_wait)?;
+        if events.iter().any(|(token, _)| token == CANCEL) {
+            return Err(self.interrupt.failure(&self.account_of(jobs)));
+        }
+        Ok(())
+    }
+
+    /// Ends the commands that still run; their messages go back.
+    fn stop(&mut self, jobs: &mut Jobs<'_>) {
+        for job in &jobs.running {
+            // One that has ended meanwhile needs no signal.
+            let _ = job.child.signal(Signal::TERM);
+        }
+        for mut job in jobs.running.drain(..) {
+            match job.child.terminate(GRACE) {
+                Ok(status) if status.success() => {
+                    let _ = self.receiver.acknowledge_ticket(job.ticket);
+                }
+                _ => {
+                    let _ = self.receiver.reject_ticket(job.ticket);
+                }
+            }
+        }
+        let _ = self.receiver.flush();
+    }
+
+    fn account_of(&self, jobs: &Jobs<'_>) -> String {
+        match jobs.running.len() {
+            0 => self.account(),
+            n => format!("{}, {n} of them not finished", self.account()),
+        }
+    }
+}
+
+/// Writes a message that does not fit into the pipe, while the command reads it.
+fn feed(writer: OwnedFd, bytes: Vec<u8>) -> kernel::Result<()> {
+    let write = move || {
+        // A command that does not want all of it says so by closing.
+        let _ = io::write_all(&writer, &bytes);
+    };
+    let thread = std::thread::Builder::new().spawn(write);
+    thread.map(drop).map_err(|error| {
+        kernel::Error::from_raw("pthread_create", error.raw_os_error().unwrap_or_default())
+    })
+}
+
+fn name_of(command: &[OsString]) -> String {
+    command.first().map(|name| output::shown(&name.to_string_lossy())).unwrap_or_default()
+}
+
+fn fate(given_back: bool, address: &switchboard::Address) -> String {
+    if given_back {
+        return "given back".to_owned();
+    }
+    format!("{}: cannot redeliver; the message is lost", address.scheme())
+}
+
+fn cannot_wait(error: kernel::Error) -> Failure {
+    system("cannot wait", error)
+}

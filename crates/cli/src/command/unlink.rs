@@ -1,0 +1,55 @@
+//! `switchboard unlink ADDRESS...`: removes names.
+
+use clap::{ArgMatches, Args, FromArgMatches};
+use serde_json::json;
+use switchboard::{Address, object};
+
+use super::with_examples;
+use crate::exit_code::Exit;
+use crate::output::{Failure, Outcome, print_json};
+
+#[derive(Args, Debug)]
+struct Arguments {
+    /// What to remove
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<String>,
+    /// Say what was removed as JSON, a line per address
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn build() -> clap::Command {
+    let command = Arguments::augment_args(clap::Command::new("unlink"));
+    with_examples(
+        command.about("Remove FIFOs, message queues, and sockets of dead processes").long_about(
+            "Remove FIFOs, message queues, and sockets of dead processes.\n\nWho has the object open \
+             keeps it, except for System V queues, which are gone at once. A socket that somebody \
+             listens on is not removed. With several addresses, an error does not keep the others.",
+        ),
+        "  switchboard unlink mq:/jobs fifo:/tmp/jobs
+  switchboard unlink sysv:0x5b01",
+    )
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    let arguments = Arguments::from_arg_matches(matches)?;
+    let mut exit = Exit::Done;
+    for text in &arguments.addresses {
+        let result = unlink(text);
+        if arguments.json {
+            print_json(&json!({ "address": text, "unlinked": result.is_ok() }))?;
+        }
+        if let Err(failure) = result {
+            failure.report();
+            if exit == Exit::Done {
+                exit = failure.exit();
+            }
+        }
+    }
+    Ok(exit)
+}
+
+fn unlink(text: &str) -> Result<(), Failure> {
+    let address: Address = text.parse()?;
+    Ok(object::unlink(&address)?)
+}

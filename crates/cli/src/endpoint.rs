@@ -1,0 +1,131 @@
+//! What `send` and `recv` share: the address as a format needs it, durations, tuned options.
+
+use std::time::Duration;
+
+use switchboard::transport::Transport;
+use switchboard::{Address, Options};
+
+use crate::exit_code::Exit;
+use crate::format::Format;
+use crate::interrupt::Interrupt;
+use crate::output::Failure;
+
+/// The address of one end of a queue, with what the format adds to it.
+///
+/// # Errors
+/// When it is no address, or does not fit the format.
+pub(crate) fn address(text: &str, format: Format) -> Result<Address, Failure> {
+    let address: Address = text.parse()?;
+    let framing = option(&address, "framing");
+    let streams = address.transport().framing.is_some();
+    let misfit = |problem: &str, hint: &str| {
+        Err(Failure::new(Exit::Usage, format!("{text}: {problem}")).hint(hint))
+    };
+    if format != Format::Raw {
+        if streams && framing == Some("raw") {
+            return misfit(
+                "framing=raw keeps no messages apart",
+                "add --raw to pass the bytes on as they are, or choose framing=lines or length",
+            );
+        }
+        return Ok(address);
+    }
+    if address.scheme() == "udp" {
+        return misfit(
+            "a datagram can be lost or overtaken, and --raw bytes would be damaged unseen",
+            "use tcp: for a stream of bytes, or send lines, where gaps are reported",
+        );
+    }
+    match framing {
+        // A FIFO carries the bytes as they are, so that cat can be the other side.
+        None if address.scheme() == "fifo" => Ok(with_option(text, "framing=raw").parse()?),
+        Some("lines") => misfit(
+            "framing=lines cannot carry --raw bytes",
+            "leave out the framing, or choose framing=raw",
+        ),
+        _ => Ok(address),
+    }
+}
+
+/// The address with one more option.
+pub(crate) fn with_option(text: &str, option: &str) -> String {
+    let separator = if text.contains('?') { '&' } else { '?' };
+    format!("{text}{separator}{option}")
+}
+
+/// The value of an address's option, empty where it takes none.
+pub(crate) fn option<'a>(address: &'a Address, name: &str) -> Option<&'a str> {
+    let (_, query) = address.as_str().split_once('?')?;
+    query.split('&').find_map(|option| {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        (key == name).then_some(value)
+    })
+}
+
+/// Whether messages go over connections, whose other side can be seen to come and go.
+pub(crate) fn connects(transport: &Transport) -> bool {
+    transport.framing.is_some()
+}
+
+/// Whether a receiver that could be opened without waiting has its sender already.
+pub(crate) fn meets_at_once(address: &Address) -> bool {
+    address.scheme() == "fd" || option(address, "connect").is_some()
+}
+
+/// Whether an empty message says the end of raw bytes, because nothing else can.
+pub(crate) fn ends_with_empty(transport: &Transport) -> bool {
+    transport.framing.is_none()
+}
+
+/// Options for moving many messages fast.
+pub(crate) fn options(interrupt: &Interrupt, wait: bool) -> Options {
+    Options::default()
+        .wait_for_peer(wait)
+        .prefetch(8192)
+        .prefetch_bytes(8 << 20)
+        .acknowledge_every(1024)
+        .cancel(Some(interrupt.cancel()))
+}
+
+/// `500ms`, `2s`, `1.5`, `3m`, `1h`.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("write it as 500ms, 2s, 3m or 1h".into()),
+    };
+    let number: f64 = digits.parse().map_err(|_| "write it as 500ms, 2s, 3m or 1h".to_owned())?;
+    Duration::try_from_secs_f64(number * unit).map_err(|_| "not a length of time".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("3m"), Ok(Duration::from_secs(180)));
+        for wrong in ["", "s", "-1", "2 s", "2y", "1e400", "nan"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn formats_and_framings() {
+        let fifo = address("fifo:/x?mode=0640", Format::Raw).expect("an address");
+        assert_eq!(fifo.as_str(), "fifo:/x?mode=0640&framing=raw");
+        assert!(address("udp:127.0.0.1:9", Format::Raw).is_err());
+        assert!(address("tcp:127.0.0.1:9?framing=raw", Format::Lines).is_err());
+        assert!(address("udp:127.0.0.1:9?framing=raw", Format::Lines).is_ok());
+        assert!(address("fifo:/x?framing=lines", Format::Raw).is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! Ending on request: SIGINT, SIGTERM, and a clock for `--timeout`.
+//!
+//! Source: `signal(7)`, the self-pipe trick. A signal makes a descriptor readable, which every wait
+//! of the library and of the command watches; so a command that is interrupted returns through its
+//! own code, and its sockets and FIFOs are removed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use switchboard_kernel::epoll::Epoll;
+use switchboard_kernel::io::{self, Deadline, Interest};
+use switchboard_kernel::pipe;
+use switchboard_kernel::timerfd::TimerFd;
+
+use crate::exit_code::Exit;
+use crate::output::{Failure, system};
+
+/// What ends waits: a signal, or a clock that ran out.
+#[derive(Debug)]
+pub(crate) struct Interrupt {
+    /// Readable once a signal came.
+    signals: OwnedFd,
+    trip: OwnedFd,
+    clock: Option<Clock>,
+    cancel: Arc<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Clock {
+    timer: TimerFd,
+    timeout: Duration,
+}
+
+impl Interrupt {
+    /// Takes over SIGINT and SIGTERM. With a timeout there is a clock, which does not run yet.
+    ///
+    /// # Errors
+    /// When this process may have no more descriptors.
+    pub(crate) fn watch(timeout: Option<Duration>) -> Result<Self, Failure> {
+        Self::new(timeout).map_err(|error| system("cannot watch for signals", error))
+    }
+
+    fn new(timeout: Option<Duration>) -> switchboard_kernel::Result<Self> {
+        let (signals, trip) = pipe::pipe_nonblocking()?;
+        for signal in [SIGINT, SIGTERM] {
+            let end = io::duplicate(&trip)?;
+            // It fails for signals that cannot be caught, which these two are not.
+            let _ = signal_hook::low_level::pipe::register(signal, end);
+        }
+        let Some(timeout) = timeout else {
+            let cancel = Arc::new(io::duplicate(&signals)?);
+            return Ok(Self { signals, trip, clock: None, cancel });
+        };
+        let timer = TimerFd::new()?;
+        let both = Epoll::new()?;
+        both.add(&signals, 0, Interest::Readable)?;
+        both.add(&timer, 1, Interest::Readable)?;
+        let cancel = Arc::new(io::duplicate(&both)?);
+        Ok(Self { signals, trip, clock: Some(Clock { timer, timeout }), cancel })
+    }
+
+    /// Readable when waits should end; for [`switchboard::Options::cancel`].
+    pub(crate) fn cancel(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.cancel)
+    }
+
+    /// The same, to be polled.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.cancel.as_fd()
+    }
+
+    /// Starts the clock, or starts it again.
+    pub(crate) fn start_clock(&self) {
+        if let Some(clock) = &self.clock {
+            // A timer of this process can always be set.
+            let _ = clock.timer.arm(clock.timeout, None);
+        }
+    }
+
+    /// Stops the clock: what is waited for now may take as long as it likes.
+    pub(crate) fn stop_clock(&self) {
+        if let Some(clock) = &self.clock {
+            let _ = clock.timer.disarm();
+        }
+    }
+
+    /// Whether a signal came.
+    pub(crate) fn is_signalled(&self) -> bool {
+        let now = Deadline::after(Duration::ZERO);
+        io::wait_for(&self.signals, Interest::Readable, now).unwrap_or(false)
+    }
+
+    /// Ends every wait from now on, so that what is dropped lets go at once.
+    pub(crate) fn give_up(&self) {
+        let _ = io::write(&self.trip, &[0]);
+    }
+
+    /// The failure of a command that was interrupted: what was done, and what was not.
+    pub(crate) fn failure(&self, account: &str) -> Failure {
+        match &self.clock {
+            Some(clock) if !self.is_signalled() => {
+                let message = format!("timed out after {:?}: {account}", clock.timeout);
+                Failure::new(Exit::Nothing, message)
+            }
+            _ => Failure::new(Exit::Failed, format!("interrupted: {account}")),
+        }
+    }
+}
+
+/// Waits for a descriptor. `false` when interrupted.
+///
+/// # Errors
+/// As `poll(2)`.
+pub(crate) fn wait_for(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    interrupt: &Interrupt,
+) -> switchboard_kernel::Result<bool> {
+    let ready = io::poll([(fd, interest), (interrupt.fd(), Interest::Readable)], Deadline::NEVER)?;
+    Ok(!ready[1].any())
+}
