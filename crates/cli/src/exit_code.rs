@@ -26,8 +26,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// The codes as `--help` shows them.
-pub(crate) const HELP: &str = "\
-  0  done
+pub(crate) const HELP: &str = "  0  done
   1  failed or interrupted; standard error says what was done and what was not
   2  the command line or an address is wrong
   3  nothing there, or the time was over

@@ -107,6 +107,7 @@ impl Splitter {
             return Found::Message(0..len, len + 1);
         }
         if ended && !unread.is_empty() {
+            self.searched = 0;
             return Found::Message(0..unread.len(), unread.len());
         }
         self.searched = unread.len();
@@ -330,9 +331,8 @@ mod tests {
         size: usize,
     ) -> (Vec<Vec<u8>>, Option<String>) {
         let mut splitter = Splitter::new(format);
-        let (mut messages, mut start, mut end) = (Vec::new(), 0, 0);
+        let (mut messages, mut start, mut end, mut ended) = (Vec::new(), 0, 0, false);
         loop {
-            let ended = end == input.len();
             match splitter.next(&input[start..end], ended) {
                 Ok(Found::Message(range, whole)) => {
                     let found = &input[start..end][range];
@@ -341,6 +341,8 @@ mod tests {
                 }
                 Ok(Found::Nothing(n)) => start += n,
                 Ok(Found::More) if ended => return (messages, None),
+                // As when reading: the end is known only once nothing more comes.
+                Ok(Found::More) if end == input.len() => ended = true,
                 Ok(Found::More) => end = (end + size).min(input.len()),
                 Err(Malformed(problem)) => return (messages, Some(problem)),
             }

@@ -58,6 +58,9 @@ pub(crate) struct InBuffer {
     end: usize,
 }
 
+/// A buffer that grew beyond this is given back when it is empty.
+const KEPT_BYTES: usize = 2 << 20;
+
 /// How much room a read is given at least. A larger frame grows the buffer while it arrives.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -99,6 +102,12 @@ impl InBuffer {
     /// buffer grows towards it as its bytes arrive, never ahead of a peer's mere announcement by
     /// more than a doubling.
     pub(crate) fn room(&mut self, whole: Option<usize>) -> &mut [u8] {
+        self.room_for_packet(whole, 0)
+    }
+
+    /// As [`room`](Self::room), for a packet of up to `packet` bytes, which holds what it holds: also
+    /// more than the rest of the item at the front.
+    pub(crate) fn room_for_packet(&mut self, whole: Option<usize>, packet: usize) -> &mut [u8] {
         let unread = self.end - self.start;
         if unread == 0 {
             (self.start, self.end) = (0, 0);
@@ -107,6 +116,7 @@ impl InBuffer {
             Some(whole) if whole > READ_BYTES / 4 => (whole.min(unread * 2 + READ_BYTES), true),
             _ => (unread + READ_BYTES / 2, false),
         };
+        let wanted = wanted.max(unread + packet);
         if self.start > 0 && self.start + wanted > self.bytes.len() {
             self.bytes.copy_within(self.start..self.end, 0);
             self.start = 0;
@@ -128,8 +138,8 @@ impl InBuffer {
 
     /// Gives back the memory of an unusually large frame.
     pub(crate) fn shrink(&mut self) {
-        if self.start == self.end && self.bytes.len() > 4 * READ_BYTES {
-            self.bytes = Vec::new();
+        if self.start == self.end && self.bytes.len() > KEPT_BYTES {
+            *self = Self::default();
         }
     }
 }

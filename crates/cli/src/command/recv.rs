@@ -95,6 +95,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         verbose: arguments.verbose,
         received: 0,
         redelivered: 0,
+        lost: 0,
         exit: Exit::Done,
         timeout: arguments.timeout,
         no_wait: arguments.no_wait,
@@ -114,6 +115,8 @@ struct Receiving<'a> {
     verbose: bool,
     received: u64,
     redelivered: u64,
+    /// Messages that are known to be missing.
+    lost: u64,
     /// Problems that were reported and do not keep the others from being received.
     exit: Exit,
     timeout: Option<Duration>,
@@ -140,8 +143,12 @@ impl Receiving<'_> {
     /// Notes what came with a message: that it came before, or that others are missing.
     fn remark(&mut self, remarks: Remarks) {
         if remarks.lost_before > 0 {
-            let lost = remarks.lost_before;
-            output::warn(&format!("{}: {lost} messages are missing", self.address));
+            if self.lost == 0 {
+                let (address, number) = (&self.address, remarks.number);
+                let lost = remarks.lost_before;
+                output::warn(&format!("{address}: {lost} messages are missing before {number}"));
+            }
+            self.lost += remarks.lost_before;
             self.exit = Exit::Failed;
         }
         if remarks.redelivered {
@@ -231,6 +238,17 @@ impl Receiving<'_> {
             && self.count == u64::MAX
             && self.format != Format::Raw
             && self.address.scheme() != "udp"
+    }
+
+    /// Says what was only counted so far.
+    fn sum_up(&self) {
+        if self.lost > 0 {
+            let (address, lost) = (&self.address, self.lost);
+            output::warn(&format!("{address}: {lost} messages are missing in all"));
+        }
+        if self.redelivered > 0 && output::is_watched() {
+            output::note(&format!("{} messages may have been received before", self.redelivered));
+        }
     }
 
     /// What was done.

@@ -55,6 +55,10 @@ pub enum LinkError {
     Refused(String),
 }
 
+/// A link over a pipe takes no more messages while this much waits to be written: nothing else holds
+/// its sender back.
+const MOST_UNWRITTEN_BYTES: usize = 256 * 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Waiting for the peer's preface.
@@ -96,7 +100,7 @@ impl Link {
     }
 
     /// A link over a pipe. The sender says hello and is open at once; the receiver only listens.
-    /// Nothing is acknowledged: the pipe's capacity is the only limit.
+    /// Nothing is acknowledged: the pipe's capacity, and 256 KiB that wait for it, are the limit.
     #[must_use]
     pub fn one_way(local: Hello) -> Self {
         let mut link = if local.role == Role::Sender {
@@ -166,7 +170,7 @@ impl Link {
             return false;
         }
         if self.one_way {
-            return true;
+            return self.outbox.unwritten_bytes() < MOST_UNWRITTEN_BYTES;
         }
         let Some(peer) = &self.peer else { return false };
         let messages = self.outbox.outstanding_messages();
@@ -298,6 +302,11 @@ impl Link {
 
     /// Room to read bytes into.
     pub fn room(&mut self) -> &mut [u8] {
+        self.room_for_packet(0)
+    }
+
+    /// Room to read a packet of up to `packet` bytes into.
+    pub fn room_for_packet(&mut self, packet: usize) -> &mut [u8] {
         let whole = match self.state {
             State::Open => {
                 Header::parse(self.input.unread(), self.local.max_message_bytes as usize)
@@ -307,7 +316,7 @@ impl Link {
             }
             _ => None,
         };
-        self.input.room(whole)
+        self.input.room_for_packet(whole, packet)
     }
 
     /// Says that `n` bytes were read into the room.

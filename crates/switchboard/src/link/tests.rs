@@ -332,6 +332,23 @@ fn a_pipe_needs_no_answers() {
     assert_eq!(receiver.unwritten_bytes(), 0);
 }
 
+#[test]
+fn memory_of_a_large_message_is_given_back() {
+    let large = |role| Hello { max_message_bytes: 4 << 20, ..hello(role) };
+    let mut pair = Pair::of(large(Role::Sender), large(Role::Receiver)).open();
+    for round in 0..3 {
+        let payload = vec![round; 3 << 20];
+        pair.sender.send(&payload, false, 0);
+        let (_, at_receiver) = pair.exchange(100_000).expect("no error");
+        assert_eq!(at_receiver, [message(u64::from(round) + 1, &payload)]);
+        pair.receiver.shrink();
+        assert_eq!(events(&mut pair.receiver), Ok(vec![]));
+        pair.receiver.acknowledge(u64::from(round) + 1);
+        pair.receiver.tell();
+        pair.exchange(100).expect("no error");
+    }
+}
+
 /// What happens next in a random history.
 #[derive(Clone, Debug)]
 enum Step {

@@ -9,7 +9,7 @@ use switchboard_kernel::io::{self, Interest};
 use switchboard_kernel::{ErrorKind, unix_socket};
 
 use crate::framing::{Foreign, Framing};
-use crate::link::{Hello, Link};
+use crate::link::{Hello, Link, Role};
 
 /// What kind of descriptor carries the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) fd: OwnedFd,
     channel: Channel,
+    /// The writing end of a pipe: nothing comes back over it.
+    writes_only: bool,
     pub(crate) wire: Wire,
     /// What is known of the peer.
     pub(crate) peer: String,
@@ -85,6 +87,7 @@ impl Connection {
             id,
             fd,
             channel,
+            writes_only: channel == Channel::Pipe && hello.role == Role::Sender,
             wire,
             peer,
             since: Instant::now(),
@@ -143,7 +146,13 @@ impl Connection {
         if self.closed {
             return Read::Closed;
         }
+        if self.writes_only {
+            return Read::Nothing;
+        }
         let room = match &mut self.wire {
+            Wire::Link(link) if self.channel == Channel::Packets => {
+                link.room_for_packet(PACKET_BYTES)
+            }
             Wire::Link(link) => link.room(),
             Wire::Foreign(foreign) => {
                 let whole = foreign.whole();

@@ -106,7 +106,11 @@ pub(crate) struct Setup {
 impl Setup {
     /// The largest message this side takes: the least of the row, the address and the options.
     pub(crate) fn largest_message_bytes(&self) -> u32 {
-        let row = self.address.transport().capabilities.largest_message_bytes;
+        let row = match self.address.transport().framing {
+            // A stream of bytes has no messages that could be too long.
+            Some(_) if self.framing() == Framing::Raw => LINK_MESSAGE_BYTES,
+            _ => self.address.transport().capabilities.largest_message_bytes,
+        };
         [self.address.query.max_message_bytes, self.options.max_message_bytes]
             .into_iter()
             .flatten()

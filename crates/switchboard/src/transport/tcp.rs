@@ -2,7 +2,7 @@
 //!
 //! Source: `tcp(7)`. Nothing is encrypted: anything but a loopback address needs `?plaintext`.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -72,8 +72,7 @@ impl TcpMeet {
     }
 
     fn in_use(&self) -> Error {
-        let holder = listener_of(self.addr.port())
-            .map_or("another process".to_owned(), super::unix::name_of);
+        let holder = holder_of("tcp", "0A", self.addr);
         let problem = format!("address in use: {holder} has bound it");
         Error::new(ErrorKind::AddressInUse, &self.address, problem)
             .hint("choose another port, or port 0 for any free one")
@@ -123,22 +122,34 @@ impl Meet for TcpMeet {
     }
 }
 
-/// The process that listens on a TCP port of this machine, as far as this user may see.
-fn listener_of(port: u16) -> Option<u32> {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
-        let table = std::fs::read_to_string(table).ok()?;
+/// The process that has bound an address of this machine, as far as this user may see: from the
+/// tables of `proc_pid_net(5)` of a protocol, where a bound socket is in this state.
+pub(super) fn holder_of(protocol: &str, state: &str, addr: SocketAddr) -> String {
+    let hex = |four: &[u8; 4]| format!("{:08X}", u32::from_ne_bytes(*four));
+    let wanted = match addr.ip() {
+        IpAddr::V4(ip) => hex(&ip.octets()),
+        IpAddr::V6(ip) => ip.octets().as_chunks::<4>().0.iter().map(hex).collect(),
+    };
+    let is_any = |ip: &str| ip.bytes().all(|digit| digit == b'0');
+    let inode = ["", "6"].iter().find_map(|version| {
+        let table = std::fs::read_to_string(format!("/proc/net/{protocol}{version}")).ok()?;
         table.lines().skip(1).find_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
-            (local == port && *fields.get(3)? == "0A")
+            let (ip, port) = fields.get(1)?.split_once(':')?;
+            let same_port = u16::from_str_radix(port, 16).ok()? == addr.port();
+            let same_ip = ip == wanted || is_any(ip) || is_any(&wanted);
+            (same_port && same_ip && *fields.get(3)? == state)
                 .then(|| fields.get(9).map(|i| (*i).to_owned()))?
         })
-    })?;
-    let wanted = std::path::PathBuf::from(format!("socket:[{inode}]"));
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-        let pid: u32 = process.file_name().to_str()?.parse().ok()?;
-        let mut fds = std::fs::read_dir(process.path().join("fd")).ok()?.flatten();
-        fds.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == wanted))
-            .then_some(pid)
-    })
+    });
+    let holder = inode.and_then(|inode| {
+        let wanted = std::path::PathBuf::from(format!("socket:[{inode}]"));
+        std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+            let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+            let mut fds = std::fs::read_dir(process.path().join("fd")).ok()?.flatten();
+            fds.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == wanted))
+                .then_some(pid)
+        })
+    });
+    holder.map_or("another process".to_owned(), super::unix::name_of)
 }

@@ -14,7 +14,7 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::udp;
 
 use super::packet::{PacketReceiver, PacketSender};
-use super::tcp::resolve;
+use super::tcp::{holder_of, resolve};
 use super::{ReceiverFlavor, SenderFlavor, Setup};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
@@ -32,11 +32,13 @@ pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     let numbered = numbered(setup)?;
     let addr = resolve(&setup.address)?;
     let fd = udp::bind(addr, true).map_err(|error| {
-        let failed = setup.system("cannot bind", error);
         if error.kind() == kernel::ErrorKind::AddressInUse {
-            return failed.hint("another process has this port; choose another, or 0 for any");
+            let holder = holder_of("udp", "07", addr);
+            let problem = format!("address in use: {holder} has bound it");
+            return Error::new(ErrorKind::AddressInUse, &setup.address, problem)
+                .hint("choose another port, or port 0 for any free one");
         }
-        failed
+        setup.system("cannot bind", error)
     })?;
     let local = kernel::tcp::local_address(&fd).ok().map(|addr| format!("udp:{addr}"));
     Ok(ReceiverFlavor::Packet(PacketReceiver::new(setup.again(), fd, local, numbered, None)))

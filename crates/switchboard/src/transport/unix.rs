@@ -15,6 +15,7 @@ use super::hub::{Dial, Hub, Meet, Met};
 use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
+use crate::framing::Framing;
 use crate::link::Role;
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
@@ -27,14 +28,29 @@ pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
 
 /// A sender over a connected socket of either kind.
 pub(super) fn sender(setup: &Setup, kind: Kind) -> Result<SenderFlavor, Error> {
-    let hub = Hub::meet(setup.again(), Role::Sender, Box::new(UnixMeet::new(setup, kind)))?;
+    let meet = Box::new(UnixMeet::new(setup, kind));
+    let hub = Hub::meet(within_packets(setup, kind), Role::Sender, meet)?;
     Ok(SenderFlavor::Stream(Box::new(StreamSender::new(hub))))
 }
 
 /// A receiver over a connected socket of either kind.
 pub(super) fn receiver(setup: &Setup, kind: Kind) -> Result<ReceiverFlavor, Error> {
-    let hub = Hub::meet(setup.again(), Role::Receiver, Box::new(UnixMeet::new(setup, kind)))?;
+    let meet = Box::new(UnixMeet::new(setup, kind));
+    let hub = Hub::meet(within_packets(setup, kind), Role::Receiver, meet)?;
     Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+/// A packet that is a message of its own fits a socket's default buffer (net.core.wmem_default).
+const LARGEST_PACKET_BYTES: u32 = 128 << 10;
+
+/// The setup, with messages limited to one packet where each is one.
+fn within_packets(setup: &Setup, kind: Kind) -> Setup {
+    let mut setup = setup.again();
+    if kind == Kind::Seqpacket && setup.framing() != Framing::Link {
+        let largest = setup.largest_message_bytes().min(LARGEST_PACKET_BYTES);
+        setup.options.max_message_bytes = Some(largest);
+    }
+    setup
 }
 
 /// The kernel's form of a Unix address.
@@ -61,7 +77,7 @@ pub(super) fn clear_path(address: &Address, kind: Kind) -> Result<(), Error> {
             address,
             "something that is not a socket has this name",
         )),
-        Err(error) => Err(Error::system(address, "cannot bind", error)),
+        Err(error) => Err(missing_folder(address, "cannot bind", error)),
     }
 }
 

@@ -62,8 +62,8 @@ impl Receiving<'_> {
         if result.is_err() {
             self.stop(&mut jobs);
         }
-        result?;
-        Ok(self.exit)
+        self.sum_up();
+        result.map(|()| self.exit)
     }
 
     fn run_all(&mut self, jobs: &mut Jobs<'_>) -> Result<(), Failure> {

@@ -27,9 +27,7 @@ impl Receiving<'_> {
         let mut page = Page::new(&self);
         let result = self.print_all(&mut page);
         page.progress.end(self.received, page.written_bytes);
-        if result.is_ok() && self.redelivered > 0 && output::is_watched() {
-            output::note(&format!("{} messages may have been received before", self.redelivered));
-        }
+        self.sum_up();
         result
     }
 

@@ -1,0 +1,157 @@
+//! Who may use what these transports make: nobody else, unless the address says so.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use switchboard::{RecvError, SendError};
+use switchboard_kernel::process::effective_user_id;
+use switchboard_kernel::sysv_msg::{Key, MessageQueue};
+use switchboard_testkit::Child;
+use switchboard_testkit::child::report;
+
+use super::{Meeting, each_row};
+
+/// `nobody`, or what stands in for it.
+const NOBODY: u32 = 65_534;
+
+/// The permission bits of what an address names.
+fn mode_of(meeting: &Meeting) -> Option<u32> {
+    if meeting.is_given() {
+        return None;
+    }
+    match meeting.row.scheme {
+        "sysv" => {
+            let key = Key::Path { path: meeting.scratch.join("a"), id: 1 };
+            Some(MessageQueue::open(&key).and_then(|queue| queue.status()).expect("a queue").mode)
+        }
+        "mq" => {
+            // The file system of message queues shows them; where it is not mounted, `fstat` does.
+            let name = meeting.address().strip_prefix("mq:/").expect("a name");
+            use std::os::fd::AsFd;
+            use switchboard_kernel::posix_mq::{Access, MessageQueue};
+            let name = format!("/{name}");
+            let queue = MessageQueue::open(&name, Access::Receive).expect("a queue");
+            Some(rustix::fs::fstat(queue.as_fd()).expect("its status").st_mode)
+        }
+        _ => {
+            let metadata = std::fs::symlink_metadata(meeting.path()?).expect("a name");
+            Some(metadata.permissions().mode())
+        }
+    }
+    .map(|mode| mode & 0o777)
+}
+
+#[test]
+fn what_is_made_is_its_owners_alone() {
+    each_row(|meeting| {
+        let _receiver = meeting.receiver("");
+        if let Some(mode) = mode_of(meeting) {
+            assert_eq!(mode, 0o600, "{mode:o}");
+        }
+    });
+}
+
+/// Role: a receiver in a process with a umask that takes everything from others.
+pub(crate) fn strict_receiver(arguments: &[String]) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    super::ends::receiver(arguments);
+}
+
+#[test]
+fn the_mode_of_the_address_counts_whatever_the_umask() {
+    each_row(|meeting| {
+        if meeting.is_given() || !meeting.row.options.contains(&"mode") {
+            return;
+        }
+        let mut receiver = meeting.start("strict-receiver", "?mode=0640", "");
+        receiver.expect("open");
+        let mode = mode_of(meeting).expect("a mode");
+        assert_eq!(mode, 0o640, "{mode:o}");
+    });
+}
+
+/// Role: becomes another user, if it may, and tries both ends.
+pub(crate) fn stranger(arguments: &[String]) {
+    if effective_user_id() == 0 {
+        use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+        set_thread_groups(&[]).expect("no groups");
+        set_thread_gid(rustix::fs::Gid::from_raw(NOBODY)).expect("another group");
+        set_thread_uid(rustix::fs::Uid::from_raw(NOBODY)).expect("another user");
+    }
+    let queue = switchboard::Queue::<switchboard::Bytes>::open_with(
+        &arguments[0],
+        switchboard::Options::default().linger(Some(std::time::Duration::from_millis(10))),
+    )
+    .expect("a queue");
+    // A System V queue can be named by everybody; it is its use that is refused.
+    let mut sent = queue.sender().map_err(|error| format!("{:?} {error}", error.kind()));
+    report(match &mut sent {
+        Err(error) => error.clone(),
+        Ok(sender) => match sender.try_send(&switchboard::Bytes(vec![1])) {
+            Err(SendError::Failed(error)) => format!("{:?} {error}", error.kind()),
+            other => format!("open {other:?}"),
+        },
+    });
+    let received = queue.receiver().map_err(|error| format!("{:?} {error}", error.kind()));
+    report(match received.map(|mut receiver| receiver.try_recv()) {
+        Err(error) => error,
+        Ok(Err(RecvError::Failed(error))) => format!("{:?} {error}", error.kind()),
+        Ok(other) => format!("open {other:?}"),
+    });
+}
+
+#[test]
+fn others_are_refused() {
+    each_row(|meeting| {
+        if meeting.is_given() || !meeting.row.options.contains(&"mode") {
+            return;
+        }
+        // Root is let in everywhere, so it sends somebody else; an ordinary user locks itself out.
+        let root = effective_user_id() == 0;
+        if root {
+            let open = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(meeting.scratch.path(), open).expect("an open folder");
+        }
+        let _receiver = match (root, meeting.row.scheme) {
+            (true, _) => meeting.receiver(""),
+            // It could not use what it made itself.
+            (false, "mq" | "sysv" | "fifo") => {
+                let address = format!("{}?mode=0000", meeting.address());
+                let address = address.parse().expect("an address");
+                switchboard::object::create(&address).expect("created");
+                let mut stranger = Child::role("stranger", &[meeting.address()]);
+                refused(&mut stranger);
+                return;
+            }
+            (false, _) => meeting.receiver_at("?mode=0000", ""),
+        };
+        let mut stranger = Child::role("stranger", &[meeting.address()]);
+        refused(&mut stranger);
+    });
+}
+
+fn refused(stranger: &mut Child) {
+    for end in ["sender", "receiver"] {
+        let answer = stranger.line().expect("an answer");
+        assert!(answer.starts_with("PermissionDenied "), "{end}: {answer}");
+    }
+}
+
+#[test]
+fn the_group_of_the_address_counts() {
+    if effective_user_id() != 0 {
+        // Only root may give things to groups it is not in; the mode is tested above.
+        return;
+    }
+    each_row(|meeting| {
+        if meeting.is_given() || !meeting.row.options.contains(&"group") {
+            return;
+        }
+        let _receiver = meeting.receiver_at(&format!("?mode=0660&group={NOBODY}"), "");
+        if let Some(path) = meeting.path() {
+            let found = Command::new("stat").args(["-c", "%g %a"]).arg(path).output();
+            let found = String::from_utf8(found.expect("stat").stdout).expect("text");
+            assert_eq!(found.trim(), format!("{NOBODY} 660"));
+        }
+    });
+}

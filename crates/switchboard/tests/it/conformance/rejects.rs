@@ -1,0 +1,69 @@
+//! Messages that a receiver gives back.
+
+use super::each_row;
+
+#[test]
+fn a_rejected_message_comes_again_until_the_limit() {
+    each_row(|meeting| {
+        let redelivers = meeting.acknowledges();
+        let mut receiver = meeting.receiver("");
+        let mut sender = meeting.sender("deliveries=3");
+        sender.tell("send 1 0 100");
+        if !redelivers {
+            receiver.tell("hold 1 15000");
+            assert_eq!(receiver.haul().of(1), [0]);
+            sender.expect("sent");
+            assert_eq!(receiver.ask("reject"), "rejected false", "nobody could take it back");
+            receiver.expect("done");
+            receiver.must("timeout 30", "empty");
+            return;
+        }
+        for deliveries in 0..3 {
+            receiver.tell("hold 1 15000");
+            let haul = receiver.haul();
+            if deliveries == 0 {
+                sender.expect("sent");
+                sender.tell("flush 15000");
+            }
+            let [got] = haul.got.as_slice() else { panic!("{haul:?}") };
+            assert_eq!(got.tag, Some((1, 0)));
+            assert_eq!(got.deliveries, deliveries);
+            assert_eq!(got.redelivered, deliveries > 0);
+            assert_eq!(receiver.ask("reject"), "rejected true");
+            receiver.expect("done");
+        }
+        sender.expect("flushed");
+        assert_eq!((sender.count("rejected"), sender.count("acknowledged")), (1, 0));
+        sender.tell("send 1 1 100");
+        assert_eq!(receiver.recv(1).of(1), [1], "what follows is not held up");
+        sender.expect("sent");
+        sender.tell("close");
+        receiver.must("timeout 15000", "error Ended");
+        let answer = sender.line();
+        assert!(answer.starts_with("close-error unacknowledged=0 rejected=1"), "{answer}");
+        assert!(answer.contains("1 messages were rejected"), "{answer}");
+    });
+}
+
+#[test]
+fn acknowledgements_may_come_in_any_order() {
+    each_row(|meeting| {
+        if !meeting.acknowledges() {
+            return;
+        }
+        let mut receiver = meeting.receiver("prefetch=8");
+        let mut sender = meeting.sender("");
+        sender.tell("stream 1 0 20 100");
+        receiver.tell("hold 8 15000");
+        assert_eq!(receiver.haul().of(1), [0, 1, 2, 3, 4, 5, 6, 7]);
+        // The window is used up: nothing more comes before something is settled.
+        receiver.must("timeout 30", "empty");
+        receiver.must("acknowledge-backwards", "done");
+        let haul = receiver.recv(12);
+        assert!(haul.of(1).into_iter().eq(8..20), "{haul:?}");
+        sender.expect("streamed");
+        sender.must("flush 15000", "flushed");
+        assert_eq!(sender.count("acknowledged"), 20);
+        meeting.finish(&mut sender, &mut receiver);
+    });
+}

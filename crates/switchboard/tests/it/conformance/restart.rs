@@ -1,0 +1,235 @@
+//! Who starts first, who starts again, and the names they meet under.
+
+use std::os::unix::fs::FileTypeExt;
+
+use super::{Meeting, each_row};
+
+#[test]
+fn either_side_may_start_first() {
+    each_row(|meeting| {
+        // The receiver first is what all other tests do.
+        let mut sender = meeting.sender("");
+        if !meeting.row.capabilities.reliable {
+            // A datagram for nobody is gone; the ones that find somebody arrive, with the gap.
+            sender.must("send 1 0 100", "sent");
+            let mut receiver = meeting.receiver("");
+            let mut n = 1;
+            let haul = loop {
+                sender.ask(&format!("send 1 {n} 100"));
+                receiver.tell("recv 1 100");
+                let haul = receiver.haul();
+                if !haul.got.is_empty() {
+                    break haul;
+                }
+                n += 1;
+                assert!(n < 100, "it never arrives");
+            };
+            assert!(haul.got[0].lost_before >= 1, "{haul:?}");
+            return;
+        }
+        sender.tell("send 1 0 100");
+        // Where the kernel keeps messages without a receiver, it is sent already.
+        let kept = meeting.row.capabilities.outlives_processes || meeting.is_given();
+        let answer = sender.child.line_within(std::time::Duration::from_millis(100));
+        if meeting.row.capabilities.outlives_processes {
+            assert_eq!(answer.as_deref(), Some("sent"));
+        }
+        let mut receiver = meeting.receiver("");
+        let haul = receiver.recv(1);
+        assert_eq!(haul.of(1), [0], "{:?}", haul.errors);
+        if answer.is_none() {
+            sender.expect("sent");
+        } else {
+            assert!(kept, "{answer:?} without a receiver");
+        }
+        meeting.finish(&mut sender, &mut receiver);
+    });
+}
+
+#[test]
+fn a_side_that_was_not_to_wait_says_so() {
+    each_row(|meeting| {
+        if meeting.is_given() || meeting.row.scheme == "udp" {
+            return;
+        }
+        let mut sender = meeting.start("sender", "", "no-wait");
+        let mut answer = sender.line();
+        if answer == "open" {
+            // A connection over the network is decided a moment later.
+            assert_eq!(meeting.row.scheme, "tcp");
+            answer = sender.ask("send 1 0 10");
+        }
+        assert!(answer.starts_with("error") && answer.contains("kind: NotFound"), "{answer}");
+    });
+}
+
+#[test]
+fn a_new_sender_goes_on_where_one_was_killed() {
+    each_row(|meeting| {
+        if meeting.is_given() {
+            return;
+        }
+        let mut receiver = meeting.receiver("follow");
+        for round in 0..3 {
+            let mut sender = meeting.sender("");
+            sender.tell(&format!("stream {round} 0 50 100"));
+            let haul = receiver.recv(50);
+            assert!(haul.of(round).into_iter().eq(0..50), "{round}: {haul:?}");
+            sender.expect("streamed");
+            sender.kill();
+        }
+        receiver.must("timeout 30", "empty");
+    });
+}
+
+#[test]
+fn a_new_receiver_replaces_one_that_was_killed() {
+    each_row(|meeting| {
+        if meeting.is_given() {
+            return;
+        }
+        let mut receiver = meeting.receiver("");
+        let mut sender = meeting.sender("retry");
+        for round in 0..3 {
+            let (from, to) = (round * 20, round * 20 + 20);
+            if !meeting.row.capabilities.reliable || meeting.row.scheme == "fifo" {
+                // What is sent before somebody notices goes nowhere: only what follows is certain.
+                until_it_arrives(&mut sender, &mut receiver, 100 + round);
+            }
+            sender.tell(&format!("stream 1 {from} {to} 100"));
+            let haul = receiver.recv(20);
+            assert!(haul.of(1).into_iter().eq(from..to), "{round}: {haul:?}");
+            sender.expect("streamed");
+            if meeting.acknowledges() {
+                sender.must("flush 15000", "flushed");
+            }
+            receiver.kill();
+            // Its socket is still there, and dead.
+            if meeting.row.target == switchboard::address::TargetForm::PathOrAbstract {
+                let path = meeting.path().expect("a path");
+                let kind = std::fs::symlink_metadata(path).expect("a stale name").file_type();
+                assert!(kind.is_socket());
+            }
+            receiver = meeting.receiver("");
+        }
+    });
+}
+
+/// Sends marks until the receiver got one, and takes what is left of them.
+fn until_it_arrives(sender: &mut super::End, receiver: &mut super::End, mark: u64) {
+    for n in 0..200 {
+        sender.ask(&format!("timeout {mark} {n} 100 50"));
+        receiver.tell("recv 1 20");
+        if !receiver.haul().got.is_empty() {
+            while !receiver.recv_all(std::time::Duration::from_millis(50)).got.is_empty() {}
+            return;
+        }
+    }
+    panic!("nothing arrives any more");
+}
+
+#[test]
+fn a_second_binder_is_told_who_has_the_name() {
+    each_row(|meeting| {
+        if meeting.is_given() || meeting.row.capabilities.outlives_processes {
+            return;
+        }
+        let receiver = meeting.receiver("");
+        let mut second = meeting.start("receiver", "", "");
+        if meeting.row.scheme == "fifo" {
+            // Nobody binds a FIFO.
+            second.expect("open");
+            return;
+        }
+        let answer = second.line();
+        assert!(answer.contains("kind: AddressInUse"), "{answer}");
+        let holder = format!("process {} (", receiver.child.id());
+        if meeting.row.scheme == "unix-dgram" {
+            // The kernel does not say who has a datagram socket.
+            assert!(answer.contains("has bound it"), "{answer}");
+        } else {
+            assert!(answer.contains(&holder), "{holder}: {answer}");
+        }
+        drop(receiver);
+        drop(second);
+        meeting.receiver("");
+    });
+}
+
+#[test]
+fn something_else_under_the_name_is_left_alone() {
+    for scheme in ["unix", "unix-seqpacket", "unix-dgram", "fifo"] {
+        let mut meeting = Meeting::of(scheme);
+        let path = meeting.path().expect("a path");
+        std::fs::write(&path, "precious").expect("a file");
+        let answer = meeting.start("receiver", "", "").line();
+        assert!(answer.contains("kind: AddressInUse"), "{answer}");
+        assert_eq!(std::fs::read(&path).expect("a file"), b"precious");
+        std::fs::remove_file(&path).expect("removed");
+    }
+}
+
+#[test]
+fn names_are_gone_when_both_sides_have_ended() {
+    each_row(|meeting| {
+        let Some(path) = (!meeting.is_given()).then(|| meeting.path()).flatten() else {
+            // Queue objects stay until they are unlinked, addresses of the network leave nothing.
+            return;
+        };
+        for first in ["sender", "receiver"] {
+            let (mut sender, mut receiver);
+            if first == "sender" {
+                sender = meeting.sender("");
+                receiver = meeting.receiver("");
+            } else {
+                receiver = meeting.receiver("");
+                sender = meeting.sender("");
+            }
+            sender.tell("send 1 0 10");
+            assert_eq!(receiver.recv(1).of(1), [0]);
+            sender.expect("sent");
+            assert!(path.exists());
+            meeting.finish(&mut sender, &mut receiver);
+            receiver.close();
+            assert!(!path.exists(), "{first} first: the name is still there");
+            let rest: Vec<_> =
+                std::fs::read_dir(meeting.scratch.path()).expect("a folder").flatten().collect();
+            assert!(rest.is_empty(), "{rest:?}");
+        }
+    });
+}
+
+#[test]
+fn queue_objects_keep_their_messages_without_any_process() {
+    each_row(|meeting| {
+        if meeting.is_given() || !meeting.row.capabilities.outlives_processes {
+            return;
+        }
+        let mut sender = meeting.sender("");
+        sender.tell("stream 1 0 8 100");
+        sender.expect("streamed");
+        sender.close();
+        sender.child.wait();
+        let mut receiver = meeting.receiver("");
+        assert!(receiver.recv(8).of(1).into_iter().eq(0..8));
+        receiver.close();
+        receiver.child.wait();
+        // The name stays until it is removed, and goes then.
+        let address = meeting.address().parse().expect("an address");
+        switchboard::object::unlink(&address).expect("unlinked");
+        let error = switchboard::object::unlink(&address).expect_err("gone");
+        assert_eq!(error.kind(), switchboard::ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error_at_once() {
+    for scheme in ["unix", "unix-seqpacket", "unix-dgram", "fifo"] {
+        for role in ["sender", "receiver"] {
+            let mut meeting = Meeting::of(scheme);
+            let answer = meeting.start(role, "/missing/a", "").line();
+            assert!(answer.contains("kind: NotFound"), "{scheme} {role}: {answer}");
+            assert!(answer.contains("there is no folder"), "{scheme} {role}: {answer}");
+        }
+    }
+}
