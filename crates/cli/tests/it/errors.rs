@@ -1,0 +1,124 @@
+//! Wrong usage, things that are not there, refusals: each with its exit code and what to do.
+
+use std::os::unix::fs::PermissionsExt;
+
+use switchboard_kernel::process::effective_user_id;
+use switchboard_testkit::Scratch;
+
+use crate::run::{Run, eventually, free_port, run};
+
+/// Both ends fail so, at once.
+fn check(address: &str, code: i32, says: &[&str]) {
+    let scratch = Scratch::new();
+    for command in ["send", "recv"] {
+        let mut ended = run(scratch.path(), &[command, address], "x\n").code(code).prints("");
+        assert!(ended.stderr.starts_with("error: "), "{ended}");
+        for text in says {
+            ended = ended.says(text);
+        }
+    }
+}
+
+#[test]
+fn wrong_addresses_are_pointed_at() {
+    check("unix:./x?mod=0640", 2, &["         ^^^ unknown option; unix: takes"]);
+    check("unx:./x", 2, &["^^^ unknown scheme; known: "]);
+    check("./x", 2, &["no scheme; write it as unix:./x"]);
+    check("tcp:127.0.0.1", 2, &["no port"]);
+    check("unix:./x?framing=raw", 2, &["keeps no messages apart", "hint: add --raw"]);
+}
+
+#[test]
+fn what_can_never_appear_fails_at_once() {
+    check("unix:./no/x", 3, &["there is no folder ./no", "hint: make it first"]);
+    check("unix-dgram:./no/x", 3, &["there is no folder ./no"]);
+    check("fifo:./no/x", 3, &["there is no folder ./no"]);
+}
+
+#[test]
+fn policy_refuses_plaintext_beyond_this_machine() {
+    check("tcp:192.0.2.1:9", 5, &["192.0.2.1 is not this machine", "hint: ", "?plaintext"]);
+    check("udp:192.0.2.1:9", 5, &["?plaintext"]);
+}
+
+#[test]
+fn modes_refuse_other_users() {
+    let scratch = Scratch::new();
+    if effective_user_id() == 0 {
+        // Root passes every mode: an ordinary user tries.
+        std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
+        let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
+        eventually("a socket", || scratch.join("s").exists());
+        let binary = scratch.join("switchboard");
+        std::fs::copy(crate::run::binary(), &binary).expect("a copy");
+        let mut other = std::process::Command::new(binary);
+        std::os::unix::process::CommandExt::uid(&mut other, 65534);
+        other.args(["send", "unix:./s", "--message", "x"]).current_dir(scratch.path());
+        Run::command(other).end().code(5).says("EACCES").says("hint: ");
+        drop(receiver);
+    } else {
+        std::fs::create_dir(scratch.join("closed")).expect("a folder");
+        let mode = PermissionsExt::from_mode(0o000);
+        std::fs::set_permissions(scratch.join("closed"), mode).expect("a mode");
+        run(scratch.path(), &["recv", "fifo:./closed/f"], "").code(5).says("EACCES").says("hint: ");
+        let mode = PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(scratch.join("closed"), mode).expect("a mode");
+    }
+}
+
+#[test]
+fn an_address_in_use_names_its_holder() {
+    let scratch = Scratch::new();
+    let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
+    eventually("a socket", || scratch.join("s").exists());
+    let second = run(scratch.path(), &["recv", "unix:./s"], "").code(1).says("address in use");
+    second.says(&format!("process {} (", receiver.id())).says("hint: only one side binds");
+    // The first one was not disturbed.
+    run(scratch.path(), &["send", "unix:./s"], "x\n").code(0);
+    receiver.wait().code(0).prints("x\n");
+}
+
+#[test]
+fn a_stream_does_not_go_over_datagrams() {
+    let scratch = Scratch::new();
+    let address = format!("udp:127.0.0.1:{}", free_port());
+    for command in ["send", "recv"] {
+        run(scratch.path(), &[command, "--raw", &address], "").code(2).says("hint: use tcp:");
+    }
+}
+
+#[test]
+fn wrong_usage() {
+    let scratch = Scratch::new();
+    let usage = |arguments: &[&str], says: &str| {
+        run(scratch.path(), arguments, "").code(2).says(says);
+    };
+    usage(&[], "Usage: switchboard <COMMAND>");
+    usage(&["sned", "unix:./s"], "send");
+    usage(&["send"], "ADDRESS");
+    usage(&["send", "--raw", "--json", "unix:./s"], "cannot be used with");
+    usage(&["send", "--raw", "--message", "x", "unix:./s"], "cannot be used with");
+    usage(&["send", "--priority", "1", "unix:./s"], "no priorities");
+    usage(&["send", "--timeout", "soon", "unix:./s"], "500ms");
+    usage(&["recv", "--count", "0", "unix:./s"], "0");
+    usage(&["recv", "--jobs", "2", "unix:./s"], "COMMAND");
+    usage(&["recv", "--json", "unix:./s", "--", "cat"], "cannot be used with");
+}
+
+#[test]
+fn closed_standard_streams_are_no_panic() {
+    let scratch = Scratch::new();
+    let shell = |script: &str| {
+        let mut shell = std::process::Command::new("sh");
+        shell.arg("-c").arg(script).arg(crate::run::binary()).current_dir(scratch.path());
+        Run::command(shell).end()
+    };
+    let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
+    shell("\"$0\" send unix:./s <&-").code(0);
+    receiver.wait().code(0).prints("");
+    shell("\"$0\" transports >&- 2>&-");
+    shell("\"$0\" transports > /dev/full").code(1).says("cannot write to standard output");
+    let ended =
+        shell("\"$0\" send unix:./s --message x --timeout 1s & \"$0\" recv unix:./s > /dev/full");
+    ended.code(1).says("cannot write to standard output").says("ENOSPC");
+}

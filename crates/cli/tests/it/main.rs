@@ -1,0 +1,12 @@
+//! The command, between real processes. One module per subject; `run` starts and watches the binary.
+
+#![forbid(unsafe_code)]
+
+mod command;
+mod errors;
+mod formats;
+mod help;
+mod interrupted;
+mod objects;
+mod run;
+mod send_recv;

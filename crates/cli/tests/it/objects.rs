@@ -1,0 +1,70 @@
+//! `create` and `unlink`.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+
+use switchboard_testkit::{Scratch, unique};
+
+use crate::run::{Run, eventually, run};
+
+#[test]
+fn a_fifo_with_its_mode() {
+    let scratch = Scratch::new();
+    run(scratch.path(), &["create", "fifo:./f", "--mode", "0640"], "").code(0).prints("");
+    let metadata = std::fs::metadata(scratch.join("f")).expect("a FIFO");
+    assert!(metadata.file_type().is_fifo());
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+    run(scratch.path(), &["create", "fifo:./f"], "").code(1).says("exists already");
+
+    // One that was created stays when its users leave.
+    let receiver = Run::start(scratch.path(), &["recv", "fifo:./f"]);
+    run(scratch.path(), &["send", "fifo:./f"], "x\n").code(0);
+    receiver.wait().code(0).prints("x\n");
+    assert!(scratch.join("f").exists());
+
+    let json = "{\"address\":\"fifo:./f\",\"unlinked\":true}\n";
+    run(scratch.path(), &["unlink", "--json", "fifo:./f"], "").code(0).prints(json);
+    assert!(!scratch.join("f").exists());
+    run(scratch.path(), &["unlink", "fifo:./f"], "").code(3).says("nothing of this name");
+}
+
+#[test]
+fn queues_with_their_sizes() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("key"), "").expect("a file");
+    let mq = format!("mq:/{}", unique("objects"));
+    let sizes = ["--max-messages", "2", "--max-message", "8"];
+    let create = [&["create", "--json", &mq], &sizes[..]].concat();
+    run(scratch.path(), &create, "").code(0).prints(format!(
+        "{{\"address\":\"{mq}?max-messages=2&max-message=8\",\"created\":true}}\n"
+    ));
+    run(scratch.path(), &["send", "--no-wait", &mq], "123456789\n").code(1).says("at most 8 fit");
+    let full = run(scratch.path(), &["send", "--timeout", "50ms", &mq], "1\n2\n3\n");
+    run(scratch.path(), &["create", "sysv:./key", "--capacity", "4KiB"], "").code(0);
+    run(scratch.path(), &["unlink", &mq, "mq:/", "sysv:./key"], "").code(2).says("not an address");
+    full.code(3).says("2 messages sent");
+    run(scratch.path(), &["unlink", &mq], "").code(3);
+    run(scratch.path(), &["unlink", "sysv:./key"], "").code(3);
+}
+
+#[test]
+fn what_cannot_be_created_or_removed() {
+    let scratch = Scratch::new();
+    run(scratch.path(), &["create", "unix:./s"], "").code(1).says("nothing to create");
+    run(scratch.path(), &["create", "fifo:./no/f"], "").code(3).says("there is no folder");
+    run(scratch.path(), &["create", "fifo:./f", "--max-messages", "1"], "").code(2).says("^^^");
+    let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
+    eventually("a socket", || scratch.join("s").exists());
+    let in_use = run(scratch.path(), &["unlink", "unix:./s"], "").code(1);
+    in_use.says(&format!("process {}", receiver.id()));
+}
+
+#[test]
+fn a_socket_that_a_dead_process_left() {
+    let scratch = Scratch::new();
+    let mut receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
+    eventually("a socket", || scratch.join("s").exists());
+    receiver.kill();
+    assert!(scratch.join("s").exists());
+    run(scratch.path(), &["unlink", "unix:./s"], "").code(0);
+    assert!(!scratch.join("s").exists());
+}
