@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::pipe;
 
 use crate::figures::{median, median_ratio, ratio_range, table};
@@ -150,6 +151,9 @@ pub(crate) fn compare(
     Ok(outcome.reached())
 }
 
+/// No transfer takes this long, unless it hangs.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// How long it takes from the sender's start until all three programs have ended.
 fn transfer(contender: &Contender, run: &Run<'_>, input: &Input) -> Result<Duration, Failure> {
     let [sender, receiver] = (contender.words)(run)?;
@@ -168,6 +172,9 @@ fn transfer(contender: &Contender, run: &Run<'_>, input: &Input) -> Result<Durat
     let mut sender = start(&sender, file.into(), Stdio::null())?;
     let mut found = String::new();
     if let Some(output) = &mut consumer.0.stdout {
+        if !io::wait_for(&*output, Interest::Readable, Deadline::after(LONGEST))? {
+            return Err(format!("still under way after {LONGEST:?}: it hangs").into());
+        }
         output.read_to_string(&mut found)?;
     }
     for (child, what) in
