@@ -9,7 +9,8 @@ pub(crate) struct Incoming {
     pub(crate) last: u64,
     /// Everything up to here is settled.
     through: u64,
-    /// One flag per message after `through`; the front one is never set.
+    /// Flags of messages after `through`, once one was settled out of order; the front one is never
+    /// set, and what is beyond its end is unset.
     settled: VecDeque<bool>,
     /// The cumulative acknowledgement last written.
     told: u64,
@@ -31,9 +32,6 @@ impl Incoming {
     #[inline]
     pub(crate) fn arrived(&mut self) {
         self.last += 1;
-        if !self.settled.is_empty() || self.last > self.through + 1 {
-            self.settled.resize((self.last - self.through) as usize, false);
-        }
     }
 
     /// Messages handed out and not settled.
@@ -55,9 +53,8 @@ impl Incoming {
         if sequence <= self.through || sequence > self.last {
             return Settled::Not;
         }
-        if sequence == self.through + 1 && self.settled.len() <= 1 {
+        if sequence == self.through + 1 && self.settled.is_empty() {
             self.through = sequence;
-            self.settled.clear();
             return Settled::InOrder;
         }
         self.settled.resize((self.last - self.through) as usize, false);
@@ -71,6 +68,9 @@ impl Incoming {
         while self.settled.front() == Some(&true) {
             self.settled.pop_front();
             self.through += 1;
+        }
+        if !self.settled.contains(&true) {
+            self.settled.clear();
         }
         Settled::InOrder
     }
