@@ -21,3 +21,9 @@ pub fn skip(test: &str, reason: &str) {
         }
     }
 }
+
+/// Says something to whoever reads the test's output.
+#[allow(clippy::print_stderr)]
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}

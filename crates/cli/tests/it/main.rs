@@ -4,6 +4,7 @@
 
 mod command;
 mod errors;
+mod examples;
 mod formats;
 mod help;
 mod interrupted;

@@ -179,7 +179,7 @@ fn programs_that_are_not_ours_use_a_fifo() {
 #[test]
 fn two_senders_one_receiver() {
     let scratch = Scratch::new();
-    let receiver = Run::start(scratch.path(), &["recv", "--count", "2000", "unix:./s"]);
+    let receiver = Run::start(scratch.path(), &["recv", "--follow", "--count", "2000", "unix:./s"]);
     let lines = |who: &str| -> String { (0..1000).map(|n| format!("{who} {n}\n")).collect() };
     let a = Run::start(scratch.path(), &["send", "unix:./s"]).feed(lines("a"));
     let b = Run::start(scratch.path(), &["send", "unix:./s"]).feed(lines("b"));

@@ -42,11 +42,19 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    #[inline]
     fn from_byte(byte: u8) -> Option<Self> {
-        use Kind::{AckOne, AckThrough, End, EndSeen, Hello, Message, Refuse, Reject};
-        [Hello, Message, AckThrough, AckOne, Reject, End, EndSeen, Refuse]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        Some(match byte {
+            1 => Self::Hello,
+            2 => Self::Message,
+            3 => Self::AckThrough,
+            4 => Self::AckOne,
+            5 => Self::Reject,
+            6 => Self::End,
+            7 => Self::EndSeen,
+            8 => Self::Refuse,
+            _ => return None,
+        })
     }
 }
 

@@ -75,6 +75,17 @@ impl Incoming {
         Settled::InOrder
     }
 
+    /// The application is done with a run of messages. `false`: settle them one by one.
+    #[inline]
+    pub(crate) fn settle_run(&mut self, first: u64, last: u64) -> bool {
+        let in_order = self.settled.is_empty() && first == self.through + 1;
+        if in_order && (first..=self.last).contains(&last) {
+            self.through = last;
+            return true;
+        }
+        false
+    }
+
     /// Everything that arrived is settled.
     pub(crate) fn settle_all(&mut self) {
         self.through = self.last;

@@ -247,9 +247,13 @@ impl Link {
         }
     }
 
-    /// Acknowledges everything that arrived.
-    pub fn acknowledge_all(&mut self) {
-        self.incoming.settle_all();
+    /// Acknowledges messages `first` to `last`.
+    pub fn acknowledge_run(&mut self, first: u64, last: u64) {
+        if !self.incoming.settle_run(first, last) {
+            for sequence in first..=last.min(self.incoming.last) {
+                self.acknowledge(sequence);
+            }
+        }
     }
 
     /// Gives a message back to its sender. `false` where nothing can be given back.
@@ -384,6 +388,28 @@ impl Link {
         }
     }
 
+    /// The next message, if one is whole and comes next; anything else is left to
+    /// [`next_event`](Self::next_event).
+    #[inline]
+    pub(crate) fn next_message(&mut self) -> Option<Event<'_>> {
+        if self.state != State::Open || self.local.role != Role::Receiver {
+            return None;
+        }
+        let unread = self.input.unread();
+        let header = Header::parse(unread, self.local.max_message_bytes as usize).ok()??;
+        let whole = HEADER_BYTES + header.body_bytes;
+        let fits = header.kind == Kind::Message
+            && header.sequence == self.incoming.last + 1
+            && unread.len() >= whole
+            && self.within_window();
+        if fits { Some(self.hand_out(header, whole)) } else { None }
+    }
+
+    #[inline]
+    fn within_window(&self) -> bool {
+        self.one_way || self.incoming.spread() < u64::from(self.local.window_messages) * 2
+    }
+
     fn misbehaved(&mut self, problem: String) -> LinkError {
         self.refuse(&problem);
         self.state = State::Failed;
@@ -424,21 +450,27 @@ impl Link {
             let expected = self.incoming.last + 1;
             return Err(self.misbehaved(format!("message {sequence} where {expected} is next")));
         }
-        if !self.one_way && self.incoming.spread() >= u64::from(self.local.window_messages) * 2 {
+        if !self.within_window() {
             return Err(self.misbehaved("more unacknowledged messages than were allowed".into()));
         }
+        Ok(self.hand_out(header, whole))
+    }
+
+    /// Takes a message that was checked out of the buffer.
+    #[inline]
+    fn hand_out(&mut self, header: Header, whole: usize) -> Event<'_> {
         self.incoming.arrived();
         if self.one_way {
             self.incoming.settle_all();
         }
         // The bytes stay where they are until the next call reads beyond them.
         let start = self.input.take(whole);
-        Ok(Event::Message {
-            sequence,
+        Event::Message {
+            sequence: header.sequence,
             payload: &self.input.taken(start, whole)[HEADER_BYTES..],
             redelivered: header.redelivered,
             deliveries: header.deliveries,
-        })
+        }
     }
 
     fn take_control(

@@ -33,6 +33,8 @@ struct Block {
     first_sequence: u64,
     messages: u32,
     settled: u32,
+    /// Bytes of the messages that are not settled.
+    unsettled_bytes: u64,
     /// How many messages at the front are settled, and where the next one starts.
     prefix: u32,
     prefix_end: usize,
@@ -56,6 +58,12 @@ impl Block {
 
     /// Settles from the front through `sequence`: how many messages and bytes that was.
     fn settle_through(&mut self, sequence: u64) -> (u32, u64) {
+        if sequence - self.first_sequence >= u64::from(self.messages) - 1 {
+            let count = self.messages - self.settled;
+            (self.settled, self.prefix, self.prefix_end) =
+                (self.messages, self.messages, self.end);
+            return (count, std::mem::take(&mut self.unsettled_bytes));
+        }
         let (mut count, mut bytes, mut prefix, mut end) = (0, 0, self.prefix, self.prefix_end);
         for (header, payload, next) in self.messages_from(self.prefix_end) {
             if header.sequence > sequence {
@@ -70,6 +78,7 @@ impl Block {
         }
         (self.prefix, self.prefix_end) = (prefix, end);
         self.settled += count;
+        self.unsettled_bytes -= bytes;
         (count, bytes)
     }
 
@@ -84,6 +93,7 @@ impl Block {
         self.marks.resize(self.messages as usize, false);
         self.marks[(sequence - self.first_sequence) as usize] = true;
         self.settled += 1;
+        self.unsettled_bytes -= bytes;
         Some(bytes)
     }
 
@@ -194,6 +204,7 @@ impl Outbox {
             block.first_sequence = sequence;
         }
         block.messages += 1;
+        block.unsettled_bytes += len as u64;
         if !block.marks.is_empty() {
             block.marks.push(false);
         }

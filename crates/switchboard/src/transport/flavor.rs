@@ -142,15 +142,18 @@ impl ReceiverFlavor {
         each!(self, end => end.take(with))
     }
 
-    /// Takes one message that is already in this process's memory.
-    #[inline]
-    pub(crate) fn take_buffered(
-        &mut self,
-        with: &mut dyn FnMut(Raw<'_>),
-    ) -> Result<bool, RecvError> {
+    /// Takes up to `most` messages that are already in this process's memory.
+    pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
         match self {
-            Self::Stream(end) => end.take_buffered(with),
-            _ => Ok(false),
+            Self::Stream(end) => end.take_more(most, with),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn acknowledge_all(&mut self, receipts: &[Receipt]) -> Result<(), RecvError> {
+        match self {
+            Self::Stream(end) => end.acknowledge_all(receipts),
+            _ => Ok(()),
         }
     }
 

@@ -91,6 +91,33 @@ impl StreamReceiver {
         Ok(false)
     }
 
+    /// Takes up to `most` further messages of the connection that the last one came from, without
+    /// looking at others. How many there were.
+    pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
+        let Some(connection) = self.hub.connections.get_mut(self.current) else { return 0 };
+        // Other connections get their turn after each batch.
+        self.in_a_row = IN_A_ROW;
+        let id = connection.id;
+        let mut count = 0;
+        if let Wire::Link(link) = &mut connection.wire {
+            while count < most
+                && let Some(Event::Message { sequence, payload, redelivered, deliveries }) =
+                    link.next_message()
+            {
+                let receipt = Receipt { connection: id, sequence };
+                with(Raw { receipt, redelivered, deliveries, ..Raw::bare(payload) });
+                count += 1;
+            }
+        } else {
+            while count < most && matches!(take_from(connection, with), Taken::Message) {
+                count += 1;
+            }
+            return count;
+        }
+        connection.received += count as u64;
+        count
+    }
+
     /// The next thing to report, if any.
     fn report(&mut self) -> Result<(), RecvError> {
         match self.reports.pop_front() {
@@ -215,6 +242,26 @@ impl StreamReceiver {
             connection.flush();
         }
         Ok(settled)
+    }
+
+    /// Acknowledges many: runs of one connection at once.
+    pub(crate) fn acknowledge_all(&mut self, receipts: &[Receipt]) -> Result<(), RecvError> {
+        let every = u64::from(self.hub.setup.options.acknowledge_every.max(1));
+        for run in receipts.chunk_by(|a, b| {
+            a.connection == b.connection && a.sequence.checked_add(1) == Some(b.sequence)
+        }) {
+            let [first, ..] = run else { continue };
+            let last = first.sequence + (run.len() as u64 - 1);
+            let Some(connection) = self.hub.connection(first.connection) else { continue };
+            let Wire::Link(link) = &mut connection.wire else { continue };
+            link.acknowledge_run(first.sequence, last);
+            if link.untold() >= every {
+                link.tell();
+                connection.flush();
+            }
+            self.untold = true;
+        }
+        Ok(())
     }
 
     pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<bool, RecvError> {

@@ -89,6 +89,20 @@ impl StreamSender {
         if payload.len() > limit {
             return Err(too_large(payload.len(), limit, "what this address takes (?max-message=)"));
         }
+        // One receiver with room, and nothing that has to go before: the usual case.
+        if let [connection] = self.hub.connections.as_mut_slice()
+            && !(connection.closed || self.finishing)
+            && self.backlog.is_empty()
+            && let Wire::Link(link) = &mut connection.wire
+            && link.has_room_for(payload.len())
+            && payload.len() <= link.largest_message_bytes()
+        {
+            link.send(payload, false, 0);
+            if more && link.unwritten_bytes() < GATHER_BYTES {
+                return Ok(());
+            }
+            return self.flush_after(0, more);
+        }
         let Some(at) = self.place_or_look(payload.len())? else { return Err(SendError::Full) };
         let connection = &mut self.hub.connections[at];
         match &mut connection.wire {

@@ -69,11 +69,10 @@ impl Receiving<'_> {
             self.tell = false;
         }
         self.received += page.tickets.len() as u64;
-        for ticket in page.tickets.drain(..) {
-            if let Err(error) = self.receiver.acknowledge_ticket(ticket) {
-                self.after(error)?;
-            }
+        if let Err(error) = self.receiver.acknowledge_tickets(&page.tickets) {
+            self.after(error)?;
         }
+        page.tickets.clear();
         for remarks in page.remarks.drain(..) {
             page.progress.aside(|| self.remark(remarks));
         }

@@ -88,6 +88,11 @@ impl<T: Message> Queue<T> {
     pub fn receiver(&self) -> Result<Receiver<T>, Error> {
         let setup = self.setup();
         let flavor = (self.address.transport().open_receiver)(&setup)?;
-        Ok(Receiver { flavor, address: self.address.clone(), message: PhantomData })
+        Ok(Receiver {
+            flavor,
+            address: self.address.clone(),
+            done: Vec::new(),
+            message: PhantomData,
+        })
     }
 }

@@ -58,6 +58,8 @@ pub struct Ticket(Receipt);
 pub struct Receiver<T> {
     pub(super) flavor: ReceiverFlavor,
     pub(super) address: Address,
+    /// Acknowledged in the batch under way; kept for its memory.
+    pub(super) done: Vec<Receipt>,
     pub(super) message: PhantomData<fn() -> T>,
 }
 
@@ -149,7 +151,7 @@ impl<T: Message> Receiver<T> {
 
 impl Receiver<Bytes> {
     /// Waits for messages and gives the bytes of each one that is there to `with`, without copying
-    /// them. `with` says whether to acknowledge it now; if not, its [`Ticket`] can do so later.
+    /// them. `with` says whether to acknowledge it, after the last one; if not, its [`Ticket`] can do so later.
     ///
     /// At most `most` messages. Returns how many there were.
     ///
@@ -163,38 +165,43 @@ impl Receiver<Bytes> {
         mut with: impl FnMut(Incoming<'_>, Ticket) -> bool,
     ) -> Result<usize, RecvError> {
         let deadline = Deadline::from_timeout(timeout);
-        let mut count = 0;
-        while count < most {
-            let mut done = None;
-            let mut each = |raw: Raw<'_>| {
-                let incoming = Incoming {
-                    bytes: raw.payload,
-                    redelivered: raw.redelivered,
-                    deliveries: raw.deliveries,
-                    lost_before: raw.lost_before,
-                    priority: raw.priority,
-                };
-                done = with(incoming, Ticket(raw.receipt)).then_some(raw.receipt);
+        let mut done = std::mem::take(&mut self.done);
+        done.clear();
+        let mut each = |raw: Raw<'_>| {
+            let incoming = Incoming {
+                bytes: raw.payload,
+                redelivered: raw.redelivered,
+                deliveries: raw.deliveries,
+                lost_before: raw.lost_before,
+                priority: raw.priority,
             };
-            let taken = if count == 0 {
-                self.flavor.take(&mut each)?
-            } else {
-                self.flavor.take_buffered(&mut each)?
-            };
-            if taken {
-                count += 1;
-                if let Some(receipt) = done {
-                    self.flavor.acknowledge(receipt)?;
-                }
-            } else if count > 0 {
-                break;
-            } else if deadline.passed() {
-                return Err(RecvError::Empty);
-            } else {
-                self.flavor.wait(deadline)?;
+            if with(incoming, Ticket(raw.receipt)) {
+                done.push(raw.receipt);
             }
+        };
+        if most == 0 {
+            return Ok(0);
         }
-        Ok(count)
+        while !self.flavor.take(&mut each)? {
+            if deadline.passed() {
+                return Err(RecvError::Empty);
+            }
+            self.flavor.wait(deadline)?;
+        }
+        let count = 1 + self.flavor.take_more(most - 1, &mut each);
+        let result = self.flavor.acknowledge_all(&done);
+        self.done = done;
+        result.map(|()| count)
+    }
+
+    /// Acknowledges many messages by their tickets; in order, that costs no more than one.
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub fn acknowledge_tickets(&mut self, tickets: &[Ticket]) -> Result<(), RecvError> {
+        self.done.clear();
+        self.done.extend(tickets.iter().map(|ticket| ticket.0));
+        self.flavor.acknowledge_all(&self.done)
     }
 
     /// Acknowledges a message by its ticket.
