@@ -60,8 +60,7 @@ impl Block {
     fn settle_through(&mut self, sequence: u64) -> (u32, u64) {
         if sequence - self.first_sequence >= u64::from(self.messages) - 1 {
             let count = self.messages - self.settled;
-            (self.settled, self.prefix, self.prefix_end) =
-                (self.messages, self.messages, self.end);
+            (self.settled, self.prefix, self.prefix_end) = (self.messages, self.messages, self.end);
             return (count, std::mem::take(&mut self.unsettled_bytes));
         }
         let (mut count, mut bytes, mut prefix, mut end) = (0, 0, self.prefix, self.prefix_end);
