@@ -201,6 +201,10 @@ impl Sending<'_> {
         ended: bool,
     ) -> Result<usize, Failure> {
         let mut at = 0;
+        for end in splitter.line_feeds(block) {
+            self.feed(&block[at..end])?;
+            at = end + 1;
+        }
         loop {
             match splitter.next(&block[at..], ended) {
                 Ok(Found::Message(range, whole)) => {

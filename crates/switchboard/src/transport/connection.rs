@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     watched: Option<Interest>,
     /// Bytes have come over it. Before the first writer, a FIFO reads like one whose writers left.
     heard: bool,
+    /// Bytes that waited when a write last found too little room; 0 once there was enough.
+    stuck_bytes: usize,
 }
 
 /// A packet of a link is at most this long, so that it fits any socket's default buffer.
@@ -96,6 +98,7 @@ impl Connection {
             done: false,
             watched: None,
             heard: false,
+            stuck_bytes: 0,
         }
     }
 
@@ -192,48 +195,70 @@ impl Connection {
         }
     }
 
+    /// Whether so much was gathered that a write is worth its call. What waits because there was no
+    /// room does not count: trying again for every message would be a failing call for each.
+    #[inline]
+    pub(crate) fn has_gathered(&self, enough_bytes: usize) -> bool {
+        self.unwritten_bytes() >= self.stuck_bytes + enough_bytes
+    }
+
     /// Writes what waits until there is no more room. `false` when the other side is gone.
     pub(crate) fn flush(&mut self) -> bool {
         while self.unwritten_bytes() > 0 {
-            let result = match &self.wire {
-                Wire::Foreign(foreign) => {
-                    let bytes = foreign.unwritten().unwrap_or_default();
-                    match self.channel {
-                        Channel::Pipe => io::write(&self.fd, bytes),
-                        _ => unix_socket::send(&self.fd, bytes),
+            let (offered, result) = self.write_once();
+            match result {
+                Ok(n) => {
+                    match &mut self.wire {
+                        Wire::Link(link) => link.wrote(n),
+                        Wire::Foreign(foreign) => foreign.wrote(n),
+                    }
+                    // A short write filled what room there was: another would only say so.
+                    if n < offered {
+                        self.stuck_bytes = self.unwritten_bytes();
+                        return true;
                     }
                 }
-                Wire::Link(link) => match self.channel {
-                    Channel::Packets => {
-                        let bytes = link.unwritten().next().unwrap_or_default();
-                        unix_socket::send(&self.fd, &bytes[..bytes.len().min(PACKET_BYTES)])
-                    }
-                    channel => {
-                        let mut slices = [IoSlice::new(&[]); SLICES];
-                        let mut n = 0;
-                        for (slice, bytes) in slices.iter_mut().zip(link.unwritten()) {
-                            *slice = IoSlice::new(bytes);
-                            n += 1;
-                        }
-                        match (channel, n) {
-                            (Channel::Pipe, 1) => io::write(&self.fd, &slices[0]),
-                            (Channel::Pipe, _) => io::writev(&self.fd, &slices[..n]),
-                            (_, 1) => unix_socket::send(&self.fd, &slices[0]),
-                            (..) => unix_socket::send_vectored(&self.fd, &slices[..n]),
-                        }
-                    }
-                },
-            };
-            match result {
-                Ok(n) => match &mut self.wire {
-                    Wire::Link(link) => link.wrote(n),
-                    Wire::Foreign(foreign) => foreign.wrote(n),
-                },
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.stuck_bytes = self.unwritten_bytes();
+                    return true;
+                }
                 Err(_) => return false,
             }
         }
+        self.stuck_bytes = 0;
         true
+    }
+
+    /// One write of what waits: how many bytes it offered, and how many were taken.
+    fn write_once(&self) -> (usize, switchboard_kernel::Result<usize>) {
+        let bytes = match &self.wire {
+            Wire::Foreign(foreign) => foreign.unwritten().unwrap_or_default(),
+            Wire::Link(link) if self.channel == Channel::Packets => {
+                let bytes = link.unwritten().next().unwrap_or_default();
+                &bytes[..bytes.len().min(PACKET_BYTES)]
+            }
+            Wire::Link(link) => {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let (mut n, mut offered) = (0, 0);
+                for (slice, bytes) in slices.iter_mut().zip(link.unwritten()) {
+                    *slice = IoSlice::new(bytes);
+                    n += 1;
+                    offered += bytes.len();
+                }
+                let result = match (self.channel, n) {
+                    (Channel::Pipe, 1) => io::write(&self.fd, &slices[0]),
+                    (Channel::Pipe, _) => io::writev(&self.fd, &slices[..n]),
+                    (_, 1) => unix_socket::send(&self.fd, &slices[0]),
+                    (..) => unix_socket::send_vectored(&self.fd, &slices[..n]),
+                };
+                return (offered, result);
+            }
+        };
+        let result = match self.channel {
+            Channel::Pipe => io::write(&self.fd, bytes),
+            _ => unix_socket::send(&self.fd, bytes),
+        };
+        (bytes.len(), result)
     }
 
     /// Tells the other side that nothing follows, where the channel can.

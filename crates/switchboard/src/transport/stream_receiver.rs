@@ -130,14 +130,15 @@ impl StreamReceiver {
         if self.take_buffered(with)? {
             return Ok(true);
         }
-        self.flush_acknowledgements()?;
-        // The connection that spoke last is likely to speak again: one call instead of two.
+        // The connection that spoke last is likely to speak again: one call instead of two. While it
+        // does, acknowledgements go out by their number, not with every read.
         let current = self.hub.connections.get_mut(self.current);
         if current.is_some_and(|c| c.can_guess() && c.read() == Read::Some)
             && self.take_buffered(with)?
         {
             return Ok(true);
         }
+        self.flush_acknowledgements()?;
         let found = self.hub.look()?;
         for id in &found.ready {
             if let Some(connection) = self.hub.connection(*id) {

@@ -117,7 +117,7 @@ impl StreamSender {
 
     fn flush_after(&mut self, at: usize, more: bool) -> Result<(), SendError> {
         let connection = &mut self.hub.connections[at];
-        if more && connection.unwritten_bytes() < GATHER_BYTES {
+        if more && !connection.has_gathered(GATHER_BYTES) {
             return Ok(());
         }
         if !connection.flush() {

@@ -1,0 +1,19 @@
+//! Builds the C side of the comparison as an executable of its own.
+
+use std::path::PathBuf;
+
+fn main() {
+    println!("cargo::rerun-if-changed=c");
+    let out =
+        PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("peer-c");
+    let compiler = cc::Build::new().opt_level(2).warnings(true).extra_warnings(true).get_compiler();
+    let status = compiler
+        .to_command()
+        .args(["-std=gnu11", "-o"])
+        .arg(&out)
+        .args(["c/peer.c", "-lrt"])
+        .status()
+        .expect("the C compiler runs");
+    assert!(status.success(), "the C compiler failed: {status}");
+    println!("cargo::rustc-env=PEER_C={}", out.display());
+}

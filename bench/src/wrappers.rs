@@ -1,0 +1,259 @@
+//! Every wrapper of the kernel crate that carries messages, against the same system calls in C.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::figures::{median, median_ratio, table};
+use crate::mechanism::{Language, NAMES, Operation, Run};
+use crate::peer::{MOST_SAMPLES, UDP_BURST};
+use crate::scratch::Scratch;
+use crate::{Failure, load, two_cpus};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Fewer and shorter rounds: a look, not a measurement
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; 11 unless said otherwise, 5 with --quick
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only this mechanism (may be repeated)
+    #[arg(long, value_name = "MECHANISM")]
+    only: Vec<String>,
+    /// Run the C program as both contenders: what the ratio is when nothing differs
+    #[arg(long)]
+    control: bool,
+    /// Print JSON, with the figures of every round
+    #[arg(long)]
+    json: bool,
+}
+
+/// How much slower than C a wrapper may be.
+const MOST_RATIO: f64 = 1.03;
+
+/// A round is this many short runs of each contender, in turns, of which the median counts: across
+/// two processors a stream falls into one of several rhythms, anew in each run.
+const SLICES: usize = 5;
+
+/// What is measured in one row of the table.
+struct Case {
+    mechanism: &'static str,
+    operation: Operation,
+    placement: &'static str,
+    cpus: (usize, usize),
+    count: usize,
+    /// One per round: C's and Rust's.
+    rounds: Vec<[Sample; 2]>,
+}
+
+/// Nanoseconds per message, and percentiles of round trips.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    each: f64,
+    percentiles: [f64; 4],
+}
+
+impl Sample {
+    fn median(slices: &[Self]) -> Self {
+        let percentile = |at: usize| median(slices.iter().map(|slice| slice.percentiles[at]));
+        Self {
+            each: median(slices.iter().map(|slice| slice.each)),
+            percentiles: std::array::from_fn(percentile),
+        }
+    }
+
+    /// The figure that is compared: of round trips the median, of a stream the time per message.
+    fn compared(&self, operation: Operation) -> f64 {
+        match operation {
+            Operation::RoundTrip => self.percentiles[0],
+            Operation::OneWay => self.each,
+        }
+    }
+}
+
+impl Case {
+    fn measure(&self, language: Language, scratch: &Scratch) -> Result<Sample, Failure> {
+        let warm_up = (self.count / 10).max(UDP_BURST).next_multiple_of(UDP_BURST);
+        let run = Run {
+            mechanism: self.mechanism,
+            operation: self.operation,
+            count: self.count,
+            warm_up,
+            cpus: self.cpus,
+        };
+        let printed = run.start(language, scratch, |_, words| words)?;
+        let numbers: Vec<f64> =
+            printed.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [total, percentiles @ ..] = &numbers[..] else {
+            return Err(format!("{run:?} printed {printed:?}").into());
+        };
+        let percentiles = percentiles.try_into()?;
+        Ok(Sample { each: total / self.count as f64, percentiles })
+    }
+
+    /// Chooses how many messages a run has, so that it takes about this long.
+    fn calibrate(&mut self, target: Duration, scratch: &Scratch) -> Result<(), Failure> {
+        self.count = 32 * UDP_BURST;
+        let each = self.measure(Language::C, scratch)?.each.max(1.0);
+        let count = (target.as_nanos() as f64 / each) as usize;
+        self.count = count.clamp(4 * UDP_BURST, MOST_SAMPLES - UDP_BURST);
+        self.count = self.count.next_multiple_of(UDP_BURST);
+        Ok(())
+    }
+
+    /// The figures of one contender, round by round.
+    fn column(&self, contender: usize) -> Vec<f64> {
+        self.rounds.iter().map(|round| round[contender].compared(self.operation)).collect()
+    }
+
+    fn ratio(&self) -> f64 {
+        median_ratio(&self.column(1), &self.column(0))
+    }
+
+    fn percentile(&self, contender: usize, which: usize) -> f64 {
+        median(self.rounds.iter().map(|round| round[contender].percentiles[which]))
+    }
+}
+
+/// Whether every wrapper is as fast as it should be.
+pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
+    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 5 } else { 11 });
+    let target = Duration::from_millis(if arguments.quick { 8 } else { 24 });
+    let scratch = Scratch::new()?;
+    let mut cases = cases(arguments)?;
+    for case in &mut cases {
+        case.calibrate(target, &scratch)?;
+    }
+    let second = if arguments.control { Language::C } else { Language::Rust };
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}, load {}", round + 1, load());
+        for case in &mut cases {
+            let mut slices = [Vec::new(), Vec::new()];
+            for slice in 0..SLICES {
+                // Whoever goes first alternates too.
+                let order = if (round + slice) % 2 == 0 { [0, 1] } else { [1, 0] };
+                for contender in order {
+                    let language = [Language::C, second][contender];
+                    slices[contender].push(case.measure(language, &scratch)?);
+                }
+            }
+            let samples = slices.map(|slices| Sample::median(&slices));
+            case.rounds.push(samples);
+        }
+    }
+    if arguments.json {
+        println!("{:#}", as_json(&cases, second));
+    } else {
+        print(&cases, second);
+    }
+    Ok(arguments.control || cases.iter().all(|case| case.ratio() <= MOST_RATIO))
+}
+
+fn cases(arguments: &Arguments) -> Result<Vec<Case>, Failure> {
+    if let Some(unknown) = arguments.only.iter().find(|name| !NAMES.contains(&name.as_str())) {
+        return Err(format!("no mechanism {unknown:?}; there are {NAMES:?}").into());
+    }
+    let (first, second) = two_cpus()?;
+    let mut placements = vec![("same core", (first, first))];
+    if first == second {
+        eprintln!("only one processor is usable: nothing is measured across two");
+    } else {
+        placements.push(("two cores", (first, second)));
+    }
+    let wanted =
+        |name: &&str| arguments.only.is_empty() || arguments.only.iter().any(|n| n == name);
+    let mut cases = Vec::new();
+    for operation in Operation::ALL {
+        for mechanism in NAMES.into_iter().filter(wanted) {
+            for (placement, cpus) in placements.clone() {
+                let rounds = Vec::new();
+                cases.push(Case { mechanism, operation, placement, cpus, count: 0, rounds });
+            }
+        }
+    }
+    Ok(cases)
+}
+
+fn print(cases: &[Case], second: Language) {
+    let of = |operation| cases.iter().filter(move |case| case.operation == operation);
+    let other = if second == Language::C { "C again" } else { "Rust" };
+    println!("64-byte round trips, microseconds; ratio of the p50 within a round, its median:\n");
+    let rows: Vec<[String; 8]> = of(Operation::RoundTrip)
+        .map(|case| {
+            let us = |contender, which| format!("{:.2}", case.percentile(contender, which) / 1e3);
+            [
+                case.mechanism.to_owned(),
+                case.placement.to_owned(),
+                us(0, 0),
+                us(1, 0),
+                us(0, 2),
+                us(1, 2),
+                case.count.to_string(),
+                format!("{:.3}", case.ratio()),
+            ]
+        })
+        .collect();
+    let heads =
+        ["mechanism", "on", "C p50", &format!("{other} p50"), "C p99", &format!("{other} p99")];
+    let [a, b, c, d, e, f] = heads;
+    println!("{}\n", table([a, b, c, d, e, f, "per run", "ratio"], &rows));
+    println!("64-byte messages one way, thousands a second; ratio of the times, its median:\n");
+    let rows: Vec<[String; 6]> = of(Operation::OneWay)
+        .map(|case| {
+            let rate = |contender| format!("{:.0}", 1e6 / median(case.column(contender)));
+            [
+                case.mechanism.to_owned(),
+                case.placement.to_owned(),
+                rate(0),
+                rate(1),
+                case.count.to_string(),
+                format!("{:.3}", case.ratio()),
+            ]
+        })
+        .collect();
+    println!("{}\n", table(["mechanism", "on", "C", other, "per run", "ratio"], &rows));
+    let over: Vec<_> = cases.iter().filter(|case| case.ratio() > MOST_RATIO).collect();
+    println!(
+        "{} of {} at most {MOST_RATIO}; median of all ratios {:.3}",
+        cases.len() - over.len(),
+        cases.len(),
+        median(cases.iter().map(Case::ratio))
+    );
+    for case in over {
+        let (what, on) = (case.operation.name(), case.placement);
+        println!("over: {} {what}, {on}: {:.3}", case.mechanism, case.ratio());
+    }
+}
+
+fn as_json(cases: &[Case], second: Language) -> Value {
+    let contender = |case: &Case, which: usize| {
+        let round = |round: &[Sample; 2]| {
+            let Sample { each, percentiles: [p50, p90, p99, p999] } = round[which];
+            match case.operation {
+                Operation::RoundTrip => json!({
+                    "mean_ns": each, "p50_ns": p50, "p90_ns": p90, "p99_ns": p99, "p99.9_ns": p999
+                }),
+                Operation::OneWay => json!({ "mean_ns": each }),
+            }
+        };
+        case.rounds.iter().map(round).collect::<Vec<_>>()
+    };
+    let case = |case: &Case| {
+        json!({
+            "mechanism": case.mechanism,
+            "operation": case.operation.name(),
+            "placement": case.placement,
+            "messages_per_run": case.count,
+            "first": contender(case, 0),
+            "second": contender(case, 1),
+            "ratio": case.ratio(),
+        })
+    };
+    json!({
+        "benchmark": "wrappers",
+        "first": Language::C.name(),
+        "second": second.name(),
+        "cases": cases.iter().map(case).collect::<Vec<_>>(),
+    })
+}
