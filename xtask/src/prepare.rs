@@ -19,6 +19,7 @@ struct Package {
 
 const PACKAGES: &[Package] = &[
     Package { name: "gcc", command: Some("gcc") },
+    Package { name: "iproute2", command: Some("ip") },
     Package { name: "libc6-dev", command: None },
     Package { name: "netcat-openbsd", command: Some("nc") },
     Package { name: "procps", command: Some("ps") },

@@ -51,6 +51,7 @@ const ROLES: &[(&str, Role)] = &[
     ("tcp-interrupted", tcp::interrupted),
     ("tcp-peer", tcp::peer),
     ("udp-member", udp::member),
+    ("udp-multicast-v6", udp::multicast_v6),
     ("unix-binder", unix_socket::names::binder),
     ("unix-copied-peer", unix_socket::copied_peer),
     ("unix-listener", unix_socket::names::listener),
