@@ -137,7 +137,8 @@ impl From<AddressError> for Error {
     }
 }
 
-/// Why a message was not sent. The message is still the caller's.
+/// Why a message was not sent. The message is still the caller's, except as
+/// [`send`](crate::Sender::send) says.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SendError {
@@ -301,7 +302,10 @@ impl fmt::Display for CloseError {
             write!(f, "{} messages were rejected by every receiver; ", self.rejected)?;
         }
         write!(f, "{} messages are not acknowledged", self.unacknowledged)?;
-        if self.unacknowledged > 0 { write!(f, ": {}", self.reason) } else { Ok(()) }
+        if self.unacknowledged > 0 || matches!(self.reason, SendError::Failed(_)) {
+            write!(f, ": {}", self.reason)?;
+        }
+        Ok(())
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct StreamSender {
     /// There was a receiver once. One that left after it acknowledged everything need not be told
     /// the end.
     met: bool,
+    /// Why the only receiver there is does not fit. It is not dialled again.
+    unfit: Option<String>,
     reserved: Option<u64>,
 }
 
@@ -46,6 +48,7 @@ impl StreamSender {
             current: 0,
             finishing: false,
             met: false,
+            unfit: None,
             reserved: None,
         }
     }
@@ -242,6 +245,9 @@ impl StreamSender {
 
     /// Looks at every connection: reads answers, writes what waits, gives the backlog out.
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
+        if let Some(problem) = &self.unfit {
+            return Err(self.mismatch(problem));
+        }
         let found = self.hub.look()?;
         for id in found.ready {
             self.serve(id)?;
@@ -304,16 +310,22 @@ impl StreamSender {
             LinkError::Misbehaved(problem) if fatal => {
                 Err(SendError::PeerMisbehaved(format!("{peer}: {problem}")))
             }
-            LinkError::Mismatch(problem) if fatal => Err(self.mismatch(&peer, &problem)),
+            LinkError::Mismatch(problem) if fatal => Err(self.unfit(&peer, &problem)),
             LinkError::Refused(problem) if fatal => {
-                Err(self.mismatch(&peer, &format!("it turned this side away: {problem}")))
+                Err(self.unfit(&peer, &format!("it turned this side away: {problem}")))
             }
             _ => Ok(()),
         }
     }
 
-    fn mismatch(&self, peer: &str, problem: &str) -> SendError {
+    fn unfit(&mut self, peer: &str, problem: &str) -> SendError {
         let problem = format!("{peer} does not fit: {problem}");
+        let error = self.mismatch(&problem);
+        self.unfit = Some(problem);
+        error
+    }
+
+    fn mismatch(&self, problem: &str) -> SendError {
         Error::new(ErrorKind::Mismatch, &self.hub.setup.address, problem).into()
     }
 

@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod conformance;
+mod message;
 #[cfg(feature = "tokio")]
 mod tasks;
 

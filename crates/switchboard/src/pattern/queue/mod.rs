@@ -78,7 +78,7 @@ impl<T: Message> Queue<T> {
     pub fn sender(&self) -> Result<Sender<T>, Error> {
         let setup = self.setup();
         let flavor = (self.address.transport().open_sender)(&setup)?;
-        Ok(Sender { flavor, setup, sent: 0, closed: false, message: PhantomData })
+        Ok(Sender { flavor, setup, sent: 0, closed: false, finished: false, message: PhantomData })
     }
 
     /// The receiving end. Returns without waiting for a sender.

@@ -21,7 +21,10 @@ pub struct Sender<T> {
     pub(super) flavor: SenderFlavor,
     pub(super) setup: Setup,
     pub(super) sent: u64,
+    /// Closing was tried: dropping does not wait again.
     pub(super) closed: bool,
+    /// Everything is settled and the end was said.
+    pub(super) finished: bool,
     pub(super) message: PhantomData<fn(T)>,
 }
 
@@ -32,9 +35,12 @@ impl<T: Message> Sender<T> {
     /// [`unacknowledged`](Self::unacknowledged) and [`close`](Self::close).
     ///
     /// # Errors
-    /// `TooLarge`, `Unframable`, `Encoding`: the message cannot be sent so. `Interrupted`.
-    /// `PeerDied` where the transport or the options rule out another receiver. The message is the
-    /// caller's in each case.
+    /// `TooLarge`, `Unframable`, `Encoding`: the message cannot be sent so. `Interrupted` before it was
+    /// accepted. The message is the caller's in each of these cases. `PeerDied` where the transport or
+    /// the options rule out another receiver, and `PeerMisbehaved`: messages accepted before, perhaps
+    /// this one, are [not acknowledged](Self::unacknowledged); [`sent`](Self::sent) counts this one if
+    /// it was accepted. `Failed` with a mismatch comes again with every call: the receiver there takes
+    /// other messages.
     pub fn send(&mut self, message: &T) -> Result<(), SendError> {
         message
             .encode(|bytes| self.send_bytes_until(bytes, 0, Deadline::NEVER))
@@ -85,7 +91,7 @@ impl<T: Message> Sender<T> {
         deadline: Deadline,
     ) -> Result<(), SendError> {
         self.accept_until(deadline, |flavor| flavor.try_send(bytes, priority, false))?;
-        self.write_out(deadline)
+        self.write_accepted(deadline)
     }
 
     /// Repeats an attempt until it is accepted.
@@ -106,8 +112,15 @@ impl<T: Message> Sender<T> {
         }
     }
 
-    /// Waits until what was accepted is with the kernel. A deadline that passes is no error: the
-    /// message is accepted, and goes on with the next call.
+    /// Waits until what was accepted is with the kernel. A deadline that passes and an interruption are
+    /// no errors: the message is accepted, and goes on with the next call, which is interrupted anew.
+    fn write_accepted(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        match self.write_out(deadline) {
+            Err(SendError::Interrupted) => Ok(()),
+            result => result,
+        }
+    }
+
     fn write_out(&mut self, deadline: Deadline) -> Result<(), SendError> {
         while !self.flavor.drive()? {
             if deadline.passed() {
@@ -138,11 +151,12 @@ impl<T: Message> Sender<T> {
     }
 
     /// One step of [`finish`](Self::finish), without waiting. Whether it is done.
-    #[cfg(feature = "tokio")]
     pub(crate) fn finish_step(&mut self) -> Result<bool, SendError> {
-        let done = self.flavor.finish()?;
-        self.closed |= done;
-        Ok(done)
+        if !self.finished {
+            self.finished = self.flavor.finish()?;
+            self.closed |= self.finished;
+        }
+        Ok(self.finished)
     }
 
     /// The address it sends to.
@@ -220,17 +234,17 @@ impl<T: Message> Sender<T> {
         self.finish()
     }
 
-    /// [`close`](Self::close) without giving the sender up, so that a caller can look at it after.
+    /// [`close`](Self::close) without giving the sender up, so that a caller can look at it after, or try
+    /// again: after an error the next call goes on where this one gave up, and dropping the sender
+    /// waits no more.
     ///
     /// # Errors
     /// As [`close`](Self::close).
     pub fn finish(&mut self) -> Result<(), CloseError> {
-        if std::mem::replace(&mut self.closed, true) {
-            return Ok(());
-        }
+        self.closed = true;
         let deadline = Deadline::from_timeout(self.setup.options.linger);
         let reason = loop {
-            match self.flavor.finish() {
+            match self.finish_step() {
                 Ok(true) if self.rejected() == 0 => return Ok(()),
                 Ok(true) => break SendError::Full,
                 Ok(false) if deadline.passed() => break SendError::Full,
@@ -317,7 +331,7 @@ impl Sender<Bytes> {
         {
             self.flavor.commit(n, false)?;
             self.sent += 1;
-            self.write_out(Deadline::NEVER)?;
+            self.write_accepted(Deadline::NEVER)?;
         }
         Ok(filled)
     }
