@@ -33,7 +33,7 @@ pub(crate) struct StreamSender {
     /// There was a receiver once. One that left after it acknowledged everything need not be told
     /// the end.
     met: bool,
-    /// Why the only receiver there is does not fit. It is not dialled again.
+    /// Why the receiver that was there last does not fit. Closing does not wait for another.
     unfit: Option<String>,
     reserved: Option<u64>,
 }
@@ -245,9 +245,6 @@ impl StreamSender {
 
     /// Looks at every connection: reads answers, writes what waits, gives the backlog out.
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
-        if let Some(problem) = &self.unfit {
-            return Err(self.mismatch(problem));
-        }
         let found = self.hub.look()?;
         for id in found.ready {
             self.serve(id)?;
@@ -297,7 +294,10 @@ impl StreamSender {
                 Ok(Some(Event::EndSeen)) => {
                     connection.done = true;
                 }
-                Ok(Some(Event::Established)) => self.met = true,
+                Ok(Some(Event::Established)) => {
+                    self.met = true;
+                    self.unfit = None;
+                }
                 Ok(Some(_)) => {}
                 Err(error) => break error,
             }
@@ -380,6 +380,9 @@ impl StreamSender {
     pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
         self.finishing = true;
         self.look()?;
+        if let Some(problem) = &self.unfit {
+            return Err(self.mismatch(problem));
+        }
         let settled = self.backlog.is_empty() && self.unacknowledged() == 0;
         if settled {
             for connection in &mut self.hub.connections {

@@ -39,8 +39,8 @@ impl<T: Message> Sender<T> {
     /// accepted. The message is the caller's in each of these cases. `PeerDied` where the transport or
     /// the options rule out another receiver, and `PeerMisbehaved`: messages accepted before, perhaps
     /// this one, are [not acknowledged](Self::unacknowledged); [`sent`](Self::sent) counts this one if
-    /// it was accepted. `Failed` with a mismatch comes again with every call: the receiver there takes
-    /// other messages.
+    /// it was accepted. `Failed` with a mismatch: the receiver there takes other messages; the next call
+    /// looks again.
     pub fn send(&mut self, message: &T) -> Result<(), SendError> {
         message
             .encode(|bytes| self.send_bytes_until(bytes, 0, Deadline::NEVER))
@@ -226,7 +226,8 @@ impl<T: Message> Sender<T> {
     ///
     /// Waits for a receiver if none ever came, and for another one if the last one died; at most for
     /// the [`linger`](crate::Options#structfield.linger) of the options. A receiver that dies after it has
-    /// acknowledged everything is no error.
+    /// acknowledged everything is no error. If the receiver that was there last did not fit, no other is
+    /// waited for.
     ///
     /// # Errors
     /// How many messages were not acknowledged, and why.
