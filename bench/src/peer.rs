@@ -38,7 +38,10 @@ pub(crate) fn main(arguments: &[String]) -> std::result::Result<(), Failure> {
         "sysv-msg" => {
             let out = sysv_msg::MessageQueue::from_id(out_id.parse()?);
             let from = sysv_msg::MessageQueue::from_id(in_id.parse()?);
-            run(&job, SysvMsg { out, from, buffer: sysv_msg::Buffer::with_capacity(BYTES) })
+            let buffer = || sysv_msg::Buffer::with_capacity(BYTES);
+            let mut outgoing = buffer();
+            outgoing.fill(&[0; BYTES]);
+            run(&job, SysvMsg { out, from, outgoing, incoming: buffer() })
         }
         _ => {
             let out = process::inherited_descriptor(OUT)?;
@@ -214,19 +217,21 @@ impl Channel for PosixMq {
 struct SysvMsg {
     out: sysv_msg::MessageQueue,
     from: sysv_msg::MessageQueue,
-    buffer: sysv_msg::Buffer,
+    /// A message with its type before it, as in C. `send` would put the two together first.
+    outgoing: sysv_msg::Buffer,
+    incoming: sysv_msg::Buffer,
 }
 
 impl Channel for SysvMsg {
     #[inline]
-    fn put(&mut self, message: &[u8; BYTES]) -> Result<()> {
-        self.out.send(1, message)
+    fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
+        self.out.send_buffer(&self.outgoing)
     }
 
     #[inline]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
-        self.from.recv(Select::Any, &mut self.buffer)?;
-        assert_eq!(self.buffer.text().len(), BYTES);
+        self.from.recv(Select::Any, &mut self.incoming)?;
+        assert_eq!(self.incoming.text().len(), BYTES);
         Ok(())
     }
 }
