@@ -128,7 +128,7 @@ fn largest(row: &Transport) -> String {
 fn details(row: &Transport) -> String {
     let mut text = format!("{}: {}\n\n", row.scheme, row.summary);
     text += &format!("  example          {}\n", row.example);
-    text += &format!("  patterns         {}\n", row.patterns.join(", "));
+    text += &format!("  patterns         {}\n", row.patterns().join(", "));
     let bytes = row.capabilities.largest_message_bytes;
     text += &format!("  largest message  {bytes} bytes\n");
     if let Some(framing) = row.framing {
@@ -162,7 +162,7 @@ fn as_json(row: &Transport) -> Value {
         "scheme": row.scheme,
         "summary": row.summary,
         "example": row.example,
-        "patterns": row.patterns,
+        "patterns": row.patterns(),
         "framing": row.framing.map(switchboard::Framing::name),
         "delivery": row.delivery,
         "capabilities": capabilities,

@@ -19,6 +19,7 @@ use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
 use crate::link::Role;
+use crate::object::{cannot_unlink, no_name};
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
     let hub = open(setup, Role::Sender)?;
@@ -28,6 +29,19 @@ pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
 pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     let hub = open(setup, Role::Receiver)?;
     Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+/// Makes the FIFO, to stay until it is unlinked.
+pub(crate) fn create(address: &Address) -> Result<(), Error> {
+    let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    fifo::create(path, address.query.permissions())
+        .map_err(|error| missing_folder(address, "cannot make the FIFO", error))
+}
+
+/// Removes its name.
+pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
+    let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    fifo::unlink(path).map_err(|error| cannot_unlink(address, error))
 }
 
 fn open(setup: &Setup, role: Role) -> Result<Hub, Error> {

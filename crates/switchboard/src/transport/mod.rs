@@ -8,30 +8,25 @@ mod fd;
 mod fifo;
 mod flavor;
 mod hub;
-pub(crate) mod mq;
+mod mq;
 mod packet;
+mod setup;
 mod stream_receiver;
 mod stream_sender;
-pub(crate) mod sysv;
+mod sysv;
 mod tcp;
 mod udp;
-pub(crate) mod unix;
+mod unix;
 mod unix_dgram;
 mod unix_seqpacket;
 
-use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-
-use switchboard_kernel::io::{self, Deadline, Interest};
-
 use crate::address::{Address, TargetForm};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
-use crate::message::Schema;
-use crate::options::Options;
 
 pub(crate) use flavor::{ReceiverFlavor, SenderFlavor};
+use setup::LINK_MESSAGE_BYTES;
+pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
 pub(crate) use stream_receiver::StreamReceiver;
 pub(crate) use stream_sender::StreamSender;
 
@@ -81,8 +76,6 @@ pub struct Transport {
     pub example: &'static str,
     /// How the part after the scheme is read.
     pub target: TargetForm,
-    /// Patterns carried.
-    pub patterns: &'static [&'static str],
     /// Options that an address may have.
     pub options: &'static [&'static str],
     /// What it can do.
@@ -91,50 +84,53 @@ pub struct Transport {
     pub delivery: &'static str,
     /// The framing where the address does not say.
     pub framing: Option<Framing>,
-    pub(crate) open_sender: fn(&Setup) -> Result<SenderFlavor, Error>,
-    pub(crate) open_receiver: fn(&Setup) -> Result<ReceiverFlavor, Error>,
+    /// How to open the ends of each pattern that it carries.
+    pub(crate) carries: Carries,
+    /// The object that has a life of its own, where there is one.
+    pub(crate) object: Option<Object>,
 }
 
-/// What an endpoint is opened with.
+/// The patterns that a transport carries.
 #[derive(Debug)]
-pub(crate) struct Setup {
-    pub(crate) address: Address,
-    pub(crate) options: Options,
-    pub(crate) schema: Schema,
+pub(crate) struct Carries {
+    pub(crate) queue: Option<QueueEnds>,
 }
 
-impl Setup {
-    /// The largest message this side takes: the least of the row, the address and the options.
-    pub(crate) fn largest_message_bytes(&self) -> u32 {
-        let row = match self.address.transport().framing {
-            // A stream of bytes has no messages that could be too long.
-            Some(_) if self.framing() == Framing::Raw => LINK_MESSAGE_BYTES,
-            _ => self.address.transport().capabilities.largest_message_bytes,
-        };
-        [self.address.query.max_message_bytes, self.options.max_message_bytes]
-            .into_iter()
-            .flatten()
-            .fold(row, u32::min)
+/// How to open the ends of a queue.
+#[derive(Debug)]
+pub(crate) struct QueueEnds {
+    pub(crate) sender: fn(&Setup) -> Result<SenderFlavor, Error>,
+    pub(crate) receiver: fn(&Setup) -> Result<ReceiverFlavor, Error>,
+}
+
+/// How to make and remove an object apart from its use.
+#[derive(Debug)]
+pub(crate) struct Object {
+    /// Makes it with the owner, mode and sizes of the address; an error when it exists.
+    pub(crate) create: Option<OfAddress>,
+    /// Removes its name.
+    pub(crate) unlink: OfAddress,
+}
+
+/// What is done with the object of an address.
+pub(crate) type OfAddress = fn(&Address) -> Result<(), Error>;
+
+impl Transport {
+    /// The patterns it carries, by name.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<&'static str> {
+        let carried = [("queue", self.carries.queue.is_some())];
+        carried.into_iter().filter_map(|(name, carried)| carried.then_some(name)).collect()
     }
 
-    /// The framing: the address's, else the row's.
-    pub(crate) fn framing(&self) -> Framing {
-        let row = self.address.transport().framing.unwrap_or(Framing::Raw);
-        self.address.query.framing.unwrap_or(row)
-    }
-
-    /// A copy, for the endpoint to keep.
-    pub(crate) fn again(&self) -> Self {
-        Self {
-            address: self.address.clone(),
-            options: self.options.clone(),
-            schema: self.schema.clone(),
-        }
-    }
-
-    /// An error of a system call made for this address.
-    pub(crate) fn system(&self, doing: &str, error: switchboard_kernel::Error) -> Error {
-        Error::system(&self.address, doing, error)
+    /// The error of a pattern that it does not carry.
+    pub(crate) fn does_not_carry(&self, pattern: &str, address: &Address) -> Error {
+        let (scheme, carried) = (self.scheme, self.patterns().join(", "));
+        let problem = format!("{scheme}: carries no {pattern}; it carries {carried}");
+        let others = TABLE.iter().filter(|row| row.patterns().contains(&pattern));
+        let others: Vec<&str> = others.map(|row| row.scheme).collect();
+        Error::new(ErrorKind::NotSupported, address, problem)
+            .hint(format!("a {pattern} is carried by {}", others.join(", ")))
     }
 }
 
@@ -155,9 +151,6 @@ const NOTHING: Capabilities = Capabilities {
     many_senders: true,
 };
 
-/// The largest message over a link. A receiver holds one such message per connection.
-const LINK_MESSAGE_BYTES: u32 = 16 << 20;
-
 const AT_LEAST_ONCE: &str = "at least once while the sender lives; a message that comes again is \
                              marked redelivered";
 const AT_MOST_ONCE: &str = "once; what a receiver took and did not finish is lost with it";
@@ -170,7 +163,6 @@ pub const TABLE: &[Transport] = &[
         summary: "an inherited descriptor: a pipe or a stream socket",
         example: "fd:3",
         target: TargetForm::Descriptor,
-        patterns: &["queue"],
         options: &["framing", "max-message"],
         capabilities: Capabilities {
             largest_message_bytes: LINK_MESSAGE_BYTES,
@@ -179,8 +171,10 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: "once; the descriptor is the only way, so what is under way is lost with a side",
         framing: Some(Framing::Link),
-        open_sender: fd::open_sender,
-        open_receiver: fd::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: fd::open_sender, receiver: fd::open_receiver }),
+        },
+        object: None,
     },
     Transport {
         scheme: "fifo",
@@ -188,7 +182,6 @@ pub const TABLE: &[Transport] = &[
         summary: "a named pipe; lines that echo and cat understand",
         example: "fifo:/tmp/jobs",
         target: TargetForm::Path,
-        patterns: &["queue"],
         options: &["mode", "owner", "group", "framing", "max-message", "capacity"],
         capabilities: Capabilities {
             // A write of at most PIPE_BUF bytes is never mixed with another's: a line and its end.
@@ -197,8 +190,10 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_MOST_ONCE,
         framing: Some(Framing::Lines),
-        open_sender: fifo::open_sender,
-        open_receiver: fifo::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: fifo::open_sender, receiver: fifo::open_receiver }),
+        },
+        object: Some(Object { create: Some(fifo::create), unlink: fifo::unlink }),
     },
     Transport {
         scheme: "unix",
@@ -206,7 +201,6 @@ pub const TABLE: &[Transport] = &[
         summary: "a Unix-domain stream socket",
         example: "unix:/run/engine.sock",
         target: TargetForm::PathOrAbstract,
-        patterns: &["queue"],
         options: &["mode", "owner", "group", "framing", "bind", "connect", "max-message"],
         capabilities: Capabilities {
             largest_message_bytes: LINK_MESSAGE_BYTES,
@@ -217,8 +211,10 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
-        open_sender: unix::open_sender,
-        open_receiver: unix::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: unix::open_sender, receiver: unix::open_receiver }),
+        },
+        object: Some(Object { create: None, unlink: unix::unlink }),
     },
     Transport {
         scheme: "unix-seqpacket",
@@ -226,7 +222,6 @@ pub const TABLE: &[Transport] = &[
         summary: "a Unix-domain socket that keeps packets apart",
         example: "unix-seqpacket:/run/engine.sock",
         target: TargetForm::PathOrAbstract,
-        patterns: &["queue"],
         options: &["mode", "owner", "group", "framing", "bind", "connect", "max-message"],
         capabilities: Capabilities {
             largest_message_bytes: LINK_MESSAGE_BYTES,
@@ -237,8 +232,13 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
-        open_sender: unix_seqpacket::open_sender,
-        open_receiver: unix_seqpacket::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds {
+                sender: unix_seqpacket::open_sender,
+                receiver: unix_seqpacket::open_receiver,
+            }),
+        },
+        object: Some(Object { create: None, unlink: unix_seqpacket::unlink }),
     },
     Transport {
         scheme: "unix-dgram",
@@ -246,13 +246,17 @@ pub const TABLE: &[Transport] = &[
         summary: "a Unix-domain datagram socket: bare messages, no connection",
         example: "unix-dgram:/run/log.sock",
         target: TargetForm::PathOrAbstract,
-        patterns: &["queue"],
         options: &["mode", "owner", "group", "max-message"],
         capabilities: Capabilities { largest_message_bytes: 128 << 10, ..NOTHING },
         delivery: "once; what waits in the socket is lost with its receiver",
         framing: None,
-        open_sender: unix_dgram::open_sender,
-        open_receiver: unix_dgram::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds {
+                sender: unix_dgram::open_sender,
+                receiver: unix_dgram::open_receiver,
+            }),
+        },
+        object: Some(Object { create: None, unlink: unix_dgram::unlink }),
     },
     Transport {
         scheme: "mq",
@@ -260,7 +264,6 @@ pub const TABLE: &[Transport] = &[
         summary: "a POSIX message queue: priorities, kept by the kernel",
         example: "mq:/jobs",
         target: TargetForm::QueueName,
-        patterns: &["queue"],
         options: &["mode", "owner", "group", "max-message", "max-messages"],
         capabilities: Capabilities {
             largest_message_bytes: 8192,
@@ -270,8 +273,10 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_MOST_ONCE,
         framing: None,
-        open_sender: mq::open_sender,
-        open_receiver: mq::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: mq::open_sender, receiver: mq::open_receiver }),
+        },
+        object: Some(Object { create: Some(mq::create), unlink: mq::unlink }),
     },
     Transport {
         scheme: "sysv",
@@ -279,7 +284,6 @@ pub const TABLE: &[Transport] = &[
         summary: "a System V message queue, by key or path",
         example: "sysv:/etc/hostname#7",
         target: TargetForm::SysvKey,
-        patterns: &["queue"],
         options: &["mode", "owner", "group", "max-message", "capacity", "type"],
         capabilities: Capabilities {
             largest_message_bytes: 8192,
@@ -288,8 +292,10 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_MOST_ONCE,
         framing: None,
-        open_sender: sysv::open_sender,
-        open_receiver: sysv::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: sysv::open_sender, receiver: sysv::open_receiver }),
+        },
+        object: Some(Object { create: Some(sysv::create), unlink: sysv::unlink }),
     },
     Transport {
         scheme: "tcp",
@@ -297,7 +303,6 @@ pub const TABLE: &[Transport] = &[
         summary: "a TCP connection; unencrypted, so on this machine unless ?plaintext",
         example: "tcp:127.0.0.1:7000",
         target: TargetForm::HostPort,
-        patterns: &["queue"],
         options: &["framing", "bind", "connect", "plaintext", "max-message"],
         capabilities: Capabilities {
             largest_message_bytes: LINK_MESSAGE_BYTES,
@@ -308,8 +313,10 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
-        open_sender: tcp::open_sender,
-        open_receiver: tcp::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: tcp::open_sender, receiver: tcp::open_receiver }),
+        },
+        object: None,
     },
     Transport {
         scheme: "udp",
@@ -317,7 +324,6 @@ pub const TABLE: &[Transport] = &[
         summary: "UDP datagrams, numbered so that gaps are seen",
         example: "udp:127.0.0.1:7000",
         target: TargetForm::HostPort,
-        patterns: &["queue"],
         options: &["framing", "plaintext", "max-message"],
         capabilities: Capabilities {
             largest_message_bytes: udp::LARGEST_MESSAGE_BYTES,
@@ -328,55 +334,9 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: "at most once, perhaps not at all; what is missing is counted and reported",
         framing: None,
-        open_sender: udp::open_sender,
-        open_receiver: udp::open_receiver,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: udp::open_sender, receiver: udp::open_receiver }),
+        },
+        object: None,
     },
 ];
-
-/// A message as it was received; its bytes are borrowed for the length of a call.
-#[derive(Debug)]
-pub(crate) struct Raw<'a> {
-    pub(crate) payload: &'a [u8],
-    pub(crate) receipt: Receipt,
-    pub(crate) redelivered: bool,
-    pub(crate) deliveries: u16,
-    pub(crate) lost_before: u64,
-    pub(crate) priority: u32,
-}
-
-/// Where an acknowledgement has to go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Receipt {
-    pub(crate) connection: u64,
-    pub(crate) sequence: u64,
-}
-
-impl<'a> Raw<'a> {
-    /// A message of a transport that neither acknowledges nor redelivers.
-    pub(crate) fn bare(payload: &'a [u8]) -> Self {
-        Self {
-            payload,
-            receipt: Receipt::default(),
-            redelivered: false,
-            deliveries: 0,
-            lost_before: 0,
-            priority: 0,
-        }
-    }
-}
-
-/// Waits for a descriptor or the cancel descriptor. `false` when cancelled.
-pub(crate) fn wait_or_cancel(
-    fd: BorrowedFd<'_>,
-    interest: Interest,
-    cancel: Option<&Arc<OwnedFd>>,
-    deadline: Deadline,
-) -> switchboard_kernel::Result<bool> {
-    use std::os::fd::AsFd;
-    let Some(cancel) = cancel else {
-        io::wait_for(fd, interest, deadline)?;
-        return Ok(true);
-    };
-    let ready = io::poll([(fd, interest), (cancel.as_fd(), Interest::Readable)], deadline)?;
-    Ok(!ready[1].any())
-}

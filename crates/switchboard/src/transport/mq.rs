@@ -12,6 +12,7 @@ use switchboard_kernel::posix_mq::{self, Access, CreateOptions, MessageQueue};
 use super::{Raw, ReceiverFlavor, SenderFlavor, Setup, wait_or_cancel};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind, RecvError, SendError};
+use crate::object::{cannot_unlink, no_name};
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
     let (queue, limit_bytes) = open(setup, Access::Send)?;
@@ -24,11 +25,22 @@ pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     Ok(ReceiverFlavor::Mq(MqReceiver { setup: setup.again(), queue, buffer }))
 }
 
+/// Makes the queue, to stay until it is unlinked.
+pub(crate) fn create(address: &Address) -> Result<(), Error> {
+    make(address, true).map(drop)
+}
+
+/// Removes its name.
+pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
+    let Target::QueueName(name) = &address.target else { return Err(no_name(address)) };
+    posix_mq::unlink(name).map_err(|error| cannot_unlink(address, error))
+}
+
 /// Makes the queue as an address and its options say.
 ///
 /// # Errors
 /// Limits of the system and of the user, by name.
-pub(crate) fn create(address: &Address, exclusive: bool) -> Result<MessageQueue, Error> {
+fn make(address: &Address, exclusive: bool) -> Result<MessageQueue, Error> {
     let Target::QueueName(name) = &address.target else {
         return Err(Error::new(ErrorKind::BadAddress, address, "no queue name"));
     };
@@ -95,7 +107,7 @@ fn open(setup: &Setup, access: Access) -> Result<(MessageQueue, usize), Error> {
                     "there is no queue of this name",
                 ));
             }
-            create(&setup.address, false)?
+            make(&setup.address, false)?
         }
         Err(error) => return Err(setup.system("cannot open the queue", error)),
     };

@@ -19,6 +19,7 @@ use switchboard_kernel::timerfd::TimerFd;
 use super::{Raw, ReceiverFlavor, SenderFlavor, Setup, wait_or_cancel};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind, RecvError, SendError};
+use crate::object::{cannot_unlink, no_name};
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
     let queue = open(setup)?;
@@ -51,11 +52,24 @@ pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     }))
 }
 
+/// Makes the queue, to stay until it is removed.
+pub(crate) fn create(address: &Address) -> Result<(), Error> {
+    make(address, true).map(drop)
+}
+
+/// Removes the queue, also for those who use it.
+pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
+    let Target::SysvKey(key) = &address.target else { return Err(no_name(address)) };
+    MessageQueue::open(key)
+        .and_then(|queue| queue.remove())
+        .map_err(|error| cannot_unlink(address, error))
+}
+
 /// Makes the queue as an address and its options say.
 ///
 /// # Errors
 /// Limits of the system, by name.
-pub(crate) fn create(address: &Address, exclusive: bool) -> Result<MessageQueue, Error> {
+fn make(address: &Address, exclusive: bool) -> Result<MessageQueue, Error> {
     let Target::SysvKey(key) = &address.target else {
         return Err(Error::new(ErrorKind::BadAddress, address, "no key"));
     };
@@ -92,7 +106,7 @@ fn open(setup: &Setup) -> Result<MessageQueue, Error> {
     match MessageQueue::open(key) {
         Ok(queue) => Ok(queue),
         Err(error) if error.kind() == kernel::ErrorKind::NotFound && setup.options.wait => {
-            create(&setup.address, false)
+            make(&setup.address, false)
         }
         Err(error) => Err(setup.system("cannot open the queue", error)),
     }

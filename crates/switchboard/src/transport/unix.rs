@@ -5,6 +5,7 @@
 //! that somebody listens on is an error that names the holder.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 
 use switchboard_kernel as kernel;
 use switchboard_kernel::unix_socket::{self, Kind};
@@ -17,6 +18,7 @@ use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
 use crate::link::Role;
+use crate::object::{cannot_unlink, no_name};
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
     sender(setup, Kind::Stream)
@@ -81,8 +83,29 @@ pub(super) fn clear_path(address: &Address, kind: Kind) -> Result<(), Error> {
     }
 }
 
+/// Removes a socket that a dead process left.
+pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
+    remove_stale(address, Kind::Stream)
+}
+
+/// As [`unlink`], for a socket of any kind.
+pub(super) fn remove_stale(address: &Address, kind: Kind) -> Result<(), Error> {
+    let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    let not_found = || Error::new(ErrorKind::NotFound, address, "there is nothing of this name");
+    let metadata = std::fs::symlink_metadata(path).map_err(|_| not_found())?;
+    if !metadata.file_type().is_socket() {
+        let problem = "something that is not a socket has this name";
+        return Err(Error::new(ErrorKind::NotSupported, address, problem));
+    }
+    match unix_socket::remove_stale(path, kind) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(in_use(address, kind)),
+        Err(error) => Err(cannot_unlink(address, error)),
+    }
+}
+
 /// The error of a name that somebody listens on, and who that is.
-pub(crate) fn in_use(address: &Address, kind: Kind) -> Error {
+pub(super) fn in_use(address: &Address, kind: Kind) -> Error {
     let holder = unix_socket::connect_to(kind, &socket_address(address), true)
         .and_then(|fd| unix_socket::peer_credentials(&fd))
         .ok()
@@ -218,7 +241,7 @@ pub(super) fn folder_exists(address: &Address) -> bool {
 }
 
 /// An error that says so when it is the folder that is missing.
-pub(crate) fn missing_folder(address: &Address, doing: &str, error: kernel::Error) -> Error {
+pub(super) fn missing_folder(address: &Address, doing: &str, error: kernel::Error) -> Error {
     if error.kind() == kernel::ErrorKind::NotFound && !folder_exists(address) {
         let folder = address.path().and_then(|path| path.parent());
         let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();

@@ -11,8 +11,8 @@ use switchboard_kernel::unix_socket::{self, Kind};
 
 use super::packet::{PacketReceiver, PacketSender};
 use super::unix::{clear_path, folder_exists, identity, in_use, missing_folder, socket_address};
-use super::{ReceiverFlavor, SenderFlavor, Setup};
-use crate::address::Target;
+use super::{ReceiverFlavor, SenderFlavor, Setup, unix};
+use crate::address::{Address, Target};
 use crate::error::Error;
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
@@ -48,4 +48,9 @@ fn dial(setup: &Setup) -> Result<Option<OwnedFd>, Error> {
         Err(error) if error.kind() == K::NotFound && folder_exists(address) => Ok(None),
         Err(error) => Err(missing_folder(address, "cannot connect", error)),
     }
+}
+
+/// Removes a socket that a dead process left.
+pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
+    unix::remove_stale(address, Kind::Datagram)
 }

@@ -6,6 +6,7 @@
 use switchboard_kernel::unix_socket::Kind;
 
 use super::{ReceiverFlavor, SenderFlavor, Setup, unix};
+use crate::address::Address;
 use crate::error::Error;
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
@@ -14,4 +15,9 @@ pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
 
 pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     unix::receiver(setup, Kind::Seqpacket)
+}
+
+/// Removes a socket that a dead process left.
+pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
+    unix::remove_stale(address, Kind::Seqpacket)
 }

@@ -12,7 +12,7 @@ use crate::address::Address;
 use crate::error::Error;
 use crate::message::Message;
 use crate::options::Options;
-use crate::transport::Setup;
+use crate::transport::{QueueEnds, Setup};
 
 pub use receiver::{Delivery, Incoming, Receiver, Ticket};
 pub use sender::Sender;
@@ -70,6 +70,15 @@ impl<T: Message> Queue<T> {
         Setup { address: self.address.clone(), options: self.options.clone(), schema: T::schema() }
     }
 
+    fn ends(&self) -> Result<&'static QueueEnds, Error> {
+        let transport = self.address.transport();
+        transport
+            .carries
+            .queue
+            .as_ref()
+            .ok_or_else(|| transport.does_not_carry("queue", &self.address))
+    }
+
     /// The sending end. Returns without waiting for a receiver.
     ///
     /// # Errors
@@ -77,7 +86,7 @@ impl<T: Message> Queue<T> {
     /// [`wait`](Options#structfield.wait) off, `NotFound`.
     pub fn sender(&self) -> Result<Sender<T>, Error> {
         let setup = self.setup();
-        let flavor = (self.address.transport().open_sender)(&setup)?;
+        let flavor = (self.ends()?.sender)(&setup)?;
         Ok(Sender { flavor, setup, sent: 0, closed: false, finished: false, message: PhantomData })
     }
 
@@ -87,7 +96,7 @@ impl<T: Message> Queue<T> {
     /// `AddressInUse` names the holder; otherwise as [`sender`](Self::sender).
     pub fn receiver(&self) -> Result<Receiver<T>, Error> {
         let setup = self.setup();
-        let flavor = (self.address.transport().open_receiver)(&setup)?;
+        let flavor = (self.ends()?.receiver)(&setup)?;
         Ok(Receiver {
             flavor,
             address: self.address.clone(),

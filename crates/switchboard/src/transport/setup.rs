@@ -1,0 +1,105 @@
+//! What endpoints of every transport share: how they are opened, and how a message is handed on.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use switchboard_kernel::io::{self, Deadline, Interest};
+
+use crate::address::Address;
+use crate::error::Error;
+use crate::framing::Framing;
+use crate::message::Schema;
+use crate::options::Options;
+
+/// The largest message over a link. A receiver holds one such message per connection.
+pub(crate) const LINK_MESSAGE_BYTES: u32 = 16 << 20;
+
+/// What an endpoint is opened with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) address: Address,
+    pub(crate) options: Options,
+    pub(crate) schema: Schema,
+}
+
+impl Setup {
+    /// The largest message this side takes: the least of the row, the address and the options.
+    pub(crate) fn largest_message_bytes(&self) -> u32 {
+        let row = match self.address.transport().framing {
+            // A stream of bytes has no messages that could be too long.
+            Some(_) if self.framing() == Framing::Raw => LINK_MESSAGE_BYTES,
+            _ => self.address.transport().capabilities.largest_message_bytes,
+        };
+        [self.address.query.max_message_bytes, self.options.max_message_bytes]
+            .into_iter()
+            .flatten()
+            .fold(row, u32::min)
+    }
+
+    /// The framing: the address's, else the row's.
+    pub(crate) fn framing(&self) -> Framing {
+        let row = self.address.transport().framing.unwrap_or(Framing::Raw);
+        self.address.query.framing.unwrap_or(row)
+    }
+
+    /// A copy, for the endpoint to keep.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            address: self.address.clone(),
+            options: self.options.clone(),
+            schema: self.schema.clone(),
+        }
+    }
+
+    /// An error of a system call made for this address.
+    pub(crate) fn system(&self, doing: &str, error: switchboard_kernel::Error) -> Error {
+        Error::system(&self.address, doing, error)
+    }
+}
+
+/// A message as it was received; its bytes are borrowed for the length of a call.
+#[derive(Debug)]
+pub(crate) struct Raw<'a> {
+    pub(crate) payload: &'a [u8],
+    pub(crate) receipt: Receipt,
+    pub(crate) redelivered: bool,
+    pub(crate) deliveries: u16,
+    pub(crate) lost_before: u64,
+    pub(crate) priority: u32,
+}
+
+/// Where an acknowledgement has to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    pub(crate) connection: u64,
+    pub(crate) sequence: u64,
+}
+
+impl<'a> Raw<'a> {
+    /// A message of a transport that neither acknowledges nor redelivers.
+    pub(crate) fn bare(payload: &'a [u8]) -> Self {
+        Self {
+            payload,
+            receipt: Receipt::default(),
+            redelivered: false,
+            deliveries: 0,
+            lost_before: 0,
+            priority: 0,
+        }
+    }
+}
+
+/// Waits for a descriptor or the cancel descriptor. `false` when cancelled.
+pub(crate) fn wait_or_cancel(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    cancel: Option<&Arc<OwnedFd>>,
+    deadline: Deadline,
+) -> switchboard_kernel::Result<bool> {
+    let Some(cancel) = cancel else {
+        io::wait_for(fd, interest, deadline)?;
+        return Ok(true);
+    };
+    let ready = io::poll([(fd, interest), (cancel.as_fd(), Interest::Readable)], deadline)?;
+    Ok(!ready[1].any())
+}
