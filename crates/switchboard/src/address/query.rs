@@ -1,0 +1,146 @@
+//! The options after the question mark, and how they are read.
+
+use std::ops::Range;
+
+use switchboard_kernel::{Permissions, process};
+
+use super::AddressError;
+use crate::framing::Framing;
+use crate::transport::Transport;
+
+/// The options of an address, checked. What is absent has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Query {
+    pub(crate) mode: Option<u32>,
+    pub(crate) owner: Option<u32>,
+    pub(crate) group: Option<u32>,
+    pub(crate) framing: Option<Framing>,
+    pub(crate) bind: Option<bool>,
+    pub(crate) plaintext: bool,
+    pub(crate) max_message_bytes: Option<u32>,
+    pub(crate) max_messages: Option<u32>,
+    pub(crate) message_type: Option<i64>,
+    pub(crate) capacity_bytes: Option<u32>,
+}
+
+impl Query {
+    pub(crate) fn permissions(&self) -> Permissions {
+        let mut permissions = Permissions::new();
+        if let Some(mode) = self.mode {
+            permissions = permissions.mode(mode);
+        }
+        permissions.owner = self.owner;
+        permissions.group = self.group;
+        permissions
+    }
+}
+
+/// Every option, what it takes, and what it means; a row of the table names those it takes.
+pub const OPTIONS: &[(&str, &str, &str)] = &[
+    ("mode", "OCTAL", "permission bits of what is created; 0600 unless said otherwise"),
+    ("owner", "USER", "owner of what is created: a name or a number"),
+    ("group", "GROUP", "group of what is created: a name or a number"),
+    ("framing", "link|lines|length|raw", "how messages are told apart on the wire"),
+    ("bind", "", "this side binds the name and the other connects"),
+    ("connect", "", "this side connects and the other binds the name"),
+    ("plaintext", "", "allow unencrypted traffic beyond this machine"),
+    ("max-message", "BYTES", "largest message this side takes"),
+    ("max-messages", "COUNT", "how many messages a created queue holds"),
+    ("capacity", "BYTES", "how many bytes a created queue holds, or the size of a pipe"),
+    ("type", "NUMBER", "System V message type: of what is sent, or the one to receive"),
+];
+
+/// Reads one option.
+pub(super) fn parse_option(
+    text: &str,
+    part: Range<usize>,
+    transport: &Transport,
+    query: &mut Query,
+) -> Result<(), AddressError> {
+    let option = &text[part.clone()];
+    let (key, value) = match option.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (option, None),
+    };
+    let key_part = part.start..part.start + key.len();
+    let value_part = part.end - value.map_or(0, str::len)..part.end;
+    if !transport.options.contains(&key) {
+        return Err(AddressError::new(
+            text,
+            key_part,
+            format!(
+                "unknown option; {}: takes {}",
+                transport.scheme,
+                if transport.options.is_empty() {
+                    "none".into()
+                } else {
+                    transport.options.join(", ")
+                }
+            ),
+        ));
+    }
+    let wrong = |problem: &str| AddressError::new(text, value_part.clone(), problem);
+    let takes = OPTIONS.iter().find(|(name, ..)| *name == key).map_or("", |(_, takes, _)| takes);
+    let value = match (takes.is_empty(), value) {
+        (true, None) => "",
+        (true, Some(_)) => return Err(wrong("this option takes no value")),
+        (false, Some(value)) if !value.is_empty() => value,
+        (false, _) => {
+            return Err(AddressError::new(text, part, format!("write it as {key}={takes}")));
+        }
+    };
+    match key {
+        "mode" => {
+            let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o777);
+            query.mode = Some(mode.ok_or_else(|| wrong("octal permission bits, as in 0640"))?);
+        }
+        "owner" => {
+            query.owner = Some(process::user_id_of_name(value).map_err(|_| wrong("no such user"))?);
+        }
+        "group" => {
+            query.group =
+                Some(process::group_id_of_name(value).map_err(|_| wrong("no such group"))?);
+        }
+        "framing" => {
+            let framing = Framing::parse(value)
+                .ok_or_else(|| wrong("a framing is link, lines, length or raw"))?;
+            query.framing = Some(framing);
+        }
+        "bind" | "connect" => {
+            let bind = key == "bind";
+            if query.bind.is_some_and(|other| other != bind) {
+                return Err(AddressError::new(text, part, "one side binds, the other connects"));
+            }
+            query.bind = Some(bind);
+        }
+        "plaintext" => query.plaintext = true,
+        "max-message" => query.max_message_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
+        "capacity" => query.capacity_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
+        "max-messages" => {
+            let count = value.parse().ok().filter(|count| *count > 0);
+            query.max_messages = Some(count.ok_or_else(|| wrong("a number of messages"))?);
+        }
+        "type" => {
+            let number = value.parse().ok().filter(|number: &i64| *number > 0);
+            query.message_type = Some(number.ok_or_else(|| wrong("a type is 1 or more"))?);
+        }
+        _ => return Err(AddressError::new(text, key_part, "unknown option")),
+    }
+    Ok(())
+}
+
+const SIZE: &str = "a size is a number of bytes, or with KiB, MiB or GiB, below 4 GiB";
+
+/// `4096`, `64KiB`, `4MiB` in bytes.
+fn size(text: &str) -> Option<u32> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        _ => return None,
+    };
+    let bytes = digits.parse::<u64>().ok()?.checked_mul(unit)?;
+    u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+}
