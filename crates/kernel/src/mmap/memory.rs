@@ -75,7 +75,7 @@ impl Memory {
         self.watch.as_ref().is_some_and(Watch::is_truncated)
     }
 
-    /// Copies from here into a buffer, with relaxed atomic loads.
+    /// Copies from here into a buffer, as relaxed atomic loads do.
     ///
     /// # Errors
     /// `EINVAL`: not within the memory; `EIO`: the file was truncated, and the buffer's content
@@ -98,7 +98,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies bytes to here, with relaxed atomic stores. Others may see them in any order: store to
+    /// Copies bytes to here, as relaxed atomic stores do. Others may see them in any order: store to
     /// an atomic word with `Release` afterwards to say that they are all there.
     ///
     /// # Errors
