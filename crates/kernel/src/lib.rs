@@ -5,7 +5,8 @@
 //! counterpart would make, and no more. [`mechanism::TABLE`] lists them all.
 //!
 //! What this crate does not do: it keeps no state, starts no thread, and decides nothing. Patterns,
-//! framing and recovery live in the `switchboard` crate.
+//! framing and recovery live in the `switchboard` crate. The one exception is [`mmap`], which keeps a
+//! table of mapped files for its `SIGBUS` handler.
 //!
 //! Errors are [`Error`]: the call and its error number. `EINTR` is retried in [`io`], nowhere else.
 //!
@@ -20,6 +21,7 @@ pub mod fifo;
 mod hidden_name;
 pub mod io;
 pub mod mechanism;
+pub mod mmap;
 pub mod permissions;
 pub mod pidfd;
 pub mod pipe;

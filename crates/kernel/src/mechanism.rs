@@ -89,6 +89,15 @@ pub const TABLE: &[Mechanism] = &[
         limits: "/proc/sys/kernel: msgmax bytes per message, msgmnb bytes per queue, msgmni queues.",
     },
     Mechanism {
+        name: "memory-mapped file",
+        file: "mmap",
+        manual: "mmap(2)",
+        since: OLDEST,
+        summary: "A file, or anonymous memory, in the address space of several processes at once.",
+        peer_dies: "Nothing: what it wrote stays, and a write that it was in the middle of is there in part.",
+        limits: "/proc/sys/vm/max_map_count mappings per process; RLIMIT_AS bytes.",
+    },
+    Mechanism {
         name: "eventfd",
         file: "eventfd",
         manual: "eventfd(2)",

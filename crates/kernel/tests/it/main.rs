@@ -7,6 +7,7 @@ mod eventfd;
 mod fifo;
 mod hand_over;
 mod mechanism;
+mod mmap;
 mod pidfd;
 mod pipe;
 mod posix_mq;
@@ -29,6 +30,11 @@ const ROLES: &[(&str, Role)] = &[
     ("fifo-writer", fifo::writer),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
+    ("mmap_fork", mmap::forked),
+    ("mmap_reader", mmap::reader),
+    ("mmap_signal", mmap::foreign_signal),
+    ("mmap_table", mmap::table),
+    ("mmap_writer", mmap::writer),
     ("mq_creator", posix_mq::creator),
     ("mq_limits", posix_mq::limits_role),
     ("mq_modes", posix_mq::modes),

@@ -1,0 +1,592 @@
+//! Mappings between processes: shared and private, cut short behind one's back, and at their limits.
+
+#![allow(unsafe_code)]
+#![allow(clippy::multiple_unsafe_ops_per_block)]
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::Ordering;
+
+use rustix::process::{Resource, Rlimit};
+use switchboard_kernel::error::{ErrorKind, Result};
+use switchboard_kernel::mmap::{Advice, Mapping, Mode, Sync, page_bytes, reserve};
+use switchboard_testkit::child::{instruction, report};
+use switchboard_testkit::{Child, Scratch};
+
+use crate::python;
+
+pub(crate) fn error_of<T: Debug>(result: Result<T>) -> &'static str {
+    result.expect_err("an error").name()
+}
+
+/// A file of so many pages.
+struct Shared {
+    _scratch: Scratch,
+    path: PathBuf,
+    file: File,
+}
+
+impl Shared {
+    fn new(pages: usize) -> Self {
+        let scratch = Scratch::new();
+        let path = scratch.join("file");
+        let file = open_new(&path);
+        reserve(&file, (pages * page_bytes()) as u64).expect("room");
+        Self { _scratch: scratch, path, file }
+    }
+
+    fn map(&self, mode: Mode) -> Mapping {
+        map_all(&self.file, mode)
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().expect("a path")
+    }
+}
+
+fn open_new(path: &Path) -> File {
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true).open(path).expect("a file")
+}
+
+fn map_all(file: &File, mode: Mode) -> Mapping {
+    let len = usize::try_from(file.metadata().expect("a size").len()).expect("a size");
+    Mapping::of_file(file, mode, 0, len).expect("a mapping")
+}
+
+fn opened(arguments: &[String]) -> File {
+    File::options().read(true).write(true).open(&arguments[0]).expect("a file")
+}
+
+fn text_at(mapping: &Mapping, offset: usize, len: usize) -> Result<String> {
+    let mut buffer = vec![0; len];
+    mapping.read_at(offset, &mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer).into_owned())
+}
+
+/// Writes a text, says so with a word, and counts on until killed.
+pub(crate) fn writer(arguments: &[String]) {
+    let mapping = map_all(&opened(arguments), Mode::ReadWrite);
+    mapping.write_at(5, b"from the writer").expect("written");
+    let word = mapping.atomic_u64(64).expect("a word");
+    word.store(1, Ordering::Release);
+    report("written");
+    loop {
+        word.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Reports what is there for each instruction; `cut` cuts the file.
+pub(crate) fn reader(arguments: &[String]) {
+    let file = opened(arguments);
+    let mapping = map_all(&file, Mode::ReadOnly);
+    report("mapped");
+    while let Some(line) = instruction() {
+        match line.split_once(' ') {
+            Some(("cut", pages)) => {
+                let pages: u64 = pages.parse().expect("a number");
+                file.set_len(pages * page_bytes() as u64).expect("cut");
+                report("cut");
+            }
+            Some(("read", offset)) => match text_at(&mapping, offset.parse().expect("a number"), 4)
+            {
+                Ok(text) => report(text.escape_default()),
+                Err(error) => report(error),
+            },
+            _ => report("?"),
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_writer_wrote_stays() {
+    let shared = Shared::new(1);
+    let mapping = shared.map(Mode::ReadWrite);
+    let mut writer = Child::role("mmap_writer", &[shared.path()]);
+    writer.expect("written");
+    assert!(mapping.load_u64(64).expect("a word") >= 1);
+    assert_eq!(text_at(&mapping, 5, 15).expect("text"), "from the writer");
+    writer.kill();
+    let count = mapping.load_u64(64).expect("a word");
+    assert_eq!(mapping.atomic_u64(64).expect("a word").fetch_add(1, Ordering::Relaxed), count);
+    assert_eq!(mapping.load_u32(64).expect("half a word"), (count + 1) as u32);
+    assert_eq!(text_at(&mapping, 5, 15).expect("text"), "from the writer");
+}
+
+#[test]
+fn a_killed_reader_leaves_the_writer_alone() {
+    let shared = Shared::new(1);
+    let mapping = shared.map(Mode::ReadWrite);
+    mapping.write_at(0, b"abcd").expect("written");
+    let mut reader = Child::role("mmap_reader", &[shared.path()]);
+    reader.expect("mapped");
+    reader.tell("read 0");
+    reader.expect("abcd");
+    reader.kill();
+    mapping.write_at(0, b"efgh").expect("written");
+    assert_eq!(text_at(&mapping, 0, 4).expect("text"), "efgh");
+}
+
+#[test]
+fn a_private_copy_is_nobody_elses() {
+    let shared = Shared::new(2);
+    let mapping = shared.map(Mode::ReadWrite);
+    let private = shared.map(Mode::Private);
+    let mut reader = Child::role("mmap_reader", &[shared.path()]);
+    reader.expect("mapped");
+    private.write_at(0, b"mine").expect("written");
+    mapping.write_at(4, b"ours").expect("written");
+    mapping.write_at(page_bytes(), b"ours").expect("written");
+    reader.tell("read 0");
+    reader.expect(r"\u{0}\u{0}\u{0}\u{0}");
+    reader.tell("read 4");
+    reader.expect("ours");
+    assert_eq!(text_at(&private, 0, 8).expect("text"), "mine\0\0\0\0");
+    assert_eq!(text_at(&private, page_bytes(), 4).expect("text"), "ours");
+    drop(private);
+    assert_eq!(text_at(&shared.map(Mode::Private), 0, 8).expect("text"), "\0\0\0\0ours");
+}
+
+#[test]
+fn a_file_cut_by_another_process_is_an_error() {
+    for mode in [Mode::ReadOnly, Mode::ReadWrite, Mode::Private] {
+        let shared = Shared::new(40);
+        let [mapping, untouched] = [(); 2].map(|()| shared.map(mode));
+        let mut other = Child::role("mmap_reader", &[shared.path()]);
+        other.expect("mapped");
+        if mode == Mode::Private {
+            mapping.write_at(20 * page_bytes(), b"gone too").expect("written");
+        }
+        other.tell("cut 3");
+        other.expect("cut");
+        assert_eq!(text_at(&mapping, 0, 3 * page_bytes()).expect("text").len(), 3 * page_bytes());
+        assert!(!mapping.is_truncated());
+        let error = text_at(&mapping, 3 * page_bytes() - 1, 2).expect_err("beyond the end");
+        assert_eq!((error.call(), error.name()), ("mmap", "EIO"), "{mode:?}");
+        assert!(mapping.is_truncated() && !untouched.is_truncated());
+        let mut all = vec![0; mapping.len()];
+        for result in [
+            mapping.read_at(0, &mut all),
+            mapping.read_at(20 * page_bytes(), &mut all[..8]),
+            mapping.load_u64(0).map(drop),
+            mapping.load_u32(0).map(drop),
+        ] {
+            assert_eq!(error_of(result), "EIO", "{mode:?}");
+        }
+        assert_eq!(error_of(untouched.read_at(0, &mut all)), "EIO", "{mode:?}");
+        let again = shared.map(mode);
+        assert_eq!(again.len(), 3 * page_bytes());
+        assert_eq!(again.load_u64(0).expect("a word"), 0);
+        // The one who cut it finds out likewise.
+        other.tell(&format!("read {}", 5 * page_bytes()));
+        other.expect("mmap: Input/output error (EIO)");
+    }
+}
+
+#[test]
+fn writing_beyond_the_cut_is_an_error() {
+    let shared = Shared::new(8);
+    let [copied, word, grown] = [(); 3].map(|()| shared.map(Mode::ReadWrite));
+    let counter = word.atomic_u32(7 * page_bytes()).expect("a word");
+    counter.store(5, Ordering::Relaxed);
+    shared.file.set_len(page_bytes() as u64).expect("cut");
+    assert_eq!(error_of(copied.write_at(page_bytes() - 2, b"across")), "EIO");
+    assert!(!word.is_truncated());
+    assert_eq!(counter.fetch_add(1, Ordering::Relaxed), 0);
+    assert!(word.is_truncated());
+    assert_eq!(error_of(word.atomic_u32(0)), "EIO");
+    // Cut and grown again before anybody looked: zeroes, as documented.
+    shared.file.set_len(8 * page_bytes() as u64).expect("grown");
+    assert_eq!(grown.load_u32(7 * page_bytes()), Ok(0));
+    assert!(!grown.is_truncated());
+}
+
+#[test]
+fn the_rest_of_the_last_page_is_zeroes() {
+    let shared = Shared::new(1);
+    let mapping = shared.map(Mode::ReadWrite);
+    mapping.write_at(100, b"cut off").expect("written");
+    shared.file.set_len(102).expect("cut");
+    assert_eq!(text_at(&mapping, 100, 7), Ok("cu\0\0\0\0\0".to_owned()));
+    assert_eq!(error_of(Mapping::of_file(&shared.file, Mode::ReadOnly, 0, 103)), "EINVAL");
+    let short = Mapping::of_file(&shared.file, Mode::ReadOnly, 0, 102).expect("a mapping");
+    assert_eq!(error_of(short.read_at(102, &mut [0])), "EINVAL");
+    shared.file.set_len(0).expect("cut");
+    assert_eq!(error_of(short.read_at(0, &mut [0])), "EIO");
+}
+
+/// Cuts a mapped file and dies of what is no mapping's fault, or lives.
+pub(crate) fn foreign_signal(arguments: &[String]) {
+    extern "C" fn former(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: the kernel gives a whole siginfo_t; write and _exit are async-signal-safe.
+        unsafe {
+            let text = format!("\n@@ former {}\n", (*info).si_code);
+            libc::write(1, text.as_ptr().cast(), text.len());
+            if (*info).si_code > 0 {
+                libc::_exit(7);
+            }
+        }
+    }
+    let [path, how, what] = arguments else { panic!("a path, how and what") };
+    // SAFETY: sigaction is integers and an optional function.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_flags = libc::SA_SIGINFO;
+        action.sa_sigaction = match how.as_str() {
+            "handled" => former as *const () as usize,
+            "ignored" => libc::SIG_IGN,
+            _ => libc::SIG_DFL,
+        };
+        assert_eq!(libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()), 0);
+    }
+    let _ =
+        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let file = opened(std::slice::from_ref(path));
+    let guarded = map_all(&file, Mode::ReadWrite);
+    // SAFETY: a new mapping that this crate knows nothing of.
+    let foreign = unsafe {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let (read, shared) = (ProtFlags::READ, MapFlags::SHARED);
+        mmap(std::ptr::null_mut(), page_bytes(), read, shared, &file, 0).expect("a mapping")
+    };
+    file.set_len(0).expect("cut");
+    report(error_of(guarded.read_at(0, &mut [0])));
+    if what == "sent" {
+        // SAFETY: a signal to this thread.
+        unsafe { libc::raise(libc::SIGBUS) };
+    } else {
+        // SAFETY: not safe at all: this raises SIGBUS.
+        unsafe { std::ptr::read_volatile(foreign.cast::<u8>()) };
+    }
+    report(error_of(map_all_of_one_page(&file).read_at(0, &mut [0])));
+}
+
+/// A mapping whose page is cut off at once.
+fn map_all_of_one_page(file: &File) -> Mapping {
+    file.set_len(page_bytes() as u64).expect("a size");
+    let mapping = map_all(file, Mode::ReadWrite);
+    file.set_len(0).expect("cut");
+    mapping
+}
+
+#[test]
+fn any_other_sigbus_does_what_it_did() {
+    use std::os::unix::process::ExitStatusExt;
+    for (how, what, lines, signal, code) in [
+        ("default", "fault", &["EIO"][..], Some(libc::SIGBUS), None),
+        ("default", "sent", &["EIO"], Some(libc::SIGBUS), None),
+        ("ignored", "fault", &["EIO"], Some(libc::SIGBUS), None),
+        ("ignored", "sent", &["EIO", "EIO"], None, Some(0)),
+        ("handled", "fault", &["EIO", "former 2"], None, Some(7)),
+        ("handled", "sent", &["EIO", "former -6", "EIO"], None, Some(0)),
+    ] {
+        let shared = Shared::new(1);
+        let mut child = Child::role("mmap_signal", &[shared.path(), how, what]);
+        assert_eq!(child.remaining_lines(), lines, "{how} {what}");
+        let status = child.wait();
+        assert_eq!((status.signal(), status.code()), (signal, code), "{how} {what}");
+    }
+}
+
+/// Fills the table of watched mappings; reports how many fit, and what the next one says.
+pub(crate) fn table(arguments: &[String]) {
+    let file = opened(arguments);
+    let mut mappings = Vec::new();
+    let error = loop {
+        match Mapping::of_file(&file, Mode::ReadOnly, 0, page_bytes()) {
+            Ok(mapping) => mappings.push(mapping),
+            Err(error) => break error,
+        }
+    };
+    report(format_args!("{} {}", mappings.len(), error.name()));
+    let _ = mappings.pop();
+    let again = Mapping::of_file(&file, Mode::ReadOnly, 0, page_bytes());
+    report(again.is_ok());
+    file.set_len(0).expect("cut");
+    let all = mappings.iter().chain(&again).all(|mapping| mapping.load_u32(0).is_err());
+    report(all);
+}
+
+#[test]
+fn a_full_table_refuses_and_forgets_nobody() {
+    let shared = Shared::new(1);
+    let mut child = Child::role("mmap_table", &[shared.path()]);
+    child.expect("1024 ENOMEM");
+    child.expect("true");
+    child.expect("true");
+}
+
+/// Forks: the child adds to an anonymous word, and finds a file cut; both report.
+pub(crate) fn forked(arguments: &[String]) {
+    let file = opened(arguments);
+    let cut = map_all(&file, Mode::ReadWrite);
+    file.set_len(0).expect("cut");
+    let memory = Mapping::anonymous(100).expect("memory");
+    memory.write_at(8, b"before").expect("written");
+    // SAFETY: the child calls only what is async-signal-safe: it allocates and locks nothing.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut found = [0; 6];
+        let same = memory.read_at(8, &mut found).is_ok() && found == *b"before";
+        let truncated = cut.load_u32(0).is_err() && cut.is_truncated();
+        let said = memory.write_at(8, b"after!").is_ok();
+        if same && truncated && said {
+            memory.atomic_u32(0).expect("a word").fetch_add(7, Ordering::Release);
+        }
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: the child is ours, and `status` a whole integer.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    report(format_args!("{status} {}", memory.load_u32(0).expect("a word")));
+    report(text_at(&memory, 8, 6).expect("text"));
+    report(cut.is_truncated());
+}
+
+#[test]
+fn a_forked_child_shares_and_finds_out_for_itself() {
+    let shared = Shared::new(1);
+    let mut child = Child::role("mmap_fork", &[shared.path()]);
+    child.expect("0 7");
+    child.expect("after!");
+    child.expect("false");
+}
+
+#[test]
+fn places_are_checked() {
+    let shared = Shared::new(1);
+    let mapping = shared.map(Mode::ReadWrite);
+    let len = mapping.len();
+    assert_eq!((len, mapping.is_empty()), (page_bytes(), false));
+    let mut buffer = vec![0; len + 1];
+    for (offset, bytes) in [(0, len + 1), (1, len), (len, 1), (usize::MAX, 1), (usize::MAX, len)] {
+        assert_eq!(error_of(mapping.read_at(offset, &mut buffer[..bytes])), "EINVAL");
+        assert_eq!(error_of(mapping.write_at(offset, &buffer[..bytes])), "EINVAL");
+    }
+    assert_eq!(mapping.read_at(len, &mut []), Ok(()));
+    for offset in [2, len, len - 2, usize::MAX - 3] {
+        assert_eq!(error_of(mapping.atomic_u32(offset)), "EINVAL");
+        assert_eq!(error_of(mapping.load_u32(offset)), "EINVAL");
+    }
+    for offset in [4, len, len - 4, usize::MAX - 7] {
+        assert_eq!(error_of(mapping.atomic_u64(offset)), "EINVAL");
+        assert_eq!(error_of(mapping.load_u64(offset)), "EINVAL");
+    }
+    mapping.atomic_u64(len - 8).expect("the last word").store(u64::MAX, Ordering::Relaxed);
+    for (start, end) in [(0, len + 1), (len, len + 1), (2, 1)] {
+        assert_eq!(error_of(mapping.sync(start..end, Sync::Wait)), "EINVAL");
+        assert_eq!(error_of(mapping.advise_range(start..end, Advice::Normal)), "EINVAL");
+    }
+}
+
+#[test]
+fn every_alignment_copies_exactly() {
+    let memory = Mapping::anonymous(4096).expect("memory");
+    let pattern: Vec<u8> = (1..=251).cycle().take(1200).collect();
+    for offset in 0..17 {
+        for len in (0..40).chain([63, 64, 65, 511, 512, 513, 1023, 1024, 1025, 1100]) {
+            memory.write_at(0, &[0; 1300]).expect("written");
+            memory.write_at(offset, &pattern[offset..offset + len]).expect("written");
+            let mut found = [0xff; 1300];
+            memory.read_at(0, &mut found).expect("read");
+            let outside = found[..offset].iter().chain(&found[offset + len..]);
+            assert!(outside.copied().all(|byte| byte == 0), "{offset} {len}");
+            assert_eq!(found[offset..offset + len], pattern[offset..offset + len]);
+            let mut part = vec![0; len];
+            memory.read_at(offset, &mut part).expect("read");
+            assert_eq!(part, pattern[offset..offset + len], "{offset} {len}");
+        }
+    }
+}
+
+#[test]
+fn a_read_only_mapping_is_not_written() {
+    let shared = Shared::new(1);
+    let readable = File::open(&shared.path).expect("a file");
+    assert_eq!(
+        Mapping::of_file(&readable, Mode::ReadWrite, 0, 8).expect_err("not writable").kind(),
+        ErrorKind::PermissionDenied
+    );
+    let mut later = shared.map(Mode::ReadWrite);
+    later.write_at(0, b"once").expect("written");
+    later.make_read_only().expect("protected");
+    for mapping in [map_all(&readable, Mode::ReadOnly), shared.map(Mode::ReadOnly), later] {
+        assert!(!mapping.is_writable());
+        assert_eq!(error_of(mapping.write_at(0, b"x")), "EACCES");
+        assert_eq!(error_of(mapping.atomic_u32(0)), "EACCES");
+        assert_eq!(error_of(mapping.atomic_u64(0)), "EACCES");
+        assert_eq!(mapping.load_u32(0), Ok(u32::from_ne_bytes(*b"once")));
+        assert_eq!(mapping.load_u64(0).map(u64::to_ne_bytes), Ok(*b"once\0\0\0\0"));
+    }
+    let private = map_all(&readable, Mode::Private);
+    private.write_at(0, b"mine").expect("written");
+    assert_eq!(std::fs::read(&shared.path).expect("the file")[..4], *b"once");
+}
+
+#[test]
+fn what_cannot_be_mapped_is_refused() {
+    let shared = Shared::new(2);
+    let page = page_bytes();
+    let map = |offset, len| Mapping::of_file(&shared.file, Mode::ReadOnly, offset, len);
+    for (offset, len) in
+        [(0, 0), (1, 8), (page as u64, page + 1), (0, usize::MAX), (u64::MAX, 1), (1 << 62, page)]
+    {
+        assert_eq!(error_of(map(offset, len)), "EINVAL", "{offset} {len}");
+    }
+    assert_eq!(map(page as u64, page).expect("the second page").len(), page);
+    let (reader, _writer) = switchboard_kernel::pipe::pipe().expect("a pipe");
+    assert_eq!(error_of(Mapping::of_file(&reader, Mode::Private, 0, 8)), "ENODEV");
+    assert_eq!(error_of(Mapping::anonymous(0)), "EINVAL");
+    assert_eq!(error_of(Mapping::anonymous(usize::MAX)), "ENOMEM");
+}
+
+#[test]
+fn a_mapping_grows_with_its_file() {
+    let shared = Shared::new(1);
+    let page = page_bytes();
+    let mut mapping = shared.map(Mode::ReadWrite);
+    mapping.write_at(0, b"kept").expect("written");
+    assert_eq!(error_of(mapping.grow(page - 1)), "EINVAL");
+    assert_eq!(error_of(mapping.grow(usize::MAX)), "ENOMEM");
+    reserve(&shared.file, 300 * page as u64).expect("room");
+    mapping.grow(300 * page).expect("grown");
+    assert_eq!(text_at(&mapping, 0, 4), Ok("kept".to_owned()));
+    mapping.write_at(300 * page - 4, b"last").expect("written");
+    assert!(std::fs::read(&shared.path).expect("the file").ends_with(b"last"));
+    // Beyond the file's end, and after it was cut, the guard is still there.
+    mapping.grow(301 * page).expect("grown too far");
+    assert_eq!(error_of(mapping.write_at(300 * page, b"x")), "EIO");
+    assert_eq!(error_of(mapping.grow(302 * page)), "EIO");
+    assert_eq!(error_of(Mapping::anonymous(page).expect("memory").grow(2 * page)), "EINVAL");
+}
+
+#[test]
+fn advice_is_taken() {
+    let shared = Shared::new(4);
+    let mapping = shared.map(Mode::ReadWrite);
+    mapping.write_at(0, b"kept").expect("written");
+    for advice in [
+        Advice::Sequential,
+        Advice::Random,
+        Advice::Normal,
+        Advice::WillNeed,
+        Advice::DontFork,
+        Advice::DoFork,
+        Advice::DontDump,
+        Advice::PopulateRead,
+        Advice::PopulateWrite,
+        Advice::DontNeed,
+    ] {
+        assert_eq!(mapping.advise(advice), Ok(()), "{advice:?}");
+    }
+    mapping.advise_range(1..page_bytes() + 1, Advice::WillNeed).expect("two pages");
+    assert_eq!(text_at(&mapping, 0, 4), Ok("kept".to_owned()));
+    let private = shared.map(Mode::Private);
+    private.write_at(0, b"mine").expect("written");
+    private.advise(Advice::DontNeed).expect("advised");
+    assert_eq!(text_at(&private, 0, 4), Ok("kept".to_owned()));
+    shared.file.set_len(0).expect("cut");
+    assert_eq!(error_of(private.advise(Advice::PopulateRead)), "EFAULT");
+    for how in [Sync::Start, Sync::Wait] {
+        mapping.sync(0..4, how).expect("synced");
+    }
+    mapping.lock().expect_err("no page to lock");
+}
+
+#[test]
+fn a_locked_mapping_is_resident() {
+    let shared = Shared::new(2);
+    let mapping = shared.map(Mode::ReadWrite);
+    mapping.lock().expect("two pages within RLIMIT_MEMLOCK");
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).expect("a line");
+    let locked: usize = locked.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(locked * 1024 >= mapping.len(), "{locked} kB");
+}
+
+#[test]
+fn no_room_is_an_error_when_reserving() {
+    let scratch = Scratch::new();
+    let file = open_new(&scratch.join("file"));
+    assert_eq!(error_of(reserve(&file, 0)), "EINVAL");
+    let error = reserve(&file, 1 << 62).expect_err("no disk is that large");
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert_eq!(file.metadata().expect("a size").len(), 0);
+    let (_reader, writer) = switchboard_kernel::pipe::pipe().expect("a pipe");
+    assert_eq!(error_of(reserve(writer.as_fd(), 1)), "ESPIPE");
+}
+
+#[test]
+fn a_c_program_shares_the_file() {
+    let shared = Shared::new(1);
+    let mapping = shared.map(Mode::ReadWrite);
+    mapping.write_at(0, b"from rust").expect("written");
+    let source = r#"
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <stdatomic.h>
+        #include <string.h>
+        #include <sys/mman.h>
+        int main(int count, char **arguments) {
+            int fd = open(arguments[1], O_RDWR);
+            char *start = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+            if (start == MAP_FAILED) return 1;
+            puts(start);
+            strcpy(start, "from c");
+            atomic_fetch_add((_Atomic unsigned long *)(start + 64), 41);
+            return 0;
+        }"#;
+    mapping.atomic_u64(64).expect("a word").store(1, Ordering::Relaxed);
+    let Some(program) = compile("a_c_program_shares_the_file", source) else { return };
+    let output = Command::new(program.path()).arg(shared.path()).output().expect("a C program");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "from rust");
+    assert_eq!(text_at(&mapping, 0, 6), Ok("from c".to_owned()));
+    assert_eq!(mapping.load_u64(64), Ok(42));
+}
+
+#[test]
+fn python_shares_the_file() {
+    let shared = Shared::new(1);
+    let mapping = shared.map(Mode::ReadWrite);
+    mapping.write_at(10, b"from rust").expect("written");
+    let program = "import mmap, sys\n\
+                   with open(sys.argv[1], 'r+b') as file, mmap.mmap(file.fileno(), 0) as m:\n\
+                   \tprint(m[10:19].decode())\n\
+                   \tm[10:21] = b'from python'\n";
+    let Some(said) = python::run("python_shares_the_file", "mmap", program, &[shared.path()])
+    else {
+        return;
+    };
+    assert_eq!(said, "from rust");
+    assert_eq!(text_at(&mapping, 10, 11), Ok("from python".to_owned()));
+}
+
+/// A compiled C program, removed on drop.
+pub(crate) struct Program {
+    scratch: Scratch,
+}
+
+impl Program {
+    pub(crate) fn path(&self) -> PathBuf {
+        self.scratch.join("program")
+    }
+}
+
+/// Compiles a C program; `None` after noting that the test was skipped.
+pub(crate) fn compile(test: &str, source: &str) -> Option<Program> {
+    let program = Program { scratch: Scratch::new() };
+    let file = program.scratch.join("program.c");
+    std::fs::write(&file, source).expect("a source file");
+    let mut compiler = Command::new("gcc");
+    compiler.args(["-O1", "-o"]).arg(program.path()).arg(&file);
+    let Ok(output) = compiler.output() else {
+        switchboard_testkit::skip::skip(test, "no gcc");
+        return None;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(program)
+}
