@@ -13,6 +13,7 @@ mod posix_mq;
 mod privileges;
 mod process;
 mod python;
+mod signal;
 mod sysv_msg;
 mod tcp;
 mod timerfd;
