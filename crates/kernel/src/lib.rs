@@ -27,6 +27,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod posix_mq;
 pub mod process;
+pub mod signal;
 mod socket;
 pub mod sysv_msg;
 pub mod tcp;

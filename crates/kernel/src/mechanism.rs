@@ -142,6 +142,15 @@ pub const TABLE: &[Mechanism] = &[
         peer_dies: "The parent gets the status. The child lives on, or is killed if so started.",
         limits: "RLIMIT_NPROC processes per user; RLIMIT_NOFILE descriptors per process.",
     },
+    Mechanism {
+        name: "signal",
+        file: "signal",
+        manual: "signal(7)",
+        since: OLDEST,
+        summary: "A number, and perhaps a value, that interrupts a process or waits to be taken.",
+        peer_dies: "Nothing: what is pending stays. Sending to it: ESRCH once it was waited for.",
+        limits: "Standard signals merge; RLIMIT_SIGPENDING real-time ones pending per user.",
+    },
 ];
 
 /// The oldest kernel that this crate is made for.

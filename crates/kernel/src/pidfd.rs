@@ -7,10 +7,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::error::{Error, OfCall, Result};
 use crate::io::{Deadline, Interest, retry, wait_for};
+use crate::signal::{self, Signal};
 
 /// `pidfd_open(pid)`: a close-on-exec descriptor of a running or not yet reaped process.
 ///
@@ -57,13 +58,13 @@ pub fn wait_dead(pidfd: impl AsFd, deadline: Deadline) -> Result<bool> {
 /// `pidfd_send_signal(pidfd, signal)`: a signal to exactly this process.
 ///
 /// Success means that it is pending or was delivered, not that it was handled. A zombie takes it
-/// and nothing happens.
+/// and nothing happens. With a value: [`signal::queue_pidfd`].
 ///
 /// # Errors
 /// `ESRCH` when the process has terminated and was reaped; `EPERM` when the caller may not signal
 /// it (`kill(2)`).
 pub fn send_signal(pidfd: impl AsFd, signal: Signal) -> Result<()> {
-    rustix::process::pidfd_send_signal(pidfd, signal).of("pidfd_send_signal")
+    signal::send_pidfd(pidfd, signal)
 }
 
 /// `waitid(P_PIDFD, WEXITED)`: blocks until a child has terminated, reaps it and says how it ended;

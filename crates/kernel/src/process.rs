@@ -23,8 +23,9 @@ use crate::pidfd;
 pub use names::{
     command_name, group_id_of_name, group_name_of_id, user_id_of_name, user_name_of_id,
 };
-pub use rustix::process::Signal;
 pub use spawn::Spawn;
+
+pub use crate::signal::Signal;
 
 /// A child process, held by its pidfd: signals and waits always mean this process, never another
 /// that came to have its id.

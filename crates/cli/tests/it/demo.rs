@@ -150,9 +150,9 @@ fn the_report_is_one_json_object() {
 #[test]
 fn it_leaves_nothing_when_it_is_interrupted_or_loses_a_process() {
     let ends: &[fn(&Child, u32)] = &[
-        |demo, _| demo.signal(Signal::INT),
-        |demo, _| demo.signal(Signal::TERM),
-        |_, sensor| kill(sensor),
+        |demo, _| send(demo.id(), Signal::INT),
+        |demo, _| send(demo.id(), Signal::TERM),
+        |_, sensor| send(sensor, Signal::KILL),
     ];
     for end in ends {
         let scratch = Scratch::new();
@@ -205,7 +205,7 @@ fn is_running(pid: u32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-fn kill(pid: u32) {
+fn send(pid: u32, signal: Signal) {
     let pidfd = pidfd::open(pid).expect("the process");
-    pidfd::send_signal(pidfd, Signal::KILL).expect("a signal");
+    pidfd::send_signal(pidfd, signal).expect("a signal");
 }

@@ -14,6 +14,7 @@ mod posix_mq;
 mod privileges;
 mod process;
 mod python;
+mod signal;
 mod sysv_msg;
 mod tcp;
 mod timerfd;
