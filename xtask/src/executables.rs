@@ -2,7 +2,7 @@
 //!
 //! Source: the Cargo book, "External tools" (JSON messages).
 //!
-//! One build gives both the test executables and the command that they drive.
+//! One build gives the test executables, the command that they drive and the examples that they run.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,6 +28,8 @@ pub(crate) struct Built {
     pub(crate) tests: Vec<Executable>,
     /// The `switchboard` command.
     pub(crate) command: Option<PathBuf>,
+    /// The programs of each package's `examples`.
+    pub(crate) examples: Vec<PathBuf>,
 }
 
 /// Builds; Cargo's own messages go to the terminal as they come.
@@ -69,16 +71,18 @@ fn read(messages: &str, root: &Path) -> Built {
                 path,
                 folder: manifest.parent().unwrap_or(Path::new("")).to_path_buf(),
             });
-        } else if message["target"]["name"] == "switchboard"
-            && message["target"]["kind"]
-                .as_array()
-                .is_some_and(|kinds| kinds.contains(&"bin".into()))
-        {
+        } else if is_of_kind(&message, "example") {
+            built.examples.push(path);
+        } else if message["target"]["name"] == "switchboard" && is_of_kind(&message, "bin") {
             built.command = Some(path);
         }
     }
     built.tests.sort_by(|a, b| a.name.cmp(&b.name));
     built
+}
+
+fn is_of_kind(message: &Value, kind: &str) -> bool {
+    message["target"]["kind"].as_array().is_some_and(|kinds| kinds.contains(&kind.into()))
 }
 
 #[cfg(test)]
@@ -91,6 +95,7 @@ mod tests {
 {"reason":"compiler-artifact","manifest_path":"/w/crates/kernel/Cargo.toml","target":{"kind":["test"],"name":"it","src_path":"/w/crates/kernel/tests/it/main.rs"},"profile":{"test":true},"executable":"/t/it-1"}
 {"reason":"compiler-artifact","manifest_path":"/w/crates/cli/Cargo.toml","target":{"kind":["bin"],"name":"switchboard","src_path":"/w/crates/cli/src/main.rs"},"profile":{"test":false},"executable":"/t/switchboard"}
 {"reason":"compiler-artifact","manifest_path":"/w/crates/kernel/Cargo.toml","target":{"kind":["lib"],"name":"switchboard","src_path":"/w/crates/switchboard/src/lib.rs"},"profile":{"test":false},"executable":null}
+{"reason":"compiler-artifact","manifest_path":"/w/crates/kernel/Cargo.toml","target":{"kind":["example"],"name":"fifo","src_path":"/w/crates/kernel/examples/fifo.rs"},"profile":{"test":false},"executable":"/t/examples/fifo"}
 {"reason":"compiler-artifact","manifest_path":"/w/xtask/Cargo.toml","target":{"kind":["bin"],"name":"xtask","src_path":"/w/xtask/src/main.rs"},"profile":{"test":false},"executable":"/t/xtask"}
 not a message
 {"reason":"build-finished","success":true}"#;
@@ -99,7 +104,11 @@ not a message
             path: "/t/it-1".into(),
             folder: "crates/kernel".into(),
         };
-        let expected = Built { tests: vec![it], command: Some("/t/switchboard".into()) };
+        let expected = Built {
+            tests: vec![it],
+            command: Some("/t/switchboard".into()),
+            examples: vec!["/t/examples/fifo".into()],
+        };
         assert_eq!(read(messages, Path::new("/w")), expected);
     }
 }

@@ -3,7 +3,7 @@
 //! Source: `setpriv(1)`, `passwd(5)`.
 //!
 //! Nothing on the way to a test may depend on what that user can read: the executables, the command,
-//! the sources and, if need be, Python's virtual environment are put into the stage.
+//! the examples, the sources and, if need be, Python's virtual environment are put into the stage.
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -61,6 +61,11 @@ impl OrdinaryUser {
         if let Some(command) = &built.command {
             programs.command = Some(provide(command, &executables)?);
         }
+        let examples = stage.folder("examples")?;
+        for example in &built.examples {
+            provide(example, &examples)?;
+        }
+        programs.examples = Some(examples);
         let sources = stage.folder("src")?;
         copy_sources(tree, root, &sources)?;
         let mut user = Self { account, place, programs, executables, sources };

@@ -4,6 +4,7 @@
 //! | variable | what |
 //! |---|---|
 //! | `SWITCHBOARD_BIN` | the `switchboard` command |
+//! | `SWITCHBOARD_EXAMPLES` | the folder of the built `crates/kernel/examples` |
 //! | `SWITCHBOARD_PYTHON` | a Python with `posix_ipc` and `sysv_ipc`; unset when there is none |
 //! | `SWITCHBOARD_SKIPS` | the file to which skipped tests are appended |
 //! | `SWITCHBOARD_TEST_RUN` | names this run; marks its processes |
@@ -45,6 +46,8 @@ pub(crate) struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct Programs {
     pub(crate) command: Option<PathBuf>,
+    /// The folder of the examples.
+    pub(crate) examples: Option<PathBuf>,
     pub(crate) python: Option<PathBuf>,
 }
 
@@ -105,6 +108,7 @@ impl Stage {
             ("SWITCHBOARD_SKIPS", path(&self.skips_file())),
             ("SWITCHBOARD_BIN", programs.command.as_deref().and_then(path)),
             ("CARGO_BIN_EXE_switchboard", programs.command.as_deref().and_then(path)),
+            ("SWITCHBOARD_EXAMPLES", programs.examples.as_deref().and_then(path)),
             ("SWITCHBOARD_PYTHON", programs.python.as_deref().and_then(path)),
             ("TMPDIR", path(&place.temporary)),
             ("XDG_RUNTIME_DIR", path(&place.runtime)),
@@ -164,9 +168,10 @@ mod tests {
     fn what_is_not_there_is_not_promised() {
         let stage = Stage::new().expect("a stage");
         let place = stage.place("u").expect("a place");
-        let programs = Programs { command: Some("/bin/x".into()), python: None };
+        let programs = Programs { command: Some("/bin/x".into()), ..Programs::default() };
         let environment = stage.environment(&place, &programs);
         assert_eq!(environment["SWITCHBOARD_BIN"], Some("/bin/x".into()));
         assert_eq!(environment["SWITCHBOARD_PYTHON"], None);
+        assert_eq!(environment["SWITCHBOARD_EXAMPLES"], None);
     }
 }

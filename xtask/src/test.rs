@@ -61,8 +61,15 @@ fn in_stage(
 ) -> std::io::Result<()> {
     let mut stage = Stage::new()?;
     let place = stage.place("o")?;
-    let programs =
-        Programs { command: built.command.clone(), python: python.map(Path::to_path_buf) };
+    let programs = Programs {
+        command: built.command.clone(),
+        examples: built
+            .examples
+            .first()
+            .and_then(|example| example.parent())
+            .map(Path::to_path_buf),
+        python: python.map(Path::to_path_buf),
+    };
     let before = leftovers::things(&stage);
     let mut runner = Runner { stage: &mut stage, tally, filter: options.filter.as_deref() };
 

@@ -30,7 +30,7 @@ pub(crate) const TABLE: &[Check] = &[
     Check { name: "unsafe stays behind its fence", find: fences::unsafe_code },
     Check { name: "only the command prints or exits", find: fences::printing },
     Check { name: "the link does no I/O and reads no clock", find: fences::link },
-    Check { name: "every mechanism has its file and test", find: tables::mechanisms },
+    Check { name: "every mechanism has its file, test and example", find: tables::mechanisms },
     Check {
         name: "every transport has its file, document, example and test",
         find: tables::transports,

@@ -11,7 +11,7 @@ const COMMANDS: &str = "crates/cli/src/command/mod.rs";
 const TRANSPORTS_DOCUMENT: &str = "docs/transports.md";
 const COMMANDS_DOCUMENT: &str = "docs/commands.md";
 
-/// A mechanism is a file named like its man page, and a test file of the same name.
+/// A mechanism is a file named like its man page, and a test file and an example of the same name.
 pub(super) fn mechanisms(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for row in table(tree, MECHANISMS, "file", &mut findings) {
@@ -19,6 +19,11 @@ pub(super) fn mechanisms(tree: &Tree) -> Vec<Finding> {
         require_module(tree, MECHANISMS, &row, &format!("crates/kernel/src/{file}"), &mut findings);
         let test = format!("crates/kernel/tests/it/{file}");
         require_module(tree, MECHANISMS, &row, &test, &mut findings);
+        let example = format!("crates/kernel/examples/{file}.rs");
+        if tree.text(&example).is_none() {
+            let message = format!("this row has no example; write {example}");
+            findings.push(Finding::new(MECHANISMS, row.line, message));
+        }
     }
     findings
 }
@@ -134,21 +139,27 @@ mod tests {
         (MECHANISMS, "const TABLE: &[R] = &[\nR { file: \"fifo\" },\n];");
 
     #[test]
-    fn a_mechanism_needs_its_file_and_test() {
+    fn a_mechanism_needs_its_file_test_and_example() {
         let file = ("crates/kernel/src/fifo.rs", "");
         let test = ("crates/kernel/tests/it/fifo.rs", "");
-        check(mechanisms, &[MECHANISM, file, test], &[]);
+        let example = ("crates/kernel/examples/fifo.rs", "");
+        check(mechanisms, &[MECHANISM, file, test, example], &[]);
         check(
             mechanisms,
-            &[MECHANISM, test],
+            &[MECHANISM, test, example],
             &["mechanism.rs:2: this row has no crates/kernel/src/fifo.rs"],
         );
         check(
             mechanisms,
-            &[MECHANISM, file],
+            &[MECHANISM, file, example],
             &["mechanism.rs:2: this row has no crates/kernel/tests"],
         );
-        check(mechanisms, &[file, test], &["mechanism.rs: the table's file"]);
+        check(
+            mechanisms,
+            &[MECHANISM, file, test, ("crates/kernel/examples/fifo_more.rs", "")],
+            &["mechanism.rs:2: this row has no example; write crates/kernel/examples/fifo.rs"],
+        );
+        check(mechanisms, &[file, test, example], &["mechanism.rs: the table's file"]);
         check(mechanisms, &[(MECHANISMS, "struct R;")], &["mechanism.rs: no row"]);
     }
 

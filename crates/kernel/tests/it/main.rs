@@ -4,6 +4,7 @@
 
 mod epoll;
 mod eventfd;
+mod examples;
 mod fifo;
 mod hand_over;
 mod mechanism;
