@@ -28,6 +28,7 @@ pub mod pipe;
 pub mod posix_mq;
 pub mod process;
 mod socket;
+pub mod sysv_key;
 pub mod sysv_msg;
 pub mod tcp;
 pub mod timerfd;
