@@ -7,14 +7,17 @@ mod eventfd;
 mod fifo;
 mod hand_over;
 mod mechanism;
+mod memfd;
 mod mmap;
 mod pidfd;
 mod pipe;
 mod posix_mq;
+mod posix_shm;
 mod privileges;
 mod process;
 mod python;
 mod sysv_msg;
+mod sysv_shm;
 mod tcp;
 mod timerfd;
 mod udp;
@@ -30,6 +33,9 @@ const ROLES: &[(&str, Role)] = &[
     ("fifo-writer", fifo::writer),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
+    ("memfd_huge", memfd::huge),
+    ("memfd_receiver", memfd::receiver),
+    ("memfd_sender", memfd::sender),
     ("mmap_fork", mmap::forked),
     ("mmap_reader", mmap::reader),
     ("mmap_signal", mmap::foreign_signal),
@@ -46,6 +52,12 @@ const ROLES: &[(&str, Role)] = &[
     ("pipe-out-of-descriptors", pipe::out_of_descriptors),
     ("pipe-unprivileged", pipe::unprivileged),
     ("pipe-writer", pipe::writer),
+    ("posix_shm_creator", posix_shm::creator),
+    ("posix_shm_file_limit", posix_shm::file_limit),
+    ("posix_shm_full", posix_shm::full),
+    ("posix_shm_modes", posix_shm::modes),
+    ("posix_shm_outsider", posix_shm::outsider),
+    ("posix_shm_writer", posix_shm::writer),
     ("process_comm", process::comm),
     ("process_file_limit", process::file_limit_role),
     ("process_parent", process::parent),
@@ -54,6 +66,9 @@ const ROLES: &[(&str, Role)] = &[
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),
     ("sysv_sender", sysv_msg::sender),
+    ("sysv_shm_limits", sysv_shm::limits_role),
+    ("sysv_shm_modes", sysv_shm::modes),
+    ("sysv_shm_user", sysv_shm::user),
     ("tcp-interrupted", tcp::interrupted),
     ("tcp-peer", tcp::peer),
     ("udp-member", udp::member),
