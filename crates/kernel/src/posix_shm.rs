@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::error::{Error, OfCall, Result};
-use crate::hidden_name::{Place, descriptor_path};
+use crate::hidden_name::{Place, descriptor_path, known_id};
 use crate::io::retry;
 use crate::mmap::{Mapping, Mode, reserve};
 use crate::permissions::Permissions;
@@ -223,8 +223,8 @@ fn path_of(name: &str) -> Result<PathBuf> {
 
 fn set_permissions(fd: &OwnedFd, permissions: Permissions) -> Result<()> {
     if permissions.owner.is_some() || permissions.group.is_some() {
-        let owner = permissions.owner.map(Uid::from_raw);
-        let group = permissions.group.map(Gid::from_raw);
+        let owner = permissions.owner.map(known_id).transpose()?.map(Uid::from_raw);
+        let group = permissions.group.map(known_id).transpose()?.map(Gid::from_raw);
         rustix::fs::fchown(fd, owner, group).of("fchown")?;
     }
     rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(permissions.mode)).of("fchmod")

@@ -178,6 +178,8 @@ fn no_huge_pages_is_an_error_at_creation() {
 struct HugePages {
     file: String,
     before: u64,
+    /// Locked, so that two runs of this test do not undo each other's setting.
+    _lock: fs::File,
 }
 
 impl HugePages {
@@ -186,10 +188,12 @@ impl HugePages {
         let file =
             format!("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", page_bytes / 1024);
         let read = || fs::read_to_string(&file).ok()?.trim().parse::<u64>().ok();
+        let lock = fs::File::open("/sys/kernel/mm/hugepages").ok()?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).ok()?;
         let before = read()?;
         fs::write(&file, (before + count).to_string()).ok()?;
         let reserved = read()? == before + count;
-        let pages = Self { file, before };
+        let pages = Self { file, before, _lock: lock };
         reserved.then_some(pages)
     }
 }
