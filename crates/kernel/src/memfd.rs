@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use crate::error::{Error, OfCall, Result};
 use crate::hidden_name::descriptor_path;
 use crate::io::retry;
-use crate::mmap::{Mapping, Mode, reserve};
+use crate::mmap::{Mapping, Mode, check_file_limit, reserve};
 
 pub use seals::Seals;
 
@@ -67,28 +67,32 @@ impl Memfd {
     /// # Limits
     /// A name has at most 249 bytes.
     pub fn create(name: &str, len_bytes: u64) -> Result<Self> {
-        create(name, len_bytes, MemfdFlags::empty())
+        let memfd = create(name, MemfdFlags::empty())?;
+        reserve(&memfd.0, len_bytes)?;
+        Ok(memfd)
     }
 
-    /// `memfd_create(MFD_HUGETLB)`: as [`Memfd::create`], of huge pages of this size, which
-    /// [`huge_page_sizes`] lists. The length is a multiple of it.
+    /// `memfd_create(MFD_HUGETLB)`, `ftruncate(2)`, `mmap(2)`: as [`Memfd::create`], of huge pages of
+    /// this size, which [`huge_page_sizes`] lists. The length is a multiple of it.
     ///
-    /// Huge pages are set aside by the administrator, and are none by default.
+    /// Huge pages are set aside by the administrator, and there are none by default. Mapping them
+    /// once reserves them all, or none.
     ///
     /// # Errors
     /// `ENOMEM`: not so many huge pages are free; `EINVAL`: a crooked length, or no page size;
     /// `ENODEV`: this machine has no pages of that size; `ENOSYS`: the kernel has no huge pages;
     /// else as [`Memfd::create`].
     pub fn create_huge(name: &str, len_bytes: u64, page_bytes: u64) -> Result<Self> {
-        if !page_bytes.is_power_of_two() || !len_bytes.is_multiple_of(page_bytes) {
+        let whole = page_bytes.is_power_of_two() && len_bytes.is_multiple_of(page_bytes);
+        if !whole || len_bytes == 0 {
             return Err(Error::new("memfd_create", Errno::INVAL));
         }
         let size = MemfdFlags::from_bits_retain(page_bytes.trailing_zeros() << HUGE_SHIFT);
-        create(name, len_bytes, MemfdFlags::HUGETLB | size).map_err(|error| {
-            // hugetlbfs says that its disk is full.
-            let full = error.call() == "fallocate" && error.errno() == libc::ENOSPC;
-            if full { Error::new("fallocate", Errno::NOMEM) } else { error }
-        })
+        let memfd = create(name, MemfdFlags::HUGETLB | size)?;
+        check_file_limit("ftruncate", len_bytes)?;
+        retry("ftruncate", || rustix::fs::ftruncate(&memfd.0, len_bytes))?;
+        memfd.map(Mode::ReadWrite)?;
+        Ok(memfd)
     }
 
     /// `fcntl(F_GET_SEALS)`: takes over a descriptor that was inherited or received, if it is a
@@ -199,7 +203,7 @@ pub fn huge_page_sizes() -> Vec<u64> {
 /// `MFD_HUGE_SHIFT`, from `linux/memfd.h`.
 const HUGE_SHIFT: u32 = 26;
 
-fn create(name: &str, len_bytes: u64, kind: MemfdFlags) -> Result<Memfd> {
+fn create(name: &str, kind: MemfdFlags) -> Result<Memfd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | kind;
     let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags),
@@ -208,6 +212,5 @@ fn create(name: &str, len_bytes: u64, kind: MemfdFlags) -> Result<Memfd> {
     .of("memfd_create")?;
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::fchmod(&fd, mode).of("fchmod")?;
-    reserve(&fd, len_bytes)?;
     Ok(Memfd(fd))
 }

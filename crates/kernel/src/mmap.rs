@@ -47,6 +47,7 @@ use crate::io::retry;
 use file::{cannot_shrink, check_part};
 use guard::Watch;
 
+pub(crate) use file::check_file_limit;
 pub use file::{create_file, reserve};
 pub use memory::Memory;
 

@@ -49,11 +49,15 @@ pub fn create_file(path: &Path, len: u64, permissions: Permissions) -> Result<Ow
 /// sent), or more than the file system can; `EINVAL`: a length of 0; `EBADF`: not open for writing;
 /// `EPERM`: sealed; `ENODEV`, `ESPIPE`: not a file; `EOPNOTSUPP`: a file system that cannot.
 pub fn reserve(fd: impl AsFd, len: u64) -> Result<()> {
-    if rustix::process::getrlimit(Resource::Fsize).current.is_some_and(|limit| len > limit) {
-        return Err(Error::new("fallocate", Errno::FBIG));
-    }
+    check_file_limit("fallocate", len)?;
     let fd = fd.as_fd();
     retry("fallocate", || rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len))
+}
+
+/// Refuses a length over `RLIMIT_FSIZE`, for which the kernel would send `SIGXFSZ`.
+pub(crate) fn check_file_limit(call: &'static str, len: u64) -> Result<()> {
+    let limit = rustix::process::getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|limit| len > limit) { Err(Error::new(call, Errno::FBIG)) } else { Ok(()) }
 }
 
 /// Refuses a part that the file does not have; returns the size of its pages.

@@ -171,7 +171,7 @@ fn no_huge_pages_is_an_error_at_creation() {
         return assert_eq!(error_of(Memfd::create_huge("huge", 2 << 20, 2 << 20)), "ENOSYS");
     };
     let error = Memfd::create_huge("huge", page * (1 << 20), page).expect_err("far too many");
-    assert_eq!((error.call(), error.name()), ("fallocate", "ENOMEM"));
+    assert_eq!((error.call(), error.name()), ("mmap", "ENOMEM"));
 }
 
 /// Sets huge pages aside while it lives.
@@ -229,6 +229,10 @@ fn huge_pages_are_shared_where_there_are_some() {
     memfd.add_seals(Seals::SHRINK).expect("sealed");
     let memory = memfd.map(Mode::ReadWrite).expect("a mapping");
     assert_eq!(memory.len() as u64, 2 * PAGE);
+    // Reserved by creation alone, whether they are mapped or not.
+    let rest = Memfd::create_huge("rest", 2 * PAGE, PAGE).expect("two pages");
+    assert_eq!(error_of(Memfd::create_huge("none", PAGE, PAGE)), "ENOMEM");
+    drop(rest);
     memory.atomic_u64(memory.len() - 8).expect("a word").store(7, Ordering::Release);
     let mut child = hand_over::start("memfd_huge", &[], &[memfd.as_fd()]);
     child.expect("7");
