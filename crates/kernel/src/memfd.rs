@@ -56,8 +56,8 @@ impl Memfd {
     /// `fallocate(2)`: memory of this size, all zeroes, reserved.
     ///
     /// The name shows in `/proc/PID/fd` and `/proc/PID/maps`, and finds nothing. Before Linux 6.3
-    /// there is no `MFD_NOEXEC_SEAL`, and it is left out. By its mode no other user can open it anew through
-    /// `/proc/PID/fd`.
+    /// there is no `MFD_NOEXEC_SEAL`, and it is left out. By its mode no other user can open it anew
+    /// through `/proc/PID/fd`.
     ///
     /// # Errors
     /// `EINVAL`: a size of 0, or a name that is too long or has a NUL byte; `EFBIG`: over

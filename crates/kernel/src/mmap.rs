@@ -13,9 +13,10 @@
 //! # A file cut short behind one's back
 //! Touching a mapped page beyond the end of its file raises `SIGBUS`, which kills. Here it is an
 //! error instead, `EIO`. The first mapping of a file that others could cut installs a handler for
-//! `SIGBUS`, the only signal handler of these libraries: for a fault inside such a [`Mapping`] it puts a page of
-//! zeroes in place and marks the mapping as truncated; any other `SIGBUS` goes to the handler that
-//! was there before, or kills as it would have. The mark stays: make the mapping anew.
+//! `SIGBUS`, the only signal handler that these libraries install unasked: for a fault inside such a
+//! [`Mapping`] it puts a page of zeroes in place and marks the mapping as truncated; any other
+//! `SIGBUS` goes to the handler that was there before, or kills as it would have. The mark stays:
+//! make the mapping anew.
 //!
 //! * A page that cannot be had for another reason (a disk that fails, a full tmpfs) is treated
 //!   alike. [`reserve`] space first, and a full file system is an error there.

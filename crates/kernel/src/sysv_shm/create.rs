@@ -58,9 +58,9 @@ impl Segment {
     ///
     /// # Errors
     /// `EEXIST`: when exclusive; `EINVAL`: a length of 0 or over `shmmax`, one that is shorter, or
-    /// key 0; `ENOSPC`: over `shmmni` or `shmall`, which [`Error::call`] names; `EPERM`: owner or group may not
-    /// be set (it is removed again); `ENOENT`, `EACCES`, `ENOTDIR`: of a [`Key::Path`] that cannot
-    /// be looked at; `ENOMEM`.
+    /// key 0; `ENOSPC`: over `shmmni` or `shmall`, which [`Error::call`] names, as it does `shmmax`;
+    /// `EPERM`: owner or group may not be set (it is removed again); `ENOENT`, `EACCES`, `ENOTDIR`:
+    /// of a [`Key::Path`] that cannot be looked at; `ENOMEM`.
     pub fn create(key: &Key, len_bytes: usize, options: &CreateOptions) -> Result<Self> {
         let key = key.number("shmget")?;
         let mut result = create_new(key, len_bytes, options);
