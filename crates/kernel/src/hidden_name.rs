@@ -169,6 +169,6 @@ pub(crate) fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
 }
 
 /// `chown` takes the all-ones id for "leave it as it is", which is not what a caller meant.
-fn known_id(id: u32) -> Result<u32> {
+pub(crate) fn known_id(id: u32) -> Result<u32> {
     if id == u32::MAX { Err(Error::new("fchownat", Errno::INVAL)) } else { Ok(id) }
 }

@@ -23,7 +23,7 @@ pub struct Mechanism {
     pub limits: &'static str,
 }
 
-/// All of them, by what they are for: bytes, messages, wake-ups, processes.
+/// All of them, by what they are for: bytes, messages, memory, wake-ups, processes.
 pub const TABLE: &[Mechanism] = &[
     Mechanism {
         name: "pipe",
@@ -96,6 +96,33 @@ pub const TABLE: &[Mechanism] = &[
         summary: "A file, or anonymous memory, in the address space of several processes at once.",
         peer_dies: "Nothing: what it wrote stays, and a write that it was in the middle of is there in part.",
         limits: "/proc/sys/vm/max_map_count mappings per process; RLIMIT_AS bytes.",
+    },
+    Mechanism {
+        name: "POSIX shared memory",
+        file: "posix_shm",
+        manual: "shm_overview(7)",
+        since: OLDEST,
+        summary: "Memory under a name, for every process that may open it.",
+        peer_dies: "Nothing: the segment stays, with what was written to it.",
+        limits: "The size of the tmpfs at /dev/shm, half of the memory by default.",
+    },
+    Mechanism {
+        name: "System V shared memory",
+        file: "sysv_shm",
+        manual: "sysvipc(7)",
+        since: OLDEST,
+        summary: "Memory under a number, kept by the kernel.",
+        peer_dies: "Nothing: the segment stays, or goes with the last who had it attached, if so marked.",
+        limits: "/proc/sys/kernel: shmmax bytes per segment, shmall pages in all, shmmni segments.",
+    },
+    Mechanism {
+        name: "memfd",
+        file: "memfd",
+        manual: "memfd_create(2)",
+        since: OLDEST,
+        summary: "Memory in a descriptor, with seals against changes of its size or content.",
+        peer_dies: "Nothing: it lives for as long as any process has it open or mapped.",
+        limits: "Memory; the huge pages that /proc/sys/vm/nr_hugepages sets aside.",
     },
     Mechanism {
         name: "eventfd",

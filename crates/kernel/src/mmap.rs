@@ -13,9 +13,10 @@
 //! # A file cut short behind one's back
 //! Touching a mapped page beyond the end of its file raises `SIGBUS`, which kills. Here it is an
 //! error instead, `EIO`. The first mapping of a file that others could cut installs a handler for
-//! `SIGBUS`, the only signal handler of these libraries: for a fault inside such a [`Mapping`] it puts a page of
-//! zeroes in place and marks the mapping as truncated; any other `SIGBUS` goes to the handler that
-//! was there before, or kills as it would have. The mark stays: make the mapping anew.
+//! `SIGBUS`, the only signal handler that these libraries install unasked: for a fault inside such a
+//! [`Mapping`] it puts a page of zeroes in place and marks the mapping as truncated; any other
+//! `SIGBUS` goes to the handler that was there before, or kills as it would have. The mark stays:
+//! make the mapping anew.
 //!
 //! * A page that cannot be had for another reason (a disk that fails, a full tmpfs) is treated
 //!   alike. [`reserve`] space first, and a full file system is an error there.
@@ -31,22 +32,24 @@
 #![allow(unsafe_code)]
 
 mod copy;
+mod file;
 mod guard;
 mod memory;
 
 use std::ops::{Deref, Range};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
 
-use rustix::fs::{FallocateFlags, FileType, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, MsyncFlags, ProtFlags};
-use rustix::process::Resource;
 
 use crate::error::{Error, OfCall, Result};
 use crate::io::retry;
+use file::{cannot_shrink, check_part};
 use guard::Watch;
 
+pub(crate) use file::check_file_limit;
+pub use file::{create_file, reserve};
 pub use memory::Memory;
 
 /// How a file is mapped.
@@ -109,12 +112,12 @@ pub enum Advice {
 /// It does not need the descriptor it was made from any more.
 ///
 /// ```
-/// use switchboard_kernel::mmap::{Mapping, Mode, Sync, reserve};
+/// use switchboard_kernel::Permissions;
+/// use switchboard_kernel::mmap::{Mapping, Mode, Sync, create_file};
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("counters");
-/// let file = std::fs::File::options().read(true).write(true).create_new(true).open(path)?;
-/// reserve(&file, 4096)?;
+/// let file = create_file(&path, 4096, Permissions::new().mode(0o640))?;
 /// let shared = Mapping::of_file(&file, Mode::ReadWrite, 0, 4096)?;
 /// shared.write_at(100, b"for everybody")?;
 /// shared.sync(0..4096, Sync::Wait)?;
@@ -320,23 +323,6 @@ impl Drop for Mapping {
     }
 }
 
-/// `fallocate(fd, 0, len)`, as `posix_fallocate(3)` does: makes the file at least this long, with
-/// its space reserved, so that no write to a mapping of it meets a full file system.
-///
-/// Blocks until that is done: it writes no zeroes where the file system can do without.
-///
-/// # Errors
-/// `ENOSPC`, `EDQUOT`: no room, and nothing changed; `EFBIG`: over `RLIMIT_FSIZE` (no `SIGXFSZ` is
-/// sent), or more than the file system can; `EINVAL`: a length of 0; `EBADF`: not open for writing;
-/// `EPERM`: sealed; `ENODEV`, `ESPIPE`: not a file; `EOPNOTSUPP`: a file system that cannot.
-pub fn reserve(fd: impl AsFd, len: u64) -> Result<()> {
-    if rustix::process::getrlimit(Resource::Fsize).current.is_some_and(|limit| len > limit) {
-        return Err(Error::new("fallocate", Errno::FBIG));
-    }
-    let fd = fd.as_fd();
-    retry("fallocate", || rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len))
-}
-
 /// `sysconf(_SC_PAGESIZE)`: the size of a page, in bytes.
 #[must_use]
 pub fn page_bytes() -> usize {
@@ -360,32 +346,6 @@ impl From<Advice> for rustix::mm::Advice {
             Advice::PopulateWrite => Self::LinuxPopulateWrite,
         }
     }
-}
-
-/// Refuses a part that the file does not have; returns the size of its pages.
-fn check_part(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<usize> {
-    let stat = rustix::fs::fstat(fd).of("fstat")?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Ok(page_bytes());
-    }
-    let end = u64::try_from(len).ok().and_then(|len| offset.checked_add(len));
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
-    if end.is_none_or(|end| end > size) {
-        return Err(Error::new("mmap", Errno::INVAL));
-    }
-    // Of a huge-page file, the block is the page; other files may have large blocks too.
-    let block = usize::try_from(stat.st_blksize).unwrap_or(0);
-    if block > page_bytes() && rustix::fs::fstatfs(fd).of("fstatfs")?.f_type == HUGETLBFS_MAGIC {
-        return Ok(block);
-    }
-    Ok(page_bytes())
-}
-
-/// From `linux/magic.h`.
-const HUGETLBFS_MAGIC: rustix::fs::FsWord = 0x9584_58f6;
-
-fn cannot_shrink(fd: BorrowedFd<'_>) -> bool {
-    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
 }
 
 fn memory(

@@ -23,8 +23,9 @@ use rustix::io::Errno;
 use crate::error::{Error, OfCall, Result, checked, last_errno};
 use crate::io::retry;
 
+pub use crate::sysv_key::{Key, key_from_path};
 pub use buffer::Buffer;
-pub use create::{CreateOptions, Key, key_from_path};
+pub use create::CreateOptions;
 
 /// Which message to receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

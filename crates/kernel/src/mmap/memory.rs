@@ -184,6 +184,10 @@ impl Memory {
         self.start.as_ptr()
     }
 
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     pub(super) fn moved(&mut self, start: NonNull<u8>, len: usize) {
         (self.start, self.len) = (start, len);
     }

@@ -1,10 +1,8 @@
-//! Finding a queue: its key, and what it is like when it is made.
+//! Finding a queue, and what it is like when it is made.
 //!
-//! Source: `msgget(2)`, `msgctl(2)` (`IPC_SET`), `ftok(3)`.
+//! Source: `msgget(2)`, `msgctl(2)` (`IPC_SET`).
 
 #![allow(unsafe_code)]
-
-use std::path::{Path, PathBuf};
 
 use libc::{c_int, msqid_ds};
 use rustix::io::Errno;
@@ -13,22 +11,7 @@ use super::{MessageQueue, limits};
 use crate::error::{Error, OfCall, Result, checked};
 use crate::io::retry;
 use crate::permissions::Permissions;
-
-/// The number by which processes find the same queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
-    /// `IPC_PRIVATE`: a new queue that no key finds; only its id does.
-    Private,
-    /// A number agreed on; not 0, which is `IPC_PRIVATE`.
-    Value(i32),
-    /// Made from an existing file or folder, as `ftok(3)` does.
-    Path {
-        /// The file or folder.
-        path: PathBuf,
-        /// Tells apart several queues of one path; not 0.
-        id: u8,
-    },
-}
+use crate::sysv_key::Key;
 
 /// What a new queue is like. Defaults: mode `0600`, `msgmnb` bytes, and a queue that exists already
 /// is opened.
@@ -88,7 +71,7 @@ impl MessageQueue {
     /// a size of 0 (the queue is removed again); `ENOSPC` at `msgmni`; `EINVAL` for key 0; `ENOENT`,
     /// `EACCES`, `ENOTDIR` of a [`Key::Path`] that cannot be looked at; `ENOMEM`.
     pub fn create(key: &Key, options: &CreateOptions) -> Result<Self> {
-        let key = number(key)?;
+        let key = key.number("msgget")?;
         let mut result = create_new(key, options);
         // Between the two calls somebody may remove it: then it is ours to create after all.
         for _ in 0..CREATE_ATTEMPTS {
@@ -112,37 +95,12 @@ impl MessageQueue {
         if *key == Key::Private {
             return Err(Error::new("msgget", Errno::INVAL));
         }
-        get(number(key)?, 0)
+        get(key.number("msgget")?, 0)
     }
-}
-
-/// `stat(path)`: the key that `ftok(3)` makes: the low 8 bits of `id`, of the device, and the low
-/// 16 of the inode. Two paths may have the same key.
-///
-/// # Errors
-/// `ENOENT`, `EACCES`, `ENOTDIR`, `ELOOP` when the path cannot be looked at.
-pub fn key_from_path(path: &Path, id: u8) -> Result<i32> {
-    let stat = rustix::fs::stat(path).of("stat")?;
-    let low_bits = |number: u64, bits: u32| u32::try_from(number & ((1 << bits) - 1)).unwrap_or(0);
-    let key = u32::from(id) << 24 | low_bits(stat.st_dev, 8) << 16 | low_bits(stat.st_ino, 16);
-    Ok(key.cast_signed())
 }
 
 /// How often creating and finding may miss each other before the error is given back.
 const CREATE_ATTEMPTS: usize = 16;
-
-/// The key for `msgget(2)`; never 0 (`IPC_PRIVATE`) unless that was asked for by name.
-fn number(key: &Key) -> Result<i32> {
-    let number = match key {
-        Key::Private => return Ok(libc::IPC_PRIVATE),
-        Key::Value(number) => *number,
-        Key::Path { path, id } => key_from_path(path, *id)?,
-    };
-    if number == libc::IPC_PRIVATE {
-        return Err(Error::new("msgget", Errno::INVAL));
-    }
-    Ok(number)
-}
 
 fn create_new(key: i32, options: &CreateOptions) -> Result<MessageQueue> {
     let permissions = options.permissions;

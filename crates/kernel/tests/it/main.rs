@@ -8,15 +8,18 @@ mod examples;
 mod fifo;
 mod hand_over;
 mod mechanism;
+mod memfd;
 mod mmap;
 mod pidfd;
 mod pipe;
 mod posix_mq;
+mod posix_shm;
 mod privileges;
 mod process;
 mod python;
 mod signal;
 mod sysv_msg;
+mod sysv_shm;
 mod tcp;
 mod timerfd;
 mod udp;
@@ -32,10 +35,13 @@ const ROLES: &[(&str, Role)] = &[
     ("fifo-writer", fifo::writer),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
-    ("mmap_fork", mmap::forked),
+    ("memfd_huge", memfd::huge),
+    ("memfd_receiver", memfd::receiver),
+    ("memfd_sender", memfd::sender),
+    ("mmap_fork", mmap::truncated::forked),
     ("mmap_reader", mmap::reader),
-    ("mmap_signal", mmap::foreign_signal),
-    ("mmap_table", mmap::table),
+    ("mmap_signal", mmap::truncated::foreign_signal),
+    ("mmap_table", mmap::truncated::table),
     ("mmap_writer", mmap::writer),
     ("mq_creator", posix_mq::creator),
     ("mq_limits", posix_mq::limits_role),
@@ -48,6 +54,12 @@ const ROLES: &[(&str, Role)] = &[
     ("pipe-out-of-descriptors", pipe::out_of_descriptors),
     ("pipe-unprivileged", pipe::unprivileged),
     ("pipe-writer", pipe::writer),
+    ("posix_shm_creator", posix_shm::creator),
+    ("posix_shm_file_limit", posix_shm::file_limit),
+    ("posix_shm_full", posix_shm::full),
+    ("posix_shm_modes", posix_shm::modes),
+    ("posix_shm_outsider", posix_shm::outsider),
+    ("posix_shm_writer", posix_shm::writer),
     ("process_comm", process::comm),
     ("process_file_limit", process::file_limit_role),
     ("process_parent", process::parent),
@@ -56,6 +68,9 @@ const ROLES: &[(&str, Role)] = &[
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),
     ("sysv_sender", sysv_msg::sender),
+    ("sysv_shm_limits", sysv_shm::limits_role),
+    ("sysv_shm_modes", sysv_shm::modes),
+    ("sysv_shm_user", sysv_shm::user),
     ("tcp-interrupted", tcp::interrupted),
     ("tcp-peer", tcp::peer),
     ("udp-member", udp::member),

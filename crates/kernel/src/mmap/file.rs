@@ -1,0 +1,88 @@
+//! Files to be mapped: made with their space, and looked at before they are.
+//!
+//! Source: `fallocate(2)`, `fstat(2)`, `statfs(2)`, `fcntl(2)` ("File sealing").
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::process::Resource;
+
+use super::page_bytes;
+use crate::error::{Error, OfCall, Result};
+use crate::hidden_name::Place;
+use crate::io::retry;
+use crate::permissions::Permissions;
+
+/// `open(path, O_CREAT | O_EXCL)`, with size, owner and mode as given before anybody can see the
+/// name, and the space [reserved](reserve). Open for reading and writing, close-on-exec.
+///
+/// It is made under a random hidden name in the same folder, and renamed without replacing anything.
+/// Nothing is left behind on failure. The umask does not apply.
+///
+/// # Errors
+/// `EEXIST`: the name is taken; `ENOENT`: no such folder, or `/proc` is not mounted; `EACCES`,
+/// `EROFS`: the folder cannot be written; `EPERM`: no right to give it that owner or group;
+/// `EINVAL`: the path has no last part, or the file system cannot rename without replacing (NFS);
+/// else as [`reserve`].
+pub fn create_file(path: &Path, len: u64, permissions: Permissions) -> Result<OwnedFd> {
+    let place = Place::of(path, OFlags::PATH)?;
+    let mut hidden = place.hidden()?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let private = Mode::RUSR | Mode::WUSR;
+    let fd = retry("open", || rustix::fs::openat(place.folder(), hidden.name(), flags, private))?;
+    hidden.made();
+    reserve(&fd, len)?;
+    hidden.set_permissions(FileType::RegularFile, permissions)?;
+    hidden.show()?;
+    Ok(fd)
+}
+
+/// `fallocate(fd, 0, len)`, as `posix_fallocate(3)` does: makes the file at least this long, with
+/// its space reserved, so that no write to a mapping of it meets a full file system.
+///
+/// Blocks until that is done: it writes no zeroes where the file system can do without.
+///
+/// # Errors
+/// `ENOSPC`, `EDQUOT`: no room, and nothing changed; `EFBIG`: over `RLIMIT_FSIZE` (no `SIGXFSZ` is
+/// sent), or more than the file system can; `EINVAL`: a length of 0; `EBADF`: not open for writing;
+/// `EPERM`: sealed; `ENODEV`, `ESPIPE`: not a file; `EOPNOTSUPP`: a file system that cannot.
+pub fn reserve(fd: impl AsFd, len: u64) -> Result<()> {
+    check_file_limit("fallocate", len)?;
+    let fd = fd.as_fd();
+    retry("fallocate", || rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len))
+}
+
+/// Refuses a length over `RLIMIT_FSIZE`, for which the kernel would send `SIGXFSZ`.
+pub(crate) fn check_file_limit(call: &'static str, len: u64) -> Result<()> {
+    let limit = rustix::process::getrlimit(Resource::Fsize).current;
+    if limit.is_some_and(|limit| len > limit) { Err(Error::new(call, Errno::FBIG)) } else { Ok(()) }
+}
+
+/// Refuses a part that the file does not have; returns the size of its pages.
+pub(super) fn check_part(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<usize> {
+    let stat = rustix::fs::fstat(fd).of("fstat")?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(page_bytes());
+    }
+    let end = u64::try_from(len).ok().and_then(|len| offset.checked_add(len));
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if end.is_none_or(|end| end > size) {
+        return Err(Error::new("mmap", Errno::INVAL));
+    }
+    // Of a huge-page file, the block is the page; other files may have large blocks too.
+    let block = usize::try_from(stat.st_blksize).unwrap_or(0);
+    if block > page_bytes() && rustix::fs::fstatfs(fd).of("fstatfs")?.f_type == HUGETLBFS_MAGIC {
+        return Ok(block);
+    }
+    Ok(page_bytes())
+}
+
+/// From `linux/magic.h`.
+const HUGETLBFS_MAGIC: rustix::fs::FsWord = 0x9584_58f6;
+
+/// Whether no page of it can ever be missing, because it is sealed.
+pub(super) fn cannot_shrink(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+}
