@@ -13,7 +13,9 @@ mod pipe;
 mod posix_mq;
 mod privileges;
 mod process;
+mod pty;
 mod python;
+mod splice;
 mod sysv_msg;
 mod tcp;
 mod timerfd;
@@ -45,6 +47,10 @@ const ROLES: &[(&str, Role)] = &[
     ("process_file_limit", process::file_limit_role),
     ("process_parent", process::parent),
     ("process_waiter", process::waiter),
+    ("pty-limit", pty::limit),
+    ("pty-master", pty::master),
+    ("splice-pages", splice::pages),
+    ("splice-mover", splice::mover),
     ("sysv_interrupted", sysv_msg::interrupted),
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),
