@@ -147,7 +147,7 @@ pub const TABLE: &[Mechanism] = &[
         file: "process",
         manual: "execve(2)",
         since: OLDEST,
-        summary: "Arguments, environment and descriptors given to a program; its exit status back.",
+        summary: "Arguments, environment and descriptors given to a program; its exit status back; orphans adopted.",
         peer_dies: "The parent gets the status. The child lives on, or is killed if so started.",
         limits: "RLIMIT_NPROC processes per user; RLIMIT_NOFILE descriptors per process.",
     },

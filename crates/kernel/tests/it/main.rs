@@ -46,6 +46,8 @@ const ROLES: &[(&str, Role)] = &[
     ("process_comm", process::comm),
     ("process_file_limit", process::file_limit_role),
     ("process_parent", process::parent),
+    ("process_named", process::tree::named),
+    ("process_subreaper", process::tree::subreaper),
     ("process_waiter", process::waiter),
     ("pty-limit", pty::limit),
     ("pty-master", pty::master),
