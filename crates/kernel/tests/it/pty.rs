@@ -1,17 +1,17 @@
 //! Tests of `pty.rs`, with real shells.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use switchboard_kernel::io::{self, Deadline};
+use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::process::{Child, Signal, Spawn, effective_user_id};
 use switchboard_kernel::pty::{
     Master, Modes, WindowSize, is_terminal, set_window_size, window_size,
 };
-use switchboard_kernel::{ErrorKind, Result, pidfd, pipe};
+use switchboard_kernel::{ErrorKind, pidfd, pipe};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::skip::skip;
 use switchboard_testkit::{DEADLINE, Scratch};
@@ -86,16 +86,19 @@ fn control_keys_are_signals_of_the_foreground() {
 
 #[test]
 fn a_killed_child_is_end_of_file_after_its_last_words() {
-    let (master, mut child) =
-        shell("i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done; read x");
-    // The output is more than is read here before the kill.
-    shown(&master, "line 1");
-    while io::bytes_waiting(&master).unwrap() < 500 {
-        std::thread::yield_now();
+    const LAST_WORDS: u64 = 500;
+    let script = "echo ready; read x; i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done";
+    let (master, mut child) = shell(&format!("{script}; read x"));
+    shown(&master, "ready\r\n");
+    master.write_all(b"\n").unwrap();
+    let since = Instant::now();
+    while io::bytes_waiting(&master).unwrap() < LAST_WORDS {
+        assert!(since.elapsed() < DEADLINE, "the shell says too little");
+        std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
     let rest = shown(&master, "");
-    assert!(rest.len() >= 500, "{rest:?}");
+    assert!(rest.len() as u64 >= LAST_WORDS, "{rest:?}");
     assert_eq!(master.read_until(&mut [0; 8], soon()), Ok(0));
 }
 
@@ -153,41 +156,44 @@ fn the_end_of_file_ends_when_the_slave_is_opened_again() {
     assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
     io::write_all(&slave, b"bye\n").unwrap();
     drop(slave);
-    assert_eq!(master.read(&mut buffer), Ok(5));
-    assert_eq!(master.read(&mut buffer), Ok(0));
+    assert_eq!(master.read_until(&mut buffer, soon()), Ok(5));
+    assert_eq!(master.read_until(&mut buffer, soon()), Ok(0));
 }
 
-/// What is read on a slave after `keys` were typed in modes made from a new terminal's.
-fn typed(modes: impl Fn(Modes) -> Modes, keys: &[u8]) -> (Vec<u8>, Vec<u8>) {
+/// Types keys in modes made from a new terminal's; what the program then reads, and what is shown.
+fn check_keys(modes: impl Fn(Modes) -> Modes, keys: &[u8], read: &str, shown: &str) {
     let master = Master::open_nonblocking().unwrap();
     let slave = master.open_slave().unwrap();
+    io::set_nonblocking(&slave, true).unwrap();
     modes(Modes::of(&slave).unwrap()).set(&slave).unwrap();
     master.write_all(keys).unwrap();
-    io::set_nonblocking(&slave, true).unwrap();
-    let arrived = |read: &dyn Fn(&mut [u8]) -> Result<usize>| {
-        let mut buffer = vec![0; 8192];
-        let len = read(&mut buffer).unwrap_or(0);
-        buffer.truncate(len);
-        buffer
-    };
-    let echoed = |modes: &Modes| modes.echoes();
-    if echoed(&Modes::of(&slave).unwrap()) {
-        assert!(io::wait_for(&master, io::Interest::Readable, soon()).unwrap());
+    // What is shown comes after it was taken in, so nothing more can come to be read then.
+    assert_eq!(arrived(&master, shown.len()), shown, "{keys:?}");
+    assert_eq!(arrived(&slave, read.len()), read, "{keys:?}");
+    for fd in [master.as_fd(), slave.as_fd()] {
+        assert_eq!(io::read(fd, &mut [0; 8]).unwrap_err().name(), "EAGAIN", "{keys:?}");
     }
-    (arrived(&|buffer| io::read(&slave, buffer)), arrived(&|buffer| master.read(buffer)))
+}
+
+/// The next so many bytes, as they come.
+fn arrived(fd: impl AsFd, len_bytes: usize) -> String {
+    let mut bytes = Vec::new();
+    while bytes.len() < len_bytes {
+        assert!(io::wait_for(fd.as_fd(), Interest::Readable, soon()).unwrap());
+        let mut buffer = [0; 8192];
+        let len = io::read(fd.as_fd(), &mut buffer).unwrap();
+        bytes.extend(&buffer[..len]);
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 #[test]
 fn modes_say_what_becomes_of_keys() {
-    let text = |(read, echo): (Vec<u8>, Vec<u8>)| {
-        (String::from_utf8(read).unwrap(), String::from_utf8(echo).unwrap())
-    };
-    let both = |read: &str, echo: &str| (read.to_owned(), echo.to_owned());
-    assert_eq!(text(typed(|modes| modes, b"ab\x7fc\r")), both("ac\n", "ab\x08 \x08c\r\n"));
-    assert_eq!(text(typed(|modes| modes, b"no line yet")), both("", "no line yet"));
-    assert_eq!(text(typed(|modes| modes.echo(false), b"secret\n")), both("secret\n", ""));
-    assert_eq!(text(typed(|modes| modes.lines(false), b"key")), both("key", "key"));
-    assert_eq!(text(typed(Modes::raw, b"a\r\x03\x7f")), both("a\r\x03\x7f", ""));
+    check_keys(|modes| modes, b"ab\x7fc\r", "ac\n", "ab\x08 \x08c\r\n");
+    check_keys(|modes| modes, b"no line yet", "", "no line yet");
+    check_keys(|modes| modes.echo(false), b"secret\n", "secret\n", "");
+    check_keys(|modes| modes.lines(false), b"key", "key", "key");
+    check_keys(Modes::raw, b"a\r\x03\x7f", "a\r\x03\x7f", "");
 
     let master = Master::open().unwrap();
     let (plain, raw) = (Modes::of(&master).unwrap(), Modes::of(&master).unwrap().raw());
@@ -197,12 +203,10 @@ fn modes_say_what_becomes_of_keys() {
 
 #[test]
 fn a_line_too_long_loses_its_rest() {
-    let mut keys = vec![b'x'; 4000];
-    let (line, _) = typed(|modes| modes.echo(false), &[&keys[..], b"\n"].concat());
-    assert_eq!(line.len(), 4001);
-    keys.extend([b'y'; 200]);
-    let (line, _) = typed(|modes| modes.echo(false), &[&keys[..], b"\n"].concat());
-    assert_eq!((line.len(), line.last()), (4096, Some(&b'\n')));
+    let (fits, rest) = ("x".repeat(4095), "y".repeat(200));
+    let quiet = |modes: Modes| modes.echo(false);
+    check_keys(quiet, format!("{fits}\n").as_bytes(), &format!("{fits}\n"), "");
+    check_keys(quiet, format!("{fits}{rest}\n").as_bytes(), &format!("{fits}\n"), "");
 }
 
 #[test]
