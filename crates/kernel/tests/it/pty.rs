@@ -59,7 +59,7 @@ fn a_shell_on_a_terminal() {
     let (master, child) = start(Spawn::new("sh").env("PS1", "ready> ").env("ENV", ""));
     shown(&master, "ready> ");
     master.write_all(b"tty; echo $((6 * 7))\n").unwrap();
-    let screen = shown(&master, "\n42\r\n");
+    let screen = shown(&master, "\n42\r\nready> ");
     assert!(screen.starts_with("tty; echo $((6 * 7))\r\n"), "no echo: {screen:?}");
     assert!(screen.contains(master.slave_path().unwrap().to_str().unwrap()), "{screen:?}");
     master.write_all(b"echo by name >/dev/tty; exit 3\n").unwrap();
