@@ -166,6 +166,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::EINVAL, "EINVAL"),
     (libc::ENFILE, "ENFILE"),
     (libc::EMFILE, "EMFILE"),
+    (libc::ENOTTY, "ENOTTY"),
     (libc::EFBIG, "EFBIG"),
     (libc::ENOSPC, "ENOSPC"),
     (libc::ESPIPE, "ESPIPE"),

@@ -1,8 +1,8 @@
 //! Pipes: a one-way stream of bytes between processes that share its descriptors.
 //!
-//! Source: `pipe(7)`, `pipe(2)`, `fcntl(2)` ("Changing the capacity of a pipe"), `splice(2)`.
+//! Source: `pipe(7)`, `pipe(2)`, `fcntl(2)` ("Changing the capacity of a pipe").
 //!
-//! Bytes are read and written with [`crate::io`]. *Who died:* a reader finds end of file when the
+//! Bytes are read and written with [`crate::io`], and moved without a copy with [`crate::splice`]. *Who died:* a reader finds end of file when the
 //! last writer's descriptor is gone, a writer finds `EPIPE` when the last reader's is; the kernel
 //! closes both when a process is killed. A descriptor that a forked child still holds keeps the
 //! pipe open.
@@ -13,9 +13,6 @@ use rustix::fs::FileType;
 use rustix::pipe::PipeFlags;
 
 use crate::error::{OfCall, Result};
-use crate::io::retry;
-
-pub use rustix::pipe::SpliceFlags;
 
 /// The largest write that is never mixed with another process's (`PIPE_BUF`), in bytes.
 pub const PIPE_BUF: usize = 4096;
@@ -110,24 +107,4 @@ pub fn grow(fd: impl AsFd, wanted: usize) -> usize {
 /// `fstat(fd)`: whether this is a pipe or a FIFO.
 pub fn is_pipe(fd: impl AsFd) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
-}
-
-/// `splice(from, NULL, to, NULL, len_bytes, flags)`: moves up to `len_bytes` bytes inside the
-/// kernel, without copying them through this process. One of the two must be a pipe.
-///
-/// Blocks while nothing is there or there is no room, unless [`SpliceFlags::NONBLOCK`] is given
-/// (for the pipe) and the other descriptor is non-blocking too. Returns 0 at end of file.
-///
-/// # Errors
-/// `EAGAIN`: would block; `EINVAL`: neither is a pipe, both are the same one, or the other one's
-/// kind cannot be spliced (or was opened with `O_APPEND`); `EPIPE`: nobody reads `to`.
-#[inline]
-pub fn splice(
-    from: impl AsFd,
-    to: impl AsFd,
-    len_bytes: usize,
-    flags: SpliceFlags,
-) -> Result<usize> {
-    let (from, to) = (from.as_fd(), to.as_fd());
-    retry("splice", || rustix::pipe::splice(from, None, to, None, len_bytes, flags))
 }

@@ -1,13 +1,14 @@
 //! Processes: starting one with exactly the descriptors it should have, waiting for its end,
-//! signalling it, and who one is oneself.
+//! signalling it, who is whose child, who adopts orphans, and who one is oneself.
 //!
 //! Source: `fork(2)`, `execve(2)`, `close_range(2)`, `prctl(2)`, `pidfd_open(2)`, `waitid(2)`,
-//! `getrlimit(2)`, `credentials(7)`.
+//! `proc_pid_stat(5)`, `getrlimit(2)`, `credentials(7)`.
 
 #![allow(unsafe_code)]
 
 mod names;
 mod spawn;
+mod tree;
 
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitStatus;
@@ -24,6 +25,10 @@ pub use names::{
     command_name, group_id_of_name, group_name_of_id, user_id_of_name, user_name_of_id,
 };
 pub use spawn::Spawn;
+pub use tree::{
+    Identity, Stat, children, descendants, is_child_subreaper, reap_orphans, set_child_subreaper,
+    stat, wait_any,
+};
 
 pub use crate::signal::Signal;
 

@@ -1,7 +1,7 @@
 //! Starting a program with chosen descriptors and nothing else of ours.
 //!
 //! Source: `fork(2)`, `execve(2)`, `dup(2)`, `close_range(2)`, `prctl(2)` (`PR_SET_PDEATHSIG`),
-//! `signal-safety(7)`.
+//! `setsid(2)`, `ioctl_tty(2)` (`TIOCSCTTY`), `signal-safety(7)`.
 
 #![allow(unsafe_code)]
 
@@ -41,13 +41,21 @@ pub struct Spawn {
     command: Command,
     descriptors: Vec<(i32, OwnedFd)>,
     die_with_parent: bool,
+    new_process_group: bool,
+    terminal: Option<OwnedFd>,
 }
 
 impl Spawn {
     /// A program by path, or by name, which is then looked for in `PATH`.
     #[must_use]
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { command: Command::new(program), descriptors: Vec::new(), die_with_parent: false }
+        Self {
+            command: Command::new(program),
+            descriptors: Vec::new(),
+            die_with_parent: false,
+            new_process_group: false,
+            terminal: None,
+        }
     }
 
     /// Adds an argument.
@@ -114,6 +122,21 @@ impl Spawn {
         self
     }
 
+    /// `setsid()`, `ioctl(TIOCSCTTY)`: the child leads a new session with this terminal, a slave of
+    /// [`crate::pty::Master`], as its descriptors 0, 1 and 2 and as its controlling terminal.
+    ///
+    /// Its process group is in the foreground: control keys signal it, and SIGHUP tells it that the
+    /// master is gone. [`Spawn::stdin`], [`Spawn::stdout`] and [`Spawn::stderr`] have no effect then,
+    /// nor has [`Spawn::new_process_group`]: a session is a group of its own.
+    ///
+    /// [`Spawn::spawn`] gives `ENOTTY` if this is no terminal, and `EPERM` if it is the controlling
+    /// terminal of another session.
+    #[must_use]
+    pub fn terminal(mut self, slave: OwnedFd) -> Self {
+        self.terminal = Some(slave);
+        self
+    }
+
     /// `prctl(PR_SET_PDEATHSIG, SIGKILL)`: the child is killed when this process ends, however it
     /// ends.
     ///
@@ -130,7 +153,7 @@ impl Spawn {
     /// whole and gets no Ctrl-C of the terminal.
     #[must_use]
     pub fn new_process_group(mut self) -> Self {
-        self.command.process_group(0);
+        self.new_process_group = true;
         self
     }
 
@@ -144,6 +167,14 @@ impl Spawn {
     /// `RLIMIT_NOFILE`, and for a NUL in an argument; `EBUSY` when other threads open and close
     /// descriptors so fast that a number the child should have cannot be reserved.
     pub fn spawn(mut self) -> Result<Child> {
+        let has_terminal = self.terminal.is_some();
+        if let Some(slave) = self.terminal.take() {
+            self.command.stdin(duplicate_from(&slave, 3)?);
+            self.command.stdout(duplicate_from(&slave, 3)?);
+            self.command.stderr(slave);
+        } else if self.new_process_group {
+            self.command.process_group(0);
+        }
         let descriptors = std::mem::take(&mut self.descriptors);
         let parent = rustix::process::getpid();
         let current = Arc::new(AtomicUsize::new(0));
@@ -161,12 +192,15 @@ impl Spawn {
                 if die_with_parent {
                     die_with(parent)?;
                 }
+                if has_terminal {
+                    take_terminal()?;
+                }
                 arrange(&moves)
             };
             // SAFETY: between fork and exec the closure makes system calls only, on memory made
             // before the fork: it allocates nothing and takes no lock.
             unsafe { self.command.pre_exec(child_side) };
-            result = self.command.spawn().map_err(spawn_error);
+            result = self.command.spawn().map_err(|error| spawn_error(&error, has_terminal));
             if !matches!(result, Err(error) if error.errno() == libc::EBUSY) {
                 break;
             }
@@ -294,9 +328,17 @@ fn die_with(parent: Pid) -> io::Result<()> {
     Ok(())
 }
 
-fn spawn_error(error: io::Error) -> Error {
-    let errno = Errno::from_io_error(&error).unwrap_or(Errno::INVAL);
+/// In the child: a new session, whose terminal is descriptor 0.
+fn take_terminal() -> io::Result<()> {
+    rustix::process::setsid()?;
+    rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+    Ok(())
+}
+
+fn spawn_error(error: &io::Error, has_terminal: bool) -> Error {
+    let errno = Errno::from_io_error(error).unwrap_or(Errno::INVAL);
     let call = match errno {
+        Errno::NOTTY | Errno::PERM if has_terminal => "ioctl TIOCSCTTY",
         Errno::AGAIN | Errno::NOMEM => "fork",
         Errno::BUSY => "dup2",
         _ => "execve",

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -56,6 +58,8 @@ fn run(name: &str) -> Result<(), String> {
         ));
     }
     let scratch = Scratch::new();
+    // As in /tmp, other users may pass, so that modes of what an example makes matter.
+    std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).expect("a mode");
     let mut command = Command::new(program);
     command.env(MARK, scratch.path()).current_dir(scratch.path());
     for folder in ["TMPDIR", "XDG_RUNTIME_DIR"] {

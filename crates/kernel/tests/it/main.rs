@@ -16,8 +16,10 @@ mod posix_mq;
 mod posix_shm;
 mod privileges;
 mod process;
+mod pty;
 mod python;
 mod signal;
+mod splice;
 mod sysv_msg;
 mod sysv_shm;
 mod tcp;
@@ -63,7 +65,13 @@ const ROLES: &[(&str, Role)] = &[
     ("process_comm", process::comm),
     ("process_file_limit", process::file_limit_role),
     ("process_parent", process::parent),
+    ("process_named", process::tree::named),
+    ("process_subreaper", process::tree::subreaper),
     ("process_waiter", process::waiter),
+    ("pty-limit", pty::limit),
+    ("pty-master", pty::master),
+    ("splice-pages", splice::pages),
+    ("splice-mover", splice::mover),
     ("sysv_interrupted", sysv_msg::interrupted),
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use rustix::io::FdFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchboard_kernel::io::{self, Deadline, Interest, wait_for};
-use switchboard_kernel::pipe::{self, PIPE_BUF, SpliceFlags};
+use switchboard_kernel::pipe::{self, PIPE_BUF};
 use switchboard_kernel::{ErrorKind, Result};
 use switchboard_testkit::child::report;
 use switchboard_testkit::{Child, DEADLINE};
@@ -183,21 +183,4 @@ pub(crate) fn out_of_descriptors(_: &[String]) {
 pub(crate) fn limit_descriptors(most: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
-}
-
-#[test]
-fn splice_moves_bytes_and_sees_the_end() {
-    let (from, source) = pipe::pipe().unwrap();
-    let (sink, to) = pipe::pipe().unwrap();
-    io::write_all(&source, b"through the kernel").unwrap();
-    assert_eq!(pipe::splice(&from, &to, 7, SpliceFlags::empty()), Ok(7));
-    assert_eq!(pipe::splice(&from, &to, 100, SpliceFlags::empty()), Ok(11));
-    let error = pipe::splice(&from, &to, 1, SpliceFlags::NONBLOCK).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::WouldBlock);
-    drop(source);
-    assert_eq!(pipe::splice(&from, &to, 1, SpliceFlags::empty()), Ok(0));
-    drop(to);
-    let mut buffer = [0; 64];
-    assert_eq!(io::read_full(&sink, &mut buffer), Ok(18));
-    assert_eq!(&buffer[..18], b"through the kernel");
 }

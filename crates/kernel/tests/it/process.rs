@@ -1,5 +1,7 @@
 //! Child processes: their descriptors, their end, and who is who.
 
+pub(crate) mod tree;
+
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
