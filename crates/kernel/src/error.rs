@@ -156,6 +156,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::EAGAIN, "EAGAIN"),
     (libc::ENOMEM, "ENOMEM"),
     (libc::EACCES, "EACCES"),
+    (libc::EFAULT, "EFAULT"),
     (libc::EBUSY, "EBUSY"),
     (libc::EEXIST, "EEXIST"),
     (libc::EXDEV, "EXDEV"),
@@ -169,6 +170,8 @@ const NAMES: &[(i32, &str)] = &[
     (libc::ENOSPC, "ENOSPC"),
     (libc::EROFS, "EROFS"),
     (libc::EPIPE, "EPIPE"),
+    (libc::ERANGE, "ERANGE"),
+    (libc::EDEADLK, "EDEADLK"),
     (libc::ENAMETOOLONG, "ENAMETOOLONG"),
     (libc::ENOSYS, "ENOSYS"),
     (libc::ELOOP, "ELOOP"),
@@ -176,6 +179,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::EIDRM, "EIDRM"),
     (libc::EPROTO, "EPROTO"),
     (libc::EBADMSG, "EBADMSG"),
+    (libc::EOVERFLOW, "EOVERFLOW"),
     (libc::ENOTSOCK, "ENOTSOCK"),
     (libc::EDESTADDRREQ, "EDESTADDRREQ"),
     (libc::EMSGSIZE, "EMSGSIZE"),
@@ -198,6 +202,8 @@ const NAMES: &[(i32, &str)] = &[
     (libc::EALREADY, "EALREADY"),
     (libc::EINPROGRESS, "EINPROGRESS"),
     (libc::EDQUOT, "EDQUOT"),
+    (libc::EOWNERDEAD, "EOWNERDEAD"),
+    (libc::ENOTRECOVERABLE, "ENOTRECOVERABLE"),
 ];
 
 impl fmt::Debug for Error {

@@ -7,7 +7,7 @@ use switchboard_kernel::mechanism::TABLE;
 
 /// Source files that are no mechanism.
 const OTHERS: &[&str] =
-    &["error", "hidden_name", "io", "lib", "mechanism", "permissions", "socket"];
+    &["error", "hidden_name", "io", "lib", "mechanism", "permissions", "shared_words", "socket"];
 
 fn stems(folder: &str) -> BTreeSet<String> {
     let folder =
