@@ -2,18 +2,25 @@
 
 #![deny(unsafe_code)]
 
+mod c_program;
 mod epoll;
 mod eventfd;
 mod fifo;
+mod futex;
 mod hand_over;
+mod interruption;
 mod mechanism;
 mod pidfd;
 mod pipe;
 mod posix_mq;
+mod posix_sem;
 mod privileges;
 mod process;
+mod pthread;
 mod python;
+mod shared_words;
 mod sysv_msg;
+mod sysv_sem;
 mod tcp;
 mod timerfd;
 mod udp;
@@ -27,6 +34,9 @@ const ROLES: &[(&str, Role)] = &[
     ("fifo-opener", fifo::opener),
     ("fifo-reader", fifo::reader),
     ("fifo-writer", fifo::writer),
+    ("futex_any_waiter", futex::any_waiter),
+    ("futex_holder", futex::holder),
+    ("futex_waiter", futex::waiter),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
     ("mq_creator", posix_mq::creator),
@@ -40,13 +50,25 @@ const ROLES: &[(&str, Role)] = &[
     ("pipe-out-of-descriptors", pipe::out_of_descriptors),
     ("pipe-unprivileged", pipe::unprivileged),
     ("pipe-writer", pipe::writer),
+    ("posix_sem_full", posix_sem::full),
+    ("posix_sem_modes", posix_sem::modes),
+    ("posix_sem_outsider", posix_sem::outsider),
+    ("posix_sem_racer", posix_sem::racer),
+    ("posix_sem_waiter", posix_sem::waiter),
     ("process_comm", process::comm),
     ("process_file_limit", process::file_limit_role),
     ("process_parent", process::parent),
     ("process_waiter", process::waiter),
+    ("pthread_peer", pthread::peer),
     ("sysv_interrupted", sysv_msg::interrupted),
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),
+    ("sysv_sem_full", sysv_sem::full),
+    ("sysv_sem_modes", sysv_sem::modes),
+    ("sysv_sem_operator", sysv_sem::operator),
+    ("sysv_sem_outsider", sysv_sem::outsider),
+    ("sysv_sem_patient", sysv_sem::patient),
+    ("sysv_sem_racer", sysv_sem::racer),
     ("sysv_sender", sysv_msg::sender),
     ("tcp-interrupted", tcp::interrupted),
     ("tcp-peer", tcp::peer),

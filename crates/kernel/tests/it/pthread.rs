@@ -1,0 +1,638 @@
+//! The C library's mutex, condition variable and semaphore, shared with a C program and with
+//! children of the test's own kind, all of which are killed.
+//!
+//! Both kinds of peer take the same commands (`peer.c`), so most tests are run with either.
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use switchboard_kernel::error::Result;
+use switchboard_kernel::io::Deadline;
+use switchboard_kernel::posix_sem::Semaphore;
+use switchboard_kernel::pthread::{Condition, Guard, Locked, Mutex, MutexOptions, OBJECT_BYTES};
+use switchboard_kernel::shared_words::{SharedWords, Slot};
+use switchboard_kernel::{Error, futex};
+use switchboard_testkit::child::{instruction, report};
+use switchboard_testkit::{Child, DEADLINE};
+
+use crate::c_program;
+use crate::interruption;
+use crate::privileges::wait_until_blocked_in;
+use crate::shared_words::{opened, path_of};
+
+/// As `struct memory` of the C program has them.
+const MUTEX: usize = 0;
+const CONDITION: usize = 64;
+const SEMAPHORE: usize = 128;
+const WORDS: usize = 192;
+
+/// A test's end of the shared memory.
+struct Shared {
+    memory: SharedWords,
+    mutex: Mutex,
+    condition: Condition,
+    semaphore: Semaphore,
+    words: Slot,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self::with(MutexOptions::new())
+    }
+
+    fn with(options: MutexOptions) -> Self {
+        let memory = SharedWords::create(4096).expect("memory");
+        drop(Mutex::create(slot(&memory, MUTEX), options).expect("a mutex"));
+        drop(Condition::create(slot(&memory, CONDITION)).expect("a condition variable"));
+        drop(Semaphore::create_in(slot(&memory, SEMAPHORE), 0).expect("a semaphore"));
+        Self::open(memory)
+    }
+
+    fn open(memory: SharedWords) -> Self {
+        Self {
+            mutex: Mutex::open(slot(&memory, MUTEX)).expect("the mutex"),
+            condition: Condition::open(slot(&memory, CONDITION)).expect("the condition variable"),
+            semaphore: Semaphore::open_in(slot(&memory, SEMAPHORE)).expect("the semaphore"),
+            words: memory.slot(WORDS, 8).expect("a slot"),
+            memory,
+        }
+    }
+
+    fn flag(&self) -> &AtomicU32 {
+        &self.words.words()[0]
+    }
+
+    fn count(&self) -> &AtomicU32 {
+        &self.words.words()[1]
+    }
+}
+
+fn slot(memory: &SharedWords, offset: usize) -> Slot {
+    memory.slot(offset, OBJECT_BYTES).expect("a slot")
+}
+
+fn error_of<T: Debug>(result: Result<T>) -> &'static str {
+    result.expect_err("an error").name()
+}
+
+fn soon() -> Deadline {
+    Deadline::after(DEADLINE)
+}
+
+/// The guard of a mutex whose last holder let go of it.
+fn consistent(locked: Result<Locked<'_>>) -> Guard<'_> {
+    match locked.expect("locked") {
+        Locked::Consistent(guard) => guard,
+        Locked::OwnerDied(_) => panic!("its owner died"),
+    }
+}
+
+/// Role: does what the C program does, by this crate's means.
+pub(crate) fn peer(arguments: &[String]) {
+    let shared = Shared::open(opened(&arguments[0]));
+    let mut holding = Holding::Nothing;
+    interruption::handle();
+    while let Some(line) = instruction() {
+        let (command, argument) = line.split_once(' ').unwrap_or((&line, ""));
+        let said = match obey(&shared, &mut holding, command, argument) {
+            Ok(()) => "0",
+            Err(error) => error.name(),
+        };
+        report(format_args!("{command} {said}"));
+    }
+    report(interruption::handled());
+}
+
+enum Holding<'a> {
+    Nothing,
+    Locked(Locked<'a>),
+}
+
+fn obey<'a>(
+    shared: &'a Shared,
+    holding: &mut Holding<'a>,
+    command: &str,
+    argument: &str,
+) -> Result<()> {
+    let held = std::mem::replace(holding, Holding::Nothing);
+    match (command, held) {
+        ("lock" | "trylock" | "timedlock", Holding::Nothing) => {
+            let locked = match command {
+                "lock" => shared.mutex.lock(),
+                "trylock" => shared.mutex.try_lock(),
+                _ => {
+                    let seconds = argument.parse().expect("seconds");
+                    shared.mutex.lock_until(Deadline::after(Duration::from_secs(seconds)))
+                }
+            }?;
+            keep(holding, locked)
+        }
+        ("consistent", Holding::Locked(Locked::OwnerDied(orphaned))) => {
+            keep(holding, Locked::Consistent(orphaned.mark_consistent()?))
+        }
+        ("unlock", Holding::Locked(locked)) => {
+            drop(locked);
+            Ok(())
+        }
+        ("wait", Holding::Locked(Locked::Consistent(mut guard))) => loop {
+            if shared.flag().load(Ordering::SeqCst) != 0 {
+                return keep(holding, Locked::Consistent(guard));
+            }
+            match shared.condition.wait(guard)? {
+                Locked::Consistent(again) => guard = again,
+                orphaned => return keep(holding, orphaned),
+            }
+        },
+        ("count", _) => count_up(shared, argument.parse().expect("a number")),
+        ("flag", held) => {
+            shared.flag().store(1, Ordering::SeqCst);
+            *holding = held;
+            Ok(())
+        }
+        ("signal", held) => {
+            *holding = held;
+            shared.condition.signal()
+        }
+        ("broadcast", held) => {
+            *holding = held;
+            shared.condition.broadcast()
+        }
+        ("sem_wait", _) => shared.semaphore.wait(),
+        ("sem_post", _) => shared.semaphore.post(),
+        _ => panic!("no such command now: {command}"),
+    }
+}
+
+fn keep<'a>(holding: &mut Holding<'a>, locked: Locked<'a>) -> Result<()> {
+    let owner_died = locked.owner_died();
+    *holding = Holding::Locked(locked);
+    if owner_died { Err(Error::from_raw("lock", libc::EOWNERDEAD)) } else { Ok(()) }
+}
+
+fn count_up(shared: &Shared, times: u32) -> Result<()> {
+    for _ in 0..times {
+        let _guard = consistent(shared.mutex.lock());
+        let count = shared.count().load(Ordering::Relaxed);
+        shared.count().store(count + 1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Starts peers of one kind.
+type Start<'a> = &'a dyn Fn(&Shared) -> Child;
+
+fn ours(shared: &Shared) -> Child {
+    our_thread(shared).0
+}
+
+/// A peer of our kind, and the id of its thread.
+fn our_thread(shared: &Shared) -> (Child, i32) {
+    let mut child = Child::role("pthread_peer", &[path_of(&shared.memory)]);
+    let thread = child.line().expect("a line").parse().expect("a thread id");
+    (child, thread)
+}
+
+/// Runs a check with a peer of ours and with the C program.
+fn with_either(test: &str, check: impl Fn(Start<'_>)) {
+    check(&ours);
+    if let Some(program) = c_program::compile(test, include_str!("peer.c")) {
+        check(&|shared: &Shared| program.start(&[&path_of(&shared.memory)]));
+    }
+}
+
+/// Tells a command and checks the outcome.
+fn told(child: &mut Child, command: &str, outcome: &str) {
+    child.tell(command);
+    child.expect(&format!("{} {outcome}", command.split(' ').next().unwrap_or_default()));
+}
+
+/// Tells a command that will wait.
+fn told_and_waits(child: &mut Child, command: &str) {
+    child.tell(command);
+    wait_until_blocked_in(child.id(), libc::SYS_futex);
+}
+
+const EITHER_PROTOCOL: [bool; 2] = [false, true];
+
+fn with_inheritance(inherit: bool) -> Shared {
+    Shared::with(MutexOptions::new().priority_inheritance(inherit))
+}
+
+#[test]
+fn a_mutex_keeps_processes_apart() {
+    with_either("a_mutex_keeps_processes_apart", |start| {
+        let shared = Shared::new();
+        let mut peers = [start(&shared), start(&shared)];
+        peers.iter_mut().for_each(|peer| peer.tell("count 5000"));
+        count_up(&shared, 5000).expect("counted");
+        peers.iter_mut().for_each(|peer| peer.expect("count 0"));
+        assert_eq!(shared.count().load(Ordering::Relaxed), 15_000);
+    });
+}
+
+#[test]
+fn a_killed_holder_is_told_of() {
+    with_either("a_killed_holder_is_told_of", |start| {
+        for inherit in EITHER_PROTOCOL {
+            let shared = with_inheritance(inherit);
+            // Killed before we look, and killed while we wait.
+            for waiting in [false, true] {
+                let mut holder = start(&shared);
+                told(&mut holder, "lock", "0");
+                if waiting {
+                    let mut witness = ours(&shared);
+                    told_and_waits(&mut witness, "lock");
+                    holder.kill();
+                    witness.expect("lock EOWNERDEAD");
+                    told(&mut witness, "consistent", "0");
+                    told(&mut witness, "unlock", "0");
+                } else {
+                    holder.kill();
+                    let locked = shared.mutex.lock().expect("locked");
+                    assert!(locked.owner_died());
+                    let mut repaired = false;
+                    drop(locked.or_repair(|| repaired = true).expect("marked"));
+                    assert!(repaired);
+                }
+                drop(consistent(shared.mutex.lock()));
+            }
+        }
+    });
+}
+
+#[test]
+fn our_death_is_told_to_c() {
+    let source = include_str!("peer.c");
+    let Some(program) = c_program::compile("our_death_is_told_to_c", source) else { return };
+    for inherit in EITHER_PROTOCOL {
+        let shared = with_inheritance(inherit);
+        let mut c = program.start(&[&path_of(&shared.memory)]);
+        let mut holder = ours(&shared);
+        told(&mut holder, "lock", "0");
+        told(&mut c, "trylock", "EBUSY");
+        told(&mut c, "timedlock 0", "ETIMEDOUT");
+        told_and_waits(&mut c, "lock");
+        holder.kill();
+        c.expect("lock EOWNERDEAD");
+        assert_eq!(error_of(shared.mutex.try_lock()), "EBUSY");
+        told(&mut c, "consistent", "0");
+        told(&mut c, "unlock", "0");
+        drop(consistent(shared.mutex.try_lock()));
+    }
+}
+
+#[test]
+fn a_mutex_that_nobody_repairs_is_of_no_use() {
+    with_either("a_mutex_that_nobody_repairs_is_of_no_use", |start| {
+        for inherit in EITHER_PROTOCOL {
+            let shared = with_inheritance(inherit);
+            let (mut holder, mut waiter) = (start(&shared), start(&shared));
+            told(&mut holder, "lock", "0");
+            holder.kill();
+            let locked = shared.mutex.lock().expect("locked");
+            assert!(locked.owner_died());
+            told_and_waits(&mut waiter, "lock");
+            drop(locked);
+            waiter.expect("lock ENOTRECOVERABLE");
+            for result in
+                [shared.mutex.lock(), shared.mutex.try_lock(), shared.mutex.lock_until(soon())]
+            {
+                assert_eq!(error_of(result), "ENOTRECOVERABLE");
+            }
+            // Made anew, it is as good as new.
+            let memory = shared.memory.clone();
+            drop((shared, waiter));
+            let mut slot = slot(&memory, MUTEX);
+            slot.clear();
+            let options = MutexOptions::new().priority_inheritance(inherit);
+            drop(consistent(Mutex::create(slot, options).expect("a mutex").lock()));
+        }
+    });
+}
+
+#[test]
+fn an_heir_that_dies_too_leaves_it_to_the_next() {
+    let shared = Shared::new();
+    for _ in 0..3 {
+        let mut heir = ours(&shared);
+        heir.tell("lock");
+        let said = heir.line().expect("a line");
+        assert!(said == "lock 0" || said == "lock EOWNERDEAD", "{said}");
+        heir.kill();
+    }
+    assert!(shared.mutex.lock().expect("locked").owner_died());
+}
+
+#[test]
+fn a_killed_waiter_harms_nobody() {
+    let shared = Shared::new();
+    let (mut doomed, mut other) = (ours(&shared), ours(&shared));
+    let guard = consistent(shared.mutex.lock());
+    told_and_waits(&mut doomed, "lock");
+    told_and_waits(&mut other, "lock");
+    doomed.kill();
+    drop(guard);
+    other.expect("lock 0");
+}
+
+#[test]
+fn locking_again_trying_and_waiting_in_vain() {
+    with_either("locking_again_trying_and_waiting_in_vain", |start| {
+        for inherit in EITHER_PROTOCOL {
+            let shared = with_inheritance(inherit);
+            let guard = consistent(shared.mutex.lock());
+            assert_eq!(error_of(shared.mutex.lock()), "EDEADLK");
+            assert_eq!(error_of(shared.mutex.lock_until(soon())), "EDEADLK");
+            assert!(matches!(error_of(shared.mutex.try_lock()), "EBUSY" | "EDEADLK"));
+            let mut peer = start(&shared);
+            told(&mut peer, "trylock", "EBUSY");
+            told(&mut peer, "timedlock 0", "ETIMEDOUT");
+            drop(guard);
+            told(&mut peer, "timedlock 9", "0");
+            let since = Instant::now();
+            let short = Duration::from_millis(30);
+            assert_eq!(error_of(shared.mutex.lock_until(Deadline::after(short))), "ETIMEDOUT");
+            assert!(since.elapsed() >= short, "{:?}", since.elapsed());
+            assert_eq!(error_of(shared.mutex.try_lock()), "EBUSY");
+            told(&mut peer, "unlock", "0");
+            drop(consistent(shared.mutex.lock_until(soon())));
+        }
+    });
+}
+
+#[test]
+fn a_thread_that_ends_with_the_mutex_counts_as_dead() {
+    let shared = Shared::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::mem::forget(consistent(shared.mutex.lock())));
+    });
+    drop(shared.mutex.lock().expect("locked").or_repair(|| ()));
+    drop(consistent(shared.mutex.lock()));
+}
+
+#[test]
+fn memory_outlives_a_forgotten_guard() {
+    let shared = Shared::new();
+    let path = path_of(&shared.memory);
+    let other = Shared::new();
+    std::mem::forget(consistent(shared.mutex.lock()));
+    let memory = shared.memory.clone();
+    drop(shared);
+    // The C library writes to the forgotten one when another is locked and unlocked.
+    drop(consistent(other.mutex.lock()));
+    assert_eq!(error_of(memory.slot(MUTEX, OBJECT_BYTES)), "EBUSY");
+    let again = opened(&path);
+    let mutex = Mutex::open(slot(&again, MUTEX)).expect("the mutex");
+    assert_eq!(error_of(mutex.lock()), "EDEADLK");
+}
+
+#[test]
+fn a_condition_wakes_one_or_all() {
+    with_either("a_condition_wakes_one_or_all", |start| {
+        let shared = Shared::new();
+        let mut peers = [start(&shared), start(&shared), start(&shared)];
+        for peer in &mut peers {
+            told(peer, "lock", "0");
+            told_and_waits(peer, "wait");
+        }
+        let guard = consistent(shared.mutex.lock());
+        shared.flag().store(1, Ordering::SeqCst);
+        drop(guard);
+        // The flag alone wakes nobody; then each that is woken goes on when the last let go.
+        assert_eq!(peers[0].line_within(Duration::from_millis(10)), None);
+        shared.condition.broadcast().expect("all woken");
+        let mut waiting: Vec<&mut Child> = peers.iter_mut().collect();
+        let until = soon();
+        while !waiting.is_empty() {
+            assert!(!until.passed(), "{} still wait", waiting.len());
+            let woken = waiting.iter_mut().position(|peer| {
+                let said = peer.line_within(Duration::from_millis(5));
+                assert!(said.as_deref().is_none_or(|line| line == "wait 0"), "{said:?}");
+                said.is_some()
+            });
+            if let Some(index) = woken {
+                told(waiting.remove(index), "unlock", "0");
+            }
+        }
+        // And the other way round: we wait, the peer signals.
+        shared.flag().store(0, Ordering::SeqCst);
+        let guard = consistent(shared.mutex.lock());
+        peers[0].tell("lock");
+        let (locked, timed_out) = waited(&shared, guard, || {
+            peers[0].expect("lock 0");
+            told(&mut peers[0], "flag", "0");
+            told(&mut peers[0], "signal", "0");
+            told(&mut peers[0], "unlock", "0");
+        });
+        assert!(!timed_out && !locked.owner_died());
+    });
+}
+
+/// Waits for the flag, while another thread of this process does something.
+fn waited<'m>(
+    shared: &'m Shared,
+    mut guard: Guard<'m>,
+    meanwhile: impl FnOnce() + Send,
+) -> (Locked<'m>, bool) {
+    std::thread::scope(|scope| {
+        scope.spawn(meanwhile);
+        loop {
+            match shared.condition.wait_until(guard, soon()).expect("waited") {
+                (Locked::Consistent(again), false) if shared.flag().load(Ordering::SeqCst) == 0 => {
+                    guard = again;
+                }
+                ended => return ended,
+            }
+        }
+    })
+}
+
+#[test]
+fn a_condition_has_a_deadline_and_keeps_the_mutex() {
+    let shared = Shared::new();
+    let guard = consistent(shared.mutex.lock());
+    let since = Instant::now();
+    let short = Duration::from_millis(30);
+    let deadline = Deadline::after(short);
+    let (locked, timed_out) = shared.condition.wait_until(guard, deadline).expect("waited");
+    assert!(timed_out && since.elapsed() >= short);
+    let mut peer = ours(&shared);
+    told(&mut peer, "trylock", "EBUSY");
+    drop(locked);
+    told(&mut peer, "trylock", "0");
+}
+
+#[test]
+fn a_waiter_is_told_of_a_holder_that_was_killed() {
+    with_either("a_waiter_is_told_of_a_holder_that_was_killed", |start| {
+        let shared = Shared::new();
+        let guard = consistent(shared.mutex.lock());
+        let mut peer = start(&shared);
+        peer.tell("lock");
+        let (locked, timed_out) = waited(&shared, guard, || {
+            peer.expect("lock 0");
+            told(&mut peer, "flag", "0");
+            told(&mut peer, "signal", "0");
+            peer.kill();
+        });
+        assert!(locked.owner_died() && !timed_out);
+        drop(locked);
+        // Nobody repaired it: a wait that has to take it again cannot.
+        assert_eq!(error_of(shared.mutex.lock()), "ENOTRECOVERABLE");
+    });
+}
+
+#[test]
+fn a_condition_may_suffer_from_a_killed_waiter_but_the_mutex_recovers() {
+    let shared = Shared::new();
+    let (mut doomed, mut waiter, mut signaller) = (ours(&shared), ours(&shared), ours(&shared));
+    told(&mut doomed, "lock", "0");
+    told_and_waits(&mut doomed, "wait");
+    doomed.kill();
+    told(&mut waiter, "lock", "0");
+    told_and_waits(&mut waiter, "wait");
+    told(&mut signaller, "lock", "0");
+    // How many of these return depends on the C library's version: see `Condition`.
+    let mut hangs = false;
+    for _ in 0..4 {
+        signaller.tell("signal");
+        hangs |= signaller.line_within(Duration::from_millis(200)).is_none();
+        if hangs {
+            wait_until_blocked_in(signaller.id(), libc::SYS_futex);
+            break;
+        }
+    }
+    // Hanging or not, its death frees the mutex, and a new condition variable works.
+    signaller.kill();
+    waiter.kill();
+    let guard = shared.mutex.lock().expect("locked").or_repair(|| ()).expect("marked");
+    drop(guard);
+    let Shared { memory, condition, .. } = shared;
+    drop(condition);
+    let mut place = slot(&memory, CONDITION);
+    place.clear();
+    let condition = Condition::create(place).expect("a condition variable");
+    condition.signal().expect("signalled");
+    condition.broadcast().expect("signalled");
+}
+
+#[test]
+fn signals_end_no_wait() {
+    let shared = Shared::new();
+    let (mut child, thread) = our_thread(&shared);
+    for command in ["lock", "timedlock 30"] {
+        let guard = consistent(shared.mutex.lock());
+        child.tell(command);
+        interruption::interrupt(&child, thread, libc::SYS_futex);
+        assert_eq!(child.line_within(Duration::from_millis(10)), None);
+        drop(guard);
+        child.expect(if command == "lock" { "lock 0" } else { "timedlock 0" });
+        told(&mut child, "unlock", "0");
+    }
+    told(&mut child, "lock", "0");
+    child.tell("wait");
+    interruption::interrupt(&child, thread, libc::SYS_futex);
+    assert_eq!(child.line_within(Duration::from_millis(10)), None);
+    drop(consistent(shared.mutex.lock()));
+    shared.flag().store(1, Ordering::SeqCst);
+    shared.condition.signal().expect("signalled");
+    child.expect("wait 0");
+    drop(child.stdin());
+    child.expect("3");
+}
+
+#[test]
+fn c_makes_them_too() {
+    let source = include_str!("peer.c");
+    let Some(program) = c_program::compile("c_makes_them_too", source) else { return };
+    for kind in ["inherit", "plain"] {
+        let memory = SharedWords::create(4096).expect("memory");
+        assert_eq!(error_of(Mutex::open(slot(&memory, MUTEX))), "ENOENT");
+        let mut c = program.start(&[&path_of(&memory)]);
+        told(&mut c, &format!("make {kind}"), "0");
+        told(&mut c, "make", "EBUSY");
+        let shared = Shared::open(memory);
+        told(&mut c, "lock", "0");
+        assert_eq!(error_of(shared.mutex.try_lock()), "EBUSY");
+        told(&mut c, "sem_post", "0");
+        assert_eq!(shared.semaphore.wait_until(soon()), Ok(()));
+        told_and_waits(&mut c, "wait");
+        let guard = consistent(shared.mutex.lock());
+        // Made for the real-time clock: ours counts by the monotonic one all the same.
+        let now = Deadline::after(Duration::from_millis(5));
+        let (locked, timed_out) = shared.condition.wait_until(guard, now).expect("waited");
+        assert!(timed_out);
+        shared.flag().store(1, Ordering::SeqCst);
+        shared.condition.signal().expect("signalled");
+        drop(locked);
+        c.expect("wait 0");
+        c.kill();
+        assert!(shared.mutex.lock().expect("locked").owner_died());
+    }
+}
+
+#[test]
+fn c_sleeps_on_the_same_word() {
+    let source = include_str!("peer.c");
+    let Some(program) = c_program::compile("c_sleeps_on_the_same_word", source) else { return };
+    let shared = Shared::new();
+    let mut c = program.start(&[&path_of(&shared.memory)]);
+    told_and_waits(&mut c, "futex_wait");
+    shared.flag().store(1, Ordering::SeqCst);
+    assert_eq!(futex::wake(shared.flag(), 1), Ok(1));
+    c.expect("futex_wait 0");
+    told(&mut c, "futex_wait", "EAGAIN");
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| futex::wait(shared.flag(), 1, soon()));
+        while futex_wake_missed(&mut c) {}
+        assert_eq!(sleeper.join().expect("no panic"), Ok(futex::Waited::Woken));
+    });
+}
+
+/// Whether nobody slept when the C program woke.
+fn futex_wake_missed(c: &mut Child) -> bool {
+    c.tell("futex_wake");
+    c.line().expect("a line") == "futex_wake EAGAIN"
+}
+
+#[test]
+fn other_bytes_are_refused() {
+    let memory = SharedWords::create(4096).expect("memory");
+    assert_eq!(error_of(Mutex::create(memory.slot(0, 56).expect("a slot"), options())), "EINVAL");
+    drop(Mutex::create(slot(&memory, MUTEX), options()).expect("a mutex"));
+    assert_eq!(error_of(Mutex::create(slot(&memory, MUTEX), options())), "EEXIST");
+    assert_eq!(error_of(Condition::create(slot(&memory, MUTEX))), "EEXIST");
+    assert_eq!(error_of(Condition::open(slot(&memory, MUTEX))), "EINVAL");
+    assert_eq!(error_of(Semaphore::open_in(slot(&memory, MUTEX))), "EINVAL");
+    for (word, value, expected) in [
+        (15, 1, "EAGAIN"),
+        (15, 7, "EINVAL"),
+        (15, 0, "ENOENT"),
+        (14, 1, "EINVAL"),
+        (13, 65_535, "EINVAL"),
+        (12, 0, "EINVAL"),
+        (4, 0x80, "EINVAL"),
+    ] {
+        let place = slot(&memory, MUTEX);
+        let before = place.words()[word].swap(value, Ordering::SeqCst);
+        assert_eq!(error_of(Mutex::open(place)), expected, "word {word}: {value}");
+        slot(&memory, MUTEX).words()[word].store(before, Ordering::SeqCst);
+    }
+    drop(consistent(Mutex::open(slot(&memory, MUTEX)).expect("the mutex").lock()));
+}
+
+fn options() -> MutexOptions {
+    MutexOptions::new()
+}
+
+#[test]
+fn a_mutex_of_c_that_is_not_robust_is_refused() {
+    let test = "a_mutex_of_c_that_is_not_robust_is_refused";
+    let Some(program) = c_program::compile(test, include_str!("peer.c")) else { return };
+    let memory = SharedWords::create(4096).expect("memory");
+    let mut c = program.start(&[&path_of(&memory)]);
+    told(&mut c, "make_fragile", "0");
+    assert_eq!(error_of(Mutex::open(slot(&memory, MUTEX))), "EINVAL");
+    Condition::open(slot(&memory, CONDITION)).expect("the condition variable");
+}
