@@ -128,7 +128,33 @@ impl Mutex {
     #[inline]
     pub fn try_lock(&self) -> Result<Locked<'_>> {
         // SAFETY: as in `lock`.
-        self.taken("pthread_mutex_trylock", unsafe { libc::pthread_mutex_trylock(self.raw()) })
+        let found = unsafe { libc::pthread_mutex_trylock(self.raw()) };
+        if found == libc::ENOTRECOVERABLE {
+            self.let_go_of_unrecoverable();
+        }
+        self.taken("pthread_mutex_trylock", found)
+    }
+
+    /// The GNU C library (2.36 for one) forgets to let go when `pthread_mutex_trylock` takes a mutex
+    /// only to find that it is not recoverable: later calls of this thread would say `EDEADLK`, and
+    /// those of others wait for ever. This does what it meant to do; where it did, nothing.
+    #[cold]
+    fn let_go_of_unrecoverable(&self) {
+        const OWNER_BITS: u32 = 0x3fff_ffff;
+        if !cfg!(all(target_env = "gnu", target_pointer_width = "64")) {
+            return;
+        }
+        let word = &self.slot.words()[0];
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        // Relaxed: only this thread stores its own id there.
+        if word.load(Ordering::Relaxed) & OWNER_BITS == thread {
+            // Partner: the compare-and-exchange of whoever locks next. Release, as any unlocking.
+            let before = word.swap(0, Ordering::Release);
+            if before != thread {
+                // Somebody waits, who will wake the next in turn.
+                let _ = futex::wake(word, 1);
+            }
+        }
     }
 
     /// `pthread_mutex_clocklock(CLOCK_MONOTONIC)`: as [`Mutex::lock`], until a deadline.

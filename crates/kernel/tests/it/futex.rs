@@ -14,7 +14,6 @@ use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE};
 
 use crate::interruption;
-use crate::privileges::wait_until_blocked_in;
 use crate::shared_words::{opened, path_of};
 
 /// Where children have the words: not where the test has them.
@@ -62,10 +61,10 @@ pub(crate) fn any_waiter(arguments: &[String]) {
 }
 
 /// A child that waits, and the id of its thread.
-fn waiting(path: &str, bits: &str) -> (Child, i32) {
+fn waiting(path: &str, bits: &str) -> (Child, u32) {
     let mut child = Child::role("futex_waiter", &[path, bits]);
     let thread = child.line().expect("a line").parse().expect("a thread id");
-    wait_until_blocked_in(child.id(), libc::SYS_futex);
+    interruption::wait_until_asleep(child.id(), thread, libc::SYS_futex);
     (child, thread)
 }
 

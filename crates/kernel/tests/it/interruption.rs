@@ -3,11 +3,10 @@
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use switchboard_testkit::Child;
 use switchboard_testkit::child::report;
-
-use crate::privileges::wait_until_blocked_in;
+use switchboard_testkit::{Child, DEADLINE};
 
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 
@@ -33,16 +32,30 @@ pub(crate) fn handled() -> u32 {
 
 /// Sends the signal to the thread that called [`handle`], once that sleeps in this system call, and
 /// waits until it sleeps again.
-pub(crate) fn interrupt(child: &Child, thread: i32, call: libc::c_long) {
-    wait_until_blocked_in(child.id(), call);
+pub(crate) fn interrupt(child: &Child, thread: u32, call: libc::c_long) {
+    wait_until_asleep(child.id(), thread, call);
     interrupt_once(child, thread);
-    wait_until_blocked_in(child.id(), call);
+    wait_until_asleep(child.id(), thread, call);
 }
 
 /// Sends the signal to the thread that called [`handle`].
-pub(crate) fn interrupt_once(child: &Child, thread: i32) {
-    let process = child.id().cast_signed();
+pub(crate) fn interrupt_once(child: &Child, thread: u32) {
     // SAFETY: tgkill takes three integers.
-    let sent = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGCHLD) };
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, child.id(), thread, libc::SIGCHLD) };
     assert_eq!(sent, 0);
+}
+
+/// Waits until this very thread sleeps in this system call: others of its process, such as the test
+/// harness's, sleep in `futex` at all times.
+pub(crate) fn wait_until_asleep(process: u32, thread: u32, call: libc::c_long) {
+    let since = Instant::now();
+    let path = format!("/proc/{process}/task/{thread}/syscall");
+    let is_in = || {
+        std::fs::read_to_string(&path)
+            .is_ok_and(|text| text.split(' ').next() == Some(&call.to_string()))
+    };
+    while !is_in() {
+        assert!(since.elapsed() < DEADLINE, "thread {thread} is not in system call {call}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

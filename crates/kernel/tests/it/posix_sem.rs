@@ -16,8 +16,8 @@ use switchboard_kernel::shared_words::{SharedWords, Slot};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE};
 
-use crate::interruption;
-use crate::privileges::{NOBODY, become_ordinary_user, is_root, wait_until_blocked_in};
+use crate::interruption::{self, wait_until_asleep};
+use crate::privileges::{NOBODY, become_ordinary_user, is_root};
 use crate::shared_words::{opened, path_of};
 use crate::{c_program, python};
 
@@ -72,7 +72,7 @@ pub(crate) fn waiter(arguments: &[String]) {
     let _ = instruction();
 }
 
-fn waiting(address: &str) -> (Child, i32) {
+fn waiting(address: &str) -> (Child, u32) {
     let mut child = Child::role("posix_sem_waiter", &[address]);
     let thread = child.line().expect("a line").parse().expect("a thread id");
     (child, thread)
@@ -102,11 +102,11 @@ fn check(semaphore: &Semaphore, address: &str) {
     assert_eq!(semaphore.value(), 0);
 
     // One that waits takes nothing along.
-    let (mut doomed, _) = waiting(address);
-    wait_until_blocked_in(doomed.id(), libc::SYS_futex);
+    let (mut doomed, thread) = waiting(address);
+    wait_until_asleep(doomed.id(), thread, libc::SYS_futex);
     doomed.kill();
-    let (mut other, _) = waiting(address);
-    wait_until_blocked_in(other.id(), libc::SYS_futex);
+    let (mut other, thread) = waiting(address);
+    wait_until_asleep(other.id(), thread, libc::SYS_futex);
     semaphore.post().expect("posted");
     other.expect("taken");
     other.kill();
@@ -357,7 +357,7 @@ fn c_uses_the_same_semaphore() {
     child.tell(&format!("sem_open {}", ours.0));
     child.expect("sem_open 0");
     child.tell("sem_wait");
-    wait_until_blocked_in(child.id(), libc::SYS_futex);
+    wait_until_asleep(child.id(), child.id(), libc::SYS_futex);
     semaphore.post().expect("posted");
     child.expect("sem_wait 0");
     child.tell("sem_post");

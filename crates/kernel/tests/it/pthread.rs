@@ -16,9 +16,8 @@ use switchboard_kernel::{Error, futex};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE};
 
-use crate::c_program;
-use crate::interruption;
-use crate::privileges::wait_until_blocked_in;
+use crate::c_program::{self, CProgram};
+use crate::interruption::{self, wait_until_asleep};
 use crate::shared_words::{opened, path_of};
 
 /// As `struct memory` of the C program has them.
@@ -179,38 +178,64 @@ fn count_up(shared: &Shared, times: u32) -> Result<()> {
     Ok(())
 }
 
-/// Starts peers of one kind.
-type Start<'a> = &'a dyn Fn(&Shared) -> Child;
-
-fn ours(shared: &Shared) -> Child {
-    our_thread(shared).0
+/// Another process, and its thread that does as it is told.
+struct Peer {
+    child: Child,
+    thread: u32,
 }
 
-/// A peer of our kind, and the id of its thread.
-fn our_thread(shared: &Shared) -> (Child, i32) {
+/// Starts peers of one kind.
+type Start<'a> = &'a dyn Fn(&Shared) -> Peer;
+
+fn ours(shared: &Shared) -> Peer {
     let mut child = Child::role("pthread_peer", &[path_of(&shared.memory)]);
     let thread = child.line().expect("a line").parse().expect("a thread id");
-    (child, thread)
+    Peer { child, thread }
+}
+
+/// The C program.
+fn theirs(program: &CProgram, memory: &SharedWords) -> Peer {
+    let child = program.start(&[&path_of(memory)]);
+    let thread = child.id();
+    Peer { child, thread }
+}
+
+impl Peer {
+    /// Tells a command and checks the outcome.
+    fn told(&mut self, command: &str, outcome: &str) {
+        self.child.tell(command);
+        self.expect(&format!("{} {outcome}", command.split(' ').next().unwrap_or_default()));
+    }
+
+    /// Tells a command that will wait.
+    fn told_and_waits(&mut self, command: &str) {
+        self.child.tell(command);
+        wait_until_asleep(self.child.id(), self.thread, libc::SYS_futex);
+    }
+
+    fn tell(&mut self, command: &str) {
+        self.child.tell(command);
+    }
+
+    fn expect(&mut self, line: &str) {
+        self.child.expect(line);
+    }
+
+    fn says_nothing_yet(&mut self) {
+        assert_eq!(self.child.line_within(Duration::from_millis(10)), None);
+    }
+
+    fn kill(&mut self) {
+        self.child.kill();
+    }
 }
 
 /// Runs a check with a peer of ours and with the C program.
 fn with_either(test: &str, check: impl Fn(Start<'_>)) {
     check(&ours);
     if let Some(program) = c_program::compile(test, include_str!("peer.c")) {
-        check(&|shared: &Shared| program.start(&[&path_of(&shared.memory)]));
+        check(&|shared: &Shared| theirs(&program, &shared.memory));
     }
-}
-
-/// Tells a command and checks the outcome.
-fn told(child: &mut Child, command: &str, outcome: &str) {
-    child.tell(command);
-    child.expect(&format!("{} {outcome}", command.split(' ').next().unwrap_or_default()));
-}
-
-/// Tells a command that will wait.
-fn told_and_waits(child: &mut Child, command: &str) {
-    child.tell(command);
-    wait_until_blocked_in(child.id(), libc::SYS_futex);
 }
 
 const EITHER_PROTOCOL: [bool; 2] = [false, true];
@@ -239,14 +264,14 @@ fn a_killed_holder_is_told_of() {
             // Killed before we look, and killed while we wait.
             for waiting in [false, true] {
                 let mut holder = start(&shared);
-                told(&mut holder, "lock", "0");
+                holder.told("lock", "0");
                 if waiting {
                     let mut witness = ours(&shared);
-                    told_and_waits(&mut witness, "lock");
+                    witness.told_and_waits("lock");
                     holder.kill();
                     witness.expect("lock EOWNERDEAD");
-                    told(&mut witness, "consistent", "0");
-                    told(&mut witness, "unlock", "0");
+                    witness.told("consistent", "0");
+                    witness.told("unlock", "0");
                 } else {
                     holder.kill();
                     let locked = shared.mutex.lock().expect("locked");
@@ -267,17 +292,17 @@ fn our_death_is_told_to_c() {
     let Some(program) = c_program::compile("our_death_is_told_to_c", source) else { return };
     for inherit in EITHER_PROTOCOL {
         let shared = with_inheritance(inherit);
-        let mut c = program.start(&[&path_of(&shared.memory)]);
+        let mut c = theirs(&program, &shared.memory);
         let mut holder = ours(&shared);
-        told(&mut holder, "lock", "0");
-        told(&mut c, "trylock", "EBUSY");
-        told(&mut c, "timedlock 0", "ETIMEDOUT");
-        told_and_waits(&mut c, "lock");
+        holder.told("lock", "0");
+        c.told("trylock", "EBUSY");
+        c.told("timedlock 0", "ETIMEDOUT");
+        c.told_and_waits("lock");
         holder.kill();
         c.expect("lock EOWNERDEAD");
         assert_eq!(error_of(shared.mutex.try_lock()), "EBUSY");
-        told(&mut c, "consistent", "0");
-        told(&mut c, "unlock", "0");
+        c.told("consistent", "0");
+        c.told("unlock", "0");
         drop(consistent(shared.mutex.try_lock()));
     }
 }
@@ -288,18 +313,19 @@ fn a_mutex_that_nobody_repairs_is_of_no_use() {
         for inherit in EITHER_PROTOCOL {
             let shared = with_inheritance(inherit);
             let (mut holder, mut waiter) = (start(&shared), start(&shared));
-            told(&mut holder, "lock", "0");
+            holder.told("lock", "0");
             holder.kill();
             let locked = shared.mutex.lock().expect("locked");
             assert!(locked.owner_died());
-            told_and_waits(&mut waiter, "lock");
+            waiter.told_and_waits("lock");
             drop(locked);
             waiter.expect("lock ENOTRECOVERABLE");
-            for result in
-                [shared.mutex.lock(), shared.mutex.try_lock(), shared.mutex.lock_until(soon())]
-            {
+            let results =
+                [shared.mutex.try_lock(), shared.mutex.lock(), shared.mutex.lock_until(soon())];
+            for result in results {
                 assert_eq!(error_of(result), "ENOTRECOVERABLE");
             }
+            waiter.told("lock", "ENOTRECOVERABLE");
             // Made anew, it is as good as new.
             let memory = shared.memory.clone();
             drop((shared, waiter));
@@ -317,7 +343,7 @@ fn an_heir_that_dies_too_leaves_it_to_the_next() {
     for _ in 0..3 {
         let mut heir = ours(&shared);
         heir.tell("lock");
-        let said = heir.line().expect("a line");
+        let said = heir.child.line().expect("a line");
         assert!(said == "lock 0" || said == "lock EOWNERDEAD", "{said}");
         heir.kill();
     }
@@ -329,8 +355,8 @@ fn a_killed_waiter_harms_nobody() {
     let shared = Shared::new();
     let (mut doomed, mut other) = (ours(&shared), ours(&shared));
     let guard = consistent(shared.mutex.lock());
-    told_and_waits(&mut doomed, "lock");
-    told_and_waits(&mut other, "lock");
+    doomed.told_and_waits("lock");
+    other.told_and_waits("lock");
     doomed.kill();
     drop(guard);
     other.expect("lock 0");
@@ -346,16 +372,16 @@ fn locking_again_trying_and_waiting_in_vain() {
             assert_eq!(error_of(shared.mutex.lock_until(soon())), "EDEADLK");
             assert!(matches!(error_of(shared.mutex.try_lock()), "EBUSY" | "EDEADLK"));
             let mut peer = start(&shared);
-            told(&mut peer, "trylock", "EBUSY");
-            told(&mut peer, "timedlock 0", "ETIMEDOUT");
+            peer.told("trylock", "EBUSY");
+            peer.told("timedlock 0", "ETIMEDOUT");
             drop(guard);
-            told(&mut peer, "timedlock 9", "0");
+            peer.told("timedlock 9", "0");
             let since = Instant::now();
             let short = Duration::from_millis(30);
             assert_eq!(error_of(shared.mutex.lock_until(Deadline::after(short))), "ETIMEDOUT");
             assert!(since.elapsed() >= short, "{:?}", since.elapsed());
             assert_eq!(error_of(shared.mutex.try_lock()), "EBUSY");
-            told(&mut peer, "unlock", "0");
+            peer.told("unlock", "0");
             drop(consistent(shared.mutex.lock_until(soon())));
         }
     });
@@ -393,26 +419,26 @@ fn a_condition_wakes_one_or_all() {
         let shared = Shared::new();
         let mut peers = [start(&shared), start(&shared), start(&shared)];
         for peer in &mut peers {
-            told(peer, "lock", "0");
-            told_and_waits(peer, "wait");
+            peer.told("lock", "0");
+            peer.told_and_waits("wait");
         }
         let guard = consistent(shared.mutex.lock());
         shared.flag().store(1, Ordering::SeqCst);
         drop(guard);
         // The flag alone wakes nobody; then each that is woken goes on when the last let go.
-        assert_eq!(peers[0].line_within(Duration::from_millis(10)), None);
+        peers[0].says_nothing_yet();
         shared.condition.broadcast().expect("all woken");
-        let mut waiting: Vec<&mut Child> = peers.iter_mut().collect();
+        let mut waiting: Vec<&mut Peer> = peers.iter_mut().collect();
         let until = soon();
         while !waiting.is_empty() {
             assert!(!until.passed(), "{} still wait", waiting.len());
             let woken = waiting.iter_mut().position(|peer| {
-                let said = peer.line_within(Duration::from_millis(5));
+                let said = peer.child.line_within(Duration::from_millis(5));
                 assert!(said.as_deref().is_none_or(|line| line == "wait 0"), "{said:?}");
                 said.is_some()
             });
             if let Some(index) = woken {
-                told(waiting.remove(index), "unlock", "0");
+                waiting.remove(index).told("unlock", "0");
             }
         }
         // And the other way round: we wait, the peer signals.
@@ -421,9 +447,9 @@ fn a_condition_wakes_one_or_all() {
         peers[0].tell("lock");
         let (locked, timed_out) = waited(&shared, guard, || {
             peers[0].expect("lock 0");
-            told(&mut peers[0], "flag", "0");
-            told(&mut peers[0], "signal", "0");
-            told(&mut peers[0], "unlock", "0");
+            peers[0].told("flag", "0");
+            peers[0].told("signal", "0");
+            peers[0].told("unlock", "0");
         });
         assert!(!timed_out && !locked.owner_died());
     });
@@ -458,9 +484,9 @@ fn a_condition_has_a_deadline_and_keeps_the_mutex() {
     let (locked, timed_out) = shared.condition.wait_until(guard, deadline).expect("waited");
     assert!(timed_out && since.elapsed() >= short);
     let mut peer = ours(&shared);
-    told(&mut peer, "trylock", "EBUSY");
+    peer.told("trylock", "EBUSY");
     drop(locked);
-    told(&mut peer, "trylock", "0");
+    peer.told("trylock", "0");
 }
 
 #[test]
@@ -472,8 +498,8 @@ fn a_waiter_is_told_of_a_holder_that_was_killed() {
         peer.tell("lock");
         let (locked, timed_out) = waited(&shared, guard, || {
             peer.expect("lock 0");
-            told(&mut peer, "flag", "0");
-            told(&mut peer, "signal", "0");
+            peer.told("flag", "0");
+            peer.told("signal", "0");
             peer.kill();
         });
         assert!(locked.owner_died() && !timed_out);
@@ -487,19 +513,19 @@ fn a_waiter_is_told_of_a_holder_that_was_killed() {
 fn a_condition_may_suffer_from_a_killed_waiter_but_the_mutex_recovers() {
     let shared = Shared::new();
     let (mut doomed, mut waiter, mut signaller) = (ours(&shared), ours(&shared), ours(&shared));
-    told(&mut doomed, "lock", "0");
-    told_and_waits(&mut doomed, "wait");
+    doomed.told("lock", "0");
+    doomed.told_and_waits("wait");
     doomed.kill();
-    told(&mut waiter, "lock", "0");
-    told_and_waits(&mut waiter, "wait");
-    told(&mut signaller, "lock", "0");
+    waiter.told("lock", "0");
+    waiter.told_and_waits("wait");
+    signaller.told("lock", "0");
     // How many of these return depends on the C library's version: see `Condition`.
     let mut hangs = false;
     for _ in 0..4 {
         signaller.tell("signal");
-        hangs |= signaller.line_within(Duration::from_millis(200)).is_none();
+        hangs |= signaller.child.line_within(Duration::from_millis(200)).is_none();
         if hangs {
-            wait_until_blocked_in(signaller.id(), libc::SYS_futex);
+            wait_until_asleep(signaller.child.id(), signaller.thread, libc::SYS_futex);
             break;
         }
     }
@@ -520,25 +546,25 @@ fn a_condition_may_suffer_from_a_killed_waiter_but_the_mutex_recovers() {
 #[test]
 fn signals_end_no_wait() {
     let shared = Shared::new();
-    let (mut child, thread) = our_thread(&shared);
+    let mut child = ours(&shared);
     for command in ["lock", "timedlock 30"] {
         let guard = consistent(shared.mutex.lock());
         child.tell(command);
-        interruption::interrupt(&child, thread, libc::SYS_futex);
-        assert_eq!(child.line_within(Duration::from_millis(10)), None);
+        interruption::interrupt(&child.child, child.thread, libc::SYS_futex);
+        child.says_nothing_yet();
         drop(guard);
         child.expect(if command == "lock" { "lock 0" } else { "timedlock 0" });
-        told(&mut child, "unlock", "0");
+        child.told("unlock", "0");
     }
-    told(&mut child, "lock", "0");
+    child.told("lock", "0");
     child.tell("wait");
-    interruption::interrupt(&child, thread, libc::SYS_futex);
-    assert_eq!(child.line_within(Duration::from_millis(10)), None);
+    interruption::interrupt(&child.child, child.thread, libc::SYS_futex);
+    child.says_nothing_yet();
     drop(consistent(shared.mutex.lock()));
     shared.flag().store(1, Ordering::SeqCst);
     shared.condition.signal().expect("signalled");
     child.expect("wait 0");
-    drop(child.stdin());
+    drop(child.child.stdin());
     child.expect("3");
 }
 
@@ -549,15 +575,15 @@ fn c_makes_them_too() {
     for kind in ["inherit", "plain"] {
         let memory = SharedWords::create(4096).expect("memory");
         assert_eq!(error_of(Mutex::open(slot(&memory, MUTEX))), "ENOENT");
-        let mut c = program.start(&[&path_of(&memory)]);
-        told(&mut c, &format!("make {kind}"), "0");
-        told(&mut c, "make", "EBUSY");
+        let mut c = theirs(&program, &memory);
+        c.told(&format!("make {kind}"), "0");
+        c.told("make", "EBUSY");
         let shared = Shared::open(memory);
-        told(&mut c, "lock", "0");
+        c.told("lock", "0");
         assert_eq!(error_of(shared.mutex.try_lock()), "EBUSY");
-        told(&mut c, "sem_post", "0");
+        c.told("sem_post", "0");
         assert_eq!(shared.semaphore.wait_until(soon()), Ok(()));
-        told_and_waits(&mut c, "wait");
+        c.told_and_waits("wait");
         let guard = consistent(shared.mutex.lock());
         // Made for the real-time clock: ours counts by the monotonic one all the same.
         let now = Deadline::after(Duration::from_millis(5));
@@ -577,12 +603,12 @@ fn c_sleeps_on_the_same_word() {
     let source = include_str!("peer.c");
     let Some(program) = c_program::compile("c_sleeps_on_the_same_word", source) else { return };
     let shared = Shared::new();
-    let mut c = program.start(&[&path_of(&shared.memory)]);
-    told_and_waits(&mut c, "futex_wait");
+    let mut c = theirs(&program, &shared.memory);
+    c.told_and_waits("futex_wait");
     shared.flag().store(1, Ordering::SeqCst);
     assert_eq!(futex::wake(shared.flag(), 1), Ok(1));
     c.expect("futex_wait 0");
-    told(&mut c, "futex_wait", "EAGAIN");
+    c.told("futex_wait", "EAGAIN");
     std::thread::scope(|scope| {
         let sleeper = scope.spawn(|| futex::wait(shared.flag(), 1, soon()));
         while futex_wake_missed(&mut c) {}
@@ -591,9 +617,9 @@ fn c_sleeps_on_the_same_word() {
 }
 
 /// Whether nobody slept when the C program woke.
-fn futex_wake_missed(c: &mut Child) -> bool {
+fn futex_wake_missed(c: &mut Peer) -> bool {
     c.tell("futex_wake");
-    c.line().expect("a line") == "futex_wake EAGAIN"
+    c.child.line().expect("a line") == "futex_wake EAGAIN"
 }
 
 #[test]
@@ -631,8 +657,8 @@ fn a_mutex_of_c_that_is_not_robust_is_refused() {
     let test = "a_mutex_of_c_that_is_not_robust_is_refused";
     let Some(program) = c_program::compile(test, include_str!("peer.c")) else { return };
     let memory = SharedWords::create(4096).expect("memory");
-    let mut c = program.start(&[&path_of(&memory)]);
-    told(&mut c, "make_fragile", "0");
+    let mut c = theirs(&program, &memory);
+    c.told("make_fragile", "0");
     assert_eq!(error_of(Mutex::open(slot(&memory, MUTEX))), "EINVAL");
     Condition::open(slot(&memory, CONDITION)).expect("the condition variable");
 }

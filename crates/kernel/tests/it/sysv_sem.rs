@@ -13,9 +13,12 @@ use switchboard_kernel::sysv_sem::{
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
-use crate::interruption;
-use crate::privileges::{NOBODY, become_ordinary_user, is_root, wait_until_blocked_in};
+use crate::interruption::{self, wait_until_asleep};
+use crate::privileges::{NOBODY, become_ordinary_user, is_root};
 use crate::python;
+
+/// What the C library's `semop` calls; the same as its `semtimedop`.
+const SEMOP: libc::c_long = libc::SYS_semtimedop;
 
 /// A set that is removed in the end.
 struct Removed(SemaphoreSet);
@@ -78,7 +81,7 @@ pub(crate) fn patient(arguments: &[String]) {
     report(result.map_or_else(|error| error.name(), |()| "done"));
 }
 
-fn operating(set: SemaphoreSet, operations: &[&str]) -> (Child, i32) {
+fn operating(set: SemaphoreSet, operations: &[&str]) -> (Child, u32) {
     let id = set.id().to_string();
     let mut child = Child::role("sysv_sem_operator", &[&[id.as_str()], operations].concat());
     let thread = child.line().expect("a line").parse().expect("a thread id");
@@ -86,16 +89,16 @@ fn operating(set: SemaphoreSet, operations: &[&str]) -> (Child, i32) {
 }
 
 /// A child that waits in its operation.
-fn blocked(set: SemaphoreSet, operations: &[&str]) -> (Child, i32) {
+fn blocked(set: SemaphoreSet, operations: &[&str]) -> (Child, u32) {
     let (child, thread) = operating(set, operations);
-    wait_until_blocked_in(child.id(), libc::SYS_semop);
+    wait_until_asleep(child.id(), thread, SEMOP);
     (child, thread)
 }
 
 #[test]
 fn all_operations_are_done_or_none() {
-    let Removed(set) = Removed::new(&[1, 0, 0]);
-    let (mut child, _) = blocked(set, &["0-1", "1-2", "2=0"]);
+    let Removed(set) = &Removed::new(&[1, 0, 0]);
+    let (mut child, _) = blocked(*set, &["0-1", "1-2", "2=0"]);
     assert_eq!(set.values(), Ok(vec![1, 0, 0]));
     set.operate(&[Operation::add_one(1)]).expect("added");
     assert_eq!(set.values(), Ok(vec![1, 1, 0]));
@@ -118,11 +121,11 @@ fn all_operations_are_done_or_none() {
 
 #[test]
 fn what_a_killed_process_did_with_undo_is_put_back() {
-    let Removed(set) = Removed::new(&[1, 1, 5]);
-    let (mut holder, _) = operating(set, &["0-1u", "1-1", "2+3u"]);
+    let Removed(set) = &Removed::new(&[1, 1, 5]);
+    let (mut holder, _) = operating(*set, &["0-1u", "1-1", "2+3u"]);
     holder.expect("done 0");
     assert_eq!(set.values(), Ok(vec![0, 0, 8]));
-    let (mut next, _) = blocked(set, &["0-1u"]);
+    let (mut next, _) = blocked(*set, &["0-1u"]);
     let pid = holder.id();
     holder.kill();
     next.expect("done 0");
@@ -136,8 +139,8 @@ fn what_a_killed_process_did_with_undo_is_put_back() {
 
 #[test]
 fn what_is_put_back_stays_within_the_bounds_and_setting_forgets_it() {
-    let Removed(set) = Removed::new(&[0, 1, 1]);
-    let (mut holder, _) = operating(set, &["0+5u", "1-1u", "2-1u"]);
+    let Removed(set) = &Removed::new(&[0, 1, 1]);
+    let (mut holder, _) = operating(*set, &["0+5u", "1-1u", "2-1u"]);
     holder.expect("done 0");
     set.operate(&[Operation::change(0, -3)]).expect("taken");
     set.operate(&[Operation::change(1, 32_767)]).expect("added");
@@ -148,9 +151,9 @@ fn what_is_put_back_stays_within_the_bounds_and_setting_forgets_it() {
 
 #[test]
 fn a_killed_waiter_takes_nothing_along() {
-    let Removed(set) = Removed::new(&[0]);
-    let (mut doomed, _) = blocked(set, &["0-1"]);
-    let (mut other, _) = blocked(set, &["0-1"]);
+    let Removed(set) = &Removed::new(&[0]);
+    let (mut doomed, _) = blocked(*set, &["0-1"]);
+    let (mut other, _) = blocked(*set, &["0-1"]);
     doomed.kill();
     assert_eq!(set.semaphore(0).expect("status").waiting_for_more, 1);
     set.operate(&[Operation::add_one(0)]).expect("added");
@@ -160,7 +163,7 @@ fn a_killed_waiter_takes_nothing_along() {
 
 #[test]
 fn waits_end_by_deadline_removal_and_zero_but_not_by_a_signal() {
-    let Removed(set) = Removed::new(&[0, 1]);
+    let Removed(set) = &Removed::new(&[0, 1]);
     let since = Instant::now();
     let short = Duration::from_millis(30);
     let take = [Operation::take_one(0)];
@@ -170,29 +173,27 @@ fn waits_end_by_deadline_removal_and_zero_but_not_by_a_signal() {
     assert_eq!(error_of(set.operate_until(&unwilling, Deadline::after(DEADLINE))), "EAGAIN");
     assert_eq!(error_of(set.operate(&unwilling)), "EAGAIN");
 
-    let (mut for_zero, thread) = blocked(set, &["1=0"]);
-    interruption::interrupt(&for_zero, thread, libc::SYS_semop);
+    let (mut for_zero, thread) = blocked(*set, &["1=0"]);
+    interruption::interrupt(&for_zero, thread, SEMOP);
     assert_eq!(for_zero.line_within(Duration::from_millis(20)), None);
     set.set_values(&[0, 0]).expect("set");
     for_zero.expect("done 1");
 
     let mut patient = Child::role("sysv_sem_patient", &[set.id().to_string(), "0-1".to_owned()]);
     let thread = patient.line().expect("a line").parse().expect("a thread id");
-    wait_until_blocked_in(patient.id(), libc::SYS_semop);
+    wait_until_asleep(patient.id(), thread, SEMOP);
     interruption::interrupt_once(&patient, thread);
     patient.expect("EINTR");
-    interruption::interrupt(&patient, thread, SEMTIMEDOP);
+    interruption::interrupt(&patient, thread, SEMOP);
     assert_eq!(patient.line_within(Duration::from_millis(20)), None);
     set.operate(&[Operation::add_one(0)]).expect("added");
     patient.expect("done");
 
-    let (mut waiter, _) = blocked(set, &["0-1"]);
+    let (mut waiter, _) = blocked(*set, &["0-1"]);
     set.remove().expect("removed");
     waiter.expect("EIDRM");
     assert_eq!(error_of(set.operate(&take)), "EINVAL");
 }
-
-const SEMTIMEDOP: libc::c_long = libc::SYS_semtimedop;
 
 /// Role: makes or finds the set of a key, and takes 1 from it if it can.
 pub(crate) fn racer(arguments: &[String]) {
@@ -319,7 +320,7 @@ fn limits_are_those_of_the_system() {
 
 #[test]
 fn limits_of_a_set_and_a_call_are_named() {
-    let Removed(set) = Removed::new(&[VALUE_MAX, 0]);
+    let Removed(set) = &Removed::new(&[VALUE_MAX, 0]);
     let text = |result: Result<()>| result.expect_err("beyond a limit").to_string();
     let named = |result, limit: &str| {
         let text = text(result);
@@ -387,8 +388,8 @@ fn python_uses_the_same_set() {
     let Removed(set) = &Removed::with(&key, &CreateOptions::new().values([2]));
     let program = "import sysv_ipc, sys\n\
                    s = sysv_ipc.Semaphore(sysv_ipc.ftok(sys.argv[1], 42, True))\n\
-                   s.acquire(); s.acquire()\n\
-                   try: s.acquire(0)\n\
+                   s.acquire(); s.acquire(); s.block = False\n\
+                   try: s.acquire()\n\
                    except sysv_ipc.BusyError: print('busy', s.value, oct(s.mode))\n\
                    s.release(7)\n";
     let path = scratch.path().to_str().expect("a path");
