@@ -22,14 +22,14 @@ use crate::shared_words::{Kind, Slot, create_in, open_in};
 /// use the same mutex, as those who signal should.
 ///
 /// *Death.* A condition variable is not robust, whatever the mutex is. The C library counts who
-/// waits, and nobody takes a dead process off the count. With the GNU C library before 2.41, once a
-/// waiter was killed, a later [`Condition::signal`] or [`Condition::broadcast`] (the second, as
-/// measured with 2.36) can wait for ever for the dead one to leave, and if it holds the mutex, so
-/// do all others. Since 2.41 nobody waits for the dead; but a signal that was meant for it can be
-/// lost. With any version, a process that is killed in the middle of one of these calls can leave
-/// the condition variable blocked. So use it among processes that live and die together; where
-/// they do not, wait with a deadline, treat a signaller that hangs as dead, and make the condition
-/// variable anew. [`crate::futex`] with a word that says what happened has no such weakness.
+/// waits, and nobody takes a dead process off the count. Measured with the GNU C library 2.36: after
+/// a waiter was killed, one [`Condition::signal`] goes to the dead, and the next one that finds
+/// somebody waiting waits for ever for the dead to leave; if it holds the mutex, so do all others.
+/// (From 2.41 on that code is written anew.) With any version, a signal can be lost to a dead
+/// waiter, and a process that is killed in the middle of one of these calls can leave the condition
+/// variable blocked. So use it among processes that live and die together. Where they do not, wait
+/// with a deadline, take a signaller that hangs for dead, and make the condition variable anew; or
+/// take [`crate::futex`] with a word that says what happened, which has no such weakness.
 ///
 /// ```
 /// use std::time::Duration;
