@@ -13,7 +13,7 @@ use switchboard_kernel::pthread::{Condition, Guard, Locked, Mutex, MutexOptions,
 use switchboard_kernel::shared_words::SharedWords;
 
 use crate::c_program;
-use crate::interruption::{self, wait_until_asleep};
+use crate::interruption;
 use crate::shared_words::{opened, path_of};
 use peer::{
     CONDITION, MUTEX, Peer, Shared, Start, consistent, count_up, error_of, ours, slot, soon, theirs,
@@ -315,14 +315,13 @@ fn a_condition_may_suffer_from_a_killed_waiter_but_the_mutex_recovers() {
     signaller.told("flag", "0");
     signaller.tell("signal");
     // The second returns or does not, by the C library's version: see `Condition`.
-    if signaller.child.line_within(Duration::from_millis(300)).is_none() {
-        wait_until_asleep(signaller.child.id(), signaller.thread, libc::SYS_futex);
-    }
+    let _ = signaller.child.line_within(Duration::from_millis(200));
     // Hanging or not, its death frees the mutex, and a new condition variable works.
     signaller.kill();
     waiter.kill();
-    let guard = shared.mutex.lock().expect("locked").or_repair(|| ()).expect("marked");
-    drop(guard);
+    let locked = shared.mutex.lock().expect("locked");
+    assert!(locked.owner_died());
+    drop(locked.or_repair(|| ()).expect("marked"));
     let Shared { memory, condition, .. } = shared;
     drop(condition);
     let mut place = slot(&memory, CONDITION);
