@@ -1,7 +1,9 @@
 /* A C program that shares a mutex, a condition variable, a semaphore and words with a test, knowing
  * the C library and the layout that shared_words documents. Reads commands, one a line, and says
  * each with its outcome: 0 or the name of an error. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>

@@ -18,8 +18,9 @@ use switchboard_testkit::{Child, DEADLINE};
 
 use crate::interruption::{self, wait_until_asleep};
 use crate::privileges::{NOBODY, become_ordinary_user, is_root};
+use crate::pthread::CPeer;
+use crate::python;
 use crate::shared_words::{opened, path_of};
-use crate::{c_program, python};
 
 /// A name that goes away in the end.
 struct Name(String);
@@ -348,12 +349,11 @@ fn python_uses_the_same_semaphore() {
 
 #[test]
 fn c_uses_the_same_semaphore() {
-    let source = include_str!("peer.c");
-    let Some(program) = c_program::compile("c_uses_the_same_semaphore", source) else { return };
+    let Some(program) = CPeer::compile("c_uses_the_same_semaphore") else { return };
     let (ours, theirs) = (Name::new(), Name::new());
     let semaphore = ours.create(0);
     let memory = SharedWords::create(4096).expect("memory");
-    let mut child = program.start(&[&path_of(&memory)]);
+    let mut child = program.start(&memory).child;
     child.tell(&format!("sem_open {}", ours.0));
     child.expect("sem_open 0");
     child.tell("sem_wait");

@@ -12,20 +12,19 @@ use switchboard_kernel::posix_sem::Semaphore;
 use switchboard_kernel::pthread::{Condition, Guard, Locked, Mutex, MutexOptions, OBJECT_BYTES};
 use switchboard_kernel::shared_words::SharedWords;
 
-use crate::c_program;
 use crate::interruption;
 use crate::shared_words::{opened, path_of};
 use peer::{
-    CONDITION, MUTEX, Peer, Shared, Start, consistent, count_up, error_of, ours, slot, soon, theirs,
+    CONDITION, MUTEX, Peer, Shared, Start, consistent, count_up, error_of, ours, slot, soon,
 };
 
-pub(crate) use peer::peer;
+pub(crate) use peer::{CPeer, peer};
 
 /// Runs a check with a peer of ours and with the C program.
 fn with_either(test: &str, check: impl Fn(Start<'_>)) {
     check(&ours);
-    if let Some(program) = c_program::compile(test, include_str!("peer.c")) {
-        check(&|shared: &Shared| theirs(&program, &shared.memory));
+    if let Some(program) = CPeer::compile(test) {
+        check(&|shared: &Shared| program.start(&shared.memory));
     }
 }
 
@@ -79,11 +78,10 @@ fn a_killed_holder_is_told_of() {
 
 #[test]
 fn our_death_is_told_to_c() {
-    let source = include_str!("peer.c");
-    let Some(program) = c_program::compile("our_death_is_told_to_c", source) else { return };
+    let Some(program) = CPeer::compile("our_death_is_told_to_c") else { return };
     for inherit in EITHER_PROTOCOL {
         let shared = with_inheritance(inherit);
-        let mut c = theirs(&program, &shared.memory);
+        let mut c = program.start(&shared.memory);
         let mut holder = ours(&shared);
         holder.told("lock", "0");
         c.told("trylock", "EBUSY");
@@ -358,12 +356,11 @@ fn signals_end_no_wait() {
 
 #[test]
 fn c_makes_them_too() {
-    let source = include_str!("peer.c");
-    let Some(program) = c_program::compile("c_makes_them_too", source) else { return };
+    let Some(program) = CPeer::compile("c_makes_them_too") else { return };
     for kind in ["inherit", "plain"] {
         let memory = SharedWords::create(4096).expect("memory");
         assert_eq!(error_of(Mutex::open(slot(&memory, MUTEX))), "ENOENT");
-        let mut c = theirs(&program, &memory);
+        let mut c = program.start(&memory);
         c.told(&format!("make {kind}"), "0");
         c.told("make", "EBUSY");
         let shared = Shared::open(memory);
@@ -388,10 +385,9 @@ fn c_makes_them_too() {
 
 #[test]
 fn c_sleeps_on_the_same_word() {
-    let source = include_str!("peer.c");
-    let Some(program) = c_program::compile("c_sleeps_on_the_same_word", source) else { return };
+    let Some(program) = CPeer::compile("c_sleeps_on_the_same_word") else { return };
     let shared = Shared::new();
-    let mut c = theirs(&program, &shared.memory);
+    let mut c = program.start(&shared.memory);
     c.told_and_waits("futex_wait");
     shared.flag().store(1, Ordering::SeqCst);
     assert_eq!(futex::wake(shared.flag(), 1), Ok(1));
@@ -443,9 +439,9 @@ fn options() -> MutexOptions {
 #[test]
 fn a_mutex_of_c_that_is_not_robust_is_refused() {
     let test = "a_mutex_of_c_that_is_not_robust_is_refused";
-    let Some(program) = c_program::compile(test, include_str!("peer.c")) else { return };
+    let Some(program) = CPeer::compile(test) else { return };
     let memory = SharedWords::create(4096).expect("memory");
-    let mut c = theirs(&program, &memory);
+    let mut c = program.start(&memory);
     c.told("make_fragile", "0");
     assert_eq!(error_of(Mutex::open(slot(&memory, MUTEX))), "EINVAL");
     Condition::open(slot(&memory, CONDITION)).expect("the condition variable");

@@ -2,6 +2,8 @@
 //! this crate's making, or the C program of `peer.c`. Both take the same commands.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -12,9 +14,9 @@ use switchboard_kernel::posix_sem::Semaphore;
 use switchboard_kernel::pthread::{Condition, Guard, Locked, Mutex, MutexOptions, OBJECT_BYTES};
 use switchboard_kernel::shared_words::{SharedWords, Slot};
 use switchboard_testkit::child::{instruction, report};
-use switchboard_testkit::{Child, DEADLINE};
+use switchboard_testkit::{Child, DEADLINE, Scratch};
 
-use crate::c_program::CProgram;
+use crate::c_program;
 use crate::interruption::{self, wait_until_asleep};
 use crate::shared_words::{opened, path_of};
 
@@ -191,11 +193,28 @@ pub(crate) fn ours(shared: &Shared) -> Peer {
     Peer { child, thread }
 }
 
-/// The C program.
-pub(crate) fn theirs(program: &CProgram, memory: &SharedWords) -> Peer {
-    let child = program.start(&[&path_of(memory)]);
-    let thread = child.id();
-    Peer { child, thread }
+/// The C program `peer.c`; gone on drop.
+pub(crate) struct CPeer {
+    _scratch: Scratch,
+    path: PathBuf,
+}
+
+impl CPeer {
+    /// Compiles it, or returns `None` after noting that the test was skipped.
+    pub(crate) fn compile(test: &str) -> Option<Self> {
+        let scratch = Scratch::new();
+        let path = c_program::compile(test, &scratch, include_str!("../peer.c"))?;
+        Some(Self { _scratch: scratch, path })
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self, memory: &SharedWords) -> Peer {
+        let mut command = Command::new(&self.path);
+        command.arg(path_of(memory));
+        let child = Child::command(command);
+        let thread = child.id();
+        Peer { child, thread }
+    }
 }
 
 impl Peer {
