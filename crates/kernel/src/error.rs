@@ -171,6 +171,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::ENOSPC, "ENOSPC"),
     (libc::ESPIPE, "ESPIPE"),
     (libc::EROFS, "EROFS"),
+    (libc::ERANGE, "ERANGE"),
     (libc::EPIPE, "EPIPE"),
     (libc::EDEADLK, "EDEADLK"),
     (libc::ENAMETOOLONG, "ENAMETOOLONG"),
@@ -204,6 +205,8 @@ const NAMES: &[(i32, &str)] = &[
     (libc::EALREADY, "EALREADY"),
     (libc::EINPROGRESS, "EINPROGRESS"),
     (libc::EDQUOT, "EDQUOT"),
+    (libc::EOWNERDEAD, "EOWNERDEAD"),
+    (libc::ENOTRECOVERABLE, "ENOTRECOVERABLE"),
 ];
 
 impl fmt::Debug for Error {

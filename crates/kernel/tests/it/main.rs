@@ -2,25 +2,32 @@
 
 #![deny(unsafe_code)]
 
+mod c_program;
 mod epoll;
 mod eventfd;
 mod examples;
 mod fifo;
+mod futex;
 mod hand_over;
+mod interruption;
 mod mechanism;
 mod memfd;
 mod mmap;
 mod pidfd;
 mod pipe;
 mod posix_mq;
+mod posix_sem;
 mod posix_shm;
 mod privileges;
 mod process;
+mod pthread;
 mod pty;
 mod python;
+mod shared_words;
 mod signal;
 mod splice;
 mod sysv_msg;
+mod sysv_sem;
 mod sysv_shm;
 mod tcp;
 mod timerfd;
@@ -35,6 +42,9 @@ const ROLES: &[(&str, Role)] = &[
     ("fifo-opener", fifo::opener),
     ("fifo-reader", fifo::reader),
     ("fifo-writer", fifo::writer),
+    ("futex_any_waiter", futex::any_waiter),
+    ("futex_holder", futex::holder),
+    ("futex_waiter", futex::waiter),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
     ("memfd_huge", memfd::huge),
@@ -62,6 +72,11 @@ const ROLES: &[(&str, Role)] = &[
     ("posix_shm_modes", posix_shm::modes),
     ("posix_shm_outsider", posix_shm::outsider),
     ("posix_shm_writer", posix_shm::writer),
+    ("posix_sem_full", posix_sem::full),
+    ("posix_sem_modes", posix_sem::modes),
+    ("posix_sem_outsider", posix_sem::outsider),
+    ("posix_sem_racer", posix_sem::racer),
+    ("posix_sem_waiter", posix_sem::waiter),
     ("process_comm", process::comm),
     ("process_file_limit", process::file_limit_role),
     ("process_parent", process::parent),
@@ -72,9 +87,16 @@ const ROLES: &[(&str, Role)] = &[
     ("pty-master", pty::master),
     ("splice-pages", splice::pages),
     ("splice-mover", splice::mover),
+    ("pthread_peer", pthread::peer),
     ("sysv_interrupted", sysv_msg::interrupted),
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),
+    ("sysv_sem_full", sysv_sem::full),
+    ("sysv_sem_modes", sysv_sem::modes),
+    ("sysv_sem_operator", sysv_sem::operator),
+    ("sysv_sem_outsider", sysv_sem::outsider),
+    ("sysv_sem_patient", sysv_sem::patient),
+    ("sysv_sem_racer", sysv_sem::racer),
     ("sysv_sender", sysv_msg::sender),
     ("sysv_shm_limits", sysv_shm::limits_role),
     ("sysv_shm_modes", sysv_shm::modes),

@@ -6,8 +6,17 @@ use std::path::Path;
 use switchboard_kernel::mechanism::TABLE;
 
 /// Source files that are no mechanism.
-const OTHERS: &[&str] =
-    &["error", "hidden_name", "io", "lib", "mechanism", "permissions", "socket", "sysv_key"];
+const OTHERS: &[&str] = &[
+    "error",
+    "hidden_name",
+    "io",
+    "lib",
+    "mechanism",
+    "permissions",
+    "shared_words",
+    "socket",
+    "sysv_key",
+];
 
 fn stems(folder: &str) -> BTreeSet<String> {
     let folder =
