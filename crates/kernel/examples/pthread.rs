@@ -22,6 +22,8 @@ const MEMORY: i32 = 3;
 const MUTEX: usize = 0;
 const COOKED: usize = OBJECT_BYTES;
 const DISHES: usize = 2 * OBJECT_BYTES;
+/// Three words: dishes begun, dishes ready, and whether the waiter has taken two.
+const DISHES_BYTES: usize = 12;
 
 fn main() -> Outcome {
     if std::env::args().nth(1).is_some() {
@@ -30,7 +32,7 @@ fn main() -> Outcome {
     let memory = SharedWords::create(4096)?;
     let mutex = Mutex::create(memory.slot(MUTEX, OBJECT_BYTES)?, MutexOptions::new())?;
     let cooked = Condition::create(memory.slot(COOKED, OBJECT_BYTES)?)?;
-    let dishes = memory.slot(DISHES, 8)?;
+    let dishes = memory.slot(DISHES, DISHES_BYTES)?;
     let mut child = Spawn::new(std::env::current_exe()?)
         .arg("cook")
         .descriptor(MEMORY, duplicate(&memory)?)
@@ -44,6 +46,7 @@ fn main() -> Outcome {
         println!("waiter: {} ready", ready(&dishes).load(Ordering::Relaxed));
     }
     drop(guard);
+    taken(&dishes).store(1, Ordering::Relaxed);
     while begun(&dishes).load(Ordering::Relaxed) < 3 {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -71,8 +74,11 @@ fn inherit(mutex: &Mutex, dishes: &Slot) -> Outcome {
 fn cook(memory: &SharedWords) -> Outcome {
     let mutex = Mutex::open(memory.slot(MUTEX, OBJECT_BYTES)?)?;
     let cooked = Condition::open(memory.slot(COOKED, OBJECT_BYTES)?)?;
-    let dishes = memory.slot(DISHES, 8)?;
+    let dishes = memory.slot(DISHES, DISHES_BYTES)?;
     for dish in 1..=3 {
+        while dish == 3 && taken(&dishes).load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let guard = mutex.lock()?.or_repair(|| ())?;
         begun(&dishes).store(dish, Ordering::Relaxed);
         println!("  cook: dish {dish}");
@@ -95,4 +101,8 @@ fn begun(dishes: &Slot) -> &AtomicU32 {
 
 fn ready(dishes: &Slot) -> &AtomicU32 {
     &dishes.words()[1]
+}
+
+fn taken(dishes: &Slot) -> &AtomicU32 {
+    &dishes.words()[2]
 }
