@@ -26,6 +26,7 @@ pub mod pipe;
 pub mod posix_mq;
 pub mod process;
 pub mod signal;
+pub mod signalfd;
 mod socket;
 pub mod sysv_msg;
 pub mod tcp;

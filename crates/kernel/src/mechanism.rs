@@ -142,6 +142,15 @@ pub const TABLE: &[Mechanism] = &[
         peer_dies: "Nothing: what is pending stays. Sending to it: ESRCH once it was waited for.",
         limits: "Standard signals merge; RLIMIT_SIGPENDING real-time ones pending per user.",
     },
+    Mechanism {
+        name: "signalfd",
+        file: "signalfd",
+        manual: "signalfd(2)",
+        since: OLDEST,
+        summary: "Blocked signals, taken from a descriptor that is waited for like any other.",
+        peer_dies: "As for signals: what is pending stays.",
+        limits: "As for signals; one descriptor each.",
+    },
 ];
 
 /// The oldest kernel that this crate is made for.

@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+mod c_program;
 mod epoll;
 mod eventfd;
 mod fifo;
@@ -14,6 +15,7 @@ mod privileges;
 mod process;
 mod python;
 mod signal;
+mod signalfd;
 mod sysv_msg;
 mod tcp;
 mod timerfd;
@@ -45,6 +47,18 @@ const ROLES: &[(&str, Role)] = &[
     ("process_file_limit", process::file_limit_role),
     ("process_parent", process::parent),
     ("process_waiter", process::waiter),
+    ("signal-distrustful", signal::distrustful),
+    ("signal-interrupted", signal::interrupted),
+    ("signal-parent", signal::parent),
+    ("signal-recorder", signal::recorder),
+    ("signal-restorer", signal::restorer),
+    ("signal-sender", signal::sender),
+    ("signal-stranger", signal::stranger),
+    ("signal-taker", signal::taker),
+    ("signal-waker", signal::waker),
+    ("signalfd-copy", signalfd::copy),
+    ("signalfd-out-of-descriptors", signalfd::out_of_descriptors),
+    ("signalfd-taker", signalfd::taker),
     ("sysv_interrupted", sysv_msg::interrupted),
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),
