@@ -161,6 +161,7 @@ impl Spawn {
                 if die_with_parent {
                     die_with(parent)?;
                 }
+                crate::signal::unblock_all();
                 arrange(&moves)
             };
             // SAFETY: between fork and exec the closure makes system calls only, on memory made
