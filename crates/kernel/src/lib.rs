@@ -17,6 +17,7 @@ pub mod epoll;
 pub mod error;
 pub mod eventfd;
 pub mod fifo;
+pub mod file_lock;
 mod hidden_name;
 pub mod io;
 pub mod mechanism;

@@ -151,6 +151,15 @@ pub const TABLE: &[Mechanism] = &[
         peer_dies: "As for signals: what is pending stays.",
         limits: "As for signals; one descriptor each.",
     },
+    Mechanism {
+        name: "file lock",
+        file: "file_lock",
+        manual: "fcntl(2)",
+        since: OLDEST,
+        summary: "Keeps processes that ask for it off a file or off bytes of it.",
+        peer_dies: "Its locks are released.",
+        limits: "Memory only; /proc/locks lists all of them.",
+    },
 ];
 
 /// The oldest kernel that this crate is made for.

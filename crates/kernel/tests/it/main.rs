@@ -6,6 +6,7 @@ mod c_program;
 mod epoll;
 mod eventfd;
 mod fifo;
+mod file_lock;
 mod hand_over;
 mod mechanism;
 mod pidfd;
@@ -30,6 +31,7 @@ const ROLES: &[(&str, Role)] = &[
     ("fifo-opener", fifo::opener),
     ("fifo-reader", fifo::reader),
     ("fifo-writer", fifo::writer),
+    ("file-locker", file_lock::locker),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
     ("mq_creator", posix_mq::creator),
