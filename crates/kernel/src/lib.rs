@@ -19,6 +19,7 @@ pub mod eventfd;
 pub mod fifo;
 pub mod file_lock;
 mod hidden_name;
+pub mod inotify;
 pub mod io;
 pub mod mechanism;
 pub mod permissions;

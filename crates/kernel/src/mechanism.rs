@@ -160,6 +160,15 @@ pub const TABLE: &[Mechanism] = &[
         peer_dies: "Its locks are released.",
         limits: "Memory only; /proc/locks lists all of them.",
     },
+    Mechanism {
+        name: "inotify",
+        file: "inotify",
+        manual: "inotify(7)",
+        since: OLDEST,
+        summary: "Tells of changes to files and folders.",
+        peer_dies: "The files it had open are closed, which is seen.",
+        limits: "/proc/sys/fs/inotify: max_user_instances, max_user_watches, max_queued_events.",
+    },
 ];
 
 /// The oldest kernel that this crate is made for.

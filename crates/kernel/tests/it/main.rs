@@ -8,6 +8,7 @@ mod eventfd;
 mod fifo;
 mod file_lock;
 mod hand_over;
+mod inotify;
 mod mechanism;
 mod pidfd;
 mod pipe;
@@ -34,6 +35,10 @@ const ROLES: &[(&str, Role)] = &[
     ("file-locker", file_lock::locker),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
+    ("inotify-limits", inotify::limits_role),
+    ("inotify-stranger", inotify::stranger),
+    ("inotify-watcher", inotify::watcher),
+    ("inotify-writer", inotify::writer),
     ("mq_creator", posix_mq::creator),
     ("mq_limits", posix_mq::limits_role),
     ("mq_modes", posix_mq::modes),
