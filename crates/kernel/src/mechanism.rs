@@ -232,6 +232,33 @@ pub const TABLE: &[Mechanism] = &[
         peer_dies: "Nothing: what is pending stays. Sending to it: ESRCH once it was waited for.",
         limits: "Standard signals merge; RLIMIT_SIGPENDING real-time ones pending per user.",
     },
+    Mechanism {
+        name: "signalfd",
+        file: "signalfd",
+        manual: "signalfd(2)",
+        since: OLDEST,
+        summary: "Blocked signals, taken from a descriptor that is waited for like any other.",
+        peer_dies: "As for signals: what is pending stays.",
+        limits: "As for signals; one descriptor each.",
+    },
+    Mechanism {
+        name: "file lock",
+        file: "file_lock",
+        manual: "fcntl(2)",
+        since: OLDEST,
+        summary: "Keeps processes that ask for it off a file or off bytes of it.",
+        peer_dies: "Its locks are released.",
+        limits: "Memory only; /proc/locks lists all of them.",
+    },
+    Mechanism {
+        name: "inotify",
+        file: "inotify",
+        manual: "inotify(7)",
+        since: OLDEST,
+        summary: "Tells of changes to files and folders.",
+        peer_dies: "The files it had open are closed, which is seen.",
+        limits: "/proc/sys/fs/inotify: max_user_instances, max_user_watches, max_queued_events.",
+    },
 ];
 
 /// The oldest kernel that this crate is made for.

@@ -15,7 +15,7 @@
 //! [`queue_pidfd`] cannot hit another. Pending signals are the receiving process's: they stay when
 //! the sender dies, survive `execve`, and are gone when the receiver dies.
 //!
-//! Three ways to receive: [`wait`] and a signalfd take blocked signals, with sender and
+//! Three ways to receive: [`wait`] and [`crate::signalfd`] take blocked signals, with sender and
 //! value, when asked; a [`Handler`] needs no mask, and so works in a program whose threads are not
 //! all its own.
 
@@ -36,6 +36,7 @@ use crate::error::{Error, OfCall, Result, checked, last_errno};
 use crate::io::{Deadline, retry};
 
 pub use handler::{Action, Handler};
+pub(crate) use mask::unblock_all;
 pub use mask::{MaskGuard, SignalSet, block, blocked, pending, unblock};
 pub use number::{Signal, UnknownSignal};
 pub(crate) use received::Fields;
@@ -184,10 +185,16 @@ pub fn wait(set: &SignalSet, deadline: Deadline) -> Result<Option<Received>> {
     let taken = retry("sigtimedwait", || {
         let timeout = deadline.remaining().map(c_timespec);
         let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
-        // SAFETY: the set, the place for the description and the timeout, if any, are valid.
-        match checked(unsafe { libc::sigtimedwait(set.as_raw(), info.as_mut_ptr(), timeout) }) {
-            Err(Errno::AGAIN) => Ok(false),
-            other => other.map(|_| true),
+        let (call, set) = (libc::SYS_rt_sigtimedwait, set.as_raw());
+        // SAFETY: the set, the place for the description and the timeout, if any, are valid; the
+        // set is longer than what the kernel reads. Not `sigtimedwait(3)`, which says SI_USER for
+        // SI_TKILL.
+        match unsafe { libc::syscall(call, set, info.as_mut_ptr(), timeout, KERNEL_SET_BYTES) } {
+            0.. => Ok(true),
+            _ => match last_errno() {
+                Errno::AGAIN => Ok(false),
+                errno => Err(errno),
+            },
         }
     })?;
     if !taken {
@@ -198,6 +205,10 @@ pub fn wait(set: &SignalSet, deadline: Deadline) -> Result<Option<Received>> {
     // SAFETY: the kernel filled it in.
     unsafe { Fields::of(&info) }.received("sigtimedwait").map(Some)
 }
+
+/// The kernel's set of signals: one bit each.
+const KERNEL_SET_BYTES: usize =
+    if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 16 } else { 8 };
 
 fn c_timespec(duration: core::time::Duration) -> libc::timespec {
     libc::timespec {

@@ -195,6 +195,7 @@ impl Spawn {
                 if has_terminal {
                     take_terminal()?;
                 }
+                crate::signal::unblock_all();
                 arrange(&moves)
             };
             // SAFETY: between fork and exec the closure makes system calls only, on memory made

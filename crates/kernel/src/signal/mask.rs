@@ -120,7 +120,7 @@ impl fmt::Debug for SignalSet {
 
 /// `pthread_sigmask(SIG_BLOCK)`: this thread is interrupted by these signals no more; they wait,
 /// pending, until they are taken by [`wait`](super::wait) or a
-/// signalfd, or unblocked.
+/// [signalfd](crate::signalfd), or unblocked.
 ///
 /// Only this thread: a signal sent to the process goes to any thread that does not block it, and
 /// does there what it always did. So a program blocks what it wants to take *before* it starts
@@ -151,6 +151,13 @@ pub fn blocked() -> SignalSet {
     // SAFETY: without a new set this only writes the current one, which is a valid place for it.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, core::ptr::null(), &raw mut current.0) };
     current
+}
+
+/// Blocks nothing, in this thread. Safe to call between fork and exec.
+pub(crate) fn unblock_all() {
+    let none = SignalSet::empty();
+    // SAFETY: the set is valid; the old one is not asked for. It is safe in a signal handler.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_raw(), core::ptr::null_mut()) };
 }
 
 /// `sigpending()`: which blocked signals wait for this thread or for the process. How often, and

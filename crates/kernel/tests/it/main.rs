@@ -7,8 +7,10 @@ mod epoll;
 mod eventfd;
 mod examples;
 mod fifo;
+mod file_lock;
 mod futex;
 mod hand_over;
+mod inotify;
 mod interruption;
 mod mechanism;
 mod memfd;
@@ -25,6 +27,7 @@ mod pty;
 mod python;
 mod shared_words;
 mod signal;
+mod signalfd;
 mod splice;
 mod sysv_msg;
 mod sysv_sem;
@@ -55,6 +58,11 @@ const ROLES: &[(&str, Role)] = &[
     ("mmap_signal", mmap::truncated::foreign_signal),
     ("mmap_table", mmap::truncated::table),
     ("mmap_writer", mmap::writer),
+    ("file-locker", file_lock::locker),
+    ("inotify-limits", inotify::limits_role),
+    ("inotify-stranger", inotify::stranger),
+    ("inotify-watcher", inotify::watcher),
+    ("inotify-writer", inotify::writer),
     ("mq_creator", posix_mq::creator),
     ("mq_limits", posix_mq::limits_role),
     ("mq_modes", posix_mq::modes),
@@ -88,6 +96,18 @@ const ROLES: &[(&str, Role)] = &[
     ("splice-pages", splice::pages),
     ("splice-mover", splice::mover),
     ("pthread_peer", pthread::peer),
+    ("signal-distrustful", signal::distrustful),
+    ("signal-interrupted", signal::interrupted),
+    ("signal-parent", signal::parent),
+    ("signal-recorder", signal::recorder),
+    ("signal-restorer", signal::restorer),
+    ("signal-sender", signal::sender),
+    ("signal-stranger", signal::stranger),
+    ("signal-taker", signal::taker),
+    ("signal-waker", signal::waker),
+    ("signalfd-copy", signalfd::copy),
+    ("signalfd-out-of-descriptors", signalfd::out_of_descriptors),
+    ("signalfd-taker", signalfd::taker),
     ("sysv_interrupted", sysv_msg::interrupted),
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),
