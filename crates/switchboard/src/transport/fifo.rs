@@ -74,12 +74,18 @@ struct FifoMeet {
     framing: Framing,
 }
 
+const NO_FIFO: &str = "something that is not a FIFO has this name";
+
 /// The capacity asked for where bytes stream: what an ordinary user gets (pipe-max-size).
 const RAW_CAPACITY_BYTES: usize = 1 << 20;
 
 impl FifoMeet {
-    /// Makes the FIFO if nothing has its name.
+    /// Makes the FIFO if nothing has its name. One that is there need not be in a folder that this
+    /// user may write, so looking comes first.
     fn make(&self) -> Result<(), Error> {
+        if let Some(result) = self.is_there() {
+            return result;
+        }
         match fifo::create(&self.path, self.address.query.permissions()) {
             Ok(()) => {
                 if let Some(identity) = identity(&self.path) {
@@ -87,17 +93,25 @@ impl FifoMeet {
                 }
                 Ok(())
             }
-            Err(error) if error.kind() == kernel::ErrorKind::AlreadyExists => {
-                match fifo::is_fifo(&self.path) {
-                    Ok(true) => Ok(()),
-                    _ => Err(Error::new(
-                        ErrorKind::AddressInUse,
-                        &self.address,
-                        "something that is not a FIFO has this name",
-                    )),
-                }
-            }
-            Err(error) => Err(missing_folder(&self.address, "cannot make the FIFO", error)),
+            Err(error) => self.is_there().unwrap_or_else(|| {
+                let failed = missing_folder(&self.address, "cannot make the FIFO", error);
+                Err(match error.kind() {
+                    kernel::ErrorKind::PermissionDenied => failed.hint(
+                        "it is not there, and its folder's owner and mode decide who may make it; \
+                         have it made by somebody who may: switchboard create",
+                    ),
+                    _ => failed,
+                })
+            }),
+        }
+    }
+
+    /// What there is under the name: a FIFO, something else, or nothing that could be seen.
+    fn is_there(&self) -> Option<Result<(), Error>> {
+        match fifo::is_fifo(&self.path) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => Some(Err(Error::new(ErrorKind::AddressInUse, &self.address, NO_FIFO))),
+            Err(_) => None,
         }
     }
 

@@ -82,6 +82,10 @@ fn start(arguments: &[String]) -> Start {
                     .expect("a limit");
                 parsed
             }
+            "stranger" => {
+                super::permissions::become_nobody();
+                parsed
+            }
             "retry" => {
                 start.retry = true;
                 parsed
