@@ -169,6 +169,34 @@ fn something_else_under_the_name_is_left_alone() {
     }
 }
 
+/// An endpoint removes the name that it made, not one that somebody else gave to something new.
+#[test]
+fn a_name_that_was_replaced_meanwhile_survives() {
+    each_row(|meeting| {
+        let Some(path) = (!meeting.is_given()).then(|| meeting.path()).flatten() else { return };
+        let mut receiver = meeting.receiver("");
+        std::fs::remove_file(&path).expect("its name");
+        let socket = match meeting.row.scheme {
+            "fifo" => {
+                let permissions = switchboard_kernel::Permissions::new();
+                switchboard_kernel::fifo::create(&path, permissions).expect("another FIFO");
+                None
+            }
+            _ => Some(std::os::unix::net::UnixListener::bind(&path).expect("another socket")),
+        };
+        let identity = || {
+            use std::os::unix::fs::MetadataExt;
+            std::fs::symlink_metadata(&path).map(|metadata| metadata.ino()).ok()
+        };
+        let before = identity();
+        receiver.close();
+        receiver.child.wait();
+        assert!(before.is_some() && identity() == before, "it removed what is not its own");
+        drop(socket);
+        std::fs::remove_file(&path).expect("removed");
+    });
+}
+
 #[test]
 fn names_are_gone_when_both_sides_have_ended() {
     each_row(|meeting| {
