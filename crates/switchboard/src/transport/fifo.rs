@@ -4,6 +4,7 @@
 //! owner and mode, and removes it again when it closes; one made with `create` stays. Neither side hangs
 //! in `open`. Several writers may write at a time: a message and its framing are one write of at most
 //! `PIPE_BUF` bytes (4096), which the kernel keeps whole. `?framing=raw` is for one writer's stream.
+//! A link (`?framing=link`) is refused: its hello is each writer's own, and its frames would be mixed.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -48,6 +49,12 @@ fn open(setup: &Setup, role: Role) -> Result<Hub, Error> {
     let Target::Path(path) = &setup.address.target else {
         return Err(Error::new(ErrorKind::BadAddress, &setup.address, "no path"));
     };
+    if setup.framing() == Framing::Link {
+        let problem = "a link's frames are one writer's, and a FIFO may have several: their frames \
+                       would be mixed";
+        return Err(Error::new(ErrorKind::BadAddress, &setup.address, problem)
+            .hint("use lines or ?framing=length here, or unix: for a link"));
+    }
     let mut setup = setup.again();
     // Both ends connect to the FIFO; nobody binds it.
     setup.address.query.bind = Some(false);

@@ -173,3 +173,15 @@ fn foreign_framings_hold_every_length() {
         sender.expect("closed");
     }
 }
+
+/// A link is one writer's; the frames of several would be mixed in a FIFO.
+#[test]
+fn a_fifo_carries_no_link() {
+    for role in ["sender", "receiver"] {
+        let mut meeting = Meeting::of("fifo");
+        let answer = meeting.start(role, "?framing=link", "").line();
+        assert!(answer.contains("kind: BadAddress"), "{role}: {answer}");
+        assert!(answer.contains("would be mixed"), "{role}: {answer}");
+        assert!(!meeting.path().expect("a path").exists(), "nothing was made");
+    }
+}
