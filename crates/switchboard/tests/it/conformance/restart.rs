@@ -162,10 +162,17 @@ fn something_else_under_the_name_is_left_alone() {
         let mut meeting = Meeting::of(scheme);
         let path = meeting.path().expect("a path");
         std::fs::write(&path, "precious").expect("a file");
-        let answer = meeting.start("receiver", "", "").line();
-        assert!(answer.contains("kind: AddressInUse"), "{answer}");
+        for role in ["sender", "receiver"] {
+            let answer = meeting.start(role, "", "").line();
+            assert!(answer.contains("kind: AddressInUse"), "{scheme} {role}: {answer}");
+            assert!(answer.contains("something that is not a"), "{scheme} {role}: {answer}");
+        }
         assert_eq!(std::fs::read(&path).expect("a file"), b"precious");
         std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir(&path).expect("a folder");
+        let answer = meeting.start("sender", "", "").line();
+        assert!(answer.contains("something that is not a"), "{scheme}: {answer}");
+        std::fs::remove_dir(&path).expect("removed");
     }
 }
 
