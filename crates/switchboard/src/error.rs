@@ -239,7 +239,12 @@ pub enum RecvError {
         /// Why.
         problem: String,
     },
-    /// The message is not of the expected type. It is unacknowledged, and its bytes are here.
+    /// The message is not of the expected type; receiving again goes on with the next one.
+    ///
+    /// It was rejected at once. Where the transport redelivers it goes back to its sender, which gives
+    /// it out again, to this or another receiver, as often as its
+    /// [`max_deliveries`](crate::Options#structfield.max_deliveries) says, and counts it as rejected
+    /// then. Elsewhere nobody else has it: its bytes are here.
     Encoding {
         /// Why.
         problem: EncodingError,

@@ -18,6 +18,7 @@ const ROLES: &[(&str, Role)] = &[
     ("async-sender", tasks::sender),
     ("crowd", conformance::crowds::crowd),
     ("full-file-system", conformance::limits::full_file_system),
+    ("json-receiver", conformance::ends::json_receiver),
     ("lossy-proxy", conformance::udp::lossy_proxy),
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),

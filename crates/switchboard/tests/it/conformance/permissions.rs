@@ -119,8 +119,7 @@ fn others_are_refused() {
         // Root is let in everywhere, so it sends somebody else; an ordinary user locks itself out.
         let root = effective_user_id() == 0;
         if root {
-            let open = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(meeting.scratch.path(), open).expect("an open folder");
+            set_folder_mode(meeting, 0o755);
         }
         let _receiver = match (root, meeting.row.scheme) {
             (true, _) => meeting.receiver(""),
@@ -147,6 +146,11 @@ fn refused(stranger: &mut Child) {
     }
 }
 
+fn set_folder_mode(meeting: &Meeting, mode: u32) {
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(meeting.scratch.path(), mode).expect("a mode");
+}
+
 /// What the address opens to everybody can be used by those who may not write its folder.
 #[test]
 fn others_may_use_what_was_opened_to_them() {
@@ -154,10 +158,6 @@ fn others_may_use_what_was_opened_to_them() {
         if meeting.is_given() || !meeting.row.options.contains(&"mode") {
             return;
         }
-        let folder = |mode| {
-            let mode = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(meeting.scratch.path(), mode).expect("a mode");
-        };
         // An ordinary user is no other user, but its own folder can be closed to it.
         let closed = if effective_user_id() == 0 { 0o755 } else { 0o555 };
         let (mut sender, mut receiver);
@@ -165,37 +165,33 @@ fn others_may_use_what_was_opened_to_them() {
             let address = format!("{}?mode=0666", meeting.address());
             let address = address.parse().expect("an address");
             switchboard::object::create(&address).expect("created");
-            folder(closed);
+            set_folder_mode(meeting, closed);
             receiver = meeting.receiver("stranger");
             sender = meeting.sender("stranger");
         } else {
             receiver = meeting.receiver_at("?mode=0666", "");
-            folder(closed);
+            set_folder_mode(meeting, closed);
             sender = meeting.sender("stranger");
         }
         sender.tell("send 1 0 100");
         assert_eq!(receiver.recv(1).of(1), [0]);
         sender.expect("sent");
         meeting.finish(&mut sender, &mut receiver);
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(meeting.scratch.path(), mode).expect("a mode");
+        set_folder_mode(meeting, 0o755);
     });
 }
 
 #[test]
 fn a_fifo_that_may_not_be_made_is_an_error_that_names_the_way() {
     let meeting = Meeting::of("fifo");
-    let mode = if effective_user_id() == 0 { 0o755 } else { 0o555 };
-    let mode = std::fs::Permissions::from_mode(mode);
-    std::fs::set_permissions(meeting.scratch.path(), mode).expect("a mode");
+    set_folder_mode(&meeting, if effective_user_id() == 0 { 0o755 } else { 0o555 });
     let mut stranger = Child::role("stranger", &[meeting.address()]);
     for end in ["sender", "receiver"] {
         let answer = stranger.line().expect("an answer");
         assert!(answer.starts_with("PermissionDenied "), "{end}: {answer}");
         assert!(answer.contains("switchboard create"), "{end}: {answer}");
     }
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(meeting.scratch.path(), mode).expect("a mode");
+    set_folder_mode(&meeting, 0o755);
 }
 
 #[test]
