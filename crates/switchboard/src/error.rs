@@ -304,13 +304,20 @@ pub struct CloseError {
 impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.rejected > 0 {
-            write!(f, "{} messages were rejected by every receiver; ", self.rejected)?;
+            write!(f, "{} messages were rejected by every receiver", self.rejected)?;
+            if self.unacknowledged == 0 && !matches!(self.reason, SendError::Failed(_)) {
+                return Ok(());
+            }
+            f.write_str("; ")?;
         }
         write!(f, "{} messages are not acknowledged", self.unacknowledged)?;
-        if self.unacknowledged > 0 || matches!(self.reason, SendError::Failed(_)) {
-            write!(f, ": {}", self.reason)?;
+        match &self.reason {
+            // It would say the number again.
+            SendError::PeerDied { .. } => f.write_str(": the receiver is gone"),
+            SendError::Failed(error) => write!(f, ": {error}"),
+            reason if self.unacknowledged > 0 => write!(f, ": {reason}"),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -402,10 +402,13 @@ impl Sending<'_> {
         match error {
             SendError::Interrupted => self.interrupt.failure(&self.account()),
             SendError::Failed(error) => error.into(),
-            SendError::PeerDied { .. } if self.format == Format::Raw => {
+            SendError::PeerDied { .. } => {
                 let message = format!("{address}: the receiver is gone; {}", self.account());
-                Failure::new(Exit::Failed, message)
-                    .hint("a stream of bytes cannot be resumed: start both sides again")
+                let failure = Failure::new(Exit::Failed, message);
+                if self.format != Format::Raw {
+                    return failure;
+                }
+                failure.hint("a stream of bytes cannot be resumed: start both sides again")
             }
             error => Failure::new(Exit::Failed, format!("{address}: {error}; {}", self.account())),
         }

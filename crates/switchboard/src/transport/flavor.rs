@@ -87,6 +87,14 @@ impl SenderFlavor {
         }
     }
 
+    /// Those of them that still can be.
+    pub(crate) fn pending(&self) -> u64 {
+        match self {
+            Self::Stream(end) => end.pending(),
+            _ => 0,
+        }
+    }
+
     /// Messages acknowledged; on transports without acknowledgements, accepted by the kernel.
     pub(crate) fn acknowledged(&self) -> u64 {
         each!(self, end => end.acknowledged())

@@ -168,13 +168,14 @@ impl<T: Message> Sender<T> {
     /// Waits until everything sent so far is acknowledged.
     ///
     /// # Errors
-    /// `Full` when the time is over; otherwise as [`send`](Self::send).
+    /// `Full` when the time is over; `PeerDied` with the messages that never will be: over a foreign
+    /// framing, those that waited for a receiver when it died. Otherwise as [`send`](Self::send).
     pub fn flush(&mut self, timeout: Option<Duration>) -> Result<(), SendError> {
         let deadline = Deadline::from_timeout(timeout);
         self.write_out(deadline)?;
-        while self.flavor.unacknowledged() > 0 {
+        while self.flavor.pending() > 0 {
             self.flavor.look()?;
-            if self.flavor.unacknowledged() == 0 {
+            if self.flavor.pending() == 0 {
                 break;
             }
             if deadline.passed() {
@@ -182,7 +183,10 @@ impl<T: Message> Sender<T> {
             }
             self.flavor.wait(deadline)?;
         }
-        Ok(())
+        match self.unacknowledged() {
+            0 => Ok(()),
+            unacknowledged => Err(SendError::PeerDied { unacknowledged }),
+        }
     }
 
     /// Messages accepted by this sender.
@@ -191,8 +195,9 @@ impl<T: Message> Sender<T> {
         self.sent
     }
 
-    /// Messages that receivers acknowledged; on transports without acknowledgements, that the kernel
-    /// took.
+    /// Messages that receivers acknowledged; on transports and framings without acknowledgements, that
+    /// the kernel took (over a foreign framing counted by the block of up to 64 KiB, or `PIPE_BUF` on a
+    /// FIFO, that they are written in).
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.flavor.acknowledged()
