@@ -36,7 +36,7 @@ pub struct Options {
     /// Default 1: each at once. More make a fast stream faster; after a death up to this many
     /// messages come again, marked.
     pub acknowledge_every: u32,
-    /// How long closing a sender waits for acknowledgements. Default: as long as it takes.
+    /// How long closing or dropping a sender waits for acknowledgements. Default: as long as it takes.
     pub linger: Option<Duration>,
     /// Ends every wait with `Interrupted` while it is readable; it is never read.
     pub cancel: Option<Arc<OwnedFd>>,

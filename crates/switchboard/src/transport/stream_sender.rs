@@ -421,19 +421,7 @@ impl StreamSender {
         }
         let settled = self.pending() == 0;
         if settled {
-            for connection in &mut self.hub.connections {
-                match &mut connection.wire {
-                    Wire::Link(link) if link.is_open() && !link.end_sent() => link.end(),
-                    Wire::Foreign(foreign) if foreign.unwritten_bytes() == 0 => {
-                        if !std::mem::replace(&mut connection.done, true) {
-                            connection.shutdown();
-                        }
-                        self.met = true;
-                    }
-                    _ => {}
-                }
-            }
-            self.flush_all()?;
+            self.say_end(Connection::is_open)?;
             self.one_way_ends();
         }
         let all_done = self.hub.connections.iter().all(|c| c.done || !c.is_open());
@@ -442,6 +430,36 @@ impl StreamSender {
             return Err(SendError::PeerDied { unacknowledged: self.lost });
         }
         Ok(finished)
+    }
+
+    /// Moves towards leaving without an answer: once nothing is pending the end is said to whoever is
+    /// there, also to a peer whose hello did not come yet. Whether that is done.
+    pub(crate) fn leave(&mut self) -> Result<bool, SendError> {
+        self.finishing = true;
+        self.look()?;
+        if self.pending() > 0 {
+            let unfit = self.unfit.as_ref();
+            return unfit.map_or(Ok(false), |problem| Err(self.mismatch(problem)));
+        }
+        self.say_end(|_| true)?;
+        Ok(self.is_flushed())
+    }
+
+    fn say_end(&mut self, to: impl Fn(&Connection) -> bool) -> Result<(), SendError> {
+        for connection in &mut self.hub.connections {
+            let chosen = to(connection);
+            match &mut connection.wire {
+                Wire::Link(link) if chosen && !link.end_sent() => link.end(),
+                Wire::Foreign(foreign) if foreign.unwritten_bytes() == 0 => {
+                    if !std::mem::replace(&mut connection.done, true) {
+                        connection.shutdown();
+                    }
+                    self.met = true;
+                }
+                _ => {}
+            }
+        }
+        self.flush_all()
     }
 
     /// On a pipe nobody answers: the end is reached when its frame is written.

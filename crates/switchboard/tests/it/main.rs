@@ -16,6 +16,8 @@ const ROLES: &[(&str, Role)] = &[
     ("async-receiver", tasks::receiver),
     #[cfg(feature = "tokio")]
     ("async-sender", tasks::sender),
+    #[cfg(feature = "tokio")]
+    ("tasks-of-one-thread", tasks::one_thread),
     ("crowd", conformance::crowds::crowd),
     ("full-file-system", conformance::limits::full_file_system),
     ("json-receiver", conformance::ends::json_receiver),

@@ -14,8 +14,12 @@ use crate::transport::{SenderFlavor, Setup};
 /// The sending end of a queue.
 ///
 /// It runs no thread: acknowledgements are read, and messages of a dead receiver given out again,
-/// while one of its methods runs. Dropping it closes it, which waits for the receiver; see
-/// [`close`](Self::close).
+/// while one of its methods runs.
+///
+/// Dropping it waits as long as messages are unacknowledged, at most for the
+/// [`linger`](crate::Options#structfield.linger) of the options, then says the end without waiting for
+/// an answer; what went wrong meanwhile nobody is told. With nothing unacknowledged, dropping it waits
+/// for nobody. [`close`](Self::close) waits for the answer, and says what went wrong.
 #[derive(Debug)]
 pub struct Sender<T> {
     pub(super) flavor: SenderFlavor,
@@ -25,6 +29,8 @@ pub struct Sender<T> {
     pub(super) closed: bool,
     /// Everything is settled and the end was said.
     pub(super) finished: bool,
+    /// Dropping it waits for nothing: it is a task's.
+    pub(super) hasty: bool,
     pub(super) message: PhantomData<fn(T)>,
 }
 
@@ -157,6 +163,12 @@ impl<T: Message> Sender<T> {
             self.closed |= self.finished;
         }
         Ok(self.finished)
+    }
+
+    /// Whether dropping it waits for nothing, or as its documentation says.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn set_hasty(&mut self, hasty: bool) {
+        self.hasty = hasty;
     }
 
     /// The address it sends to.
@@ -356,9 +368,10 @@ impl<T> Drop for Sender<T> {
         if self.closed || std::thread::panicking() {
             return;
         }
-        let deadline = Deadline::from_timeout(self.setup.options.linger);
+        let linger = if self.hasty { Some(Duration::ZERO) } else { self.setup.options.linger };
+        let deadline = Deadline::from_timeout(linger);
         // Nobody is left to tell: `close` is for those who want to know.
-        while let Ok(false) = self.flavor.finish() {
+        while let Ok(false) = self.flavor.leave() {
             if deadline.passed() || self.flavor.wait(deadline).is_err() {
                 break;
             }

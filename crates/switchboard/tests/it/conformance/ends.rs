@@ -219,6 +219,10 @@ pub(crate) fn sender(arguments: &[String]) {
                 end.peers()
             )),
             "rss" => report(resident_kib()),
+            "drop" => {
+                sender = None;
+                report("dropped");
+            }
             "close" => match sender.take().expect("a sender").close() {
                 Ok(()) => report("closed"),
                 Err(error) => report(format!(
