@@ -77,6 +77,11 @@ fn a_new_sender_goes_on_where_one_was_killed() {
             assert!(haul.of(round).into_iter().eq(0..50), "{round}: {haul:?}");
             sender.expect("streamed");
             sender.kill();
+            if meeting.is_link() {
+                // Who follows is told of the death too, once.
+                let died = receiver.must("timeout 15000", "error PeerDied");
+                assert!(died.contains("received: 50 }"), "{died}");
+            }
         }
         receiver.must("timeout 30", "empty");
     });
