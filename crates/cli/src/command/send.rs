@@ -371,6 +371,10 @@ impl Sending<'_> {
     /// A message cannot be sent as it is. What came before it is delivered all the same.
     fn misfit(&mut self, error: &SendError) -> Failure {
         let hint = match error {
+            // A stream of bytes does not go over datagrams that get lost.
+            SendError::TooLarge { .. } if self.sender.address().scheme() == "udp" => {
+                "split the message, or use a transport that takes more: switchboard transports"
+            }
             SendError::TooLarge { .. } => {
                 "send a file with --raw, split the message, or use a transport that takes more: \
                  switchboard transports"

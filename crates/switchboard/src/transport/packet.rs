@@ -68,7 +68,7 @@ impl PacketSender {
             return Err(SendError::TooLarge {
                 len_bytes: payload.len(),
                 limit_bytes,
-                limit: "what a datagram of this transport holds".into(),
+                limit: self.setup.limit_name().into(),
             });
         }
         let frame: &[u8] = match &mut self.numbering {

@@ -108,7 +108,7 @@ impl StreamSender {
     ) -> Result<(), SendError> {
         let limit = self.hub.hello.max_message_bytes as usize;
         if payload.len() > limit {
-            return Err(too_large(payload.len(), limit, "what this address takes (?max-message=)"));
+            return Err(too_large(payload.len(), limit, self.hub.setup.limit_name()));
         }
         // One receiver with room, and nothing that has to go before: the usual case.
         if let [connection] = self.hub.connections.as_mut_slice()
@@ -158,7 +158,7 @@ impl StreamSender {
     pub(crate) fn reserve(&mut self, len: usize) -> Result<Option<&mut [u8]>, SendError> {
         let limit = self.hub.hello.max_message_bytes as usize;
         if len > limit {
-            return Err(too_large(len, limit, "what this address takes (?max-message=)"));
+            return Err(too_large(len, limit, self.hub.setup.limit_name()));
         }
         let Some(at) = self.place_or_look(len)? else { return Err(SendError::Full) };
         let connection = &mut self.hub.connections[at];
@@ -484,7 +484,11 @@ fn too_large(len_bytes: usize, limit_bytes: usize, limit: &str) -> SendError {
 fn unframable(len_bytes: usize, problem: Unframable) -> SendError {
     SendError::Unframable(match problem {
         Unframable::NotWhole { limit_bytes } => {
-            return too_large(len_bytes, limit_bytes, "PIPE_BUF, what a pipe keeps whole");
+            return too_large(
+                len_bytes,
+                limit_bytes,
+                "PIPE_BUF, what a pipe keeps whole, less the framing",
+            );
         }
         Unframable::ContainsNewline => {
             "a message with a line feed in it is no line; use ?framing=length on both sides".into()
