@@ -42,6 +42,9 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
 /// Removes its name.
 pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    if fifo::is_fifo(path).is_ok_and(|is_fifo| !is_fifo) {
+        return Err(Error::new(ErrorKind::NotSupported, address, NO_FIFO));
+    }
     fifo::unlink(path).map_err(|error| cannot_unlink(address, error))
 }
 

@@ -172,6 +172,10 @@ fn something_else_under_the_name_is_left_alone() {
             assert!(answer.contains("kind: AddressInUse"), "{scheme} {role}: {answer}");
             assert!(answer.contains("something that is not a"), "{scheme} {role}: {answer}");
         }
+        let address = meeting.address().parse().expect("an address");
+        let error = switchboard::object::unlink(&address).expect_err("not its own");
+        assert_eq!(error.kind(), switchboard::ErrorKind::NotSupported);
+        assert!(error.to_string().contains("something that is not a"), "{scheme}: {error}");
         assert_eq!(std::fs::read(&path).expect("a file"), b"precious");
         std::fs::remove_file(&path).expect("removed");
         std::fs::create_dir(&path).expect("a folder");
