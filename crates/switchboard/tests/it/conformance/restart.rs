@@ -60,6 +60,9 @@ fn a_side_that_was_not_to_wait_says_so() {
             answer = sender.ask("send 1 0 10");
         }
         assert!(answer.starts_with("error") && answer.contains("kind: NotFound"), "{answer}");
+        if meeting.row.capabilities.outlives_processes {
+            assert!(answer.contains("there is no queue"), "{answer}");
+        }
     });
 }
 
@@ -264,6 +267,22 @@ fn queue_objects_keep_their_messages_without_any_process() {
         let error = switchboard::object::unlink(&address).expect_err("gone");
         assert_eq!(error.kind(), switchboard::ErrorKind::NotFound);
     });
+}
+
+#[test]
+fn a_queue_that_was_removed_is_said_to_be() {
+    let mut meeting = Meeting::of("sysv");
+    let mut receiver = meeting.receiver("");
+    let mut sender = meeting.sender("");
+    sender.must("send 1 0 100", "sent");
+    assert_eq!(receiver.recv(1).of(1), [0]);
+    let address = meeting.address().parse().expect("an address");
+    switchboard::object::unlink(&address).expect("removed");
+    for (end, does) in [(&mut receiver, "timeout 15000"), (&mut sender, "send 1 1 100")] {
+        let answer = end.must(does, "error Failed");
+        assert!(answer.contains("kind: NotFound"), "{answer}");
+        assert!(answer.contains("the queue was removed"), "{answer}");
+    }
 }
 
 #[test]
