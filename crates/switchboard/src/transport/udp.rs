@@ -18,8 +18,8 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::udp;
 
 use super::packet::{PacketReceiver, PacketSender};
-use super::tcp::{holder_of, resolve};
-use super::{ReceiverFlavor, SenderFlavor, Setup};
+use super::tcp::{cannot_bind, resolve};
+use super::{ReceiverFlavor, SenderFlavor, Setup, holder};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
 
@@ -37,12 +37,12 @@ pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     let addr = resolve(&setup.address)?;
     let fd = udp::bind(addr, true).map_err(|error| {
         if error.kind() == kernel::ErrorKind::AddressInUse {
-            let holder = holder_of("udp", "07", addr);
+            let holder = holder::of_port("udp", "07", addr);
             let problem = format!("address in use: {holder} has bound it");
             return Error::new(ErrorKind::AddressInUse, &setup.address, problem)
                 .hint("choose another port, or port 0 for any free one");
         }
-        setup.system("cannot bind", error)
+        cannot_bind(&setup.address, addr, error)
     })?;
     let local = kernel::tcp::local_address(&fd).ok().map(|addr| format!("udp:{addr}"));
     Ok(ReceiverFlavor::Packet(PacketReceiver::new(setup.again(), fd, local, numbered, None)))

@@ -13,7 +13,7 @@ use switchboard_kernel::{Permissions, process};
 
 use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
-use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender};
+use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender, holder};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
@@ -108,21 +108,32 @@ pub(super) fn remove_stale(address: &Address, kind: Kind) -> Result<(), Error> {
     }
     match unix_socket::remove_stale(path, kind) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(in_use(address, kind)),
+        Ok(false) => {
+            Err(held(address, kind).hint("its name goes when that process ends: stop it first"))
+        }
         Err(error) => Err(cannot_unlink(address, error)),
     }
 }
 
-/// The error of a name that somebody listens on, and who that is.
+/// The error of a name that somebody else has bound, and who that is.
 pub(super) fn in_use(address: &Address, kind: Kind) -> Error {
-    let holder = unix_socket::connect_to(kind, &socket_address(address), true)
-        .and_then(|fd| unix_socket::peer_credentials(&fd))
-        .ok()
-        .and_then(|credentials| credentials.pid)
-        .map_or("another process".to_owned(), name_of);
+    let hint = if address.transport().options.contains(&"connect") {
+        "only one side binds; give this side ?connect, or stop the other"
+    } else {
+        "only one receiver has it; choose another name, or stop the other"
+    };
+    held(address, kind).hint(hint)
+}
+
+fn held(address: &Address, kind: Kind) -> Error {
+    let connected = unix_socket::connect_to(kind, &socket_address(address), true);
+    let holder = connected.ok().and_then(|fd| match kind {
+        Kind::Datagram => holder::of_peer(fd),
+        _ => unix_socket::peer_credentials(&fd).ok().and_then(|credentials| credentials.pid),
+    });
+    let holder = holder.map_or(holder::SOMEBODY.to_owned(), name_of);
     let problem = format!("address in use: {holder} has bound it");
     Error::new(ErrorKind::AddressInUse, address, problem)
-        .hint("only one side binds; give this side ?connect, or stop the other")
 }
 
 /// `process 1234 (name)`.

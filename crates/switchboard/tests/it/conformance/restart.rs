@@ -152,11 +152,18 @@ fn a_second_binder_is_told_who_has_the_name() {
         let answer = second.line();
         assert!(answer.contains("kind: AddressInUse"), "{answer}");
         let holder = format!("process {} (", receiver.child.id());
-        if meeting.row.scheme == "unix-dgram" {
-            // The kernel does not say who has a datagram socket.
-            assert!(answer.contains("has bound it"), "{answer}");
-        } else {
-            assert!(answer.contains(&holder), "{holder}: {answer}");
+        assert!(answer.contains(&holder), "{holder}: {answer}");
+        assert!(
+            !answer.contains("?connect") || meeting.row.options.contains(&"connect"),
+            "an option that it does not take: {answer}"
+        );
+        if meeting.path().is_some() {
+            let address = meeting.address().parse().expect("an address");
+            let error = switchboard::object::unlink(&address).expect_err("it is alive");
+            assert_eq!(error.kind(), switchboard::ErrorKind::AddressInUse);
+            assert!(error.to_string().contains(&holder), "{holder}: {error}");
+            let advice = error.advice().unwrap_or_default();
+            assert!(advice.contains("stop it first") && !advice.contains("?connect"), "{advice}");
         }
         drop(receiver);
         drop(second);
