@@ -79,7 +79,7 @@ impl<T: Message> Sender<T> {
     /// # Errors
     /// `Full` when it would have to wait; otherwise as [`send`](Self::send). Where a part of an
     /// accepted message is still to be written, the sender has to be called again when its
-    /// [descriptor](Self::as_fd) is readable or writable.
+    /// [descriptor](Self::as_fd) is readable or writable; what goes wrong with that, the next call says.
     pub fn try_send(&mut self, message: &T) -> Result<(), SendError> {
         message.encode(|bytes| self.try_send_bytes(bytes)).map_err(SendError::Encoding)?
     }
@@ -300,7 +300,8 @@ impl Sender<Bytes> {
     }
 
     /// Accepts a message and lets it wait for others, so that many small ones go out in one write.
-    /// [`push`](Self::push) sends off what waits; so does any other send.
+    /// [`push`](Self::push) sends off what waits; so does any other send. What goes wrong with a message
+    /// after it was accepted, the next call says.
     ///
     /// # Errors
     /// As [`send`](Self::send).
