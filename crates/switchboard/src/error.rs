@@ -239,7 +239,12 @@ pub enum RecvError {
         /// Why.
         problem: String,
     },
-    /// The message is not of the expected type. It is unacknowledged, and its bytes are here.
+    /// The message is not of the expected type; receiving again goes on with the next one.
+    ///
+    /// It was rejected at once. Where the transport redelivers it goes back to its sender, which gives
+    /// it out again, to this or another receiver, as often as its
+    /// [`max_deliveries`](crate::Options#structfield.max_deliveries) says, and counts it as rejected
+    /// then. Elsewhere nobody else has it: its bytes are here.
     Encoding {
         /// Why.
         problem: EncodingError,
@@ -299,13 +304,20 @@ pub struct CloseError {
 impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.rejected > 0 {
-            write!(f, "{} messages were rejected by every receiver; ", self.rejected)?;
+            write!(f, "{} messages were rejected by every receiver", self.rejected)?;
+            if self.unacknowledged == 0 && !matches!(self.reason, SendError::Failed(_)) {
+                return Ok(());
+            }
+            f.write_str("; ")?;
         }
         write!(f, "{} messages are not acknowledged", self.unacknowledged)?;
-        if self.unacknowledged > 0 || matches!(self.reason, SendError::Failed(_)) {
-            write!(f, ": {}", self.reason)?;
+        match &self.reason {
+            // It would say the number again.
+            SendError::PeerDied { .. } => f.write_str(": the receiver is gone"),
+            SendError::Failed(error) => write!(f, ": {error}"),
+            reason if self.unacknowledged > 0 => write!(f, ": {reason}"),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

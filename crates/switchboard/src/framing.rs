@@ -180,9 +180,19 @@ pub(crate) struct Foreign {
     /// How far the front of `input` has been searched for the end of a line.
     searched: usize,
     ended: bool,
-    out: VecDeque<Vec<u8>>,
+    out: VecDeque<Block>,
+    /// Bytes written of the block at the front.
     written: usize,
     out_bytes: usize,
+    unwritten_messages: u64,
+    written_messages: u64,
+}
+
+/// Whole messages that go out together.
+#[derive(Debug)]
+struct Block {
+    bytes: Vec<u8>,
+    messages: u64,
 }
 
 /// Small messages are gathered into writes of this size.
@@ -202,6 +212,8 @@ impl Foreign {
             out: VecDeque::new(),
             written: 0,
             out_bytes: 0,
+            unwritten_messages: 0,
+            written_messages: 0,
         }
     }
 
@@ -228,18 +240,21 @@ impl Foreign {
         }
         let gather = self.atomic_bytes.unwrap_or(GATHER_BYTES);
         let fits = !self.packets
-            && self.out.back().is_some_and(|last| last.len() + len <= gather)
+            && self.out.back().is_some_and(|last| last.bytes.len() + len <= gather)
             // A block of which a part is written stays as it is: atomic writes go out whole.
             && !(self.out.len() == 1 && self.written > 0);
         if !fits {
-            self.out.push_back(Vec::with_capacity(if len < gather / 2 { gather } else { len }));
+            let room = if len < gather / 2 { gather } else { len };
+            self.out.push_back(Block { bytes: Vec::with_capacity(room), messages: 0 });
         }
         if let Some(last) = self.out.back_mut() {
-            last.extend_from_slice(before);
-            last.extend_from_slice(payload);
-            last.extend_from_slice(after);
+            last.bytes.extend_from_slice(before);
+            last.bytes.extend_from_slice(payload);
+            last.bytes.extend_from_slice(after);
+            last.messages += 1;
         }
         self.out_bytes += len;
+        self.unwritten_messages += 1;
         Ok(())
     }
 
@@ -250,17 +265,31 @@ impl Foreign {
 
     /// What to write next; on packets and atomic pipes in exactly this piece.
     pub(crate) fn unwritten(&self) -> Option<&[u8]> {
-        self.out.front().map(|block| &block[self.written..])
+        self.out.front().map(|block| &block.bytes[self.written..])
     }
 
     /// Says that `n` bytes of [`unwritten`](Self::unwritten) were written.
     pub(crate) fn wrote(&mut self, n: usize) {
         self.written += n;
         self.out_bytes -= n;
-        if self.out.front().is_some_and(|block| self.written >= block.len()) {
-            self.out.pop_front();
+        if self.out.front().is_some_and(|block| self.written >= block.bytes.len())
+            && let Some(block) = self.out.pop_front()
+        {
+            self.unwritten_messages -= block.messages;
+            self.written_messages += block.messages;
             self.written = 0;
         }
+    }
+
+    /// Messages queued that the kernel has not taken. They are counted by the block of up to 64 KiB
+    /// that they go out in: those of a block that is written in part count as unwritten.
+    pub(crate) fn unwritten_messages(&self) -> u64 {
+        self.unwritten_messages
+    }
+
+    /// Messages that the kernel took.
+    pub(crate) fn written_messages(&self) -> u64 {
+        self.written_messages
     }
 
     /// Says that a packet of `len` bytes was read into the buffer.

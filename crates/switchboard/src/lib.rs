@@ -39,6 +39,6 @@ pub mod transport;
 pub use address::{Address, AddressError};
 pub use error::{CloseError, Error, ErrorKind, RecvError, SendError};
 pub use framing::Framing;
-pub use message::{Bytes, EncodingError, Json, Message, Text};
+pub use message::{Bytes, EncodingError, Json, Message, Named, Plain, Text};
 pub use options::Options;
 pub use pattern::queue::{Delivery, Incoming, Queue, Receiver, Sender, Ticket};

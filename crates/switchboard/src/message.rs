@@ -3,10 +3,19 @@
 //! | type | on the wire | fits |
 //! |---|---|---|
 //! | [`Bytes`], [`Text`] | the bytes themselves | any bytes; programs that are not ours |
-//! | a plain type | its memory; every bit pattern is valid | the same type, of the same size and alignment |
+//! | a plain type | its memory; every bit pattern is valid | a type of the same path, size, alignment and byte order |
+//! | [`Plain<T>`] | the same | one that gives itself the same [name](Named), of the same size and byte order |
 //! | [`Json<T>`] | JSON text | any JSON |
 //!
-//! Peers exchange a [`Schema`] when they meet: a mismatch is an error that names both.
+//! Peers over a link exchange a [`Schema`] when they meet: a mismatch is an error that names both. It
+//! finds mistakes, and not all of them:
+//!
+//! - That of a plain type covers its path (`crate::module::Type`), size and alignment, **not its fields**.
+//!   Two of the same size that were swapped, or a `u64` that became an `f64`, are not noticed. Its path
+//!   is the compiler's word, so both programs should take the type from one crate.
+//! - [`Bytes`], [`Text`] and [`Json`] have none: any of them fits any other, and what cannot be decoded
+//!   is an error of that message.
+//! - Without a link (queue objects, datagrams, foreign framings) nothing is compared.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -15,10 +24,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// What identifies a message's layout between peers.
+/// What identifies a type of message between peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
-    /// Equal for equal layouts; 0 for bytes.
+    /// Equal where both sides may talk; 0 for bytes. See the [module](self) for what it covers.
     pub fingerprint: u64,
     /// The name shown when two do not fit.
     pub name: String,
@@ -65,7 +74,7 @@ impl std::error::Error for EncodingError {}
 /// A value that can be sent.
 ///
 /// Implemented for plain types (zerocopy's `FromBytes + IntoBytes + Immutable + KnownLayout`), for
-/// [`Bytes`], [`Text`] and [`Json`].
+/// [`Plain`], [`Bytes`], [`Text`] and [`Json`].
 pub trait Message: Sized {
     /// What both sides must agree on.
     fn schema() -> Schema;
@@ -88,13 +97,9 @@ where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
     fn schema() -> Schema {
-        Schema::of(&format!(
-            "{} ({} bytes, aligned to {}, {}-endian)",
-            std::any::type_name::<T>(),
-            size_of::<T>(),
-            align_of::<T>(),
-            if cfg!(target_endian = "little") { "little" } else { "big" },
-        ))
+        let (size, alignment) = (size_of::<T>(), align_of::<T>());
+        let name = std::any::type_name::<T>();
+        Schema::of(&format!("{name} ({size} bytes, aligned to {alignment}, {BYTE_ORDER})"))
     }
 
     fn encode<R>(&self, with: impl FnOnce(&[u8]) -> R) -> Result<R, EncodingError> {
@@ -102,14 +107,66 @@ where
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, EncodingError> {
-        T::read_from_bytes(bytes).map_err(|_| {
-            EncodingError::new(format!(
-                "{} bytes, where {} takes {}",
-                bytes.len(),
-                std::any::type_name::<T>(),
-                size_of::<T>()
-            ))
-        })
+        plain(bytes, std::any::type_name::<T>())
+    }
+}
+
+const BYTE_ORDER: &str =
+    if cfg!(target_endian = "little") { "little-endian" } else { "big-endian" };
+
+fn plain<T: FromBytes>(bytes: &[u8], name: &str) -> Result<T, EncodingError> {
+    T::read_from_bytes(bytes).map_err(|_| {
+        let (len, size) = (bytes.len(), size_of::<T>());
+        EncodingError::new(format!("{len} bytes, where {name} takes {size}"))
+    })
+}
+
+/// The name that a plain type gives itself, for [`Plain`].
+pub trait Named {
+    /// The same in every program that means the same fields in the same order: with a version, as in
+    /// `"org.example.reading/1"`, which is raised when the fields change.
+    const NAME: &'static str;
+}
+
+/// A plain type under a [name of its own](Named), so that programs which each define it can talk, and a
+/// change of its fields can be told.
+///
+/// Its memory is sent as it is. The schema is the name, the size and the byte order.
+///
+/// ```
+/// use switchboard::{Message, Named, Plain};
+/// use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+///
+/// #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// #[repr(C)]
+/// struct Reading {
+///     celsius: f64,
+///     sensor: u64,
+/// }
+///
+/// impl Named for Reading {
+///     const NAME: &'static str = "org.example.reading/1";
+/// }
+///
+/// assert_eq!(Plain::<Reading>::schema().name, "org.example.reading/1 (16 bytes, little-endian)");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Plain<T>(pub T);
+
+impl<T> Message for Plain<T>
+where
+    T: Named + FromBytes + IntoBytes + Immutable + KnownLayout,
+{
+    fn schema() -> Schema {
+        Schema::of(&format!("{} ({} bytes, {BYTE_ORDER})", T::NAME, size_of::<T>()))
+    }
+
+    fn encode<R>(&self, with: impl FnOnce(&[u8]) -> R) -> Result<R, EncodingError> {
+        Ok(with(self.0.as_bytes()))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, EncodingError> {
+        plain(bytes, T::NAME).map(Self)
     }
 }
 
@@ -172,6 +229,9 @@ impl Message for Text {
 }
 
 /// A value as JSON text.
+///
+/// It has no schema: a receiver of another type, or of text, is let in, and JSON that is not a `T` is an
+/// error of that message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Json<T>(pub T);
 

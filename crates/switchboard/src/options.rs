@@ -20,7 +20,8 @@ pub struct Options {
     /// Connect again when the other side dies. Default `true`. Without it a sender gives up with
     /// its unacknowledged messages, which a stream of bytes must (its middle is of no use).
     pub reconnect: bool,
-    /// Keep receiving when all senders have ended or died. Default `false`.
+    /// Keep receiving when all senders have ended or died. Default `false`. A death is reported
+    /// (`PeerDied`) all the same, and receiving again goes on.
     pub follow: bool,
     /// How many messages a receiver takes ahead of its acknowledgements. Default 64. More makes a
     /// fast stream faster; fewer spread work over receivers more evenly, and 1 makes strict turns.
@@ -36,7 +37,7 @@ pub struct Options {
     /// Default 1: each at once. More make a fast stream faster; after a death up to this many
     /// messages come again, marked.
     pub acknowledge_every: u32,
-    /// How long closing a sender waits for acknowledgements. Default: as long as it takes.
+    /// How long closing or dropping a sender waits for acknowledgements. Default: as long as it takes.
     pub linger: Option<Duration>,
     /// Ends every wait with `Interrupted` while it is readable; it is never read.
     pub cancel: Option<Arc<OwnedFd>>,

@@ -72,13 +72,19 @@ impl<T: Message> AsyncReceiver<T> {
 }
 
 /// A sender in a task.
+///
+/// Call [`close().await`](Self::close) when the last message is sent. Dropping it never waits: it looks
+/// once at what arrived, says the end if everything is acknowledged by then, and closes. What is not
+/// acknowledged by then is lost for other receivers, and a receiver that is there reports a sender that
+/// died.
 #[derive(Debug)]
 pub struct AsyncSender<T>(Sender<T>);
 
 impl<T: Message> AsyncSender<T> {
     /// Wraps a sender. Inside a runtime with I/O and time enabled.
     #[must_use]
-    pub fn new(sender: Sender<T>) -> Self {
+    pub fn new(mut sender: Sender<T>) -> Self {
+        sender.set_hasty(true);
         Self(sender)
     }
 
@@ -119,9 +125,10 @@ impl<T: Message> AsyncSender<T> {
         Ok(())
     }
 
-    /// The sender itself.
+    /// The sender itself; dropping that waits as a sender's does.
     #[must_use]
-    pub fn into_inner(self) -> Sender<T> {
+    pub fn into_inner(mut self) -> Sender<T> {
+        self.0.set_hasty(false);
         self.0
     }
 }

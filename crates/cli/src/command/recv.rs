@@ -148,7 +148,7 @@ impl Receiving<'_> {
                 let lost = remarks.lost_before;
                 output::warn(&format!("{address}: {lost} messages are missing before {number}"));
             }
-            self.lost += remarks.lost_before;
+            self.lost = self.lost.saturating_add(remarks.lost_before);
             self.exit = Exit::Failed;
         }
         if remarks.redelivered {

@@ -371,6 +371,10 @@ impl Sending<'_> {
     /// A message cannot be sent as it is. What came before it is delivered all the same.
     fn misfit(&mut self, error: &SendError) -> Failure {
         let hint = match error {
+            // A stream of bytes does not go over datagrams that get lost.
+            SendError::TooLarge { .. } if self.sender.address().scheme() == "udp" => {
+                "split the message, or use a transport that takes more: switchboard transports"
+            }
             SendError::TooLarge { .. } => {
                 "send a file with --raw, split the message, or use a transport that takes more: \
                  switchboard transports"
@@ -402,10 +406,13 @@ impl Sending<'_> {
         match error {
             SendError::Interrupted => self.interrupt.failure(&self.account()),
             SendError::Failed(error) => error.into(),
-            SendError::PeerDied { .. } if self.format == Format::Raw => {
+            SendError::PeerDied { .. } => {
                 let message = format!("{address}: the receiver is gone; {}", self.account());
-                Failure::new(Exit::Failed, message)
-                    .hint("a stream of bytes cannot be resumed: start both sides again")
+                let failure = Failure::new(Exit::Failed, message);
+                if self.format != Format::Raw {
+                    return failure;
+                }
+                failure.hint("a stream of bytes cannot be resumed: start both sides again")
             }
             error => Failure::new(Exit::Failed, format!("{address}: {error}; {}", self.account())),
         }

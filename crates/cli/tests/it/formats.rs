@@ -96,6 +96,16 @@ fn a_message_that_is_too_large_is_named() {
 }
 
 #[test]
+fn a_message_too_large_for_a_datagram_is_not_sent_to_raw_bytes() {
+    let scratch = Scratch::new();
+    let address = format!("udp:127.0.0.1:{}", crate::run::free_port());
+    let input = format!("{}\n", "x".repeat(70_000));
+    let sender = run(scratch.path(), &["send", &address], &input);
+    let ended = sender.code(1).says("at most 65483 fit").says("hint: split the message");
+    assert!(!ended.stderr.contains("--raw"), "udp: does not take it: {ended}");
+}
+
+#[test]
 fn a_line_over_a_fifo_is_written_whole_or_not_at_all() {
     let scratch = Scratch::new();
     let receiver = Run::start(scratch.path(), &["recv", "fifo:./f"]);

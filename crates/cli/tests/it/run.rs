@@ -87,6 +87,12 @@ impl Run {
         self.wait_collected(&self.stdout, what, holds);
     }
 
+    /// Waits until its standard error contains a text.
+    pub(crate) fn wait_stderr(&self, text: &str) {
+        let holds = |said: &[u8]| String::from_utf8_lossy(said).contains(text);
+        self.wait_collected(&self.stderr, text, holds);
+    }
+
     fn wait_collected(&self, from: &Collected, what: &str, holds: impl Fn(&[u8]) -> bool) {
         let until = Instant::now() + DEADLINE;
         let mut state = from.state.lock().expect("a lock");

@@ -233,6 +233,23 @@ fn a_killed_sender_is_reported_and_what_arrived_is_kept() {
 }
 
 #[test]
+fn a_follower_reports_a_killed_sender_and_goes_on() {
+    for command in [&[][..], &["--", "cat"]] {
+        let scratch = Scratch::new();
+        let follow = ["recv", "--follow", "--count", "2", "unix:./s"];
+        let receiver = Run::start(scratch.path(), &[&follow[..], command].concat());
+        let mut sender = Run::start(scratch.path(), &["send", "unix:./s"]);
+        sender.write(b"one\n");
+        receiver.wait_stdout("a line", |out| out.starts_with(b"one"));
+        sender.kill();
+        receiver.wait_stderr("sender died");
+        run(scratch.path(), &["send", "unix:./s"], "two\n").code(0);
+        let ended = receiver.wait().code(1).says("1 messages arrived");
+        assert_eq!(ended.text().replace('\n', ""), "onetwo");
+    }
+}
+
+#[test]
 fn another_receiver_gets_what_a_killed_one_did_not_finish() {
     let scratch = Scratch::new();
     let all: BTreeSet<String> = (1..=200_000).map(|n| n.to_string()).collect();

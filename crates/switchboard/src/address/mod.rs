@@ -176,9 +176,16 @@ impl FromStr for Address {
         let target = parse_target(text, start..question, transport)?;
         let mut query = Query::default();
         let mut at = question + 1;
+        let mut names: Vec<&str> = Vec::new();
         while at <= text.len() && question < text.len() {
             let end = text[at..].find('&').map_or(text.len(), |n| at + n);
             parse_option(text, at..end, transport, &mut query)?;
+            // One of two values would go unheeded, and nobody could tell which.
+            let name = text[at..end].split('=').next().unwrap_or_default();
+            if names.contains(&name) {
+                return Err(AddressError::new(text, at..end, format!("{name} is given twice")));
+            }
+            names.push(name);
             at = end + 1;
         }
         Ok(Self { text: text.to_owned(), transport, target, query })

@@ -213,9 +213,10 @@ impl Link {
         }
     }
 
-    /// Says that no message follows. Once.
+    /// Says that no message follows. Once. Before the peer's hello there were none: a sender that leaves
+    /// then is not taken for dead.
     pub fn end(&mut self) {
-        if !self.end_sent && self.is_open() {
+        if !self.end_sent && !matches!(self.state, State::Ended | State::Failed) {
             self.end_sent = true;
             self.outbox.push_control(Kind::End, self.outbox.last_sequence(), &[]);
         }

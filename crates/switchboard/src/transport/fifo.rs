@@ -4,6 +4,7 @@
 //! owner and mode, and removes it again when it closes; one made with `create` stays. Neither side hangs
 //! in `open`. Several writers may write at a time: a message and its framing are one write of at most
 //! `PIPE_BUF` bytes (4096), which the kernel keeps whole. `?framing=raw` is for one writer's stream.
+//! A link (`?framing=link`) is refused: its hello is each writer's own, and its frames would be mixed.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -41,6 +42,9 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
 /// Removes its name.
 pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    if fifo::is_fifo(path).is_ok_and(|is_fifo| !is_fifo) {
+        return Err(Error::new(ErrorKind::NotSupported, address, NO_FIFO));
+    }
     fifo::unlink(path).map_err(|error| cannot_unlink(address, error))
 }
 
@@ -48,6 +52,12 @@ fn open(setup: &Setup, role: Role) -> Result<Hub, Error> {
     let Target::Path(path) = &setup.address.target else {
         return Err(Error::new(ErrorKind::BadAddress, &setup.address, "no path"));
     };
+    if setup.framing() == Framing::Link {
+        let problem = "a link's frames are one writer's, and a FIFO may have several: their frames \
+                       would be mixed";
+        return Err(Error::new(ErrorKind::BadAddress, &setup.address, problem)
+            .hint("use lines or ?framing=length here, or unix: for a link"));
+    }
     let mut setup = setup.again();
     // Both ends connect to the FIFO; nobody binds it.
     setup.address.query.bind = Some(false);
@@ -74,12 +84,18 @@ struct FifoMeet {
     framing: Framing,
 }
 
+const NO_FIFO: &str = "something that is not a FIFO has this name";
+
 /// The capacity asked for where bytes stream: what an ordinary user gets (pipe-max-size).
 const RAW_CAPACITY_BYTES: usize = 1 << 20;
 
 impl FifoMeet {
-    /// Makes the FIFO if nothing has its name.
+    /// Makes the FIFO if nothing has its name. One that is there need not be in a folder that this
+    /// user may write, so looking comes first.
     fn make(&self) -> Result<(), Error> {
+        if let Some(result) = self.is_there() {
+            return result;
+        }
         match fifo::create(&self.path, self.address.query.permissions()) {
             Ok(()) => {
                 if let Some(identity) = identity(&self.path) {
@@ -87,17 +103,25 @@ impl FifoMeet {
                 }
                 Ok(())
             }
-            Err(error) if error.kind() == kernel::ErrorKind::AlreadyExists => {
-                match fifo::is_fifo(&self.path) {
-                    Ok(true) => Ok(()),
-                    _ => Err(Error::new(
-                        ErrorKind::AddressInUse,
-                        &self.address,
-                        "something that is not a FIFO has this name",
-                    )),
-                }
-            }
-            Err(error) => Err(missing_folder(&self.address, "cannot make the FIFO", error)),
+            Err(error) => self.is_there().unwrap_or_else(|| {
+                let failed = missing_folder(&self.address, "cannot make the FIFO", error);
+                Err(match error.kind() {
+                    kernel::ErrorKind::PermissionDenied => failed.hint(
+                        "it is not there, and its folder's owner and mode decide who may make it; \
+                         have it made by somebody who may: switchboard create",
+                    ),
+                    _ => failed,
+                })
+            }),
+        }
+    }
+
+    /// What there is under the name: a FIFO, something else, or nothing that could be seen.
+    fn is_there(&self) -> Option<Result<(), Error>> {
+        match fifo::is_fifo(&self.path) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => Some(Err(Error::new(ErrorKind::AddressInUse, &self.address, NO_FIFO))),
+            Err(_) => None,
         }
     }
 

@@ -79,10 +79,26 @@ impl SenderFlavor {
         }
     }
 
+    /// As [`finish`](Self::finish), without waiting for an answer to the end.
+    pub(crate) fn leave(&mut self) -> Result<bool, SendError> {
+        match self {
+            Self::Stream(end) => end.leave(),
+            _ => self.finish(),
+        }
+    }
+
     /// Messages sent and not acknowledged.
     pub(crate) fn unacknowledged(&self) -> u64 {
         match self {
             Self::Stream(end) => end.unacknowledged(),
+            _ => 0,
+        }
+    }
+
+    /// Those of them that still can be.
+    pub(crate) fn pending(&self) -> u64 {
+        match self {
+            Self::Stream(end) => end.pending(),
             _ => 0,
         }
     }

@@ -7,6 +7,7 @@ mod connection;
 mod fd;
 mod fifo;
 mod flavor;
+mod holder;
 mod hub;
 mod mq;
 mod packet;

@@ -3,7 +3,6 @@
 //! A datagram is a message. On UDP a header numbers them, so that gaps are seen; with
 //! `?framing=raw`, and on Unix sockets, the payload is bare.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::io::{Deadline, Interest};
 use switchboard_kernel::unix_socket;
 
-use super::udp::Numbering;
+use super::udp::{Counted, Numbering, Senders};
 use super::{Raw, Setup, wait_or_cancel};
 use crate::error::{Error, RecvError, SendError};
 
@@ -69,7 +68,7 @@ impl PacketSender {
             return Err(SendError::TooLarge {
                 len_bytes: payload.len(),
                 limit_bytes,
-                limit: "what a datagram of this transport holds".into(),
+                limit: self.setup.limit_name().into(),
             });
         }
         let frame: &[u8] = match &mut self.numbering {
@@ -151,22 +150,11 @@ pub(crate) struct PacketReceiver {
     fd: OwnedFd,
     buffer: Vec<u8>,
     local: Option<String>,
-    /// Senders seen, by the number each chose: what is next from it.
-    numbered: Option<HashMap<u64, Seen>>,
+    /// Where datagrams are numbered: what is next from each sender.
+    numbered: Option<Senders>,
     /// A path to remove at the end, with its identity.
     made: Option<(PathBuf, (u64, u64))>,
-    joined: u64,
-    ended: u64,
 }
-
-#[derive(Debug)]
-struct Seen {
-    next: u64,
-    ended: bool,
-}
-
-/// Senders remembered at most; the oldest are forgotten all at once, with their gaps.
-const MOST_SENDERS: usize = 4096;
 
 impl PacketReceiver {
     pub(crate) fn new(
@@ -178,8 +166,8 @@ impl PacketReceiver {
     ) -> Self {
         // One byte more than the limit shows that a datagram was over it.
         let buffer = vec![0; setup.largest_message_bytes() as usize + Numbering::HEADER_BYTES + 1];
-        let numbered = numbered.then(HashMap::new);
-        Self { setup, fd, buffer, local, numbered, made, joined: 0, ended: 0 }
+        let numbered = numbered.then(Senders::default);
+        Self { setup, fd, buffer, local, numbered, made }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -221,42 +209,29 @@ impl PacketReceiver {
                         .into(),
                 });
             };
-            if seen.len() >= MOST_SENDERS && !seen.contains_key(&number.sender) {
-                seen.clear();
-            }
-            let joined = &mut self.joined;
-            let entry = seen.entry(number.sender).or_insert_with(|| {
-                *joined += 1;
-                Seen { next: 1, ended: false }
-            });
-            let lost_before = number.sequence.saturating_sub(entry.next);
-            if number.end {
-                if entry.ended {
-                    continue;
+            let problem = match seen.count(number) {
+                Counted::Message { lost_before } => {
+                    let payload = &self.buffer[Numbering::HEADER_BYTES..received.len];
+                    with(Raw { lost_before, ..Raw::bare(payload) });
+                    return Ok(true);
                 }
-                entry.ended = true;
-                self.ended += 1;
-                // The end counts as the next message; what is missing before it is lost.
-                let lost = number.sequence.saturating_sub(entry.next);
-                entry.next = number.sequence;
-                if lost > 0 {
-                    return Err(RecvError::PeerMisbehaved {
-                        peer: "the network".into(),
-                        problem: format!("the last {lost} messages of a sender are lost"),
-                    });
+                Counted::End { lost_before: 0 } | Counted::EndAgain => continue,
+                Counted::End { lost_before } => {
+                    let problem = format!("the last {lost_before} messages of a sender are lost");
+                    return Err(RecvError::PeerMisbehaved { peer: "the network".into(), problem });
                 }
-                continue;
-            }
-            entry.next = entry.next.max(number.sequence + 1);
-            let payload = &self.buffer[Numbering::HEADER_BYTES..received.len];
-            with(Raw { lost_before, ..Raw::bare(payload) });
-            return Ok(true);
+                Counted::TooFar { sequence, next } => format!(
+                    "a datagram with the number {sequence}, where {next} is next, is not believed and \
+                     was not received"
+                ),
+            };
+            return Err(RecvError::PeerMisbehaved { peer: "a sender".into(), problem });
         }
         Ok(false)
     }
 
     fn nothing(&self) -> Result<bool, RecvError> {
-        let over = self.joined > 0 && self.joined == self.ended;
+        let over = self.numbered.as_ref().is_some_and(Senders::all_ended);
         if over && !self.setup.options.follow { Err(RecvError::Ended) } else { Ok(false) }
     }
 

@@ -36,6 +36,20 @@ impl Setup {
             .fold(row, u32::min)
     }
 
+    /// What that limit is, for an error: whose it is, and how to change it where that is possible.
+    pub(crate) fn limit_name(&self) -> &'static str {
+        let largest = Some(self.largest_message_bytes());
+        if self.address.query.max_message_bytes == largest {
+            "what this address takes (?max-message=)"
+        } else if self.options.max_message_bytes == largest {
+            "what this side takes"
+        } else if self.address.scheme() == "fifo" {
+            "PIPE_BUF, what a pipe keeps whole, less the framing"
+        } else {
+            "the most that this transport carries"
+        }
+    }
+
     /// The framing: the address's, else the row's.
     pub(crate) fn framing(&self) -> Framing {
         let row = self.address.transport().framing.unwrap_or(Framing::Raw);

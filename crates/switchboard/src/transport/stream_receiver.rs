@@ -189,7 +189,7 @@ impl StreamReceiver {
                 continue;
             }
             self.left += 1;
-            if !ended && !foreign && !self.hub.setup.options.follow {
+            if !ended && !foreign {
                 self.reports.push_back(RecvError::PeerDied { peer, received });
             }
         }

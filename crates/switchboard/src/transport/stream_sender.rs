@@ -25,8 +25,14 @@ pub(crate) struct StreamSender {
     hub: Hub,
     /// Messages whose connection was lost or that were rejected, oldest first.
     backlog: VecDeque<Unsettled>,
+    /// Messages acknowledged over links, and written to foreign connections that are gone.
     acknowledged: u64,
     rejected: u64,
+    /// Messages of foreign connections that ended before they were written: no other receiver could
+    /// know where they go on.
+    lost: u64,
+    /// What went wrong with a message after it was accepted, for the next call to report.
+    failed: Option<SendError>,
     /// Where the last message went: the next one is looked for here first.
     current: usize,
     finishing: bool,
@@ -45,6 +51,8 @@ impl StreamSender {
             backlog: VecDeque::new(),
             acknowledged: 0,
             rejected: 0,
+            lost: 0,
+            failed: None,
             current: 0,
             finishing: false,
             met: false,
@@ -62,7 +70,11 @@ impl StreamSender {
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
-        self.acknowledged
+        let written = |connection: &Connection| match &connection.wire {
+            Wire::Link(_) => 0,
+            Wire::Foreign(foreign) => foreign.written_messages(),
+        };
+        self.acknowledged + self.hub.connections.iter().map(written).sum::<u64>()
     }
 
     pub(crate) fn rejected(&self) -> u64 {
@@ -73,10 +85,16 @@ impl StreamSender {
         self.hub.connections.iter().filter(|connection| connection.is_open()).count()
     }
 
+    /// Messages accepted and not acknowledged; over a foreign framing, not written.
     pub(crate) fn unacknowledged(&self) -> u64 {
+        self.pending() + self.lost
+    }
+
+    /// Those of them that still can be.
+    pub(crate) fn pending(&self) -> u64 {
         let outstanding = |connection: &Connection| match &connection.wire {
             Wire::Link(link) => link.outstanding(),
-            Wire::Foreign(_) => 0,
+            Wire::Foreign(foreign) => foreign.unwritten_messages(),
         };
         self.hub.connections.iter().map(outstanding).sum::<u64>() + self.backlog.len() as u64
     }
@@ -90,7 +108,7 @@ impl StreamSender {
     ) -> Result<(), SendError> {
         let limit = self.hub.hello.max_message_bytes as usize;
         if payload.len() > limit {
-            return Err(too_large(payload.len(), limit, "what this address takes (?max-message=)"));
+            return Err(too_large(payload.len(), limit, self.hub.setup.limit_name()));
         }
         // One receiver with room, and nothing that has to go before: the usual case.
         if let [connection] = self.hub.connections.as_mut_slice()
@@ -104,7 +122,8 @@ impl StreamSender {
             if more && link.unwritten_bytes() < GATHER_BYTES {
                 return Ok(());
             }
-            return self.flush_after(0, more);
+            self.flush_after(0, more);
+            return Ok(());
         }
         let Some(at) = self.place_or_look(payload.len())? else { return Err(SendError::Full) };
         let connection = &mut self.hub.connections[at];
@@ -112,28 +131,34 @@ impl StreamSender {
             Wire::Link(link) => link.send(payload, false, 0),
             Wire::Foreign(foreign) => {
                 foreign.push(payload).map_err(|problem| unframable(payload.len(), problem))?;
-                self.acknowledged += 1;
             }
         }
-        self.flush_after(at, more)
+        self.flush_after(at, more);
+        Ok(())
     }
 
-    fn flush_after(&mut self, at: usize, more: bool) -> Result<(), SendError> {
+    /// Writes what was accepted. What goes wrong is for the next call to say: this one's message is
+    /// accepted, and counted.
+    fn flush_after(&mut self, at: usize, more: bool) {
         let connection = &mut self.hub.connections[at];
         if more && !connection.has_gathered(GATHER_BYTES) {
-            return Ok(());
+            return;
         }
         if !connection.flush() {
             let id = connection.id;
-            self.lose(id)?;
+            self.failed = self.lose(id).err().or(self.failed.take());
         }
-        Ok(())
+    }
+
+    /// What went wrong after a message was accepted.
+    fn report(&mut self) -> Result<(), SendError> {
+        self.failed.take().map_or(Ok(()), Err)
     }
 
     pub(crate) fn reserve(&mut self, len: usize) -> Result<Option<&mut [u8]>, SendError> {
         let limit = self.hub.hello.max_message_bytes as usize;
         if len > limit {
-            return Err(too_large(len, limit, "what this address takes (?max-message=)"));
+            return Err(too_large(len, limit, self.hub.setup.limit_name()));
         }
         let Some(at) = self.place_or_look(len)? else { return Err(SendError::Full) };
         let connection = &mut self.hub.connections[at];
@@ -151,12 +176,14 @@ impl StreamSender {
         if let Wire::Link(link) = &mut self.hub.connections[at].wire {
             link.commit(len);
         }
-        self.flush_after(at, more)
+        self.flush_after(at, more);
+        Ok(())
     }
 
     /// A connection with room for a message, after a look at what happened if there was none.
     #[inline]
     fn place_or_look(&mut self, len: usize) -> Result<Option<usize>, SendError> {
+        self.report()?;
         if self.backlog.is_empty()
             && let Some(at) = self.place(len)?
         {
@@ -215,6 +242,7 @@ impl StreamSender {
 
     /// Moves on whatever can move. Whether everything accepted is with the kernel.
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
+        self.report()?;
         if self.hub.connections.iter().any(|connection| connection.unwritten_bytes() > 0) {
             self.flush_all()?;
         }
@@ -245,6 +273,7 @@ impl StreamSender {
 
     /// Looks at every connection: reads answers, writes what waits, gives the backlog out.
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
+        self.report()?;
         let found = self.hub.look()?;
         for id in found.ready {
             self.serve(id)?;
@@ -352,9 +381,16 @@ impl StreamSender {
 
     fn requeue(&mut self, id: u64) {
         let Some(mut connection) = self.hub.remove(id) else { return };
-        if let Wire::Link(link) = &mut connection.wire {
-            for message in link.take_unsettled().into_iter().rev() {
-                self.backlog.push_front(message);
+        match &mut connection.wire {
+            Wire::Link(link) => {
+                for message in link.take_unsettled().into_iter().rev() {
+                    self.backlog.push_front(message);
+                }
+            }
+            Wire::Foreign(foreign) => {
+                self.acknowledged += foreign.written_messages();
+                self.lost += foreign.unwritten_messages();
+                self.met = true;
             }
         }
     }
@@ -383,25 +419,47 @@ impl StreamSender {
         if let Some(problem) = &self.unfit {
             return Err(self.mismatch(problem));
         }
-        let settled = self.backlog.is_empty() && self.unacknowledged() == 0;
+        let settled = self.pending() == 0;
         if settled {
-            for connection in &mut self.hub.connections {
-                match &mut connection.wire {
-                    Wire::Link(link) if link.is_open() && !link.end_sent() => link.end(),
-                    Wire::Foreign(foreign) if foreign.unwritten_bytes() == 0 => {
-                        if !std::mem::replace(&mut connection.done, true) {
-                            connection.shutdown();
-                        }
-                        self.met = true;
-                    }
-                    _ => {}
-                }
-            }
-            self.flush_all()?;
+            self.say_end(Connection::is_open)?;
             self.one_way_ends();
         }
         let all_done = self.hub.connections.iter().all(|c| c.done || !c.is_open());
-        Ok(settled && all_done && (self.met || !self.hub.expects_more()))
+        let finished = settled && all_done && (self.met || !self.hub.expects_more());
+        if finished && self.lost > 0 {
+            return Err(SendError::PeerDied { unacknowledged: self.lost });
+        }
+        Ok(finished)
+    }
+
+    /// Moves towards leaving without an answer: once nothing is pending the end is said to whoever is
+    /// there, also to a peer whose hello did not come yet. Whether that is done.
+    pub(crate) fn leave(&mut self) -> Result<bool, SendError> {
+        self.finishing = true;
+        self.look()?;
+        if self.pending() > 0 {
+            let unfit = self.unfit.as_ref();
+            return unfit.map_or(Ok(false), |problem| Err(self.mismatch(problem)));
+        }
+        self.say_end(|_| true)?;
+        Ok(self.is_flushed())
+    }
+
+    fn say_end(&mut self, to: impl Fn(&Connection) -> bool) -> Result<(), SendError> {
+        for connection in &mut self.hub.connections {
+            let chosen = to(connection);
+            match &mut connection.wire {
+                Wire::Link(link) if chosen && !link.end_sent() => link.end(),
+                Wire::Foreign(foreign) if foreign.unwritten_bytes() == 0 => {
+                    if !std::mem::replace(&mut connection.done, true) {
+                        connection.shutdown();
+                    }
+                    self.met = true;
+                }
+                _ => {}
+            }
+        }
+        self.flush_all()
     }
 
     /// On a pipe nobody answers: the end is reached when its frame is written.
@@ -426,7 +484,11 @@ fn too_large(len_bytes: usize, limit_bytes: usize, limit: &str) -> SendError {
 fn unframable(len_bytes: usize, problem: Unframable) -> SendError {
     SendError::Unframable(match problem {
         Unframable::NotWhole { limit_bytes } => {
-            return too_large(len_bytes, limit_bytes, "PIPE_BUF, what a pipe keeps whole");
+            return too_large(
+                len_bytes,
+                limit_bytes,
+                "PIPE_BUF, what a pipe keeps whole, less the framing",
+            );
         }
         Unframable::ContainsNewline => {
             "a message with a line feed in it is no line; use ?framing=length on both sides".into()

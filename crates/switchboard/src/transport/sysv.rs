@@ -108,6 +108,12 @@ fn open(setup: &Setup) -> Result<MessageQueue, Error> {
         Err(error) if error.kind() == kernel::ErrorKind::NotFound && setup.options.wait => {
             make(&setup.address, false)
         }
+        // Of `stat` it is the file of the key that is not there.
+        Err(error) if error.kind() == kernel::ErrorKind::NotFound && error.call() == "msgget" => {
+            let problem = "there is no queue with this key, and waiting was not wanted";
+            Err(Error::new(ErrorKind::NotFound, &setup.address, problem)
+                .hint("make it first: switchboard create"))
+        }
         Err(error) => Err(setup.system("cannot open the queue", error)),
     }
 }
@@ -189,7 +195,7 @@ impl SysvSender {
                 self.rhythm.rest();
                 Err(SendError::Full)
             }
-            Err(error) => Err(gone(&self.setup, "cannot send", error).into()),
+            Err(error) => Err(failed(&self.setup, &self.queue, "cannot send", error).into()),
         }
     }
 
@@ -222,7 +228,9 @@ impl SysvReceiver {
                     self.rhythm.rest();
                     return Ok(false);
                 }
-                Err(error) => return Err(gone(&self.setup, "cannot receive", error).into()),
+                Err(error) => {
+                    return Err(failed(&self.setup, &self.queue, "cannot receive", error).into());
+                }
             }
         }
         self.rhythm.moved();
@@ -235,7 +243,9 @@ impl SysvReceiver {
             // Nothing can end this wait but a message, so the kernel may keep it.
             match self.queue.recv(self.select, &mut self.buffer) {
                 Ok(_) => self.waited = true,
-                Err(error) => return Err(gone(&self.setup, "cannot receive", error).into()),
+                Err(error) => {
+                    return Err(failed(&self.setup, &self.queue, "cannot receive", error).into());
+                }
             }
             return Ok(());
         }
@@ -243,10 +253,16 @@ impl SysvReceiver {
     }
 }
 
-fn gone(setup: &Setup, doing: &str, error: kernel::Error) -> Error {
-    let failed = setup.system(doing, error);
-    if error.kind() == kernel::ErrorKind::Gone {
-        return failed.kinded(ErrorKind::NotFound).hint("somebody removed the queue");
+/// The error of a call on the queue, which may have been removed meanwhile: whoever slept learns it from
+/// the kernel, whoever comes later finds an identifier that stands for nothing.
+fn failed(setup: &Setup, queue: &MessageQueue, doing: &str, error: kernel::Error) -> Error {
+    use kernel::ErrorKind as K;
+    let is_gone = |error: kernel::Error| matches!(error.kind(), K::Gone | K::InvalidInput);
+    let removed = error.kind() == K::Gone || is_gone(error) && queue.status().is_err_and(is_gone);
+    if removed {
+        let problem = format!("{doing}: the queue was removed");
+        return Error::new(ErrorKind::NotFound, &setup.address, problem)
+            .hint("somebody removed it; start again to make a new one");
     }
-    failed
+    setup.system(doing, error)
 }

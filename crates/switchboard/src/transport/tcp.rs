@@ -2,7 +2,7 @@
 //!
 //! Source: `tcp(7)`. Nothing is encrypted: anything but a loopback address needs `?plaintext`.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use switchboard_kernel::tcp;
 
 use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
-use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender};
+use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender, holder};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::link::Role;
@@ -49,6 +49,22 @@ pub(super) fn resolve(address: &Address) -> Result<SocketAddr, Error> {
     Ok(first)
 }
 
+/// The error of a port that could not be bound.
+pub(super) fn cannot_bind(address: &Address, addr: SocketAddr, error: kernel::Error) -> Error {
+    let failed = Error::system(address, "cannot bind", error);
+    if error.kind() != kernel::ErrorKind::PermissionDenied || addr.port() == 0 {
+        return failed;
+    }
+    let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let start = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    let start: u16 = start.unwrap_or(1024);
+    failed.hint(format!(
+        "ports below {start} take the capability CAP_NET_BIND_SERVICE: choose a higher one, or let \
+         everybody have it with sysctl net.ipv4.ip_unprivileged_port_start={}",
+        addr.port()
+    ))
+}
+
 #[derive(Debug)]
 struct TcpMeet {
     address: Address,
@@ -82,7 +98,7 @@ impl TcpMeet {
     }
 
     fn in_use(&self) -> Error {
-        let holder = holder_of("tcp", "0A", self.addr);
+        let holder = holder::of_port("tcp", "0A", self.addr);
         let problem = format!("address in use: {holder} has bound it");
         Error::new(ErrorKind::AddressInUse, &self.address, problem)
             .hint("choose another port, or port 0 for any free one")
@@ -95,7 +111,7 @@ impl Meet for TcpMeet {
             if error.kind() == kernel::ErrorKind::AddressInUse {
                 self.in_use()
             } else {
-                Error::system(&self.address, "cannot bind", error)
+                cannot_bind(&self.address, self.addr, error)
             }
         })
     }
@@ -130,36 +146,4 @@ impl Meet for TcpMeet {
     fn local_address(&self, listener: BorrowedFd<'_>) -> Option<String> {
         tcp::local_address(listener.as_fd()).ok().map(|addr| format!("tcp:{addr}"))
     }
-}
-
-/// The process that has bound an address of this machine, as far as this user may see: from the
-/// tables of `proc_pid_net(5)` of a protocol, where a bound socket is in this state.
-pub(super) fn holder_of(protocol: &str, state: &str, addr: SocketAddr) -> String {
-    let hex = |four: &[u8; 4]| format!("{:08X}", u32::from_ne_bytes(*four));
-    let wanted = match addr.ip() {
-        IpAddr::V4(ip) => hex(&ip.octets()),
-        IpAddr::V6(ip) => ip.octets().as_chunks::<4>().0.iter().map(hex).collect(),
-    };
-    let is_any = |ip: &str| ip.bytes().all(|digit| digit == b'0');
-    let inode = ["", "6"].iter().find_map(|version| {
-        let table = std::fs::read_to_string(format!("/proc/net/{protocol}{version}")).ok()?;
-        table.lines().skip(1).find_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let (ip, port) = fields.get(1)?.split_once(':')?;
-            let same_port = u16::from_str_radix(port, 16).ok()? == addr.port();
-            let same_ip = ip == wanted || is_any(ip) || is_any(&wanted);
-            (same_port && same_ip && *fields.get(3)? == state)
-                .then(|| fields.get(9).map(|i| (*i).to_owned()))?
-        })
-    });
-    let holder = inode.and_then(|inode| {
-        let wanted = std::path::PathBuf::from(format!("socket:[{inode}]"));
-        std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-            let pid: u32 = process.file_name().to_str()?.parse().ok()?;
-            let mut fds = std::fs::read_dir(process.path().join("fd")).ok()?.flatten();
-            fds.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == wanted))
-                .then_some(pid)
-        })
-    });
-    holder.map_or("another process".to_owned(), super::unix::name_of)
 }

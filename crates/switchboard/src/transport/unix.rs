@@ -13,7 +13,7 @@ use switchboard_kernel::{Permissions, process};
 
 use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
-use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender};
+use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender, holder};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
@@ -74,13 +74,23 @@ pub(super) fn clear_path(address: &Address, kind: Kind) -> Result<(), Error> {
     match unix_socket::remove_stale(path, kind) {
         Ok(true) => Ok(()),
         Ok(false) => Err(in_use(address, kind)),
-        Err(error) if error.kind() == kernel::ErrorKind::AlreadyExists => Err(Error::new(
-            ErrorKind::AddressInUse,
-            address,
-            "something that is not a socket has this name",
-        )),
+        Err(error) if error.kind() == kernel::ErrorKind::AlreadyExists => Err(no_socket(address)),
         Err(error) => Err(missing_folder(address, "cannot bind", error)),
     }
+}
+
+/// Whether something else than a socket has the name: connecting to it is refused as to a dead socket,
+/// but it will never be one.
+pub(super) fn is_no_socket(address: &Address) -> bool {
+    let Target::Path(path) = &address.target else { return false };
+    // connect(2) follows symbolic links.
+    std::fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket())
+}
+
+/// The error of a name that something else than a socket has.
+pub(super) fn no_socket(address: &Address) -> Error {
+    let problem = "something that is not a socket has this name";
+    Error::new(ErrorKind::AddressInUse, address, problem)
 }
 
 /// Removes a socket that a dead process left.
@@ -94,26 +104,36 @@ pub(super) fn remove_stale(address: &Address, kind: Kind) -> Result<(), Error> {
     let not_found = || Error::new(ErrorKind::NotFound, address, "there is nothing of this name");
     let metadata = std::fs::symlink_metadata(path).map_err(|_| not_found())?;
     if !metadata.file_type().is_socket() {
-        let problem = "something that is not a socket has this name";
-        return Err(Error::new(ErrorKind::NotSupported, address, problem));
+        return Err(no_socket(address).kinded(ErrorKind::NotSupported));
     }
     match unix_socket::remove_stale(path, kind) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(in_use(address, kind)),
+        Ok(false) => {
+            Err(held(address, kind).hint("its name goes when that process ends: stop it first"))
+        }
         Err(error) => Err(cannot_unlink(address, error)),
     }
 }
 
-/// The error of a name that somebody listens on, and who that is.
+/// The error of a name that somebody else has bound, and who that is.
 pub(super) fn in_use(address: &Address, kind: Kind) -> Error {
-    let holder = unix_socket::connect_to(kind, &socket_address(address), true)
-        .and_then(|fd| unix_socket::peer_credentials(&fd))
-        .ok()
-        .and_then(|credentials| credentials.pid)
-        .map_or("another process".to_owned(), name_of);
+    let hint = if address.transport().options.contains(&"connect") {
+        "only one side binds; give this side ?connect, or stop the other"
+    } else {
+        "only one receiver has it; choose another name, or stop the other"
+    };
+    held(address, kind).hint(hint)
+}
+
+fn held(address: &Address, kind: Kind) -> Error {
+    let connected = unix_socket::connect_to(kind, &socket_address(address), true);
+    let holder = connected.ok().and_then(|fd| match kind {
+        Kind::Datagram => holder::of_peer(fd),
+        _ => unix_socket::peer_credentials(&fd).ok().and_then(|credentials| credentials.pid),
+    });
+    let holder = holder.map_or(holder::SOMEBODY.to_owned(), name_of);
     let problem = format!("address in use: {holder} has bound it");
     Error::new(ErrorKind::AddressInUse, address, problem)
-        .hint("only one side binds; give this side ?connect, or stop the other")
 }
 
 /// `process 1234 (name)`.
@@ -198,6 +218,9 @@ impl Meet for UnixMeet {
         match unix_socket::connect_to(self.kind, &socket_address(&self.address), true) {
             Ok(fd) => Ok(Dial::Connected(self.met(fd))),
             Err(error) => match error.kind() {
+                K::ConnectionRefused | K::PermissionDenied if is_no_socket(&self.address) => {
+                    Err(no_socket(&self.address))
+                }
                 K::ConnectionRefused | K::WouldBlock => Ok(Dial::NotYet),
                 K::NotFound if folder_exists(&self.address) => Ok(Dial::NotYet),
                 _ => Err(missing_folder(&self.address, "cannot connect", error)),

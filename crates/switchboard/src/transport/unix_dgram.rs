@@ -10,7 +10,10 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::unix_socket::{self, Kind};
 
 use super::packet::{PacketReceiver, PacketSender};
-use super::unix::{clear_path, folder_exists, identity, in_use, missing_folder, socket_address};
+use super::unix::{
+    clear_path, folder_exists, identity, in_use, is_no_socket, missing_folder, no_socket,
+    socket_address,
+};
 use super::{ReceiverFlavor, SenderFlavor, Setup, unix};
 use crate::address::{Address, Target};
 use crate::error::Error;
@@ -44,6 +47,12 @@ fn dial(setup: &Setup) -> Result<Option<OwnedFd>, Error> {
     let address = &setup.address;
     match unix_socket::connect_to(Kind::Datagram, &socket_address(address), true) {
         Ok(fd) => Ok(Some(fd)),
+        Err(error)
+            if matches!(error.kind(), K::ConnectionRefused | K::PermissionDenied)
+                && is_no_socket(address) =>
+        {
+            Err(no_socket(address))
+        }
         Err(error) if error.kind() == K::ConnectionRefused => Ok(None),
         Err(error) if error.kind() == K::NotFound && folder_exists(address) => Ok(None),
         Err(error) => Err(missing_folder(address, "cannot connect", error)),

@@ -46,6 +46,8 @@ fn errors_point_at_the_wrong_part() {
         assert!(error.problem().contains(problem), "{text}: {}", error.problem());
         assert!(error.to_string().contains('^'), "{error}");
     };
+    let twice = "unix:/x?mode=0600&mode=0600".parse::<Address>().expect_err("twice");
+    assert_eq!(twice.part(), 18..27, "the second one is pointed at");
     check("", "", "no scheme");
     check("/run/x.sock", "/run/x.sock", "unix:/run/x.sock");
     check("unx:/run/x", "unx", "unknown scheme");
@@ -61,6 +63,8 @@ fn errors_point_at_the_wrong_part() {
     check("unix:/x?framing=xml", "xml", "link, lines, length or raw");
     check("unix:/x?owner=nobody-of-this-name", "nobody-of-this-name", "no such user");
     check("unix:/x?", "", "unknown option");
+    check("unix:/x?mode=0600&mode=0666", "mode=0666", "mode is given twice");
+    check("unix:/x?bind&mode=0600&bind", "bind", "bind is given twice");
     check("unix:/a%zz", "/a%zz", "hexadecimal");
     check("unix:/a%00", "/a%00", "NUL");
     check("unix:a\0b", "\0", "NUL");

@@ -16,8 +16,11 @@ const ROLES: &[(&str, Role)] = &[
     ("async-receiver", tasks::receiver),
     #[cfg(feature = "tokio")]
     ("async-sender", tasks::sender),
+    #[cfg(feature = "tokio")]
+    ("tasks-of-one-thread", tasks::one_thread),
     ("crowd", conformance::crowds::crowd),
     ("full-file-system", conformance::limits::full_file_system),
+    ("json-receiver", conformance::ends::json_receiver),
     ("lossy-proxy", conformance::udp::lossy_proxy),
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),

@@ -1,7 +1,9 @@
 //! Messages: what arrives is what was sent, or an error that names both types.
 
 use serde::{Deserialize, Serialize};
-use switchboard::{Bytes, ErrorKind, Json, Message, Queue, RecvError, SendError, Text};
+use switchboard::{
+    Bytes, ErrorKind, Json, Message, Named, Plain, Queue, RecvError, SendError, Text,
+};
 use switchboard_testkit::Scratch;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -47,6 +49,53 @@ fn plain_types_of_the_same_size_are_told_apart() {
     assert_ne!(reading.fingerprint, order.fingerprint);
     assert!(reading.name.contains("Reading") && reading.name.contains("16 bytes"));
     assert_eq!(Bytes::schema().fingerprint, 0);
+}
+
+/// The same message as another program might define it.
+mod elsewhere {
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+    #[repr(C)]
+    pub(super) struct Measured {
+        pub(super) celsius: f64,
+        pub(super) from: u64,
+    }
+
+    impl Named for Measured {
+        const NAME: &'static str = "reading/1";
+    }
+}
+
+impl Named for Reading {
+    const NAME: &'static str = "reading/1";
+}
+
+impl Named for Order {
+    const NAME: &'static str = "reading/2";
+}
+
+#[test]
+fn a_plain_type_may_give_itself_a_name() {
+    assert_ne!(Reading::schema(), elsewhere::Measured::schema(), "the paths differ");
+    assert_eq!(Plain::<Reading>::schema(), Plain::<elsewhere::Measured>::schema());
+    assert_ne!(Plain::<Reading>::schema().fingerprint, Plain::<Order>::schema().fingerprint);
+    there_and_back(&Plain(Reading { celsius: -1.5, sensor: u64::MAX }));
+    let scratch = Scratch::new();
+    let address = format!("unix:{}", scratch.join("s").display());
+    let queue = Queue::<Plain<elsewhere::Measured>>::open(&address).expect("a queue");
+    let mut receiver = queue.receiver().expect("a receiver");
+    let sending = std::thread::spawn(move || {
+        let queue = Queue::<Plain<Reading>>::open(&address).expect("a queue");
+        let mut sender = queue.sender().expect("a sender");
+        sender.send(&Plain(Reading { celsius: 21.5, sensor: 7 })).expect("sent");
+        sender.close().expect("closed");
+    });
+    let delivery = receiver.recv_timeout(switchboard_testkit::DEADLINE).expect("a message");
+    let Plain(measured) = receiver.acknowledge(delivery).expect("acknowledged");
+    assert_eq!(measured, elsewhere::Measured { celsius: 21.5, from: 7 });
+    assert!(matches!(receiver.recv_timeout(switchboard_testkit::DEADLINE), Err(RecvError::Ended)));
+    sending.join().expect("the sender");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The ends of a queue in tasks, between processes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use switchboard::tokio::{AsyncReceiver, AsyncSender};
@@ -65,6 +67,46 @@ pub(crate) fn receiver(arguments: &[String]) {
         }
         ticking.abort();
     });
+}
+
+/// Role: both ends in tasks of one thread. A drop that waited would keep the other end from answering.
+pub(crate) fn one_thread(arguments: &[String]) {
+    let queue = Queue::<Bytes>::open(&arguments[0]).expect("a queue");
+    runtime().block_on(async {
+        for wait in [true, false] {
+            let mut receiver = AsyncReceiver::new(queue.receiver().expect("a receiver"));
+            let acknowledged = Arc::new(AtomicBool::new(false));
+            let told = acknowledged.clone();
+            let receiving = tokio::spawn(async move {
+                let delivery = receiver.recv().await.expect("a message");
+                receiver.acknowledge(delivery).expect("acknowledged");
+                told.store(true, Ordering::Relaxed);
+                receiver.recv().await
+            });
+            let mut sender = AsyncSender::new(queue.sender().expect("a sender"));
+            sender.send(&Bytes(contents(1, 0, LEN, false))).await.expect("sent");
+            while wait && !acknowledged.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            drop(sender);
+            report("dropped");
+            let error = receiving.await.expect("a task").expect_err("nothing more");
+            report(format!("{error:?}"));
+        }
+    });
+}
+
+#[test]
+fn a_sender_is_dropped_in_the_thread_of_its_receiver() {
+    let meeting = Meeting::of("unix");
+    let mut child = Child::role("tasks-of-one-thread", &[meeting.address()]);
+    child.expect("dropped");
+    child.expect("Ended");
+    // What was not acknowledged when it was dropped cannot be told from a death.
+    child.expect("dropped");
+    let answer = child.line().expect("an answer");
+    assert!(answer.starts_with("PeerDied") || answer == "Ended", "{answer}");
+    assert!(child.wait().success());
 }
 
 #[test]

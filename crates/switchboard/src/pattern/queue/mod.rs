@@ -87,7 +87,15 @@ impl<T: Message> Queue<T> {
     pub fn sender(&self) -> Result<Sender<T>, Error> {
         let setup = self.setup();
         let flavor = (self.ends()?.sender)(&setup)?;
-        Ok(Sender { flavor, setup, sent: 0, closed: false, finished: false, message: PhantomData })
+        Ok(Sender {
+            flavor,
+            setup,
+            sent: 0,
+            closed: false,
+            finished: false,
+            hasty: false,
+            message: PhantomData,
+        })
     }
 
     /// The receiving end. Returns without waiting for a sender.

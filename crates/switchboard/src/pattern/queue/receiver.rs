@@ -69,7 +69,7 @@ impl<T: Message> Receiver<T> {
     /// # Errors
     /// `Ended` when every sender that joined has said its end, or died. `PeerDied`,
     /// `PeerMisbehaved` and `PeerRefused` report one peer, once; receiving again goes on with the
-    /// others. `Encoding`: the message is not a `T`. `Interrupted`.
+    /// others. `Encoding`: the message is not a `T`; it is rejected already. `Interrupted`.
     pub fn recv(&mut self) -> Result<Delivery<T>, RecvError> {
         self.recv_until(Deadline::NEVER)
     }
@@ -87,11 +87,17 @@ impl<T: Message> Receiver<T> {
     /// # Errors
     /// `Empty` when there is nothing now; otherwise as [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Delivery<T>, RecvError> {
-        let mut delivery = None;
-        if self.flavor.take(&mut |raw| delivery = Some(deliver(&raw)))? {
-            return delivery.unwrap_or(Err(RecvError::Empty));
+        let mut taken = None;
+        let took = self.flavor.take(&mut |raw| taken = Some((deliver(&raw), raw.receipt)))?;
+        match taken {
+            Some((Err(error), receipt)) => {
+                // Nobody holds it, so nobody else could settle it, and the window would stay taken.
+                self.flavor.reject(receipt)?;
+                Err(error)
+            }
+            Some((Ok(delivery), _)) if took => Ok(delivery),
+            _ => Err(RecvError::Empty),
         }
-        Err(RecvError::Empty)
     }
 
     fn recv_until(&mut self, deadline: Deadline) -> Result<Delivery<T>, RecvError> {

@@ -14,8 +14,12 @@ use crate::transport::{SenderFlavor, Setup};
 /// The sending end of a queue.
 ///
 /// It runs no thread: acknowledgements are read, and messages of a dead receiver given out again,
-/// while one of its methods runs. Dropping it closes it, which waits for the receiver; see
-/// [`close`](Self::close).
+/// while one of its methods runs.
+///
+/// Dropping it waits as long as messages are unacknowledged, at most for the
+/// [`linger`](crate::Options#structfield.linger) of the options, then says the end without waiting for
+/// an answer; what went wrong meanwhile nobody is told. With nothing unacknowledged, dropping it waits
+/// for nobody. [`close`](Self::close) waits for the answer, and says what went wrong.
 #[derive(Debug)]
 pub struct Sender<T> {
     pub(super) flavor: SenderFlavor,
@@ -25,6 +29,8 @@ pub struct Sender<T> {
     pub(super) closed: bool,
     /// Everything is settled and the end was said.
     pub(super) finished: bool,
+    /// Dropping it waits for nothing: it is a task's.
+    pub(super) hasty: bool,
     pub(super) message: PhantomData<fn(T)>,
 }
 
@@ -73,7 +79,7 @@ impl<T: Message> Sender<T> {
     /// # Errors
     /// `Full` when it would have to wait; otherwise as [`send`](Self::send). Where a part of an
     /// accepted message is still to be written, the sender has to be called again when its
-    /// [descriptor](Self::as_fd) is readable or writable.
+    /// [descriptor](Self::as_fd) is readable or writable; what goes wrong with that, the next call says.
     pub fn try_send(&mut self, message: &T) -> Result<(), SendError> {
         message.encode(|bytes| self.try_send_bytes(bytes)).map_err(SendError::Encoding)?
     }
@@ -159,6 +165,12 @@ impl<T: Message> Sender<T> {
         Ok(self.finished)
     }
 
+    /// Whether dropping it waits for nothing, or as its documentation says.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn set_hasty(&mut self, hasty: bool) {
+        self.hasty = hasty;
+    }
+
     /// The address it sends to.
     #[must_use]
     pub fn address(&self) -> &Address {
@@ -168,13 +180,14 @@ impl<T: Message> Sender<T> {
     /// Waits until everything sent so far is acknowledged.
     ///
     /// # Errors
-    /// `Full` when the time is over; otherwise as [`send`](Self::send).
+    /// `Full` when the time is over; `PeerDied` with the messages that never will be: over a foreign
+    /// framing, those that waited for a receiver when it died. Otherwise as [`send`](Self::send).
     pub fn flush(&mut self, timeout: Option<Duration>) -> Result<(), SendError> {
         let deadline = Deadline::from_timeout(timeout);
         self.write_out(deadline)?;
-        while self.flavor.unacknowledged() > 0 {
+        while self.flavor.pending() > 0 {
             self.flavor.look()?;
-            if self.flavor.unacknowledged() == 0 {
+            if self.flavor.pending() == 0 {
                 break;
             }
             if deadline.passed() {
@@ -182,7 +195,10 @@ impl<T: Message> Sender<T> {
             }
             self.flavor.wait(deadline)?;
         }
-        Ok(())
+        match self.unacknowledged() {
+            0 => Ok(()),
+            unacknowledged => Err(SendError::PeerDied { unacknowledged }),
+        }
     }
 
     /// Messages accepted by this sender.
@@ -191,8 +207,9 @@ impl<T: Message> Sender<T> {
         self.sent
     }
 
-    /// Messages that receivers acknowledged; on transports without acknowledgements, that the kernel
-    /// took.
+    /// Messages that receivers acknowledged; on transports and framings without acknowledgements, that
+    /// the kernel took (over a foreign framing counted by the block of up to 64 KiB, or `PIPE_BUF` on a
+    /// FIFO, that they are written in).
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.flavor.acknowledged()
@@ -283,7 +300,8 @@ impl Sender<Bytes> {
     }
 
     /// Accepts a message and lets it wait for others, so that many small ones go out in one write.
-    /// [`push`](Self::push) sends off what waits; so does any other send.
+    /// [`push`](Self::push) sends off what waits; so does any other send. What goes wrong with a message
+    /// after it was accepted, the next call says.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -351,9 +369,10 @@ impl<T> Drop for Sender<T> {
         if self.closed || std::thread::panicking() {
             return;
         }
-        let deadline = Deadline::from_timeout(self.setup.options.linger);
+        let linger = if self.hasty { Some(Duration::ZERO) } else { self.setup.options.linger };
+        let deadline = Deadline::from_timeout(linger);
         // Nobody is left to tell: `close` is for those who want to know.
-        while let Ok(false) = self.flavor.finish() {
+        while let Ok(false) = self.flavor.leave() {
             if deadline.passed() || self.flavor.wait(deadline).is_err() {
                 break;
             }

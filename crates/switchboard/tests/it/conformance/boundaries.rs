@@ -62,11 +62,27 @@ fn one_byte_more_is_an_error_that_names_the_limit() {
             error.contains(&format!("{} bytes; at most {largest} fit", largest + 1)),
             "{error}"
         );
+        if meeting.row.scheme == "fifo" {
+            assert!(error.contains("PIPE_BUF"), "{error}");
+        }
+        // What the address could say helps only where a queue is made with it.
+        assert!(meeting.row.scheme == "mq" || !error.contains("?max-message="), "{error}");
         sender.must("send 1 2 100", "sent");
         let haul = receiver.haul();
         assert_eq!(haul.of(1), [0, 2], "{haul:?}");
         meeting.finish(&mut sender, &mut receiver);
     });
+}
+
+#[test]
+fn the_address_can_allow_less() {
+    for scheme in ["unix", "fifo", "udp"] {
+        let mut meeting = Meeting::of(scheme);
+        let _receiver = meeting.receiver("");
+        let mut sender = meeting.sender_at("?max-message=1000", "");
+        let error = sender.must("send 1 0 1001", "error TooLarge");
+        assert!(error.contains("1000 fit: what this address takes (?max-message=)"), "{error}");
+    }
 }
 
 #[test]
@@ -171,5 +187,17 @@ fn foreign_framings_hold_every_length() {
             receiver.must("timeout 15000", "error Ended");
         }
         sender.expect("closed");
+    }
+}
+
+/// A link is one writer's; the frames of several would be mixed in a FIFO.
+#[test]
+fn a_fifo_carries_no_link() {
+    for role in ["sender", "receiver"] {
+        let mut meeting = Meeting::of("fifo");
+        let answer = meeting.start(role, "?framing=link", "").line();
+        assert!(answer.contains("kind: BadAddress"), "{role}: {answer}");
+        assert!(answer.contains("would be mixed"), "{role}: {answer}");
+        assert!(!meeting.path().expect("a path").exists(), "nothing was made");
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard::{Bytes, Delivery, Options, Queue, Receiver, RecvError, SendError, Sender};
+use switchboard::{Bytes, Delivery, Json, Options, Queue, Receiver, RecvError, SendError, Sender};
 use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::unix_socket::{self as unix, Address, Kind};
 use switchboard_testkit::child::{instruction, report};
@@ -21,6 +21,8 @@ pub(crate) const HANDED: &str = "handed:";
 /// What a child was started with.
 struct Start {
     queue: Queue<Bytes>,
+    address: String,
+    options: Options,
     cancel: Option<Arc<OwnedFd>>,
     retry: bool,
     lines: bool,
@@ -44,6 +46,8 @@ fn start(arguments: &[String]) -> Start {
     };
     let mut start = Start {
         queue: Queue::open("fd:0").expect("a queue"),
+        address,
+        options: Options::default(),
         cancel: None,
         retry: false,
         lines: kind == "lines",
@@ -82,6 +86,10 @@ fn start(arguments: &[String]) -> Start {
                     .expect("a limit");
                 parsed
             }
+            "stranger" => {
+                super::permissions::become_nobody();
+                parsed
+            }
             "retry" => {
                 start.retry = true;
                 parsed
@@ -94,7 +102,8 @@ fn start(arguments: &[String]) -> Start {
             other => panic!("no option {other}"),
         };
     }
-    start.queue = Queue::open_with(&address, parsed).expect("a queue");
+    start.queue = Queue::open_with(&start.address, parsed.clone()).expect("a queue");
+    start.options = parsed;
     start
 }
 
@@ -210,6 +219,10 @@ pub(crate) fn sender(arguments: &[String]) {
                 end.peers()
             )),
             "rss" => report(resident_kib()),
+            "drop" => {
+                sender = None;
+                report("dropped");
+            }
             "close" => match sender.take().expect("a sender").close() {
                 Ok(()) => report("closed"),
                 Err(error) => report(format!(
@@ -386,6 +399,32 @@ pub(crate) fn receiver(arguments: &[String]) {
                 report("closed");
             }
             other => panic!("no instruction {other}"),
+        }
+    }
+}
+
+/// Role: receives lists of numbers as JSON until it is told no more.
+pub(crate) fn json_receiver(arguments: &[String]) {
+    let start = start(arguments);
+    let queue = Queue::<Json<Vec<u64>>>::open_with(&start.address, start.options.clone());
+    let mut receiver = match queue.expect("a queue").receiver() {
+        Ok(receiver) => receiver,
+        Err(error) => return say_error(&error),
+    };
+    drop(start);
+    report("open");
+    while let Some(line) = instruction() {
+        let timeout = Duration::from_millis(line.parse().expect("a time"));
+        match receiver.recv_timeout(timeout) {
+            Ok(delivery) => {
+                let Json(numbers) = receiver.acknowledge(delivery).expect("acknowledged");
+                report(format!("json {numbers:?}"));
+            }
+            Err(RecvError::Encoding { bytes, .. }) => {
+                report(format!("encoding {}", String::from_utf8_lossy(&bytes)));
+            }
+            Err(RecvError::Empty) => report("empty"),
+            Err(error) => say_error(&error),
         }
     }
 }

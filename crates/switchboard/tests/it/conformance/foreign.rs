@@ -246,6 +246,51 @@ fn a_foreign_reader_that_dies_is_noticed() {
     panic!("the death of the reader was never noticed");
 }
 
+/// What a foreign reader that dies had not been given yet is counted, not taken for sent: by `flush`,
+/// by an error, and at the end.
+#[test]
+fn what_was_never_written_is_not_acknowledged() {
+    for (scheme, query) in
+        [("fifo", ""), ("fifo", "?framing=length"), ("unix", "?bind&framing=lines")]
+    {
+        let mut meeting = Meeting::of(scheme);
+        let path = meeting.path().expect("a path");
+        let mut sender = meeting.start("sender", query, "");
+        sender.expect("open");
+        // The test is the reader, and reads nothing.
+        let reader: std::os::fd::OwnedFd = if scheme == "fifo" {
+            switchboard_kernel::fifo::open_reader(&path).expect("a reader")
+        } else {
+            std::os::unix::net::UnixStream::connect(&path).expect("a connection").into()
+        };
+        sender.must("timeout 1 0 100 15000", "sent");
+        let full = sender.must("fill 1 100", "full ");
+        let taken: u64 = full["full ".len()..].parse().expect("a number");
+        let sent = sender.count("sent");
+        assert_eq!(sent, taken + 1);
+        let (acknowledged, waiting) =
+            (sender.count("acknowledged"), sender.count("unacknowledged"));
+        assert_eq!(acknowledged + waiting, sent, "{scheme}{query}");
+        assert!(acknowledged > 0 && waiting > 0, "{scheme}{query}: {acknowledged}, {waiting}");
+        if scheme == "fifo" {
+            // Nobody reads: what the kernel took is what the pipe holds.
+            assert!(acknowledged * 101 <= 64 * 1024, "{query}: {acknowledged} are acknowledged");
+        }
+        drop(reader);
+        let died = sender.must("flush 15000", "error PeerDied");
+        assert!(died.contains(&format!("unacknowledged: {waiting} ")), "{waiting}: {died}");
+        assert_eq!(sender.count("acknowledged"), acknowledged);
+        assert_eq!(sender.count("unacknowledged"), waiting);
+        // There is nothing more to wait for, and the loss is not forgotten.
+        let answer = sender.ask("close");
+        assert!(
+            answer.starts_with(&format!("close-error unacknowledged={waiting} rejected=0")),
+            "{answer}"
+        );
+        assert_eq!(answer.matches("not acknowledged").count(), 1, "said once: {answer}");
+    }
+}
+
 /// A Python interpreter that has this module.
 fn python(test: &str, module: &str) -> Option<String> {
     let interpreter = std::env::var("SWITCHBOARD_PYTHON").unwrap_or_else(|_| "python3".to_owned());

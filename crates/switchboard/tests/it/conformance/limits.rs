@@ -68,6 +68,24 @@ fn has_capability(number: u32) -> bool {
     u64::from_str_radix(line.trim(), 16).expect("a number") >> number & 1 == 1
 }
 
+#[test]
+fn ports_below_a_thousand() {
+    let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let start = std::fs::read_to_string(path).expect("a limit");
+    if start.trim().parse::<u16>().is_ok_and(|start| start <= 7) {
+        return skip("ports_below_a_thousand", "every user may bind every port here");
+    }
+    for scheme in ["tcp", "udp"] {
+        let address = format!("{scheme}:{}:7", super::own_host());
+        let mut receiver = Child::role("receiver", &[address.as_str(), "stranger", "bytes"]);
+        let answer = receiver.line().expect("an answer");
+        assert!(answer.contains("kind: PermissionDenied"), "{answer}");
+        assert!(answer.contains("CAP_NET_BIND_SERVICE"), "{answer}");
+        assert!(answer.contains("net.ipv4.ip_unprivileged_port_start=7"), "{answer}");
+        assert!(!answer.contains("ls -l"), "{answer}");
+    }
+}
+
 /// Role: in a mount namespace of its own, names in a file system without room for them.
 pub(crate) fn full_file_system(arguments: &[String]) {
     let folder = &arguments[0];

@@ -7,6 +7,7 @@ mod boundaries;
 pub(crate) mod contents;
 pub(crate) mod crowds;
 mod death;
+mod dropping;
 pub(crate) mod ends;
 mod foreign;
 pub(crate) mod hostile;

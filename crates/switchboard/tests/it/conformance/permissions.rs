@@ -70,21 +70,26 @@ fn the_mode_of_the_address_counts_whatever_the_umask() {
     });
 }
 
-/// Role: becomes another user, if it may, and tries both ends.
-pub(crate) fn stranger(arguments: &[String]) {
+/// Makes this thread another user's, if it may.
+pub(crate) fn become_nobody() {
     if effective_user_id() == 0 {
         use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
         set_thread_groups(&[]).expect("no groups");
         set_thread_gid(rustix::fs::Gid::from_raw(NOBODY)).expect("another group");
         set_thread_uid(rustix::fs::Uid::from_raw(NOBODY)).expect("another user");
     }
+}
+
+/// Role: becomes another user, if it may, and tries both ends.
+pub(crate) fn stranger(arguments: &[String]) {
+    become_nobody();
     let queue = switchboard::Queue::<switchboard::Bytes>::open_with(
         &arguments[0],
         switchboard::Options::default().linger(Some(std::time::Duration::from_millis(10))),
     )
     .expect("a queue");
     // A System V queue can be named by everybody; it is its use that is refused.
-    let mut sent = queue.sender().map_err(|error| format!("{:?} {error}", error.kind()));
+    let mut sent = queue.sender().map_err(said);
     report(match &mut sent {
         Err(error) => error.clone(),
         Ok(sender) => match sender.try_send(&switchboard::Bytes(vec![1])) {
@@ -92,12 +97,17 @@ pub(crate) fn stranger(arguments: &[String]) {
             other => format!("open {other:?}"),
         },
     });
-    let received = queue.receiver().map_err(|error| format!("{:?} {error}", error.kind()));
+    let received = queue.receiver().map_err(said);
     report(match received.map(|mut receiver| receiver.try_recv()) {
         Err(error) => error,
         Ok(Err(RecvError::Failed(error))) => format!("{:?} {error}", error.kind()),
         Ok(other) => format!("open {other:?}"),
     });
+}
+
+/// Kind, text and advice of an error.
+fn said(error: switchboard::Error) -> String {
+    format!("{:?} {error}; {}", error.kind(), error.advice().unwrap_or_default())
 }
 
 #[test]
@@ -109,8 +119,7 @@ fn others_are_refused() {
         // Root is let in everywhere, so it sends somebody else; an ordinary user locks itself out.
         let root = effective_user_id() == 0;
         if root {
-            let open = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(meeting.scratch.path(), open).expect("an open folder");
+            set_folder_mode(meeting, 0o755);
         }
         let _receiver = match (root, meeting.row.scheme) {
             (true, _) => meeting.receiver(""),
@@ -135,6 +144,54 @@ fn refused(stranger: &mut Child) {
         let answer = stranger.line().expect("an answer");
         assert!(answer.starts_with("PermissionDenied "), "{end}: {answer}");
     }
+}
+
+fn set_folder_mode(meeting: &Meeting, mode: u32) {
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(meeting.scratch.path(), mode).expect("a mode");
+}
+
+/// What the address opens to everybody can be used by those who may not write its folder.
+#[test]
+fn others_may_use_what_was_opened_to_them() {
+    each_row(|meeting| {
+        if meeting.is_given() || !meeting.row.options.contains(&"mode") {
+            return;
+        }
+        // An ordinary user is no other user, but its own folder can be closed to it.
+        let closed = if effective_user_id() == 0 { 0o755 } else { 0o555 };
+        let (mut sender, mut receiver);
+        if ["fifo", "mq", "sysv"].contains(&meeting.row.scheme) {
+            let address = format!("{}?mode=0666", meeting.address());
+            let address = address.parse().expect("an address");
+            switchboard::object::create(&address).expect("created");
+            set_folder_mode(meeting, closed);
+            receiver = meeting.receiver("stranger");
+            sender = meeting.sender("stranger");
+        } else {
+            receiver = meeting.receiver_at("?mode=0666", "");
+            set_folder_mode(meeting, closed);
+            sender = meeting.sender("stranger");
+        }
+        sender.tell("send 1 0 100");
+        assert_eq!(receiver.recv(1).of(1), [0]);
+        sender.expect("sent");
+        meeting.finish(&mut sender, &mut receiver);
+        set_folder_mode(meeting, 0o755);
+    });
+}
+
+#[test]
+fn a_fifo_that_may_not_be_made_is_an_error_that_names_the_way() {
+    let meeting = Meeting::of("fifo");
+    set_folder_mode(&meeting, if effective_user_id() == 0 { 0o755 } else { 0o555 });
+    let mut stranger = Child::role("stranger", &[meeting.address()]);
+    for end in ["sender", "receiver"] {
+        let answer = stranger.line().expect("an answer");
+        assert!(answer.starts_with("PermissionDenied "), "{end}: {answer}");
+        assert!(answer.contains("switchboard create"), "{end}: {answer}");
+    }
+    set_folder_mode(&meeting, 0o755);
 }
 
 #[test]

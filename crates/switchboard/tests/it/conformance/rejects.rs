@@ -45,6 +45,34 @@ fn a_rejected_message_comes_again_until_the_limit() {
     });
 }
 
+/// A window of one message: what cannot be decoded must not keep it.
+#[test]
+fn a_message_that_cannot_be_decoded_is_given_back_and_the_next_ones_come() {
+    each_row(|meeting| {
+        let mut receiver = meeting.start("json-receiver", "", "prefetch=1");
+        receiver.expect("open");
+        let mut sender = meeting.sender("deliveries=2");
+        sender.tell("text nonsense");
+        let times = if meeting.acknowledges() { 2 } else { 1 };
+        assert_eq!(receiver.ask("15000"), "encoding nonsense");
+        sender.expect("sent");
+        sender.tell("text [7]");
+        for _ in 1..times {
+            assert_eq!(receiver.ask("15000"), "encoding nonsense", "its sender gives it out again");
+        }
+        assert_eq!(receiver.ask("15000"), "json [7]");
+        sender.expect("sent");
+        sender.tell("close");
+        if meeting.acknowledges() {
+            receiver.must("15000", "error Ended");
+            let answer = sender.line();
+            assert!(answer.starts_with("close-error unacknowledged=0 rejected=1"), "{answer}");
+        } else {
+            sender.expect("closed");
+        }
+    });
+}
+
 #[test]
 fn acknowledgements_may_come_in_any_order() {
     each_row(|meeting| {

@@ -60,6 +60,9 @@ fn a_side_that_was_not_to_wait_says_so() {
             answer = sender.ask("send 1 0 10");
         }
         assert!(answer.starts_with("error") && answer.contains("kind: NotFound"), "{answer}");
+        if meeting.row.capabilities.outlives_processes {
+            assert!(answer.contains("there is no queue"), "{answer}");
+        }
     });
 }
 
@@ -77,6 +80,11 @@ fn a_new_sender_goes_on_where_one_was_killed() {
             assert!(haul.of(round).into_iter().eq(0..50), "{round}: {haul:?}");
             sender.expect("streamed");
             sender.kill();
+            if meeting.is_link() {
+                // Who follows is told of the death too, once.
+                let died = receiver.must("timeout 15000", "error PeerDied");
+                assert!(died.contains("received: 50 }"), "{died}");
+            }
         }
         receiver.must("timeout 30", "empty");
     });
@@ -144,11 +152,18 @@ fn a_second_binder_is_told_who_has_the_name() {
         let answer = second.line();
         assert!(answer.contains("kind: AddressInUse"), "{answer}");
         let holder = format!("process {} (", receiver.child.id());
-        if meeting.row.scheme == "unix-dgram" {
-            // The kernel does not say who has a datagram socket.
-            assert!(answer.contains("has bound it"), "{answer}");
-        } else {
-            assert!(answer.contains(&holder), "{holder}: {answer}");
+        assert!(answer.contains(&holder), "{holder}: {answer}");
+        assert!(
+            !answer.contains("?connect") || meeting.row.options.contains(&"connect"),
+            "an option that it does not take: {answer}"
+        );
+        if meeting.path().is_some() {
+            let address = meeting.address().parse().expect("an address");
+            let error = switchboard::object::unlink(&address).expect_err("it is alive");
+            assert_eq!(error.kind(), switchboard::ErrorKind::AddressInUse);
+            assert!(error.to_string().contains(&holder), "{holder}: {error}");
+            let advice = error.advice().unwrap_or_default();
+            assert!(advice.contains("stop it first") && !advice.contains("?connect"), "{advice}");
         }
         drop(receiver);
         drop(second);
@@ -162,11 +177,50 @@ fn something_else_under_the_name_is_left_alone() {
         let mut meeting = Meeting::of(scheme);
         let path = meeting.path().expect("a path");
         std::fs::write(&path, "precious").expect("a file");
-        let answer = meeting.start("receiver", "", "").line();
-        assert!(answer.contains("kind: AddressInUse"), "{answer}");
+        for role in ["sender", "receiver"] {
+            let answer = meeting.start(role, "", "").line();
+            assert!(answer.contains("kind: AddressInUse"), "{scheme} {role}: {answer}");
+            assert!(answer.contains("something that is not a"), "{scheme} {role}: {answer}");
+        }
+        let address = meeting.address().parse().expect("an address");
+        let error = switchboard::object::unlink(&address).expect_err("not its own");
+        assert_eq!(error.kind(), switchboard::ErrorKind::NotSupported);
+        assert!(error.to_string().contains("something that is not a"), "{scheme}: {error}");
         assert_eq!(std::fs::read(&path).expect("a file"), b"precious");
         std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir(&path).expect("a folder");
+        let answer = meeting.start("sender", "", "").line();
+        assert!(answer.contains("something that is not a"), "{scheme}: {answer}");
+        std::fs::remove_dir(&path).expect("removed");
     }
+}
+
+/// An endpoint removes the name that it made, not one that somebody else gave to something new.
+#[test]
+fn a_name_that_was_replaced_meanwhile_survives() {
+    each_row(|meeting| {
+        let Some(path) = (!meeting.is_given()).then(|| meeting.path()).flatten() else { return };
+        let mut receiver = meeting.receiver("");
+        std::fs::remove_file(&path).expect("its name");
+        let socket = match meeting.row.scheme {
+            "fifo" => {
+                let permissions = switchboard_kernel::Permissions::new();
+                switchboard_kernel::fifo::create(&path, permissions).expect("another FIFO");
+                None
+            }
+            _ => Some(std::os::unix::net::UnixListener::bind(&path).expect("another socket")),
+        };
+        let identity = || {
+            use std::os::unix::fs::MetadataExt;
+            std::fs::symlink_metadata(&path).map(|metadata| metadata.ino()).ok()
+        };
+        let before = identity();
+        receiver.close();
+        receiver.child.wait();
+        assert!(before.is_some() && identity() == before, "it removed what is not its own");
+        drop(socket);
+        std::fs::remove_file(&path).expect("removed");
+    });
 }
 
 #[test]
@@ -220,6 +274,22 @@ fn queue_objects_keep_their_messages_without_any_process() {
         let error = switchboard::object::unlink(&address).expect_err("gone");
         assert_eq!(error.kind(), switchboard::ErrorKind::NotFound);
     });
+}
+
+#[test]
+fn a_queue_that_was_removed_is_said_to_be() {
+    let mut meeting = Meeting::of("sysv");
+    let mut receiver = meeting.receiver("");
+    let mut sender = meeting.sender("");
+    sender.must("send 1 0 100", "sent");
+    assert_eq!(receiver.recv(1).of(1), [0]);
+    let address = meeting.address().parse().expect("an address");
+    switchboard::object::unlink(&address).expect("removed");
+    for (end, does) in [(&mut receiver, "timeout 15000"), (&mut sender, "send 1 1 100")] {
+        let answer = end.must(does, "error Failed");
+        assert!(answer.contains("kind: NotFound"), "{answer}");
+        assert!(answer.contains("the queue was removed"), "{answer}");
+    }
 }
 
 #[test]

@@ -91,3 +91,56 @@ fn a_datagram_that_is_not_ours_is_refused_and_the_rest_goes_on() {
     sender.expect("streamed");
     meeting.finish(&mut sender, &mut receiver);
 }
+
+/// A numbered datagram of anybody's.
+fn forged(kind: u32, sender: u64, sequence: u64) -> Vec<u8> {
+    let mut datagram = b"SWU\x01".to_vec();
+    datagram.extend(kind.to_le_bytes());
+    datagram.extend(sender.to_le_bytes());
+    datagram.extend(sequence.to_le_bytes());
+    datagram
+}
+
+#[test]
+fn forged_numbers_neither_overflow_nor_are_believed_without_bound() {
+    let mut meeting = Meeting::of("udp");
+    let mut receiver = meeting.receiver("");
+    let target = meeting.address().strip_prefix("udp:").expect("udp").to_owned();
+    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let mut say = |sender, sequence| {
+        stranger.send_to(&forged(0, sender, sequence), &target).expect("sent");
+        receiver.ask("timeout 10000")
+    };
+    for sender in [1, 2] {
+        // Far on from the beginning: nobody knows what came before.
+        let answer = say(sender, u64::MAX - 1);
+        assert!(answer.starts_with("got ") && answer.ends_with(" 0 0"), "{answer}");
+    }
+    assert!(say(3, 1).starts_with("got "));
+    let answer = say(3, u64::MAX - 1);
+    assert!(answer.starts_with("error PeerMisbehaved"), "{answer}");
+    assert!(answer.contains("not believed"), "{answer}");
+    let answer = say(3, 3);
+    assert!(answer.starts_with("got ") && answer.ends_with(" 1 0"), "the count goes on: {answer}");
+}
+
+#[test]
+fn a_crowd_of_forged_senders_does_not_make_honest_messages_missing() {
+    let mut meeting = Meeting::of("udp");
+    let mut receiver = meeting.receiver("");
+    let mut sender = meeting.sender("");
+    let target = meeting.address().strip_prefix("udp:").expect("udp").to_owned();
+    let stranger = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    sender.must("send 1 0 100", "sent");
+    assert_eq!(receiver.recv(1).of(1), [0]);
+    for batch in 0..50 {
+        for n in 0..100 {
+            let datagram = forged(0, 1 + batch * 100 + n, 1);
+            stranger.send_to(&datagram, &target).expect("sent");
+        }
+        assert_eq!(receiver.recv(100).lost(), 0);
+    }
+    sender.must("send 1 1 100", "sent");
+    let haul = receiver.recv(1);
+    assert_eq!((haul.of(1), haul.lost()), (vec![1], 0), "{haul:?}");
+}
