@@ -21,7 +21,7 @@ use crate::output::{Failure, system};
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     /// Readable once a signal came.
-    signals: OwnedFd,
+    signals: Arc<OwnedFd>,
     trip: OwnedFd,
     clock: Option<Clock>,
     cancel: Arc<OwnedFd>,
@@ -44,13 +44,14 @@ impl Interrupt {
 
     fn new(timeout: Option<Duration>) -> switchboard_kernel::Result<Self> {
         let (signals, trip) = pipe::pipe_nonblocking()?;
+        let signals = Arc::new(signals);
         for signal in [SIGINT, SIGTERM] {
             let end = io::duplicate(&trip)?;
             // It fails for signals that cannot be caught, which these two are not.
             let _ = signal_hook::low_level::pipe::register(signal, end);
         }
         let Some(timeout) = timeout else {
-            let cancel = Arc::new(io::duplicate(&signals)?);
+            let cancel = Arc::clone(&signals);
             return Ok(Self { signals, trip, clock: None, cancel });
         };
         let timer = TimerFd::new()?;

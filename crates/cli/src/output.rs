@@ -40,6 +40,12 @@ impl Failure {
         self
     }
 
+    /// With what became of something, too.
+    pub(crate) fn adding(mut self, more: &str) -> Self {
+        self.message = self.message.map(|message| format!("{message}; {more}"));
+        self
+    }
+
     /// How the command ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
@@ -57,10 +63,10 @@ impl Failure {
             }
             last = cause;
         }
-        if let Some(hint) = &self.hint {
-            text += &format!("{} {hint}\n", styled("hint:", CYAN));
-        }
         say(&text);
+        if let Some(hint) = &self.hint {
+            advise(hint);
+        }
     }
 
     fn causes_of(mut self, error: &dyn std::error::Error) -> Self {
@@ -101,7 +107,9 @@ impl From<clap::Error> for Failure {
 
 /// A failure of a system call that concerns this process alone.
 pub(crate) fn system(doing: &str, error: kernel::Error) -> Failure {
-    Failure::new(Exit::Failed, format!("{doing}: {error}"))
+    let mut failure = Failure::new(Exit::Failed, format!("{doing}: {error}"));
+    failure.hint = error.advice().map(str::to_owned);
+    failure
 }
 
 const RED: &str = "\x1b[1;31m";
@@ -111,6 +119,11 @@ const CYAN: &str = "\x1b[1;36m";
 /// Says something that does not end the command.
 pub(crate) fn warn(message: &str) {
     say(&format!("{} {message}\n", styled("warning:", YELLOW)));
+}
+
+/// Says what to do about what was said last.
+pub(crate) fn advise(hint: &str) {
+    say(&format!("{} {hint}\n", styled("hint:", CYAN)));
 }
 
 /// Says what is going on.
@@ -137,6 +150,12 @@ fn say(text: &str) {
 /// Text of a peer or a file, safe to show: a terminal must not obey it.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// So many of something: `1 message`, `2 messages`.
+pub(crate) fn counted(n: u64, noun: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{plural}")
 }
 
 /// Bytes of a message as they can be shown, cut after some.

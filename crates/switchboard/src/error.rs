@@ -54,22 +54,16 @@ impl Error {
             K::NotFound => (ErrorKind::NotFound, None),
             K::PermissionDenied => (
                 ErrorKind::PermissionDenied,
-                Some("its owner and mode decide; see ls -l, or create it with ?mode= and ?group=".into()),
-            ),
-            K::AlreadyExists | K::AddressInUse => (ErrorKind::AddressInUse, None),
-            K::NotSupported => (ErrorKind::NotSupported, None),
-            K::TooManyFiles => (
-                ErrorKind::LimitReached,
                 Some(
-                    "this process may have no more open descriptors (RLIMIT_NOFILE): raise it with \
-                     ulimit -n or LimitNOFILE="
+                    "its owner and mode decide; see ls -l, or create it with ?mode= and ?group="
                         .into(),
                 ),
             ),
-            K::TooManyFilesInSystem => (
-                ErrorKind::LimitReached,
-                Some("the system has no more open files: raise it with sysctl fs.file-max".into()),
-            ),
+            K::AlreadyExists | K::AddressInUse => (ErrorKind::AddressInUse, None),
+            K::NotSupported => (ErrorKind::NotSupported, None),
+            K::TooManyFiles | K::TooManyFilesInSystem => {
+                (ErrorKind::LimitReached, error.advice().map(str::to_owned))
+            }
             K::NoSpace => (
                 ErrorKind::LimitReached,
                 Some("the file system or a quota is full: see df and df -i".into()),

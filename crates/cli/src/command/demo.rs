@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches, value_parser};
+use switchboard_kernel as kernel;
 
 use super::with_examples;
 use crate::demo::{self, Places, Role, Settings};
@@ -79,8 +80,21 @@ fn failure(error: Box<dyn Error>) -> Failure {
         Ok(error) => Failure::from(*error),
         // Nobody reads the output any more: nobody is left to tell.
         Err(error) if is_broken_pipe(&*error) => Failure::quiet(),
-        Err(error) => Failure::new(Exit::Failed, error.to_string()),
+        Err(error) => {
+            let failure = Failure::new(Exit::Failed, error.to_string());
+            match advice(&*error) {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
     }
+}
+
+/// What to do about the system's error, if that is what it is.
+fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let number = |error: &io::Error| kernel::Error::from_raw("", error.raw_os_error().unwrap_or(0));
+    let system = error.downcast_ref::<kernel::Error>().copied();
+    system.or_else(|| error.downcast_ref().map(number))?.advice()
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {

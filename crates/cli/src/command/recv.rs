@@ -94,6 +94,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         count: arguments.count.unwrap_or(u64::MAX),
         verbose: arguments.verbose,
         received: 0,
+        started: 0,
         redelivered: 0,
         lost: 0,
         exit: Exit::Done,
@@ -114,6 +115,8 @@ struct Receiving<'a> {
     count: u64,
     verbose: bool,
     received: u64,
+    /// Commands started for messages.
+    started: u64,
     redelivered: u64,
     /// Messages that are known to be missing.
     lost: u64,

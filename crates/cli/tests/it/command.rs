@@ -3,7 +3,7 @@
 use switchboard_kernel::process::Signal;
 use switchboard_testkit::{Scratch, unique};
 
-use crate::run::{Run, eventually, run};
+use crate::run::{Run, binary, eventually, run};
 
 #[test]
 fn one_run_per_message() {
@@ -74,6 +74,56 @@ fn several_at_a_time() {
     let mut received: Vec<&str> = received.lines().collect();
     received.sort_unstable();
     assert_eq!(received, ["1", "2", "3", "4"]);
+}
+
+/// `switchboard ARGUMENTS` with at most so many descriptors.
+fn with_descriptors(most: u32, folder: &std::path::Path, arguments: &[&str]) -> Run {
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit -n {most}; exec \"$0\" \"$@\"")).arg(binary());
+    shell.args(arguments).current_dir(folder);
+    Run::command(shell)
+}
+
+#[test]
+fn fewer_at_a_time_when_descriptors_run_out() {
+    let scratch = Scratch::new();
+    // The first ones stay until there are two: more than one at a time, less than eight.
+    let script = "read m; mkdir in-$m; while [ $(ls -d in-* | wc -l) -lt 2 ]; do sleep 0.01; done; \
+                  sleep 0.2; echo $m";
+    let recv = ["recv", "--jobs", "8", "unix:./s", "--", "sh", "-c", script];
+    let receiver = with_descriptors(20, scratch.path(), &recv);
+    run(scratch.path(), &["send", "unix:./s"], "1\n2\n3\n4\n5\n6\n7\n8\n9\n").code(0);
+    let ended = receiver.wait().code(0).says("at a time from now on").says("RLIMIT_NOFILE");
+    assert!(ended.stderr.contains("pipe2") && !ended.stderr.contains("execve"), "{ended}");
+    let text = ended.text();
+    let mut received: Vec<&str> = text.lines().collect();
+    received.sort_unstable();
+    assert_eq!(received, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+}
+
+#[test]
+fn too_few_descriptors_are_said_with_their_limit() {
+    let scratch = Scratch::new();
+    let lacking = |most: u32, arguments: &[&str]| {
+        let ended = with_descriptors(most, scratch.path(), arguments).end();
+        if ended.stderr.contains("EMFILE") {
+            assert_eq!(ended.code, Some(1), "{most}: {ended}");
+            let hint = ended.stderr.lines().find(|line| line.starts_with("hint: "));
+            assert!(hint.is_some_and(|hint| hint.contains("RLIMIT_NOFILE")), "{most}: {ended}");
+        }
+        ended.stderr.contains("EMFILE")
+    };
+    let mut met = 0;
+    for most in 4..20 {
+        met += u32::from(lacking(most, &["recv", "--timeout", "20ms", "unix:./s"]));
+        met += u32::from(lacking(most, &["recv", "--timeout", "20ms", "unix:./s", "--", "cat"]));
+        met += u32::from(lacking(most, &["send", "--timeout", "20ms", "fifo:./f"]));
+        met += u32::from(lacking(most, &["recv", "--timeout", "20ms", "unix-dgram:./d"]));
+    }
+    for most in 4..9 {
+        met += u32::from(lacking(most, &["demo", "--json", "--seconds", "1"]));
+    }
+    assert!(met > 16, "descriptors were lacking {met} times only");
 }
 
 #[test]

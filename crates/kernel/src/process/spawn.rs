@@ -299,6 +299,8 @@ fn spawn_error(error: io::Error) -> Error {
     let call = match errno {
         Errno::AGAIN | Errno::NOMEM => "fork",
         Errno::BUSY => "dup2",
+        // The pipe over which the child tells that `execve` failed.
+        Errno::MFILE | Errno::NFILE => "pipe2",
         _ => "execve",
     };
     Error::new(call, errno)
