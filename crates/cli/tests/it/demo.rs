@@ -152,6 +152,7 @@ fn it_leaves_nothing_when_it_is_interrupted_or_loses_a_process() {
     let ends: &[fn(&Child, u32)] = &[
         |demo, _| send(demo.id(), Signal::INT),
         |demo, _| send(demo.id(), Signal::TERM),
+        |demo, _| send(demo.id(), Signal::HUP),
         |_, sensor| send(sensor, Signal::KILL),
     ];
     for end in ends {
