@@ -17,7 +17,7 @@ use crate::endpoint::{self, AHEAD, connects, meets_at_once};
 use crate::exit_code::Exit;
 use crate::format::{Choice, Format};
 use crate::interrupt::Interrupt;
-use crate::output::{self, Failure, Outcome};
+use crate::output::{self, Failure, Outcome, counted};
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -94,6 +94,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         count: arguments.count.unwrap_or(u64::MAX),
         verbose: arguments.verbose,
         received: 0,
+        bytes: 0,
         started: 0,
         redelivered: 0,
         lost: 0,
@@ -115,6 +116,8 @@ struct Receiving<'a> {
     count: u64,
     verbose: bool,
     received: u64,
+    /// Bytes of them that were printed.
+    bytes: u64,
     /// Commands started for messages.
     started: u64,
     redelivered: u64,
@@ -203,14 +206,16 @@ impl Receiving<'_> {
             self.tell_if_alone();
             return Ok(Next::GoOn);
         };
-        // Where nobody can say the end, silence after messages is the end.
-        if self.received > 0 && !connects(self.transport()) {
+        let raw = self.format == Format::Raw;
+        // Where nobody can say the end, silence after messages is the end; that of bytes is said.
+        if self.received > 0 && !connects(self.transport()) && !raw {
             return Ok(Next::End);
         }
-        let message = if self.no_wait {
-            format!("{}: nothing is there, and waiting was not wanted", self.address)
-        } else {
-            format!("{}: nothing came for {limit:?}; {}", self.address, self.account())
+        let address = &self.address;
+        let message = match (self.no_wait, raw && self.received > 0) {
+            (true, false) => format!("{address}: nothing is there, and waiting was not wanted"),
+            (true, true) => format!("{address}: nothing more is there; {}", self.account()),
+            (false, _) => format!("{address}: nothing came for {limit:?}; {}", self.account()),
         };
         Err(Failure::new(Exit::Nothing, message))
     }
@@ -256,8 +261,10 @@ impl Receiving<'_> {
 
     /// What was done.
     fn account(&self) -> String {
-        let messages = if self.received == 1 { "message" } else { "messages" };
-        format!("{} {messages} received", self.received)
+        if self.format == Format::Raw {
+            return format!("the stream did not end; {} arrived", counted(self.bytes, "byte"));
+        }
+        format!("{} received", counted(self.received, "message"))
     }
 }
 

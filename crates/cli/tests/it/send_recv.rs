@@ -306,6 +306,36 @@ fn silence_ends_it_when_told_so() {
 }
 
 #[test]
+fn silence_is_no_end_of_a_stream() {
+    let unconnected = TABLE.iter().filter(|row| row.framing.is_none());
+    for row in unconnected.filter(|row| row.capabilities.reliable) {
+        let place = Place::of(row);
+        let recv = ["recv", "--raw", "--timeout", "500ms", &place.address];
+        let receiver = place.start(&recv);
+        eventually(row.scheme, || place.is_bound(row));
+        let mut sender = place.start(&["send", "--raw", &place.address]);
+        sender.write(b"begin");
+        receiver.wait_stdout("the beginning", |out| out == b"begin");
+        sender.kill();
+        let ended = receiver.wait().code(3).prints("begin");
+        ended.says("nothing came for 500ms; the stream did not end; 5 bytes arrived");
+    }
+}
+
+#[test]
+fn what_is_there_now_is_no_whole_stream() {
+    let place = Place::of(TABLE.iter().find(|row| row.scheme == "mq").expect("mq"));
+    let mut sender = place.start(&["send", "--raw", &place.address]);
+    sender.write(b"begin");
+    let waiting = || place.start(&["recv", "--raw", "--no-wait", &place.address]).wait();
+    let mut tries = (0..1000).map(|_| waiting().code(3));
+    let first = tries.find(|ended| !ended.stdout.is_empty()).expect("what was sent");
+    first.prints("begin").says("the stream did not end; 5 bytes arrived");
+    sender.end().code(0);
+    waiting().code(0).prints("");
+}
+
+#[test]
 fn a_sender_gives_up_when_told_so() {
     let scratch = Scratch::new();
     run(scratch.path(), &["send", "--timeout", "100ms", "unix:./s"], "one\n")

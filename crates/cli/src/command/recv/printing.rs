@@ -57,6 +57,7 @@ impl Receiving<'_> {
     /// Writes what was gathered; then acknowledges it.
     fn hand_over(&mut self, page: &mut Page<'_>) -> Result<(), Failure> {
         page.write_out();
+        self.bytes = page.written_bytes;
         if let Some(stop) = page.stopped.take() {
             return Err(match stop {
                 WriteStop::Closed => Failure::quiet(),
