@@ -297,6 +297,27 @@ pub(crate) enum Unwritable {
     NotJson(String),
 }
 
+impl Unwritable {
+    /// What else would hold it.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::LineFeed => {
+                Some("receive with --length-prefixed, or --json if that is what it is")
+            }
+            Self::NotJson(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Unwritable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::LineFeed => f.write_str("contains a line feed and is no line"),
+            Self::NotJson(why) => write!(f, "is no JSON: {why}"),
+        }
+    }
+}
+
 /// Appends a message in its format.
 ///
 /// # Errors

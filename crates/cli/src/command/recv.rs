@@ -4,6 +4,7 @@
 //! interrupted before that goes back to its sender, where the transport redelivers.
 
 mod jobs;
+mod numbers;
 mod printing;
 
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use switchboard::transport::Transport;
 use switchboard::{Address, Bytes, Queue, Receiver, RecvError};
 
+use self::numbers::{Number, Numbers};
 use super::with_examples;
 use crate::endpoint::{self, AHEAD, connects, meets_at_once};
 use crate::exit_code::Exit;
@@ -95,6 +97,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         verbose: arguments.verbose,
         received: 0,
         bytes: 0,
+        numbers: Numbers::default(),
         started: 0,
         redelivered: 0,
         lost: 0,
@@ -118,6 +121,7 @@ struct Receiving<'a> {
     received: u64,
     /// Bytes of them that were printed.
     bytes: u64,
+    numbers: Numbers,
     /// Commands started for messages.
     started: u64,
     redelivered: u64,
@@ -151,8 +155,8 @@ impl Receiving<'_> {
         if remarks.lost_before > 0 {
             if self.lost == 0 {
                 let (address, number) = (&self.address, remarks.number);
-                let lost = remarks.lost_before;
-                output::warn(&format!("{address}: {lost} messages are missing before {number}"));
+                let missing = missing(remarks.lost_before);
+                output::warn(&format!("{address}: {missing} before {number}"));
             }
             self.lost += remarks.lost_before;
             self.exit = Exit::Failed;
@@ -161,7 +165,7 @@ impl Receiving<'_> {
             self.redelivered += 1;
             if self.verbose {
                 let number = remarks.number;
-                output::note(&format!("message {number} may have been received before"));
+                output::note(&format!("{number} may have been received before"));
             }
         }
     }
@@ -190,8 +194,12 @@ impl Receiving<'_> {
             RecvError::Empty => return self.after_nothing(),
             RecvError::Interrupted => return Err(self.interrupt.failure(&self.account())),
             RecvError::PeerDied { peer, received } => {
-                let peer = output::shown(&peer);
-                output::warn(&format!("sender died: {peer}; {received} messages arrived"));
+                let (peer, raw) = (output::shown(&peer), self.format == Format::Raw);
+                let arrived = match raw {
+                    true => counted(self.bytes, "byte"),
+                    false => counted(received, "message"),
+                };
+                output::warn(&format!("sender died: {peer}; {arrived} arrived"));
             }
             RecvError::Failed(error) => return Err(error.into()),
             error => output::warn(&format!("{address}: {}", output::shown(&error.to_string()))),
@@ -251,11 +259,11 @@ impl Receiving<'_> {
     /// Says what was only counted so far.
     fn sum_up(&self) {
         if self.lost > 0 {
-            let (address, lost) = (&self.address, self.lost);
-            output::warn(&format!("{address}: {lost} messages are missing in all"));
+            output::warn(&format!("{}: {} in all", self.address, missing(self.lost)));
         }
         if self.redelivered > 0 && output::is_watched() {
-            output::note(&format!("{} messages may have been received before", self.redelivered));
+            let messages = counted(self.redelivered, "message");
+            output::note(&format!("{messages} may have been received before"));
         }
     }
 
@@ -268,13 +276,26 @@ impl Receiving<'_> {
     }
 }
 
+/// `1 message is missing`.
+fn missing(lost: u64) -> String {
+    format!("{} {} missing", counted(lost, "message"), if lost == 1 { "is" } else { "are" })
+}
+
+/// What becomes of a message that was not acknowledged.
+fn fate(given_back: bool, address: &Address) -> String {
+    if given_back {
+        return "given back".to_owned();
+    }
+    format!("{}: cannot redeliver; the message is lost", address.scheme())
+}
+
 /// How long silence lasts before a terminal is told.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What is said about a message besides its bytes.
 #[derive(Clone, Copy, Debug)]
 struct Remarks {
-    number: u64,
+    number: Number,
     redelivered: bool,
     lost_before: u64,
 }

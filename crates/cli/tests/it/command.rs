@@ -45,8 +45,10 @@ fn a_message_that_always_fails_is_reported_to_its_sender() {
     let scratch = Scratch::new();
     let recv = ["recv", "unix:./s", "--", "sh", "-c", "kill -9 $$"];
     let receiver = Run::start(scratch.path(), &recv);
-    run(scratch.path(), &["send", "unix:./s"], "a\n").code(1).says("1 messages were rejected");
+    run(scratch.path(), &["send", "unix:./s"], "a\n").code(1).says("1 message was rejected");
     let ended = receiver.wait().code(1).says("was killed by signal 9; given back");
+    let ended = ended.says("message 1: sh ").says("message 1 (delivery 5): sh ");
+    assert!(!ended.stderr.contains("message 2"), "{ended}");
     assert_eq!(ended.stderr.matches("killed by").count(), 5, "{ended}");
 }
 

@@ -16,7 +16,8 @@ use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::pipe;
 use switchboard_kernel::process::{Child, Signal, Spawn};
 
-use super::{Next, Receiving, Remarks};
+use super::numbers::Number;
+use super::{Next, Receiving, Remarks, fate};
 use crate::exit_code::Exit;
 use crate::output::{self, Failure, Outcome, counted, system};
 
@@ -24,12 +25,15 @@ use crate::output::{self, Failure, Outcome, counted, system};
 struct Job {
     child: Child,
     ticket: Ticket,
-    number: u64,
+    number: Number,
+    hash: u64,
 }
 
 /// A message to run a command for.
 struct Message {
     bytes: Vec<u8>,
+    /// By this it is known when it comes again.
+    hash: u64,
     ticket: Ticket,
     remarks: Remarks,
     deliveries: u16,
@@ -101,13 +105,14 @@ impl Receiving<'_> {
 
     /// Takes a message that is there.
     fn take_one(&mut self) -> Result<Message, RecvError> {
-        let number = self.received + 1;
-        let mut taken = None;
+        let (numbers, mut taken) = (&mut self.numbers, None);
         self.receiver.recv_each(1, Some(Duration::ZERO), |message, ticket| {
             let (redelivered, lost_before) = (message.redelivered, message.lost_before);
+            let number = numbers.of(message.bytes, message.deliveries);
             let remarks = Remarks { number, redelivered, lost_before };
+            let hash = numbers.hash(message.bytes);
             let (bytes, deliveries) = (message.bytes.to_vec(), message.deliveries);
-            taken = Some(Message { bytes, ticket, remarks, deliveries });
+            taken = Some(Message { bytes, hash, ticket, remarks, deliveries });
             false
         })?;
         let message = taken.ok_or(RecvError::Empty)?;
@@ -126,8 +131,8 @@ impl Receiving<'_> {
                 self.started += 1;
                 let token = CHILD + self.started;
                 let watched = jobs.epoll.add(child.pidfd(), token, Interest::Readable);
-                let (ticket, number) = (message.ticket, message.remarks.number);
-                jobs.running.push(Job { child, ticket, number });
+                let Message { hash, ticket, remarks: Remarks { number, .. }, .. } = message;
+                jobs.running.push(Job { child, ticket, number, hash });
                 return watched.map_err(cannot_wait);
             }
             Err(error) => error,
@@ -206,6 +211,7 @@ impl Receiving<'_> {
         }
         self.exit = Exit::Failed;
         let given_back = self.receiver.reject_ticket(job.ticket).unwrap_or(false);
+        self.numbers.give_back(job.number, job.hash);
         let ended = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exited with {code}"),
             (None, Some(signal)) => format!("was killed by signal {signal}"),
@@ -213,7 +219,7 @@ impl Receiving<'_> {
         };
         let (number, name) = (job.number, name_of(command));
         let fate = fate(given_back, &self.address);
-        output::warn(&format!("message {number}: {name} {ended}; {fate}"));
+        output::warn(&format!("{number}: {name} {ended}; {fate}"));
         Ok(())
     }
 
@@ -304,13 +310,6 @@ fn feed(writer: OwnedFd, bytes: Vec<u8>) -> kernel::Result<()> {
 
 fn name_of(command: &[OsString]) -> String {
     command.first().map(|name| output::shown(&name.to_string_lossy())).unwrap_or_default()
-}
-
-fn fate(given_back: bool, address: &switchboard::Address) -> String {
-    if given_back {
-        return "given back".to_owned();
-    }
-    format!("{}: cannot redeliver; the message is lost", address.scheme())
 }
 
 fn cannot_wait(error: kernel::Error) -> Failure {
