@@ -11,6 +11,8 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
+use crate::output::counted;
+
 /// The longest message any transport takes is shorter. A longer item ends the reading.
 pub(crate) const LONGEST_ITEM_BYTES: usize = 64 << 20;
 
@@ -191,7 +193,8 @@ fn next_counted(unread: &[u8], ended: bool) -> Result<Found, Malformed> {
     if unread.len() - 4 < len {
         if ended {
             let had = unread.len() - 4;
-            return Err(Malformed(format!("the input ends after {had} of its {len} bytes")));
+            let len = counted(len as u64, "byte");
+            return Err(Malformed(format!("the input ends after {had} of its {len}")));
         }
         return Ok(Found::More);
     }

@@ -253,7 +253,7 @@ impl Receiving<'_> {
         self.timeout.is_none()
             && self.count == u64::MAX
             && self.format != Format::Raw
-            && self.address.scheme() != "udp"
+            && !self.transport().capabilities.says_end
     }
 
     /// Says what was only counted so far.

@@ -41,6 +41,7 @@ use state::{Standing, State};
 pub(crate) use words::Places;
 
 use crate::interrupt::ending_signals;
+use crate::output::counted;
 use words::{ARRIVALS, LEDGER, RECORDED, Said};
 
 /// How the demo is to run.
@@ -362,7 +363,8 @@ impl Demo {
         let (pid, held) = (self.state.pid(Role::Processor), self.state.held);
         self.stage.signal(Role::Processor, Signal::KILL)?;
         self.state.killed(Role::Processor, pid);
-        self.event(format!("processor {pid} killed (SIGKILL), at least {held} readings in hand"))
+        let held = counted(held, "reading");
+        self.event(format!("processor {pid} killed (SIGKILL), at least {held} in hand"))
     }
 
     /// Says what took too long, and adds what processes complained about.

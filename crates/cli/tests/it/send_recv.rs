@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use switchboard::transport::{TABLE, Transport};
+use switchboard_kernel::process::Signal;
 use switchboard_testkit::{Scratch, unique};
 
 use crate::run::{Ended, Run, binary, eventually, free_port, run};
@@ -233,6 +234,24 @@ fn a_killed_sender_is_reported_and_what_arrived_is_kept() {
 }
 
 #[test]
+fn one_message_is_no_messages() {
+    let scratch = Scratch::new();
+    let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
+    let mut sender = Run::start(scratch.path(), &["send", "unix:./s"]);
+    sender.write(b"one\n");
+    receiver.wait_stdout("a line", |out| out == b"one\n");
+    sender.kill();
+    receiver.wait().code(1).says("1 message arrived");
+    let stream = Run::start(scratch.path(), &["recv", "--raw", "unix:./s"]);
+    let mut sender = Run::start(scratch.path(), &["send", "--raw", "unix:./s"]);
+    sender.write(b"1");
+    stream.wait_stdout("a byte", |out| out == b"1");
+    sender.signal(Signal::TERM);
+    sender.wait().code(1).says("interrupted: 1 byte sent");
+    stream.wait().code(1).says("1 byte arrived");
+}
+
+#[test]
 fn another_receiver_gets_what_a_killed_one_did_not_finish() {
     let scratch = Scratch::new();
     let all: BTreeSet<String> = (1..=200_000).map(|n| n.to_string()).collect();
@@ -307,8 +326,7 @@ fn silence_ends_it_when_told_so() {
 
 #[test]
 fn silence_is_no_end_of_a_stream() {
-    let unconnected = TABLE.iter().filter(|row| row.framing.is_none());
-    for row in unconnected.filter(|row| row.capabilities.reliable) {
+    for row in TABLE.iter().filter(|row| !row.capabilities.says_end) {
         let place = Place::of(row);
         let recv = ["recv", "--raw", "--timeout", "500ms", &place.address];
         let receiver = place.start(&recv);
