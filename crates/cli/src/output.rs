@@ -9,6 +9,7 @@ use switchboard::{AddressError, Error, ErrorKind};
 use switchboard_kernel as kernel;
 
 use crate::exit_code::Exit;
+use crate::standard_streams::require_stdout;
 
 /// What a command gives back.
 pub(crate) type Outcome = Result<Exit, Failure>;
@@ -173,6 +174,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// As [`print()`], for bytes.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    require_stdout()?;
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
         if error.kind() == std::io::ErrorKind::BrokenPipe {

@@ -7,7 +7,9 @@
 #![allow(unsafe_code)]
 
 mod names;
+mod program;
 mod spawn;
+mod start;
 
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitStatus;
@@ -23,7 +25,9 @@ use crate::pidfd;
 pub use names::{
     command_name, group_id_of_name, group_name_of_id, user_id_of_name, user_name_of_id,
 };
+pub use program::find_program;
 pub use spawn::Spawn;
+pub use start::started_without;
 
 pub use crate::signal::Signal;
 

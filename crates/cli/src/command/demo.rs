@@ -12,6 +12,7 @@ use super::with_examples;
 use crate::demo::{self, Places, Role, Settings};
 use crate::exit_code::Exit;
 use crate::output::{Failure, Outcome};
+use crate::standard_streams::require_stdout;
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -57,6 +58,7 @@ pub(super) fn build() -> clap::Command {
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
+    require_stdout()?;
     let result = match (arguments.role, arguments.folder) {
         (Some(role), Some(folder)) => {
             let (queue, recorder) = (arguments.queue, arguments.recorder);

@@ -7,11 +7,13 @@ mod jobs;
 mod numbers;
 mod printing;
 
+use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use switchboard::transport::Transport;
 use switchboard::{Address, Bytes, Queue, Receiver, RecvError};
+use switchboard_kernel::process::find_program;
 
 use self::numbers::{Number, Numbers};
 use super::with_examples;
@@ -20,6 +22,7 @@ use crate::exit_code::Exit;
 use crate::format::{Choice, Format};
 use crate::interrupt::Interrupt;
 use crate::output::{self, Failure, Outcome, counted};
+use crate::standard_streams::require_stdout;
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -76,6 +79,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let format = arguments.format.format();
     let address = endpoint::address(&arguments.address, format)?;
+    // Before anything is taken that could be lost.
+    match arguments.command.first() {
+        Some(program) => must_be_there(program)?,
+        None => require_stdout()?,
+    }
     let interrupt = Interrupt::watch(None)?;
     let runs = !arguments.command.is_empty();
     // No more is taken ahead than will be used: what is left over would come again elsewhere.
@@ -108,6 +116,14 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         tell: output::is_watched(),
     };
     if runs { receiving.run(&arguments.command, arguments.jobs) } else { receiving.print() }
+}
+
+fn must_be_there(program: &OsStr) -> Result<(), Failure> {
+    let found = find_program(program);
+    found.map(drop).map_err(|error| {
+        let message = format!("cannot run {}: {error}", output::shown(&program.to_string_lossy()));
+        Failure::new(Exit::Usage, message)
+    })
 }
 
 /// One receiving end at work.

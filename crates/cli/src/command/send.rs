@@ -18,7 +18,7 @@ use crate::format::{Choice, Format, Found, Malformed, Splitter};
 use crate::interrupt::Interrupt;
 use crate::output::{self, Failure, Outcome, counted, system};
 use crate::progress::Progress;
-use crate::standard_streams::{Input, ReadStop};
+use crate::standard_streams::{Input, ReadStop, require_stdin};
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -66,6 +66,9 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         let others = endpoint::schemes(|row| row.capabilities.priorities);
         let hint = format!("leave out --priority, or use a transport that has them: {others}");
         return Err(Failure::new(Exit::Usage, message).hint(hint));
+    }
+    if arguments.message.is_empty() {
+        require_stdin()?;
     }
     let interrupt = Interrupt::watch(arguments.timeout)?;
     // The middle of a stream of bytes is of no use to a receiver that comes later.

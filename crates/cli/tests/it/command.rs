@@ -147,9 +147,26 @@ fn work_is_shared_between_receivers() {
 #[test]
 fn a_command_that_cannot_be_run_loses_nothing() {
     let scratch = Scratch::new();
+    let address = format!("mq:/{}", unique("kept"));
+    run(scratch.path(), &["send", &address], "one\n").code(0);
+    std::fs::write(scratch.join("text"), "no program").expect("a file");
+    for command in ["./nothing", "switchboard-has-no-such-command", "./text", "/", ""] {
+        let receiver = run(scratch.path(), &["recv", &address, "--", command], "");
+        receiver.code(2).prints("").says(&format!("cannot run {command}: execve: "));
+    }
+    run(scratch.path(), &["recv", "--no-wait", &address], "").code(0).prints("one\n");
+    run(scratch.path(), &["unlink", &address], "").code(0);
+}
+
+#[test]
+fn a_command_that_the_kernel_refuses_gives_its_message_back() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("script"), "#!/no/such/interpreter\n").expect("a file");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(scratch.join("script"), mode).expect("a mode");
     let sender = Run::start(scratch.path(), &["send", "unix:./s"]).feed("one\n");
-    let receiver = run(scratch.path(), &["recv", "unix:./s", "--", "./nothing"], "");
-    receiver.code(1).says("cannot run ./nothing").says("given back");
+    let receiver = run(scratch.path(), &["recv", "unix:./s", "--", "./script"], "");
+    receiver.code(1).says("cannot run ./script: execve: ").says("given back");
     run(scratch.path(), &["recv", "unix:./s"], "").code(0).prints("one\n");
     sender.wait().code(0);
 }
