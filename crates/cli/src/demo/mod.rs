@@ -15,6 +15,7 @@
 
 pub(crate) mod check;
 mod dashboard;
+mod leftovers;
 mod processor;
 mod recorder;
 mod screen;
