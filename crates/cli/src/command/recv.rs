@@ -56,18 +56,20 @@ struct Arguments {
 
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("recv"));
+    let endless = endpoint::schemes(|row| !row.capabilities.says_end);
     with_examples(
         command
             .about("Receive messages from a queue: print each as a line, or run a command for it")
-            .long_about(
+            .long_about(format!(
                 "Receive messages from a queue: print each as a line, or run a command for it.\n\nEnds \
-                 when every sender that joined has ended. On addresses where nobody can know that (mq, \
-                 sysv, unix-dgram) --count, --timeout or, with --raw, an empty message ends it.\n\nA \
-                 message is acknowledged once it is printed, or once COMMAND has ended with 0. \
-                 Otherwise it goes back to its sender, where the transport redelivers. COMMAND finds \
-                 SWITCHBOARD_ADDRESS, SWITCHBOARD_DELIVERIES and SWITCHBOARD_REDELIVERED in its \
-                 environment.",
-            ),
+                 when every sender that joined has ended. Where nobody can know that ({endless}) \
+                 --count or --timeout ends it; with --raw, an empty message does, and silence is no end \
+                 (exit 3).\n\nA message is acknowledged once it is printed, or once COMMAND has ended \
+                 with 0. Otherwise, or when it contains a line feed and lines are printed, it goes back \
+                 to its sender, where the transport redelivers. COMMAND finds SWITCHBOARD_ADDRESS, \
+                 SWITCHBOARD_DELIVERIES and SWITCHBOARD_REDELIVERED in its environment. A COMMAND that \
+                 is not there is exit 2, before anything is taken.",
+            )),
         "  switchboard recv unix:./jobs.sock
   switchboard recv --raw unix:./archive.sock | tar x
   switchboard recv --count 1 --timeout 5s mq:/jobs
@@ -188,7 +190,7 @@ impl Receiving<'_> {
 
     /// How long silence may last from now on; `None` for ever.
     fn limit(&self) -> Option<Duration> {
-        let connected = self.received > 0 || meets_at_once(&self.address);
+        let connected = self.numbers.any() || meets_at_once(&self.address);
         match self.no_wait {
             true if connects(self.transport()) && connected => None,
             true => Some(Duration::ZERO),
@@ -232,11 +234,11 @@ impl Receiving<'_> {
         };
         let raw = self.format == Format::Raw;
         // Where nobody can say the end, silence after messages is the end; that of bytes is said.
-        if self.received > 0 && !connects(self.transport()) && !raw {
+        if self.numbers.any() && !connects(self.transport()) && !raw {
             return Ok(Next::End);
         }
         let address = &self.address;
-        let message = match (self.no_wait, raw && self.received > 0) {
+        let message = match (self.no_wait, raw && self.numbers.any()) {
             (true, false) => format!("{address}: nothing is there, and waiting was not wanted"),
             (true, true) => format!("{address}: nothing more is there; {}", self.account()),
             (false, _) => format!("{address}: nothing came for {limit:?}; {}", self.account()),

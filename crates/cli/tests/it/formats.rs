@@ -1,7 +1,7 @@
 //! Lines, lengths, JSON: what goes in and out, and what does not fit.
 
 use switchboard_kernel::process::Signal;
-use switchboard_testkit::Scratch;
+use switchboard_testkit::{Scratch, unique};
 
 use crate::run::{Run, run};
 
@@ -71,6 +71,20 @@ fn a_line_feed_is_no_part_of_a_line() {
     let said = "unix:./s: message 2 contains a line feed and is no line; given back: \"a\\nb\"";
     assert_eq!(ended.stderr.matches("line feed").count(), 1, "{ended}");
     ended.says(said);
+}
+
+#[test]
+fn what_came_and_is_no_line_was_something() {
+    let scratch = Scratch::new();
+    let address = format!("mq:/{}", unique("feed"));
+    for wait in [["--timeout", "50ms"].as_slice(), &["--no-wait"]] {
+        let send = ["send", &address, "--message", "a\nb"];
+        Run::start(scratch.path(), &send).end().code(0);
+        let recv = [&["recv", &address], wait].concat();
+        let ended = run(scratch.path(), &recv, "").code(1).prints("");
+        ended.says("message 1 contains a line feed").says("the message is lost: \"a\\nb\"");
+    }
+    run(scratch.path(), &["unlink", &address], "").code(0);
 }
 
 #[test]

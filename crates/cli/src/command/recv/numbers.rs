@@ -59,6 +59,11 @@ impl Numbers {
         Some(Number { number, deliveries, known: true })
     }
 
+    /// Whether anything came at all, be it given back.
+    pub(super) fn any(&self) -> bool {
+        self.last > 0
+    }
+
     /// What a message is remembered by.
     pub(super) fn hash(&self, bytes: &[u8]) -> u64 {
         self.hasher.hash_one(bytes)

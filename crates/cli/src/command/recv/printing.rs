@@ -66,7 +66,7 @@ impl Receiving<'_> {
                 WriteStop::Failed(error) => system("cannot write to standard output", error),
             });
         }
-        if !page.tickets.is_empty() {
+        if !page.tickets.is_empty() || !page.refused.is_empty() {
             self.idle_since = Instant::now();
             self.tell = false;
         }
