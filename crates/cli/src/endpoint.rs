@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use switchboard::transport::Transport;
-use switchboard::{Address, Options};
+use switchboard::address::TargetForm;
+use switchboard::transport::{TABLE, Transport};
+use switchboard::{Address, Framing, Options};
 
 use crate::exit_code::Exit;
 use crate::format::Format;
@@ -30,15 +31,22 @@ pub(crate) fn address(text: &str, format: Format) -> Result<Address, Failure> {
         }
         return Ok(address);
     }
-    if address.scheme() == "udp" {
+    let row = address.transport();
+    if !row.capabilities.reliable {
+        let others = schemes(|other| {
+            let (this, other) = (&row.capabilities, &other.capabilities);
+            other.reliable && other.crosses_hosts >= this.crosses_hosts
+        });
         return misfit(
             "a datagram can be lost or overtaken, and --raw bytes would be damaged unseen",
-            "use tcp: for a stream of bytes, or send lines, where gaps are reported",
+            &format!("use {others} for a stream of bytes, or send lines, where gaps are reported"),
         );
     }
     match framing {
-        // A FIFO carries the bytes as they are, so that cat can be the other side.
-        None if address.scheme() == "fifo" => Ok(with_option(text, "framing=raw").parse()?),
+        // Where lines are bare, bytes are as well, so that cat can be the other side.
+        None if row.framing == Some(Framing::Lines) => {
+            Ok(with_option(text, "framing=raw").parse()?)
+        }
         Some("lines") => misfit(
             "framing=lines cannot carry --raw bytes",
             "leave out the framing, or choose framing=raw",
@@ -69,12 +77,19 @@ pub(crate) fn connects(transport: &Transport) -> bool {
 
 /// Whether a receiver that could be opened without waiting has its sender already.
 pub(crate) fn meets_at_once(address: &Address) -> bool {
-    address.scheme() == "fd" || option(address, "connect").is_some()
+    let is_open = address.transport().target == TargetForm::Descriptor;
+    is_open || option(address, "connect").is_some()
 }
 
 /// Whether an empty message says the end of raw bytes, because nothing else can.
 pub(crate) fn ends_with_empty(transport: &Transport) -> bool {
-    transport.framing.is_none()
+    !transport.capabilities.says_end
+}
+
+/// The schemes of the transports that can do something, as `mq:, tcp:`.
+pub(crate) fn schemes(can: impl Fn(&Transport) -> bool) -> String {
+    let found = TABLE.iter().filter(|row| can(row)).map(|row| format!("{}:", row.scheme));
+    found.collect::<Vec<_>>().join(", ")
 }
 
 /// Messages that a receiver takes ahead of its acknowledgements: enough that neither side of a fast

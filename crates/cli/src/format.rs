@@ -11,6 +11,8 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
+use crate::output::counted;
+
 /// The longest message any transport takes is shorter. A longer item ends the reading.
 pub(crate) const LONGEST_ITEM_BYTES: usize = 64 << 20;
 
@@ -191,7 +193,8 @@ fn next_counted(unread: &[u8], ended: bool) -> Result<Found, Malformed> {
     if unread.len() - 4 < len {
         if ended {
             let had = unread.len() - 4;
-            return Err(Malformed(format!("the input ends after {had} of its {len} bytes")));
+            let len = counted(len as u64, "byte");
+            return Err(Malformed(format!("the input ends after {had} of its {len}")));
         }
         return Ok(Found::More);
     }
@@ -295,6 +298,27 @@ pub(crate) enum Unwritable {
     LineFeed,
     /// It is no JSON, and why.
     NotJson(String),
+}
+
+impl Unwritable {
+    /// What else would hold it.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::LineFeed => {
+                Some("receive with --length-prefixed, or --json if that is what it is")
+            }
+            Self::NotJson(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Unwritable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::LineFeed => f.write_str("contains a line feed and is no line"),
+            Self::NotJson(why) => write!(f, "is no JSON: {why}"),
+        }
+    }
 }
 
 /// Appends a message in its format.

@@ -1,4 +1,4 @@
-//! Ending on request: SIGINT, SIGTERM, and a clock for `--timeout`.
+//! Ending on request: SIGINT, SIGTERM, SIGHUP, and a clock for `--timeout`.
 //!
 //! Source: `signal(7)`, the self-pipe trick. A signal makes a descriptor readable, which every wait
 //! of the library and of the command watches; so a command that is interrupted returns through its
@@ -8,10 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use switchboard_kernel::epoll::Epoll;
 use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::pipe;
+use switchboard_kernel::signal::{self, Signal};
 use switchboard_kernel::timerfd::TimerFd;
 
 use crate::exit_code::Exit;
@@ -21,7 +22,7 @@ use crate::output::{Failure, system};
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     /// Readable once a signal came.
-    signals: OwnedFd,
+    signals: Arc<OwnedFd>,
     trip: OwnedFd,
     clock: Option<Clock>,
     cancel: Arc<OwnedFd>,
@@ -34,7 +35,7 @@ struct Clock {
 }
 
 impl Interrupt {
-    /// Takes over SIGINT and SIGTERM. With a timeout there is a clock, which does not run yet.
+    /// Takes over the [`ending_signals`]. With a timeout there is a clock, which does not run yet.
     ///
     /// # Errors
     /// When this process may have no more descriptors.
@@ -44,13 +45,14 @@ impl Interrupt {
 
     fn new(timeout: Option<Duration>) -> switchboard_kernel::Result<Self> {
         let (signals, trip) = pipe::pipe_nonblocking()?;
-        for signal in [SIGINT, SIGTERM] {
+        let signals = Arc::new(signals);
+        for signal in ending_signals() {
             let end = io::duplicate(&trip)?;
-            // It fails for signals that cannot be caught, which these two are not.
+            // It fails for signals that cannot be caught, which these are not.
             let _ = signal_hook::low_level::pipe::register(signal, end);
         }
         let Some(timeout) = timeout else {
-            let cancel = Arc::new(io::duplicate(&signals)?);
+            let cancel = Arc::clone(&signals);
             return Ok(Self { signals, trip, clock: None, cancel });
         };
         let timer = TimerFd::new()?;
@@ -107,6 +109,13 @@ impl Interrupt {
             _ => Failure::new(Exit::Failed, format!("interrupted: {account}")),
         }
     }
+}
+
+/// The signals that ask a command to end: Ctrl-C, `kill`, a terminal that is closed. SIGHUP is none
+/// of them where it was ignored from the start (`nohup`).
+pub(crate) fn ending_signals() -> impl Iterator<Item = i32> {
+    let outlives_terminal = signal::is_ignored(Signal::HUP).unwrap_or(false);
+    [SIGINT, SIGTERM].into_iter().chain((!outlives_terminal).then_some(SIGHUP))
 }
 
 /// Waits for a descriptor. `false` when interrupted.

@@ -9,6 +9,7 @@ use switchboard::{AddressError, Error, ErrorKind};
 use switchboard_kernel as kernel;
 
 use crate::exit_code::Exit;
+use crate::standard_streams::require_stdout;
 
 /// What a command gives back.
 pub(crate) type Outcome = Result<Exit, Failure>;
@@ -40,6 +41,12 @@ impl Failure {
         self
     }
 
+    /// With what became of something, too.
+    pub(crate) fn adding(mut self, more: &str) -> Self {
+        self.message = self.message.map(|message| format!("{message}; {more}"));
+        self
+    }
+
     /// How the command ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
@@ -57,10 +64,10 @@ impl Failure {
             }
             last = cause;
         }
-        if let Some(hint) = &self.hint {
-            text += &format!("{} {hint}\n", styled("hint:", CYAN));
-        }
         say(&text);
+        if let Some(hint) = &self.hint {
+            advise(hint);
+        }
     }
 
     fn causes_of(mut self, error: &dyn std::error::Error) -> Self {
@@ -101,7 +108,9 @@ impl From<clap::Error> for Failure {
 
 /// A failure of a system call that concerns this process alone.
 pub(crate) fn system(doing: &str, error: kernel::Error) -> Failure {
-    Failure::new(Exit::Failed, format!("{doing}: {error}"))
+    let mut failure = Failure::new(Exit::Failed, format!("{doing}: {error}"));
+    failure.hint = error.advice().map(str::to_owned);
+    failure
 }
 
 const RED: &str = "\x1b[1;31m";
@@ -111,6 +120,11 @@ const CYAN: &str = "\x1b[1;36m";
 /// Says something that does not end the command.
 pub(crate) fn warn(message: &str) {
     say(&format!("{} {message}\n", styled("warning:", YELLOW)));
+}
+
+/// Says what to do about what was said last.
+pub(crate) fn advise(hint: &str) {
+    say(&format!("{} {hint}\n", styled("hint:", CYAN)));
 }
 
 /// Says what is going on.
@@ -139,6 +153,12 @@ pub(crate) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// So many of something: `1 message`, `2 messages`.
+pub(crate) fn counted(n: u64, noun: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {noun}{plural}")
+}
+
 /// Bytes of a message as they can be shown, cut after some.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     const MOST: usize = 120;
@@ -154,6 +174,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// As [`print()`], for bytes.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+    require_stdout()?;
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
         if error.kind() == std::io::ErrorKind::BrokenPipe {

@@ -75,8 +75,9 @@ impl Progress {
             return format!("{} ({}/s)", BinaryBytes(bytes), BinaryBytes(rate(bytes)));
         }
         format!(
-            "{} messages, {} ({}/s, {}/s)",
+            "{} message{}, {} ({}/s, {}/s)",
             HumanCount(messages),
+            if messages == 1 { "" } else { "s" },
             BinaryBytes(bytes),
             HumanCount(rate(messages)),
             BinaryBytes(rate(bytes))

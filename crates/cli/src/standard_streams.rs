@@ -12,8 +12,36 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::ErrorKind;
 use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::pipe;
+use switchboard_kernel::process::started_without;
 
+use crate::exit_code::Exit;
 use crate::interrupt::{Interrupt, wait_for};
+use crate::output::Failure;
+
+/// Whether standard input can be read; as [`require_stdout`].
+///
+/// # Errors
+/// It was closed.
+pub(crate) fn require_stdin() -> Result<(), Failure> {
+    if started_without(0) {
+        return Err(Failure::new(Exit::Failed, "standard input is closed")
+            .hint("to send nothing, give it /dev/null: < /dev/null"));
+    }
+    Ok(())
+}
+
+/// Whether results can be printed. What was closed when the command was started is on `/dev/null` by
+/// now: writing to it would lose them without an error.
+///
+/// # Errors
+/// It was closed.
+pub(crate) fn require_stdout() -> Result<(), Failure> {
+    if started_without(1) {
+        return Err(Failure::new(Exit::Failed, "standard output is closed")
+            .hint("to throw results away, give it /dev/null: > /dev/null"));
+    }
+    Ok(())
+}
 
 /// What a pipe at either end is grown to; an ordinary user gets as much.
 const PIPE_BYTES: usize = 1 << 20;

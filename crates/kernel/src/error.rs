@@ -135,6 +135,22 @@ impl Error {
         }
     }
 
+    /// What to do about it, where that does not depend on what was wanted: a limit on descriptors
+    /// was reached, and this raises it.
+    #[must_use]
+    pub fn advice(self) -> Option<&'static str> {
+        match self.kind() {
+            ErrorKind::TooManyFiles => Some(
+                "this process may have no more open descriptors (RLIMIT_NOFILE): raise it with \
+                 ulimit -n or LimitNOFILE=",
+            ),
+            ErrorKind::TooManyFilesInSystem => {
+                Some("the system has no more open files: raise it with sysctl fs.file-max")
+            }
+            _ => None,
+        }
+    }
+
     /// The error's symbolic name where this crate knows it (`"EMSGSIZE"`), else `"errno"`.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,7 +1,8 @@
 //! Reading, writing and waiting: the one place where `EINTR`, short transfers, deadlines and
 //! `SIGPIPE` are dealt with.
 //!
-//! Source: `read(2)`, `write(2)`, `readv(2)`, `poll(2)`, `signal(7)` ("Interruption of system calls").
+//! Source: `read(2)`, `write(2)`, `readv(2)`, `poll(2)`, `signal(7)` ("Interruption of system calls"),
+//! `flock(2)`.
 //!
 //! *SIGPIPE.* Sockets are written with `MSG_NOSIGNAL`. Pipes have no such flag: a program whose
 //! `SIGPIPE` is not ignored (Rust's runtime ignores it) calls [`ignore_sigpipe`] first, or dies
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
 
-use crate::error::{Error, OfCall, Result};
+use crate::error::{Error, ErrorKind, OfCall, Result};
 
 /// `O_NONBLOCK`, for the standard library's `OpenOptionsExt::custom_flags`.
 pub const NONBLOCK: i32 = libc::O_NONBLOCK;
@@ -129,6 +130,24 @@ pub fn bytes_waiting(fd: impl AsFd) -> Result<u64> {
 /// `EMFILE` when `RLIMIT_NOFILE` is reached.
 pub fn duplicate(fd: impl AsFd) -> Result<std::os::fd::OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(fd, 3).of("fcntl F_DUPFD_CLOEXEC")
+}
+
+/// `flock(fd, LOCK_EX | LOCK_NB)`: locks a file or a folder, for others that lock it too. `false` when
+/// somebody else has it.
+///
+/// The lock belongs to the open file, which copies of the descriptor share, and goes with the last of
+/// them: so the kernel releases it however a process ends.
+///
+/// # Errors
+/// `ENOLCK`: no memory for locks; over NFS, `EBADF` when the file is not open for writing.
+pub fn try_lock(fd: impl AsFd) -> Result<bool> {
+    let fd = fd.as_fd();
+    let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    match retry("flock", || rustix::fs::flock(fd, lock)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// When a wait ends at the latest.

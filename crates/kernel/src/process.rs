@@ -7,7 +7,10 @@
 #![allow(unsafe_code)]
 
 mod names;
+mod program;
 mod spawn;
+#[cfg(feature = "started-without")]
+mod start;
 mod tree;
 
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -24,7 +27,10 @@ use crate::pidfd;
 pub use names::{
     command_name, group_id_of_name, group_name_of_id, user_id_of_name, user_name_of_id,
 };
+pub use program::find_program;
 pub use spawn::Spawn;
+#[cfg(feature = "started-without")]
+pub use start::started_without;
 pub use tree::{
     Identity, Stat, children, descendants, is_child_subreaper, reap_orphans, set_child_subreaper,
     stat, wait_any,

@@ -35,7 +35,7 @@ use rustix::io::Errno;
 use crate::error::{Error, OfCall, Result, checked, last_errno};
 use crate::io::{Deadline, retry};
 
-pub use handler::{Action, Handler};
+pub use handler::{Action, Handler, is_ignored};
 pub(crate) use mask::unblock_all;
 pub use mask::{MaskGuard, SignalSet, block, blocked, pending, unblock};
 pub use number::{Signal, UnknownSignal};

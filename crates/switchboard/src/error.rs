@@ -54,22 +54,16 @@ impl Error {
             K::NotFound => (ErrorKind::NotFound, None),
             K::PermissionDenied => (
                 ErrorKind::PermissionDenied,
-                Some("its owner and mode decide; see ls -l, or create it with ?mode= and ?group=".into()),
-            ),
-            K::AlreadyExists | K::AddressInUse => (ErrorKind::AddressInUse, None),
-            K::NotSupported => (ErrorKind::NotSupported, None),
-            K::TooManyFiles => (
-                ErrorKind::LimitReached,
                 Some(
-                    "this process may have no more open descriptors (RLIMIT_NOFILE): raise it with \
-                     ulimit -n or LimitNOFILE="
+                    "its owner and mode decide; see ls -l, or create it with ?mode= and ?group="
                         .into(),
                 ),
             ),
-            K::TooManyFilesInSystem => (
-                ErrorKind::LimitReached,
-                Some("the system has no more open files: raise it with sysctl fs.file-max".into()),
-            ),
+            K::AlreadyExists | K::AddressInUse => (ErrorKind::AddressInUse, None),
+            K::NotSupported => (ErrorKind::NotSupported, None),
+            K::TooManyFiles | K::TooManyFilesInSystem => {
+                (ErrorKind::LimitReached, error.advice().map(str::to_owned))
+            }
             K::NoSpace => (
                 ErrorKind::LimitReached,
                 Some("the file system or a quota is full: see df and df -i".into()),
@@ -178,12 +172,13 @@ impl fmt::Display for SendError {
             Self::Full => f.write_str("not sent in time: no receiver, or it takes no more now"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::TooLarge { len_bytes, limit_bytes, limit } => {
-                write!(f, "a message of {len_bytes} bytes; at most {limit_bytes} fit: {limit}")
+                let (len, fit) = (Counted(*len_bytes as u64, "byte"), limit_bytes);
+                write!(f, "a message of {len}; at most {fit} fit: {limit}")
             }
             Self::Unframable(problem) => f.write_str(problem),
             Self::Encoding(error) => error.fmt(f),
             Self::PeerDied { unacknowledged } => {
-                write!(f, "the receiver is gone; {unacknowledged} messages are not acknowledged")
+                write!(f, "the receiver is gone; {}", not_acknowledged(*unacknowledged))
             }
             Self::PeerMisbehaved(problem) => write!(f, "the receiver misbehaved: {problem}"),
             Self::Failed(error) => error.fmt(f),
@@ -262,12 +257,14 @@ impl fmt::Display for RecvError {
             Self::Ended => f.write_str("every sender has ended"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::PeerDied { peer, received } => {
-                write!(f, "{peer} died before it said its end; {received} messages arrived from it")
+                let messages = Counted(*received, "message");
+                write!(f, "{peer} died before it said its end; {messages} arrived from it")
             }
             Self::PeerMisbehaved { peer, problem } => write!(f, "{peer} misbehaved: {problem}"),
             Self::PeerRefused { peer, problem } => write!(f, "{peer} was turned away: {problem}"),
             Self::Encoding { problem, bytes } => {
-                write!(f, "a message of {} bytes is not what was expected: {problem}", bytes.len())
+                let bytes = Counted(bytes.len() as u64, "byte");
+                write!(f, "a message of {bytes} is not what was expected: {problem}")
             }
             Self::Failed(error) => error.fmt(f),
         }
@@ -304,13 +301,15 @@ pub struct CloseError {
 impl fmt::Display for CloseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.rejected > 0 {
-            write!(f, "{} messages were rejected by every receiver", self.rejected)?;
+            let were = if self.rejected == 1 { "was" } else { "were" };
+            let rejected = Counted(self.rejected, "message");
+            write!(f, "{rejected} {were} rejected by every receiver")?;
             if self.unacknowledged == 0 && !matches!(self.reason, SendError::Failed(_)) {
                 return Ok(());
             }
             f.write_str("; ")?;
         }
-        write!(f, "{} messages are not acknowledged", self.unacknowledged)?;
+        f.write_str(&not_acknowledged(self.unacknowledged))?;
         match &self.reason {
             // It would say the number again.
             SendError::PeerDied { .. } => f.write_str(": the receiver is gone"),
@@ -322,3 +321,17 @@ impl fmt::Display for CloseError {
 }
 
 impl std::error::Error for CloseError {}
+
+/// So many of something: `1 message`, `2 messages`.
+struct Counted(u64, &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+fn not_acknowledged(messages: u64) -> String {
+    let are = if messages == 1 { "is" } else { "are" };
+    format!("{} {are} not acknowledged", Counted(messages, "message"))
+}

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches, value_parser};
+use switchboard_kernel as kernel;
 
 use super::with_examples;
 use crate::demo::{self, Places, Role, Settings};
 use crate::exit_code::Exit;
 use crate::output::{Failure, Outcome};
+use crate::standard_streams::require_stdout;
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -56,6 +58,7 @@ pub(super) fn build() -> clap::Command {
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
+    require_stdout()?;
     let result = match (arguments.role, arguments.folder) {
         (Some(role), Some(folder)) => {
             let (queue, recorder) = (arguments.queue, arguments.recorder);
@@ -79,8 +82,21 @@ fn failure(error: Box<dyn Error>) -> Failure {
         Ok(error) => Failure::from(*error),
         // Nobody reads the output any more: nobody is left to tell.
         Err(error) if is_broken_pipe(&*error) => Failure::quiet(),
-        Err(error) => Failure::new(Exit::Failed, error.to_string()),
+        Err(error) => {
+            let failure = Failure::new(Exit::Failed, error.to_string());
+            match advice(&*error) {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
     }
+}
+
+/// What to do about the system's error, if that is what it is.
+fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let number = |error: &io::Error| kernel::Error::from_raw("", error.raw_os_error().unwrap_or(0));
+    let system = error.downcast_ref::<kernel::Error>().copied();
+    system.or_else(|| error.downcast_ref().map(number))?.advice()
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {

@@ -4,20 +4,25 @@
 //! interrupted before that goes back to its sender, where the transport redelivers.
 
 mod jobs;
+mod numbers;
 mod printing;
 
+use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use switchboard::transport::Transport;
 use switchboard::{Address, Bytes, Queue, Receiver, RecvError};
+use switchboard_kernel::process::find_program;
 
+use self::numbers::{Number, Numbers};
 use super::with_examples;
 use crate::endpoint::{self, AHEAD, connects, meets_at_once};
 use crate::exit_code::Exit;
 use crate::format::{Choice, Format};
 use crate::interrupt::Interrupt;
-use crate::output::{self, Failure, Outcome};
+use crate::output::{self, Failure, Outcome, counted};
+use crate::standard_streams::require_stdout;
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -51,18 +56,20 @@ struct Arguments {
 
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("recv"));
+    let endless = endpoint::schemes(|row| !row.capabilities.says_end);
     with_examples(
         command
             .about("Receive messages from a queue: print each as a line, or run a command for it")
-            .long_about(
+            .long_about(format!(
                 "Receive messages from a queue: print each as a line, or run a command for it.\n\nEnds \
-                 when every sender that joined has ended. On addresses where nobody can know that (mq, \
-                 sysv, unix-dgram) --count, --timeout or, with --raw, an empty message ends it.\n\nA \
-                 message is acknowledged once it is printed, or once COMMAND has ended with 0. \
-                 Otherwise it goes back to its sender, where the transport redelivers. COMMAND finds \
-                 SWITCHBOARD_ADDRESS, SWITCHBOARD_DELIVERIES and SWITCHBOARD_REDELIVERED in its \
-                 environment.",
-            ),
+                 when every sender that joined has ended. Where nobody can know that ({endless}) \
+                 --count or --timeout ends it; with --raw, an empty message does, and silence is no end \
+                 (exit 3).\n\nA message is acknowledged once it is printed, or once COMMAND has ended \
+                 with 0. Otherwise, or when it contains a line feed and lines are printed, it goes back \
+                 to its sender, where the transport redelivers. COMMAND finds SWITCHBOARD_ADDRESS, \
+                 SWITCHBOARD_DELIVERIES and SWITCHBOARD_REDELIVERED in its environment. A COMMAND that \
+                 is not there is exit 2, before anything is taken.",
+            )),
         "  switchboard recv unix:./jobs.sock
   switchboard recv --raw unix:./archive.sock | tar x
   switchboard recv --count 1 --timeout 5s mq:/jobs
@@ -74,6 +81,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let format = arguments.format.format();
     let address = endpoint::address(&arguments.address, format)?;
+    // Before anything is taken that could be lost.
+    match arguments.command.first() {
+        Some(program) => must_be_there(program)?,
+        None => require_stdout()?,
+    }
     let interrupt = Interrupt::watch(None)?;
     let runs = !arguments.command.is_empty();
     // No more is taken ahead than will be used: what is left over would come again elsewhere.
@@ -94,6 +106,9 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         count: arguments.count.unwrap_or(u64::MAX),
         verbose: arguments.verbose,
         received: 0,
+        bytes: 0,
+        numbers: Numbers::default(),
+        started: 0,
         redelivered: 0,
         lost: 0,
         exit: Exit::Done,
@@ -105,6 +120,14 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     if runs { receiving.run(&arguments.command, arguments.jobs) } else { receiving.print() }
 }
 
+fn must_be_there(program: &OsStr) -> Result<(), Failure> {
+    let found = find_program(program);
+    found.map(drop).map_err(|error| {
+        let message = format!("cannot run {}: {error}", output::shown(&program.to_string_lossy()));
+        Failure::new(Exit::Usage, message)
+    })
+}
+
 /// One receiving end at work.
 struct Receiving<'a> {
     receiver: Receiver<Bytes>,
@@ -114,6 +137,11 @@ struct Receiving<'a> {
     count: u64,
     verbose: bool,
     received: u64,
+    /// Bytes of them that were printed.
+    bytes: u64,
+    numbers: Numbers,
+    /// Commands started for messages.
+    started: u64,
     redelivered: u64,
     /// Messages that are known to be missing.
     lost: u64,
@@ -145,8 +173,8 @@ impl Receiving<'_> {
         if remarks.lost_before > 0 {
             if self.lost == 0 {
                 let (address, number) = (&self.address, remarks.number);
-                let lost = remarks.lost_before;
-                output::warn(&format!("{address}: {lost} messages are missing before {number}"));
+                let missing = missing(remarks.lost_before);
+                output::warn(&format!("{address}: {missing} before {number}"));
             }
             self.lost = self.lost.saturating_add(remarks.lost_before);
             self.exit = Exit::Failed;
@@ -155,14 +183,14 @@ impl Receiving<'_> {
             self.redelivered += 1;
             if self.verbose {
                 let number = remarks.number;
-                output::note(&format!("message {number} may have been received before"));
+                output::note(&format!("{number} may have been received before"));
             }
         }
     }
 
     /// How long silence may last from now on; `None` for ever.
     fn limit(&self) -> Option<Duration> {
-        let connected = self.received > 0 || meets_at_once(&self.address);
+        let connected = self.numbers.any() || meets_at_once(&self.address);
         match self.no_wait {
             true if connects(self.transport()) && connected => None,
             true => Some(Duration::ZERO),
@@ -184,8 +212,12 @@ impl Receiving<'_> {
             RecvError::Empty => return self.after_nothing(),
             RecvError::Interrupted => return Err(self.interrupt.failure(&self.account())),
             RecvError::PeerDied { peer, received } => {
-                let peer = output::shown(&peer);
-                output::warn(&format!("sender died: {peer}; {received} messages arrived"));
+                let (peer, raw) = (output::shown(&peer), self.format == Format::Raw);
+                let arrived = match raw {
+                    true => counted(self.bytes, "byte"),
+                    false => counted(received, "message"),
+                };
+                output::warn(&format!("sender died: {peer}; {arrived} arrived"));
             }
             RecvError::Failed(error) => return Err(error.into()),
             error => output::warn(&format!("{address}: {}", output::shown(&error.to_string()))),
@@ -200,14 +232,16 @@ impl Receiving<'_> {
             self.tell_if_alone();
             return Ok(Next::GoOn);
         };
-        // Where nobody can say the end, silence after messages is the end.
-        if self.received > 0 && !connects(self.transport()) {
+        let raw = self.format == Format::Raw;
+        // Where nobody can say the end, silence after messages is the end; that of bytes is said.
+        if self.numbers.any() && !connects(self.transport()) && !raw {
             return Ok(Next::End);
         }
-        let message = if self.no_wait {
-            format!("{}: nothing is there, and waiting was not wanted", self.address)
-        } else {
-            format!("{}: nothing came for {limit:?}; {}", self.address, self.account())
+        let address = &self.address;
+        let message = match (self.no_wait, raw && self.numbers.any()) {
+            (true, false) => format!("{address}: nothing is there, and waiting was not wanted"),
+            (true, true) => format!("{address}: nothing more is there; {}", self.account()),
+            (false, _) => format!("{address}: nothing came for {limit:?}; {}", self.account()),
         };
         Err(Failure::new(Exit::Nothing, message))
     }
@@ -237,25 +271,40 @@ impl Receiving<'_> {
         self.timeout.is_none()
             && self.count == u64::MAX
             && self.format != Format::Raw
-            && self.address.scheme() != "udp"
+            && !self.transport().capabilities.says_end
     }
 
     /// Says what was only counted so far.
     fn sum_up(&self) {
         if self.lost > 0 {
-            let (address, lost) = (&self.address, self.lost);
-            output::warn(&format!("{address}: {lost} messages are missing in all"));
+            output::warn(&format!("{}: {} in all", self.address, missing(self.lost)));
         }
         if self.redelivered > 0 && output::is_watched() {
-            output::note(&format!("{} messages may have been received before", self.redelivered));
+            let messages = counted(self.redelivered, "message");
+            output::note(&format!("{messages} may have been received before"));
         }
     }
 
     /// What was done.
     fn account(&self) -> String {
-        let messages = if self.received == 1 { "message" } else { "messages" };
-        format!("{} {messages} received", self.received)
+        if self.format == Format::Raw {
+            return format!("the stream did not end; {} arrived", counted(self.bytes, "byte"));
+        }
+        format!("{} received", counted(self.received, "message"))
     }
+}
+
+/// `1 message is missing`.
+fn missing(lost: u64) -> String {
+    format!("{} {} missing", counted(lost, "message"), if lost == 1 { "is" } else { "are" })
+}
+
+/// What becomes of a message that was not acknowledged.
+fn fate(given_back: bool, address: &Address) -> String {
+    if given_back {
+        return "given back".to_owned();
+    }
+    format!("{}: cannot redeliver; the message is lost", address.scheme())
 }
 
 /// How long silence lasts before a terminal is told.
@@ -264,7 +313,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// What is said about a message besides its bytes.
 #[derive(Clone, Copy, Debug)]
 struct Remarks {
-    number: u64,
+    number: Number,
     redelivered: bool,
     lost_before: u64,
 }

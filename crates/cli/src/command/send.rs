@@ -16,9 +16,9 @@ use crate::endpoint::{self, connects, ends_with_empty};
 use crate::exit_code::Exit;
 use crate::format::{Choice, Format, Found, Malformed, Splitter};
 use crate::interrupt::Interrupt;
-use crate::output::{self, Failure, Outcome, system};
+use crate::output::{self, Failure, Outcome, counted, system};
 use crate::progress::Progress;
-use crate::standard_streams::{Input, ReadStop};
+use crate::standard_streams::{Input, ReadStop, require_stdin};
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -63,7 +63,12 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let transport = address.transport();
     if arguments.priority.is_some() && !transport.capabilities.priorities {
         let message = format!("{}: has no priorities", transport.scheme);
-        return Err(Failure::new(Exit::Usage, message).hint("mq: has; leave out --priority"));
+        let others = endpoint::schemes(|row| row.capabilities.priorities);
+        let hint = format!("leave out --priority, or use a transport that has them: {others}");
+        return Err(Failure::new(Exit::Usage, message).hint(hint));
+    }
+    if arguments.message.is_empty() {
+        require_stdin()?;
     }
     let interrupt = Interrupt::watch(arguments.timeout)?;
     // The middle of a stream of bytes is of no use to a receiver that comes later.
@@ -421,10 +426,9 @@ impl Sending<'_> {
     /// What was done.
     fn account(&self) -> String {
         if self.format == Format::Raw {
-            return format!("{} bytes sent, the stream is not complete", self.bytes);
+            return format!("{} sent, the stream is not complete", counted(self.bytes, "byte"));
         }
         let (sent, open) = (self.sender.sent(), self.sender.unacknowledged());
-        let messages = if sent == 1 { "message" } else { "messages" };
-        format!("{sent} {messages} sent, {open} not acknowledged")
+        format!("{} sent, {open} not acknowledged", counted(sent, "message"))
     }
 }

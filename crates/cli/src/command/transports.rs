@@ -63,6 +63,7 @@ const TRAITS: &[Trait] = &[
     ("ordered", "messages of one sender stay in order", |c| c.ordered),
     ("reliable", "what was accepted arrives while both sides live", |c| c.reliable),
     ("redelivers", "a dead receiver's messages go to another, marked", |c| c.redelivers),
+    ("says_end", "a receiver knows when every sender has ended", |c| c.says_end),
     ("priorities", "urgent messages overtake others", |c| c.priorities),
     ("zero_copy", "payload is built and read in place", |c| c.zero_copy),
     ("bidirectional", "one connection carries messages both ways", |c| c.bidirectional),

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::output::counted;
+
 /// Lines of a file that are shown when they are wrong, at most.
 const MOST_EXAMPLES: usize = 3;
 
@@ -76,7 +78,8 @@ fn acknowledged_are_numbered(ledger: &Ledger, proof: &mut Proof) {
         holds,
         "ledger",
         format!(
-            "{count} readings acknowledged, {}{}",
+            "{} acknowledged, {}{}",
+            counted(count, "reading"),
             if in_turn { format!("1 to {count} without a gap") } else { "with gaps".to_owned() },
             wrong_lines(&ledger.wrong),
         ),
@@ -97,8 +100,9 @@ fn acknowledged_are_recorded(ledger: &Ledger, recorded: &Recorded, proof: &mut P
         missing.is_empty(),
         "nothing lost",
         format!(
-            "{} of {count} acknowledged readings are recorded{}",
+            "recorded: {} of {}{}",
             count - missing.len(),
+            counted(count as u64, "acknowledged reading"),
             examples("; missing", &missing),
         ),
     );
@@ -144,8 +148,8 @@ fn none_is_invented(ledger: &Ledger, recorded: &Recorded, proof: &mut Proof) {
         invented.is_empty(),
         "nothing invented",
         format!(
-            "{} records, {} of them not as the sensor sent it{}",
-            recorded.records.len(),
+            "{}, {} of them not as the sensor sent it{}",
+            counted(recorded.records.len() as u64, "record"),
             invented.len(),
             examples(":", &invented),
         ),
@@ -159,8 +163,8 @@ fn records_are_whole(recorded: &Recorded, proof: &mut Proof) {
         wrong == 0 && right > 0,
         "checksums",
         format!(
-            "{right} of {} records are as the processor sent them{}",
-            right + wrong,
+            "as the processor sent them: {right} of {}{}",
+            counted((right + wrong) as u64, "record"),
             wrong_lines(&recorded.wrong),
         ),
     );
@@ -183,7 +187,8 @@ fn queue_has_no_repeats(arrivals: &Arrivals, proof: &mut Proof) {
         holds,
         "once each (mq)",
         format!(
-            "{count} messages, {} of them urgent; {twice} twice, {missing} missing{}",
+            "{}, {} of them urgent; {twice} twice, {missing} missing{}",
+            counted(count as u64, "message"),
             arrivals.alerts,
             wrong_lines(&arrivals.wrong),
         ),

@@ -15,6 +15,7 @@
 
 pub(crate) mod check;
 mod dashboard;
+mod leftovers;
 mod processor;
 mod recorder;
 mod screen;
@@ -33,13 +34,15 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use switchboard_kernel::process::Signal;
 
 use screen::Screen;
 use stage::{Event, Stage};
 use state::{Standing, State};
 pub(crate) use words::Places;
+
+use crate::interrupt::ending_signals;
+use crate::output::counted;
 use words::{ARRIVALS, LEDGER, RECORDED, Said};
 
 /// How the demo is to run.
@@ -120,7 +123,7 @@ const MOST_COMPLAINTS: usize = 8;
 /// Whatever keeps it from running to its end, and Ctrl-C.
 pub(crate) fn run(settings: &Settings) -> Result<bool, Box<dyn Error>> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in ending_signals() {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let screen = if settings.json { Screen::Silent } else { Screen::of_stdout() };
@@ -361,7 +364,8 @@ impl Demo {
         let (pid, held) = (self.state.pid(Role::Processor), self.state.held);
         self.stage.signal(Role::Processor, Signal::KILL)?;
         self.state.killed(Role::Processor, pid);
-        self.event(format!("processor {pid} killed (SIGKILL), at least {held} readings in hand"))
+        let held = counted(held, "reading");
+        self.event(format!("processor {pid} killed (SIGKILL), at least {held} in hand"))
     }
 
     /// Says what took too long, and adds what processes complained about.

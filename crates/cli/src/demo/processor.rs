@@ -12,6 +12,8 @@ use switchboard::{Delivery, Json, Options, Queue, Receiver, RecvError, Sender, T
 
 use super::words::{News, OrDash, Places, Rates, Reading, Said, checksum, say};
 
+use crate::output::counted;
+
 /// A batch is complete with this many readings, or this long after its first.
 const BATCH: usize = 40;
 const BATCH_TIME: Duration = Duration::from_millis(300);
@@ -96,7 +98,8 @@ impl Processor {
         }
         self.readings.flush()?;
         if self.again > again_before {
-            let text = format!("{} readings were redelivered, marked", self.again - again_before);
+            let readings = counted(self.again - again_before, "reading");
+            let text = format!("{readings} redelivered, marked");
             self.tell(Rates::default(), Some(text))?;
         }
         say(&self.said())?;

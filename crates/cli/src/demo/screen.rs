@@ -11,6 +11,8 @@ use serde_json::Value;
 use super::state::{Standing, State};
 use super::{Role, sensor};
 
+use crate::output::counted;
+
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 /// Lines are not longer than this, however wide the terminal.
@@ -215,7 +217,7 @@ fn standing(state: &State, role: Role) -> (&'static str, String) {
                 Role::Sensor => format!("reads /proc {each} times a second"),
                 Role::Processor => "computes rates; acknowledges what is recorded".to_owned(),
                 Role::Dashboard => "shows the newest rates below".to_owned(),
-                _ => format!("wrote {} records", state.recorded),
+                _ => format!("wrote {}", counted(state.recorded, "record")),
             };
             (GREEN, doing)
         }
@@ -231,7 +233,7 @@ fn channels(state: &State) -> impl Iterator<Item = String> {
     let notes = [
         format!("{} under way{again}", on_the_way + state.waiting),
         state.recorder.clone().unwrap_or_default().replace("tcp:", ""),
-        format!("{} alerts", state.alerts),
+        counted(state.alerts, "alert"),
         String::new(),
     ];
     let schemes = ["unix", "tcp", "mq", "fifo"];
@@ -294,10 +296,10 @@ fn bytes(count: f64) -> String {
 fn summary(state: &State) -> String {
     let rates = &state.rates;
     format!(
-        "{:5.1} s  {} readings sent, {} acknowledged, {} recorded, {} redelivered | cpu {}, memory \
+        "{:5.1} s  {} sent, {} acknowledged, {} recorded, {} redelivered | cpu {}, memory \
          {}, network {} in, {} out\n",
         state.since_start().as_secs_f64(),
-        state.sent,
+        counted(state.sent, "reading"),
         state.acknowledged,
         state.recorded,
         state.redelivered,

@@ -16,6 +16,8 @@ use switchboard::{Json, Options, Queue, SendError, Sender, Text};
 
 use super::words::{Places, Reading, Said, say};
 
+use crate::output::counted;
+
 /// How often it reads.
 pub(crate) const READINGS_PER_SECOND: u32 = 200;
 const EVERY: Duration = Duration::from_micros(1_000_000 / READINGS_PER_SECOND as u64);
@@ -137,7 +139,8 @@ impl Sensor {
         self.enter()?;
         finished?;
         if !self.waiting.is_empty() {
-            return Err(format!("{} readings could not be sent", self.waiting.len()).into());
+            let readings = counted(self.waiting.len() as u64, "reading");
+            return Err(format!("{readings} could not be sent").into());
         }
         writeln!(self.ledger, "heartbeats {heartbeats}")?;
         say(&self.said(heartbeats))?;

@@ -1,14 +1,14 @@
 //! What the demo puts on the machine, and takes away again: a private folder, a POSIX queue, and
 //! processes. Dropping the stage removes all of them, however the demo ends.
 //!
-//! Should the demo itself be killed, its processes die with it.
+//! Should the demo itself be killed, its processes die with it, and the next demo removes the rest.
 
 use std::error::Error;
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -18,8 +18,10 @@ use switchboard_kernel::io::Deadline;
 use switchboard_kernel::pipe;
 use switchboard_kernel::process::{Child, Signal, Spawn};
 
-use super::Role;
+use super::leftovers::Claim;
 use super::words::Places;
+use super::{Role, leftovers};
+use crate::output;
 
 /// How long a process that has closed its output may take to be gone.
 const GONE_AFTER: Duration = Duration::from_secs(2);
@@ -40,19 +42,25 @@ pub(crate) enum Event {
 /// The folder, the queue, the processes.
 pub(crate) struct Stage {
     pub(crate) places: Places,
+    claim: Claim,
     children: Vec<(Role, Child)>,
     tell: Sender<(u32, Event)>,
     pub(crate) events: Receiver<(u32, Event)>,
 }
 
 impl Stage {
-    /// Makes the folder and the queue.
+    /// Removes what earlier demos left, and makes the folder and the queue.
     pub(crate) fn set_up() -> Result<Self, Box<dyn Error>> {
         let (tell, events) = channel();
-        let folder = make_folder()?;
+        let parent = std::env::temp_dir();
+        let removed = leftovers::remove(&parent);
+        if !removed.is_empty() {
+            output::note(&format!("removed what a killed demo left: {}", removed.join(", ")));
+        }
+        let (folder, claim) = make_folder(&parent)?;
         // From here on, dropping it removes the folder.
         let places = Places { folder, queue: String::new(), recorder: None };
-        let mut stage = Self { places, children: Vec::new(), tell, events };
+        let mut stage = Self { places, claim, children: Vec::new(), tell, events };
         stage.make_queue()?;
         Ok(stage)
     }
@@ -61,13 +69,14 @@ impl Stage {
         let pid = std::process::id();
         for n in 0..MOST_NAMES {
             let name = match n {
-                0 => format!("/switchboard-demo-{pid}"),
-                n => format!("/switchboard-demo-{pid}-{n}"),
+                0 => format!("/{}{pid}", leftovers::NAME),
+                n => format!("/{}{pid}-{n}", leftovers::NAME),
             };
             let places = Places { queue: name, ..self.places.clone() };
             match object::create(&places.queue().parse()?) {
                 Ok(()) => {
                     self.places = places;
+                    self.claim.note_queue(&self.places.queue)?;
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::AddressInUse => {}
@@ -151,24 +160,30 @@ impl Drop for Stage {
     }
 }
 
-/// A new folder that only this user can enter. `mkdir` follows no link and takes no existing one.
-fn make_folder() -> io::Result<PathBuf> {
-    let parent = std::env::temp_dir();
+/// A new folder that only this user can enter, claimed. `mkdir` follows no link and takes no existing
+/// one.
+fn make_folder(parent: &Path) -> io::Result<(PathBuf, Claim)> {
     let pid = std::process::id();
-    let mut result = Err(io::Error::from(io::ErrorKind::AlreadyExists));
-    for n in 0..MOST_NAMES {
+    let make = |n| {
         let folder = parent.join(match n {
-            0 => format!("switchboard-demo-{pid}"),
-            n => format!("switchboard-demo-{pid}-{n}"),
+            0 => format!("{}{pid}", leftovers::NAME),
+            n => format!("{}{pid}-{n}", leftovers::NAME),
         });
-        result = DirBuilder::new().mode(0o700).create(&folder).map(|()| folder);
-        if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
-            break;
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Claim::to(&folder)?.map(|claim| (folder, claim)))
+    };
+    for n in 0..MOST_NAMES {
+        match make(n) {
+            Ok(Some(made)) => return Ok(made),
+            Ok(None) => {}
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                let problem = format!("no folder in {}: {error}", parent.display());
+                return Err(io::Error::new(error.kind(), problem));
+            }
         }
     }
-    result.map_err(|error| {
-        io::Error::new(error.kind(), format!("no folder in {}: {error}", parent.display()))
-    })
+    Err(io::Error::other(format!("every name for the folder is taken in {}", parent.display())))
 }
 
 /// Gives each line to `with`, until the end or until it says `false`.

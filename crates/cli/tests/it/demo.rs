@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::pidfd;
-use switchboard_kernel::posix_mq::{self, Access, MessageQueue};
+use switchboard_kernel::posix_mq::{Access, MessageQueue};
 use switchboard_kernel::process::Signal;
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
@@ -152,6 +152,7 @@ fn it_leaves_nothing_when_it_is_interrupted_or_loses_a_process() {
     let ends: &[fn(&Child, u32)] = &[
         |demo, _| send(demo.id(), Signal::INT),
         |demo, _| send(demo.id(), Signal::TERM),
+        |demo, _| send(demo.id(), Signal::HUP),
         |_, sensor| send(sensor, Signal::KILL),
     ];
     for end in ends {
@@ -172,18 +173,34 @@ fn it_leaves_nothing_when_it_is_interrupted_or_loses_a_process() {
 }
 
 #[test]
-fn its_processes_die_with_it() {
+fn its_processes_die_with_it_and_the_next_demo_removes_the_rest() {
     let scratch = Scratch::new();
+    let (mut living, _) = started(&scratch);
     let (mut child, processes) = started(&scratch);
-    let queue = format!("/switchboard-demo-{}", child.id());
     child.kill();
     let until = Instant::now() + DEADLINE;
     while processes.iter().any(|pid| is_running(*pid)) {
         assert!(Instant::now() < until, "a process outlives the demo");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // Nobody was left to remove it.
-    let _ = posix_mq::unlink(&queue);
+    let folder = |demo: &Child| scratch.join(&format!("switchboard-demo-{}", demo.id()));
+    let queue = |demo: &Child| {
+        MessageQueue::open(&format!("/switchboard-demo-{}", demo.id()), Access::Send).is_ok()
+    };
+    assert!(folder(&child).exists() && queue(&child), "nothing to remove");
+    // Of the same kind of name, and not a demo's.
+    let others = ["switchboard-demo-files", "switchboard-demo-1"].map(|name| scratch.join(name));
+    others.iter().for_each(|other| fs::create_dir(other).expect("a folder"));
+    let next = demo(&scratch, &["--json", "--seconds", "1"]).output().expect("the demo");
+    let said = text(&next);
+    assert_eq!(next.status.code(), Some(0), "{said}");
+    assert!(!folder(&child).exists() && !queue(&child), "something is left: {said}");
+    let removed = format!("mq:/switchboard-demo-{0}, {1}", child.id(), folder(&child).display());
+    assert!(said.contains(&format!("removed what a killed demo left: {removed}")), "{said}");
+    assert!(folder(&living).exists() && queue(&living), "a living demo was robbed");
+    assert!(others.iter().all(|other| other.exists()), "somebody else's folder is gone");
+    send(living.id(), Signal::INT);
+    assert_eq!(living.wait().code(), Some(1));
 }
 
 /// A long demo whose four processes run, with their ids in the order of their start: the sensor is

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use switchboard_kernel::process::effective_user_id;
-use switchboard_testkit::Scratch;
+use switchboard_testkit::{Scratch, unique};
 
 use crate::run::{Run, eventually, free_port, run};
 
@@ -105,20 +105,65 @@ fn wrong_usage() {
     usage(&["recv", "--json", "unix:./s", "--", "cat"], "cannot be used with");
 }
 
+/// A shell that finds the command in `$0`.
+fn shell(scratch: &Scratch, script: &str) -> crate::run::Ended {
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(script).arg(crate::run::binary()).current_dir(scratch.path());
+    Run::command(shell).end()
+}
+
 #[test]
-fn closed_standard_streams_are_no_panic() {
+fn standard_output_that_is_closed_takes_nothing() {
     let scratch = Scratch::new();
-    let shell = |script: &str| {
-        let mut shell = std::process::Command::new("sh");
-        shell.arg("-c").arg(script).arg(crate::run::binary()).current_dir(scratch.path());
-        Run::command(shell).end()
-    };
+    let address = format!("mq:/{}", unique("closed"));
+    run(scratch.path(), &["send", &address], "one\n").code(0);
+    let closed = shell(&scratch, &format!("\"$0\" recv --no-wait {address} >&-"));
+    closed.code(1).says("standard output is closed").says("hint: ");
+    run(scratch.path(), &["recv", "--no-wait", &address], "").code(0).prints("one\n");
+    run(scratch.path(), &["unlink", &address], "").code(0);
+    for command in ["transports", "man", "demo"] {
+        shell(&scratch, &format!("\"$0\" {command} >&-")).code(1).says("output is closed");
+    }
+    shell(&scratch, "\"$0\" transports >&- 2>&-").code(1);
+}
+
+#[test]
+fn dev_null_is_no_closed_output() {
+    let scratch = Scratch::new();
+    let address = format!("mq:/{}", unique("null"));
+    for output in [">/dev/null", "<>/dev/null >&0"] {
+        run(scratch.path(), &["send", &address], "one\n").code(0);
+        shell(&scratch, &format!("\"$0\" recv --no-wait {address} {output}")).code(0);
+        run(scratch.path(), &["recv", "--no-wait", &address], "").code(3).prints("");
+    }
+    run(scratch.path(), &["unlink", &address], "").code(0);
+    // What does not print needs no output; what is run has its own.
+    let send = Run::start(scratch.path(), &["recv", "unix:./s"]);
+    shell(&scratch, "\"$0\" send unix:./s --message one >&-").code(0);
+    send.wait().code(0).prints("one\n");
+}
+
+#[test]
+fn standard_input_that_is_closed_cannot_be_read() {
+    let scratch = Scratch::new();
+    for option in ["", "--raw", "--json"] {
+        let closed = shell(&scratch, &format!("\"$0\" send {option} unix:./s <&-"));
+        closed.code(1).says("standard input is closed").says("hint: ");
+    }
     let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
-    shell("\"$0\" send unix:./s <&-").code(0);
-    receiver.wait().code(0).prints("");
-    shell("\"$0\" transports >&- 2>&-");
-    shell("\"$0\" transports > /dev/full").code(1).says("cannot write to standard output");
-    let ended =
-        shell("\"$0\" send unix:./s --message x --timeout 1s & \"$0\" recv unix:./s > /dev/full");
+    shell(&scratch, "\"$0\" send unix:./s --message one <&-").code(0);
+    receiver.wait().code(0).prints("one\n");
+}
+
+#[test]
+fn an_output_that_is_full_is_an_error() {
+    let scratch = Scratch::new();
+    shell(&scratch, "\"$0\" transports > /dev/full")
+        .code(1)
+        .says("cannot write to standard output");
+    let ended = shell(
+        &scratch,
+        "\"$0\" send unix:./s --message x --timeout 1s & \"$0\" recv unix:./s > /dev/full",
+    );
     ended.code(1).says("cannot write to standard output").says("ENOSPC");
 }

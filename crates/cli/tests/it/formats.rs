@@ -1,6 +1,7 @@
 //! Lines, lengths, JSON: what goes in and out, and what does not fit.
 
-use switchboard_testkit::Scratch;
+use switchboard_kernel::process::Signal;
+use switchboard_testkit::{Scratch, unique};
 
 use crate::run::{Run, run};
 
@@ -56,7 +57,7 @@ fn what_is_no_json_is_not_printed() {
     let receiver = Run::start(scratch.path(), &["recv", "--json", "unix:./s"]);
     let send = ["send", "unix:./s", "--message", "1", "--message", "{\x1b[2J", "--message", "2"];
     let sender = Run::start(scratch.path(), &send).end();
-    sender.code(1).says("1 messages were rejected");
+    sender.code(1).says("1 message was rejected");
     receiver.wait().code(1).prints("1\n2\n").says("is no JSON").says("{\\x1b[2J");
 }
 
@@ -65,20 +66,37 @@ fn a_line_feed_is_no_part_of_a_line() {
     let scratch = Scratch::new();
     let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
     let send = ["send", "unix:./s", "--message", "one", "--message", "a\nb", "--message", "two"];
-    let sender = Run::start(scratch.path(), &send);
-    receiver
-        .wait()
-        .code(1)
-        .prints("one\n")
-        .says("message 2 contains a line feed")
-        .says("given back")
-        .says("--length-prefixed");
-    // It is not lost: one who can hold it gets it.
-    let rest = Run::start(scratch.path(), &["recv", "--length-prefixed", "unix:./s"]).wait();
-    let rest = rest.code(0).stdout;
-    assert!(rest.windows(7).any(|bytes| bytes == b"\0\0\0\x03a\nb"), "{}", rest.escape_ascii());
-    assert!(rest.windows(7).any(|bytes| bytes == b"\0\0\0\x03two"), "{}", rest.escape_ascii());
-    sender.wait().code(0);
+    Run::start(scratch.path(), &send).end().code(1).says("1 message was rejected");
+    let ended = receiver.wait().code(1).prints("one\ntwo\n").says("--length-prefixed");
+    let said = "unix:./s: message 2 contains a line feed and is no line; given back: \"a\\nb\"";
+    assert_eq!(ended.stderr.matches("line feed").count(), 1, "{ended}");
+    ended.says(said);
+}
+
+#[test]
+fn what_came_and_is_no_line_was_something() {
+    let scratch = Scratch::new();
+    let address = format!("mq:/{}", unique("feed"));
+    for wait in [["--timeout", "50ms"].as_slice(), &["--no-wait"]] {
+        let send = ["send", &address, "--message", "a\nb"];
+        Run::start(scratch.path(), &send).end().code(0);
+        let recv = [&["recv", &address], wait].concat();
+        let ended = run(scratch.path(), &recv, "").code(1).prints("");
+        ended.says("message 1 contains a line feed").says("the message is lost: \"a\\nb\"");
+    }
+    run(scratch.path(), &["unlink", &address], "").code(0);
+}
+
+#[test]
+fn a_follower_outlives_a_line_feed() {
+    let scratch = Scratch::new();
+    let receiver = Run::start(scratch.path(), &["recv", "--follow", "unix:./s"]);
+    let send =
+        |message| Run::start(scratch.path(), &["send", "unix:./s", "--message", message]).end();
+    send("a\nb").code(1).says("rejected");
+    send("after").code(0);
+    receiver.signal(Signal::TERM);
+    receiver.wait().code(1).prints("after\n").says("interrupted: 1 message received");
 }
 
 #[test]

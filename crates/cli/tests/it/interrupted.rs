@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: a message, exit 1, and nothing left behind.
+//! Ctrl-C, SIGTERM and SIGHUP: a message, exit 1, and nothing left behind.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ fn left(folder: &Path) -> Vec<String> {
 #[test]
 fn a_receiver() {
     for (address, name) in [("unix:./a", "a"), ("unix-dgram:./b", "b"), ("fifo:./c", "c")] {
-        for signal in [Signal::INT, Signal::TERM] {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
             let scratch = Scratch::new();
             let receiver = Run::start(scratch.path(), &["recv", address]);
             eventually(name, || scratch.join(name).exists());
@@ -25,6 +25,18 @@ fn a_receiver() {
             assert_eq!(left(scratch.path()), [""; 0]);
         }
     }
+}
+
+#[test]
+fn a_receiver_that_outlives_its_terminal() {
+    let scratch = Scratch::new();
+    let mut nohup = std::process::Command::new("nohup");
+    nohup.arg(crate::run::binary()).args(["recv", "unix:./a"]).current_dir(scratch.path());
+    let receiver = Run::command(nohup);
+    eventually("a socket", || scratch.join("a").exists());
+    receiver.signal(Signal::HUP);
+    Run::start(scratch.path(), &["send", "unix:./a", "--message", "x"]).end().code(0);
+    receiver.wait().code(0).prints("x\n");
 }
 
 #[test]
@@ -60,7 +72,8 @@ fn a_stream_that_is_cut_is_no_whole_stream() {
     receiver.wait_stdout("the beginning", |out| out == b"begin");
     sender.signal(Signal::INT);
     sender.wait().code(1).says("interrupted: 5 bytes sent, the stream is not complete");
-    receiver.wait().code(1).prints("begin").says("sender died");
+    let ended = receiver.wait().code(1).prints("begin");
+    ended.says("sender died").says("5 bytes arrived");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use switchboard::transport::{TABLE, Transport};
+use switchboard_kernel::process::Signal;
 use switchboard_testkit::{Scratch, unique};
 
 use crate::run::{Ended, Run, binary, eventually, free_port, run};
@@ -244,9 +245,27 @@ fn a_follower_reports_a_killed_sender_and_goes_on() {
         sender.kill();
         receiver.wait_stderr("sender died");
         run(scratch.path(), &["send", "unix:./s"], "two\n").code(0);
-        let ended = receiver.wait().code(1).says("1 messages arrived");
+        let ended = receiver.wait().code(1).says("1 message arrived");
         assert_eq!(ended.text().replace('\n', ""), "onetwo");
     }
+}
+
+#[test]
+fn one_message_is_no_messages() {
+    let scratch = Scratch::new();
+    let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
+    let mut sender = Run::start(scratch.path(), &["send", "unix:./s"]);
+    sender.write(b"one\n");
+    receiver.wait_stdout("a line", |out| out == b"one\n");
+    sender.kill();
+    receiver.wait().code(1).says("1 message arrived");
+    let stream = Run::start(scratch.path(), &["recv", "--raw", "unix:./s"]);
+    let mut sender = Run::start(scratch.path(), &["send", "--raw", "unix:./s"]);
+    sender.write(b"1");
+    stream.wait_stdout("a byte", |out| out == b"1");
+    sender.signal(Signal::TERM);
+    sender.wait().code(1).says("interrupted: 1 byte sent");
+    stream.wait().code(1).says("1 byte arrived");
 }
 
 #[test]
@@ -320,6 +339,35 @@ fn silence_ends_it_when_told_so() {
     sender.write(b"one\n");
     let receiver = run(scratch.path(), &["recv", "--timeout", "300ms", "unix:./s"], "");
     receiver.code(3).prints("one\n").says("1 message received");
+}
+
+#[test]
+fn silence_is_no_end_of_a_stream() {
+    for row in TABLE.iter().filter(|row| !row.capabilities.says_end) {
+        let place = Place::of(row);
+        let recv = ["recv", "--raw", "--timeout", "500ms", &place.address];
+        let receiver = place.start(&recv);
+        eventually(row.scheme, || place.is_bound(row));
+        let mut sender = place.start(&["send", "--raw", &place.address]);
+        sender.write(b"begin");
+        receiver.wait_stdout("the beginning", |out| out == b"begin");
+        sender.kill();
+        let ended = receiver.wait().code(3).prints("begin");
+        ended.says("nothing came for 500ms; the stream did not end; 5 bytes arrived");
+    }
+}
+
+#[test]
+fn what_is_there_now_is_no_whole_stream() {
+    let place = Place::of(TABLE.iter().find(|row| row.scheme == "mq").expect("mq"));
+    let mut sender = place.start(&["send", "--raw", &place.address]);
+    sender.write(b"begin");
+    let waiting = || place.start(&["recv", "--raw", "--no-wait", &place.address]).wait();
+    let mut tries = (0..1000).map(|_| waiting().code(3));
+    let first = tries.find(|ended| !ended.stdout.is_empty()).expect("what was sent");
+    first.prints("begin").says("the stream did not end; 5 bytes arrived");
+    sender.end().code(0);
+    waiting().code(0).prints("");
 }
 
 #[test]

@@ -342,6 +342,8 @@ fn spawn_error(error: &io::Error, has_terminal: bool) -> Error {
         Errno::NOTTY | Errno::PERM if has_terminal => "ioctl TIOCSCTTY",
         Errno::AGAIN | Errno::NOMEM => "fork",
         Errno::BUSY => "dup2",
+        // The pipe over which the child tells that `execve` failed.
+        Errno::MFILE | Errno::NFILE => "pipe2",
         _ => "execve",
     };
     Error::new(call, errno)

@@ -197,6 +197,15 @@ fn install(signal: Signal, action: Action, flags: c_int) -> Result<Handler> {
     }
 }
 
+/// `sigaction(signal)`: whether the signal is ignored in this process, as it is from the start under
+/// `nohup(1)`. A program should leave SIGHUP so.
+///
+/// # Errors
+/// None for a [`Signal`] that can be caught; `EINVAL` otherwise.
+pub fn is_ignored(signal: Signal) -> Result<bool> {
+    Ok(current(signal)?.0.sa_sigaction == libc::SIG_IGN)
+}
+
 /// What a signal does, as `sigaction(2)` has it.
 struct Disposition(libc::sigaction);
 

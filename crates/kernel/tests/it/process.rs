@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::io::{Deadline, duplicate, write_all};
-use switchboard_kernel::pidfd;
 use switchboard_kernel::process::{
     Child, Signal, Spawn, command_name, effective_group_id, effective_user_id, file_limit,
-    group_id_of_name, group_name_of_id, inherited_descriptor, set_file_limit, user_id_of_name,
-    user_name_of_id,
+    find_program, group_id_of_name, group_name_of_id, inherited_descriptor, set_file_limit,
+    user_id_of_name, user_name_of_id,
 };
+use switchboard_kernel::{Error, pidfd};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};
 
@@ -275,4 +275,19 @@ fn a_command_name_is_safe_to_print() {
     child.expect("named");
     assert_eq!(command_name(child.id()).as_deref(), Some("a?[31m?b?"));
     assert_eq!(command_name(u32::MAX), None);
+}
+
+#[test]
+fn a_program_is_found_as_it_would_be_run() {
+    let scratch = Scratch::new();
+    let found = find_program("sh".as_ref()).expect("sh");
+    assert!(found.is_absolute() && found.is_file(), "{}", found.display());
+    assert_eq!(find_program(found.as_os_str()), Ok(found));
+    std::fs::write(scratch.join("text"), "").expect("a file");
+    let refused = |name: &std::path::Path| find_program(name.as_os_str()).map_err(Error::name);
+    assert_eq!(refused(&scratch.join("text")), Err("EACCES"));
+    assert_eq!(refused(scratch.path()), Err("EACCES"));
+    assert_eq!(refused(&scratch.join("nothing")), Err("ENOENT"));
+    assert_eq!(refused("".as_ref()), Err("ENOENT"));
+    assert_eq!(refused("switchboard-has-no-such-command".as_ref()), Err("ENOENT"));
 }

@@ -42,6 +42,8 @@ pub struct Capabilities {
     pub reliable: bool,
     /// A message whose receiver dies unacknowledged is given to another, marked.
     pub redelivers: bool,
+    /// A receiver knows when every sender has ended: each says its end, or its connection does.
+    pub says_end: bool,
     /// Urgent messages overtake others.
     pub priorities: bool,
     /// Payload is built and read in place.
@@ -140,6 +142,7 @@ const NOTHING: Capabilities = Capabilities {
     ordered: true,
     reliable: true,
     redelivers: false,
+    says_end: true,
     priorities: false,
     zero_copy: false,
     bidirectional: false,
@@ -248,7 +251,7 @@ pub const TABLE: &[Transport] = &[
         example: "unix-dgram:/run/log.sock",
         target: TargetForm::PathOrAbstract,
         options: &["mode", "owner", "group", "max-message"],
-        capabilities: Capabilities { largest_message_bytes: 128 << 10, ..NOTHING },
+        capabilities: Capabilities { largest_message_bytes: 128 << 10, says_end: false, ..NOTHING },
         delivery: "once; what waits in the socket is lost with its receiver",
         framing: None,
         carries: Carries {
@@ -268,6 +271,7 @@ pub const TABLE: &[Transport] = &[
         options: &["mode", "owner", "group", "max-message", "max-messages"],
         capabilities: Capabilities {
             largest_message_bytes: 8192,
+            says_end: false,
             priorities: true,
             outlives_processes: true,
             ..NOTHING
@@ -288,6 +292,7 @@ pub const TABLE: &[Transport] = &[
         options: &["mode", "owner", "group", "max-message", "capacity", "type"],
         capabilities: Capabilities {
             largest_message_bytes: 8192,
+            says_end: false,
             outlives_processes: true,
             ..NOTHING
         },

@@ -16,20 +16,24 @@ use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::pipe;
 use switchboard_kernel::process::{Child, Signal, Spawn};
 
-use super::{Next, Receiving, Remarks};
+use super::numbers::Number;
+use super::{Next, Receiving, Remarks, fate};
 use crate::exit_code::Exit;
-use crate::output::{self, Failure, Outcome, system};
+use crate::output::{self, Failure, Outcome, counted, system};
 
 /// A command that runs for a message.
 struct Job {
     child: Child,
     ticket: Ticket,
-    number: u64,
+    number: Number,
+    hash: u64,
 }
 
 /// A message to run a command for.
 struct Message {
     bytes: Vec<u8>,
+    /// By this it is known when it comes again.
+    hash: u64,
     ticket: Ticket,
     remarks: Remarks,
     deliveries: u16,
@@ -40,6 +44,8 @@ struct Jobs<'a> {
     command: &'a [OsString],
     most: usize,
     running: Vec<Job>,
+    /// The command of this one could not be started for now: it waits for another to end.
+    put_off: Option<Message>,
     epoll: Epoll,
     /// New messages are waited for.
     watching: bool,
@@ -57,7 +63,8 @@ impl Receiving<'_> {
         let epoll = Epoll::new().map_err(cannot_wait)?;
         epoll.add(self.interrupt.fd(), CANCEL, Interest::Readable).map_err(cannot_wait)?;
         let most = most as usize;
-        let mut jobs = Jobs { command, most, running: Vec::new(), epoll, watching: false };
+        let mut jobs =
+            Jobs { command, most, running: Vec::new(), put_off: None, epoll, watching: false };
         let result = self.run_all(&mut jobs);
         if result.is_err() {
             self.stop(&mut jobs);
@@ -71,7 +78,11 @@ impl Receiving<'_> {
         loop {
             self.reap(jobs)?;
             more &= self.received < self.count;
-            if more && jobs.running.len() < jobs.most {
+            if let Some(message) = jobs.next() {
+                self.start(jobs, message)?;
+                continue;
+            }
+            if more && jobs.has_room() {
                 match self.take_one() {
                     Ok(message) => {
                         self.start(jobs, message)?;
@@ -84,7 +95,7 @@ impl Receiving<'_> {
                     },
                 }
             }
-            if !more && jobs.running.is_empty() {
+            if !more && jobs.unfinished() == 0 {
                 break;
             }
             self.sleep(jobs, more)?;
@@ -94,13 +105,14 @@ impl Receiving<'_> {
 
     /// Takes a message that is there.
     fn take_one(&mut self) -> Result<Message, RecvError> {
-        let number = self.received + 1;
-        let mut taken = None;
+        let (numbers, mut taken) = (&mut self.numbers, None);
         self.receiver.recv_each(1, Some(Duration::ZERO), |message, ticket| {
             let (redelivered, lost_before) = (message.redelivered, message.lost_before);
+            let number = numbers.of(message.bytes, message.deliveries);
             let remarks = Remarks { number, redelivered, lost_before };
+            let hash = numbers.hash(message.bytes);
             let (bytes, deliveries) = (message.bytes.to_vec(), message.deliveries);
-            taken = Some(Message { bytes, ticket, remarks, deliveries });
+            taken = Some(Message { bytes, hash, ticket, remarks, deliveries });
             false
         })?;
         let message = taken.ok_or(RecvError::Empty)?;
@@ -111,28 +123,36 @@ impl Receiving<'_> {
         Ok(message)
     }
 
-    /// Starts the command for a message.
-    fn start(&mut self, jobs: &mut Jobs<'_>, message: Message) -> Result<(), Failure> {
-        let ticket = message.ticket;
-        match self.spawn(jobs.command, message) {
+    /// Starts the command for a message. When something runs out that those which run hold, the
+    /// message is put off until one of them ends, and from then on fewer run at a time.
+    fn start(&mut self, jobs: &mut Jobs<'_>, mut message: Message) -> Result<(), Failure> {
+        let error = match self.spawn(jobs.command, &mut message) {
             Ok(child) => {
-                let number = self.received;
-                let token = CHILD + number;
+                self.started += 1;
+                let token = CHILD + self.started;
                 let watched = jobs.epoll.add(child.pidfd(), token, Interest::Readable);
-                jobs.running.push(Job { child, ticket, number });
-                watched.map_err(cannot_wait)
+                let Message { hash, ticket, remarks: Remarks { number, .. }, .. } = message;
+                jobs.running.push(Job { child, ticket, number, hash });
+                return watched.map_err(cannot_wait);
             }
-            Err(error) => {
-                let given_back = self.receiver.reject_ticket(ticket).unwrap_or(false);
-                let name = name_of(jobs.command);
-                let message =
-                    format!("cannot run {name}: {error}; {}", fate(given_back, &self.address));
-                Err(Failure::new(Exit::Failed, message))
-            }
+            Err(error) => error,
+        };
+        let name = name_of(jobs.command);
+        if is_shortage(error) && !jobs.running.is_empty() {
+            jobs.most = jobs.running.len();
+            jobs.put_off = Some(message);
+            let most = counted(jobs.most as u64, "command");
+            output::warn(&format!("{most} at a time from now on: cannot run {name}: {error}"));
+            error.advice().into_iter().for_each(output::advise);
+            return Ok(());
         }
+        let given_back = self.receiver.reject_ticket(message.ticket).unwrap_or(false);
+        let fate = fate(given_back, &self.address);
+        let failure = system(&format!("cannot run {name}"), error);
+        Err(failure.adding(&fate))
     }
 
-    fn spawn(&self, command: &[OsString], message: Message) -> kernel::Result<Child> {
+    fn spawn(&self, command: &[OsString], message: &mut Message) -> kernel::Result<Child> {
         let Some((program, arguments)) = command.split_first() else {
             return Err(kernel::Error::from_raw("execve", 2));
         };
@@ -150,8 +170,11 @@ impl Receiving<'_> {
             drop(writer);
             return spawn.spawn();
         }
-        let child = spawn.spawn()?;
-        feed(writer, message.bytes)?;
+        let mut child = spawn.spawn()?;
+        // What is fed to nobody would end too early for the command, which must not see that.
+        feed(writer, std::mem::take(&mut message.bytes)).inspect_err(|_| {
+            let _ = child.kill();
+        })?;
         Ok(child)
     }
 
@@ -188,6 +211,7 @@ impl Receiving<'_> {
         }
         self.exit = Exit::Failed;
         let given_back = self.receiver.reject_ticket(job.ticket).unwrap_or(false);
+        self.numbers.give_back(job.number, job.hash);
         let ended = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exited with {code}"),
             (None, Some(signal)) => format!("was killed by signal {signal}"),
@@ -195,13 +219,13 @@ impl Receiving<'_> {
         };
         let (number, name) = (job.number, name_of(command));
         let fate = fate(given_back, &self.address);
-        output::warn(&format!("message {number}: {name} {ended}; {fate}"));
+        output::warn(&format!("{number}: {name} {ended}; {fate}"));
         Ok(())
     }
 
     /// Sleeps until a command ends, a message comes, or silence has lasted too long.
     fn sleep(&mut self, jobs: &mut Jobs<'_>, more: bool) -> Result<(), Failure> {
-        let watch = more && jobs.running.len() < jobs.most;
+        let watch = more && jobs.has_room();
         if watch != jobs.watching {
             let receiver = self.receiver.as_fd();
             let changed = match watch {
@@ -240,10 +264,35 @@ impl Receiving<'_> {
     }
 
     fn account_of(&self, jobs: &Jobs<'_>) -> String {
-        match jobs.running.len() {
+        match jobs.unfinished() {
             0 => self.account(),
             n => format!("{}, {n} of them not finished", self.account()),
         }
+    }
+}
+
+impl Jobs<'_> {
+    fn has_room(&self) -> bool {
+        self.running.len() < self.most
+    }
+
+    /// The message that was put off, if its command can be started now.
+    fn next(&mut self) -> Option<Message> {
+        if self.has_room() { self.put_off.take() } else { None }
+    }
+
+    fn unfinished(&self) -> usize {
+        self.running.len() + usize::from(self.put_off.is_some())
+    }
+}
+
+/// Whether a command may be startable once another has ended.
+fn is_shortage(error: kernel::Error) -> bool {
+    use kernel::ErrorKind as K;
+    match error.kind() {
+        K::TooManyFiles | K::TooManyFilesInSystem | K::OutOfMemory => true,
+        K::WouldBlock => error.call() == "fork",
+        _ => false,
     }
 }
 
@@ -261,13 +310,6 @@ fn feed(writer: OwnedFd, bytes: Vec<u8>) -> kernel::Result<()> {
 
 fn name_of(command: &[OsString]) -> String {
     command.first().map(|name| output::shown(&name.to_string_lossy())).unwrap_or_default()
-}
-
-fn fate(given_back: bool, address: &switchboard::Address) -> String {
-    if given_back {
-        return "given back".to_owned();
-    }
-    format!("{}: cannot redeliver; the message is lost", address.scheme())
 }
 
 fn cannot_wait(error: kernel::Error) -> Failure {

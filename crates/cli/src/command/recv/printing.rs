@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use switchboard::{Incoming, Ticket};
 
-use super::{Next, Receiving, Remarks};
+use super::numbers::{Number, Numbers};
+use super::{Next, Receiving, Remarks, fate};
 use crate::endpoint::ends_with_empty;
 use crate::exit_code::Exit;
 use crate::format::{self, Format, Unwritable};
@@ -33,11 +34,11 @@ impl Receiving<'_> {
 
     fn print_all(&mut self, page: &mut Page<'_>) -> Outcome {
         while self.received < self.count && !page.ended {
-            page.first_number = self.received + 1;
             let most = (self.count - self.received).min(BATCH) as usize;
             let wait = self.wait();
+            let numbers = &mut self.numbers;
             let result = self.receiver.recv_each(most, wait, |message, ticket| {
-                page.take(&message, ticket);
+                page.take(&message, ticket, numbers);
                 false
             });
             self.hand_over(page)?;
@@ -57,6 +58,7 @@ impl Receiving<'_> {
     /// Writes what was gathered; then acknowledges it.
     fn hand_over(&mut self, page: &mut Page<'_>) -> Result<(), Failure> {
         page.write_out();
+        self.bytes = page.written_bytes;
         if let Some(stop) = page.stopped.take() {
             return Err(match stop {
                 WriteStop::Closed => Failure::quiet(),
@@ -64,7 +66,7 @@ impl Receiving<'_> {
                 WriteStop::Failed(error) => system("cannot write to standard output", error),
             });
         }
-        if !page.tickets.is_empty() {
+        if !page.tickets.is_empty() || !page.refused.is_empty() {
             self.idle_since = Instant::now();
             self.tell = false;
         }
@@ -77,25 +79,28 @@ impl Receiving<'_> {
             page.progress.aside(|| self.remark(remarks));
         }
         page.progress.at(self.received, page.written_bytes);
-        self.give_back(page)
+        self.give_back(page);
+        Ok(())
     }
 
-    /// Gives back what the format cannot hold.
-    fn give_back(&mut self, page: &mut Page<'_>) -> Result<(), Failure> {
+    /// Gives back what the format cannot hold; the others go on.
+    fn give_back(&mut self, page: &mut Page<'_>) {
         for refused in page.refused.drain(..) {
             self.exit = Exit::Failed;
             let given_back = self.receiver.reject_ticket(refused.ticket).unwrap_or(false);
-            let fate = if given_back { "given back" } else { "cannot be given back" };
-            let problem = format!("{} ({fate}): {}", refused.problem, refused.excerpt);
-            if refused.fatal {
-                return Err(Failure::new(Exit::Failed, format!("{}: {problem}", self.address))
-                    .hint("receive with --length-prefixed, --json or --raw"));
+            // It is said once of a message, however often that comes again.
+            if refused.number.known {
+                continue;
             }
-            if refused.first {
-                page.progress.aside(|| output::warn(&format!("{}: {problem}", self.address)));
-            }
+            let Refused { number, problem, excerpt, .. } = &refused;
+            let fate = fate(given_back, &self.address);
+            let advice = problem.advice().filter(|_| !std::mem::replace(&mut page.advised, true));
+            page.progress.aside(|| {
+                let address = &self.address;
+                output::warn(&format!("{address}: {number} {problem}; {fate}: {excerpt}"));
+                advice.into_iter().for_each(output::advise);
+            });
         }
-        Ok(())
     }
 }
 
@@ -110,8 +115,6 @@ struct Page<'a> {
     tickets: Vec<Ticket>,
     refused: Vec<Refused>,
     remarks: Vec<Remarks>,
-    /// The number of the first message of the batch.
-    first_number: u64,
     written_bytes: u64,
     progress: Progress,
     /// An empty message said the end.
@@ -119,14 +122,15 @@ struct Page<'a> {
     /// Nothing more is to be taken: what comes now goes back untouched.
     full_stop: bool,
     stopped: Option<WriteStop>,
+    /// What to do about messages that do not fit was said.
+    advised: bool,
 }
 
 struct Refused {
     ticket: Ticket,
-    problem: String,
+    number: Number,
+    problem: Unwritable,
     excerpt: String,
-    fatal: bool,
-    first: bool,
 }
 
 impl<'a> Page<'a> {
@@ -141,24 +145,25 @@ impl<'a> Page<'a> {
             tickets: Vec::new(),
             refused: Vec::new(),
             remarks: Vec::new(),
-            first_number: 1,
             written_bytes: 0,
             progress: Progress::new(std::io::stdout().is_terminal(), raw),
             ended: false,
             full_stop: false,
             stopped: None,
+            advised: false,
         }
     }
 
     /// Takes a message as it is received.
     #[inline]
-    fn take(&mut self, message: &Incoming<'_>, ticket: Ticket) {
+    fn take(&mut self, message: &Incoming<'_>, ticket: Ticket, numbers: &mut Numbers) {
         if self.full_stop || self.ended {
             return;
         }
+        let number = numbers.of(message.bytes, message.deliveries);
         if message.redelivered || message.lost_before > 0 {
             self.remarks.push(Remarks {
-                number: self.first_number + self.tickets.len() as u64,
+                number,
                 redelivered: message.redelivered,
                 lost_before: message.lost_before,
             });
@@ -168,7 +173,11 @@ impl<'a> Page<'a> {
         }
         match format::write(self.format, message.bytes, &mut self.bytes) {
             Ok(()) => self.tickets.push(ticket),
-            Err(problem) => self.refuse(message, ticket, &problem),
+            Err(problem) => {
+                numbers.give_back(number, numbers.hash(message.bytes));
+                let excerpt = excerpt(message.bytes);
+                self.refused.push(Refused { ticket, number, problem, excerpt });
+            }
         }
         if self.bytes.len() >= GATHER_BYTES {
             self.write_out();
@@ -187,26 +196,6 @@ impl<'a> Page<'a> {
         if !self.full_stop {
             self.tickets.push(ticket);
         }
-    }
-
-    #[cold]
-    fn refuse(&mut self, message: &Incoming<'_>, ticket: Ticket, problem: &Unwritable) {
-        let number = self.first_number + self.tickets.len() as u64;
-        let (problem, fatal) = match problem {
-            Unwritable::LineFeed => {
-                (format!("message {number} contains a line feed and is no line"), true)
-            }
-            Unwritable::NotJson(why) => (format!("message {number} is no JSON: {why}"), false),
-        };
-        self.full_stop = fatal;
-        let excerpt = excerpt(message.bytes);
-        self.refused.push(Refused {
-            ticket,
-            problem,
-            excerpt,
-            fatal,
-            first: message.deliveries == 0,
-        });
     }
 
     fn write_out(&mut self) {

@@ -41,7 +41,7 @@ fn a_rejected_message_comes_again_until_the_limit() {
         receiver.must("timeout 15000", "error Ended");
         let answer = sender.line();
         assert!(answer.starts_with("close-error unacknowledged=0 rejected=1"), "{answer}");
-        assert!(answer.contains("1 messages were rejected"), "{answer}");
+        assert!(answer.contains("1 message was rejected"), "{answer}");
     });
 }
 
