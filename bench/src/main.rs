@@ -5,6 +5,7 @@ mod command;
 mod consumer;
 mod figures;
 mod lines;
+mod log;
 mod mechanism;
 mod peer;
 mod raw;
@@ -35,6 +36,8 @@ enum Benchmark {
     Raw(raw::Arguments),
     /// `send` and `recv` of 64-byte lines against socat without boundaries
     Lines(lines::Arguments),
+    /// `file:`, the log on disk, against a POSIX queue, and synced against write and fdatasync
+    Log(log::Arguments),
 }
 
 fn main() -> Result<(), Failure> {
@@ -42,6 +45,7 @@ fn main() -> Result<(), Failure> {
     // This program is also the other processes of its measurements.
     match words.split_first() {
         Some((word, rest)) if word == PEER => return peer::main(rest),
+        Some((word, rest)) if word == LOG_PEER => return log::peer(rest),
         Some((word, [])) if word == CONSUME => return consumer::main(),
         _ => {}
     }
@@ -50,12 +54,15 @@ fn main() -> Result<(), Failure> {
         Benchmark::Syscalls(arguments) => syscalls::main(&arguments)?,
         Benchmark::Raw(arguments) => raw::main(&arguments)?,
         Benchmark::Lines(arguments) => lines::main(&arguments)?,
+        Benchmark::Log(arguments) => log::main(&arguments)?,
     };
     std::process::exit(i32::from(!good));
 }
 
 /// First argument of a process that is one side of a wrapper measurement.
 pub(crate) const PEER: &str = "peer";
+/// First argument of a process that is one side of a log measurement.
+pub(crate) const LOG_PEER: &str = "log-peer";
 /// First argument of a process that counts and checks the bytes of its standard input.
 pub(crate) const CONSUME: &str = "consume";
 

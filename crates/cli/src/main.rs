@@ -9,8 +9,10 @@ mod exit_code;
 mod format;
 mod interrupt;
 mod output;
+mod program;
 mod progress;
 mod standard_streams;
+mod value;
 
 use std::process::ExitCode;
 

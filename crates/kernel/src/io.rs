@@ -34,6 +34,15 @@ pub(crate) fn retry<T>(
     }
 }
 
+/// `clock_gettime(CLOCK_REALTIME_COARSE)`: nanoseconds since 1970, to the last tick of the kernel's
+/// clock (1 to 10 ms ago). No system call. It follows the system's time, so it can jump.
+#[must_use]
+pub fn coarse_time_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
+}
+
 /// `read(fd, buffer)`: takes what is there, up to the buffer's length.
 ///
 /// Blocks while nothing is there, unless the descriptor is non-blocking. Returns 0 at end of file:

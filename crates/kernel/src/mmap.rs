@@ -1,7 +1,7 @@
 //! Memory-mapped files and anonymous memory, shared between processes or private to one.
 //!
 //! Source: `mmap(2)`, `munmap(2)`, `mremap(2)`, `msync(2)`, `madvise(2)`, `mprotect(2)`, `mlock(2)`,
-//! `fallocate(2)`.
+//! `fallocate(2)`, `ftruncate(2)`, `sync_file_range(2)`.
 //!
 //! Whoever has a file mapped shared sees the others' writes at once, and nobody is told of them:
 //! add an eventfd, a futex or a semaphore. The death of a process changes nothing: what it wrote
@@ -49,7 +49,7 @@ use file::{cannot_shrink, check_part};
 use guard::Watch;
 
 pub(crate) use file::check_file_limit;
-pub use file::{create_file, reserve};
+pub use file::{create_file, reserve, set_len, start_write_back};
 pub use memory::Memory;
 
 /// How a file is mapped.

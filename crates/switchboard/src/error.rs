@@ -80,6 +80,12 @@ impl Error {
         self
     }
 
+    /// Says what came before it, as in "after 3 of 10".
+    pub(crate) fn after(mut self, what: &str) -> Self {
+        self.problem = format!("{what}: {}", self.problem);
+        self
+    }
+
     pub(crate) fn kinded(mut self, kind: ErrorKind) -> Self {
         self.kind = kind;
         self
@@ -227,6 +233,13 @@ pub enum RecvError {
         /// What it did.
         problem: String,
     },
+    /// A part of what is kept cannot be read (a log on disk). What follows goes on.
+    Damaged {
+        /// Where, and what is wrong.
+        problem: String,
+        /// How many messages are missing, as far as that is known.
+        missing: u64,
+    },
     /// A peer that does not fit was turned away. Others go on.
     PeerRefused {
         /// What is known of it.
@@ -261,6 +274,10 @@ impl fmt::Display for RecvError {
                 write!(f, "{peer} died before it said its end; {messages} arrived from it")
             }
             Self::PeerMisbehaved { peer, problem } => write!(f, "{peer} misbehaved: {problem}"),
+            Self::Damaged { problem, missing: 0 } => f.write_str(problem),
+            Self::Damaged { problem, missing } => {
+                write!(f, "{problem}; {missing} messages are missing")
+            }
             Self::PeerRefused { peer, problem } => write!(f, "{peer} was turned away: {problem}"),
             Self::Encoding { problem, bytes } => {
                 let bytes = Counted(bytes.len() as u64, "byte");
@@ -282,6 +299,43 @@ impl std::error::Error for RecvError {
 }
 
 impl From<Error> for RecvError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Why waiting for an event, or for a change of a state, gave nothing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The deadline passed.
+    TimedOut,
+    /// The [`cancel`](crate::Options#structfield.cancel) descriptor became readable.
+    Interrupted,
+    /// The endpoint cannot go on.
+    Failed(Error),
+}
+
+impl fmt::Display for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => f.write_str("nothing happened in time"),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for WaitError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for WaitError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }

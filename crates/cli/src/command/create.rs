@@ -1,4 +1,5 @@
-//! `switchboard create ADDRESS`: a FIFO or a message queue with owner, mode and sizes.
+//! `switchboard create ADDRESS`: a FIFO, a message queue, a semaphore or shared memory, with owner,
+//! mode and sizes.
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::json;
@@ -11,7 +12,7 @@ use crate::output::{Outcome, print_json};
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// What to create: fifo:PATH, mq:/NAME, sysv:PATH#ID or sysv:0xKEY
+    /// What to create, as fifo:PATH, mq:/NAME, sysv:PATH#ID, sem:/NAME or posix-shm:/NAME
     address: String,
     /// Permission bits in octal; 0600 unless said otherwise [as ?mode=]
     #[arg(long, value_name = "OCTAL")]
@@ -31,6 +32,12 @@ struct Arguments {
     /// How many bytes a System V queue holds [as ?capacity=]
     #[arg(long, value_name = "BYTES")]
     capacity: Option<String>,
+    /// The largest value of a state, as 4096 or 64KiB [as ?size=]
+    #[arg(long, value_name = "BYTES")]
+    size: Option<String>,
+    /// The count that a semaphore starts with [as ?value=]
+    #[arg(long, value_name = "COUNT")]
+    value: Option<String>,
     /// Say what was created as JSON
     #[arg(long)]
     json: bool,
@@ -39,13 +46,18 @@ struct Arguments {
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("create"));
     with_examples(
-        command.about("Create a FIFO or a message queue that outlives this command").long_about(
-            "Create a FIFO or a message queue that outlives this command.\n\nOwner, group and mode \
-                 are set before anybody can open it. An object that exists already is an error.",
-        ),
+        command
+            .about("Create a FIFO, queue, semaphore or memory that outlives this command")
+            .long_about(
+                "Create a FIFO, queue, semaphore or memory that outlives this command.\n\nOwner, \
+                 group and mode are set before anybody can open it. An object that exists already is \
+                 an error.",
+            ),
         "  switchboard create fifo:/tmp/jobs --mode 0660 --group robots
   switchboard create mq:/jobs --max-messages 10 --max-message 4KiB
-  switchboard create 'sysv:/etc/hostname#7?capacity=16KiB'",
+  switchboard create 'sysv:/etc/hostname#7?capacity=16KiB'
+  switchboard create sem:/seats --value 3
+  switchboard create posix-shm:/engine --size 64KiB --mode 0640",
     )
 }
 
@@ -58,6 +70,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         ("max-messages", &arguments.max_messages),
         ("max-message", &arguments.max_message),
         ("capacity", &arguments.capacity),
+        ("size", &arguments.size),
+        ("value", &arguments.value),
     ];
     let text = flags.iter().fold(arguments.address.clone(), |text, (name, value)| match value {
         Some(value) => with_option(&text, &format!("{name}={value}")),

@@ -6,11 +6,18 @@
 mod completions;
 mod create;
 mod demo;
+mod get;
 mod man;
+mod notify;
+mod publish;
 mod recv;
 mod send;
+mod set;
+mod subscribe;
 mod transports;
 mod unlink;
+mod wait;
+mod watch;
 
 use clap::ArgMatches;
 use clap::builder::Styles;
@@ -36,6 +43,13 @@ const COMMANDS: &[Command] = &[
     Command { name: "demo", group: "Talk", build: demo::build, run: demo::run },
     Command { name: "send", group: "Talk", build: send::build, run: send::run },
     Command { name: "recv", group: "Talk", build: recv::build, run: recv::run },
+    Command { name: "publish", group: "Talk", build: publish::build, run: publish::run },
+    Command { name: "subscribe", group: "Talk", build: subscribe::build, run: subscribe::run },
+    Command { name: "notify", group: "Talk", build: notify::build, run: notify::run },
+    Command { name: "wait", group: "Talk", build: wait::build, run: wait::run },
+    Command { name: "set", group: "Talk", build: set::build, run: set::run },
+    Command { name: "get", group: "Talk", build: get::build, run: get::run },
+    Command { name: "watch", group: "Talk", build: watch::build, run: watch::run },
     Command { name: "create", group: "Objects", build: create::build, run: create::run },
     Command { name: "unlink", group: "Objects", build: unlink::build, run: unlink::run },
     Command { name: "transports", group: "About", build: transports::build, run: transports::run },
@@ -90,6 +104,8 @@ Examples:
   echo press | switchboard send unix:./jobs.sock  send each line as a message
   tar c src | switchboard send --raw unix:./x     and: switchboard recv --raw unix:./x | tar x
   switchboard recv mq:/jobs -- ./work             run a command for each message
+  switchboard wait sem:/ready                     until: switchboard notify sem:/ready
+  switchboard set mmap:./speed 7                  and: switchboard get mmap:./speed
 ";
 
 /// Help with the commands under their groups' headings.

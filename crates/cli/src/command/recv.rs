@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use switchboard::transport::Transport;
-use switchboard::{Address, Bytes, Queue, Receiver, RecvError};
+use switchboard::{Address, Bytes, Error, Options, Queue, Receiver, RecvError};
 use switchboard_kernel::process::find_program;
 
 use self::numbers::{Number, Numbers};
@@ -54,11 +54,15 @@ struct Arguments {
     command: Vec<std::ffi::OsString>,
 }
 
+/// A command with the arguments of `recv`.
+pub(super) fn arguments(name: &'static str) -> clap::Command {
+    Arguments::augment_args(clap::Command::new(name))
+}
+
 pub(super) fn build() -> clap::Command {
-    let command = Arguments::augment_args(clap::Command::new("recv"));
     let endless = endpoint::schemes(|row| !row.capabilities.says_end);
     with_examples(
-        command
+        arguments("recv")
             .about("Receive messages from a queue: print each as a line, or run a command for it")
             .long_about(format!(
                 "Receive messages from a queue: print each as a line, or run a command for it.\n\nEnds \
@@ -78,6 +82,14 @@ pub(super) fn build() -> clap::Command {
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    run_with(matches, |address, options| Queue::<Bytes>::at(address, options).receiver())
+}
+
+/// Receives over whatever `open` opens.
+pub(super) fn run_with(
+    matches: &ArgMatches,
+    open: impl FnOnce(Address, Options) -> Result<Receiver<Bytes>, Error>,
+) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let format = arguments.format.format();
     let address = endpoint::address(&arguments.address, format)?;
@@ -97,7 +109,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     if runs {
         options = options.acknowledge_every(1);
     }
-    let receiver = Queue::<Bytes>::at(address.clone(), options).receiver()?;
+    let receiver = open(address.clone(), options)?;
     let receiving = Receiving {
         receiver,
         address,

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches};
-use switchboard::{Bytes, CloseError, Queue, SendError, Sender};
+use switchboard::{Address, Bytes, CloseError, Error, Options, Queue, SendError, Sender};
 use switchboard_kernel::io::{self, Deadline, Interest};
 
 use super::with_examples;
@@ -40,10 +40,14 @@ struct Arguments {
     timeout: Option<Duration>,
 }
 
+/// A command with the arguments of `send`.
+pub(super) fn arguments(name: &'static str) -> clap::Command {
+    Arguments::augment_args(clap::Command::new(name))
+}
+
 pub(super) fn build() -> clap::Command {
-    let command = Arguments::augment_args(clap::Command::new("send"));
     with_examples(
-        command.about("Send messages to a queue: each line of standard input is one").long_about(
+        arguments("send").about("Send messages to a queue: each line of standard input is one").long_about(
             "Send messages to a queue: each line of standard input is one.\n\nWaits for a receiver, \
              and ends when the receiver has acknowledged every message. Messages of a receiver that \
              dies go to the next one, where the transport redelivers.",
@@ -57,6 +61,14 @@ pub(super) fn build() -> clap::Command {
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    run_with(matches, |address, options| Queue::<Bytes>::at(address, options).sender())
+}
+
+/// Sends over whatever `open` opens.
+pub(super) fn run_with(
+    matches: &ArgMatches,
+    open: impl FnOnce(Address, Options) -> Result<Sender<Bytes>, Error>,
+) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let format = arguments.format.format();
     let address = endpoint::address(&arguments.address, format)?;
@@ -74,7 +86,10 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     // The middle of a stream of bytes is of no use to a receiver that comes later.
     let options = endpoint::options(&interrupt, !arguments.no_wait);
     let options = options.reconnect(format != Format::Raw);
-    let sender = Queue::<Bytes>::at(address.clone(), options).sender()?;
+    let sender = open(address.clone(), options)?;
+    if let Some(remark) = sender.remark() {
+        output::warn(&format!("{address}: {remark}"));
+    }
     let mut sending = Sending {
         sender,
         interrupt: &interrupt,

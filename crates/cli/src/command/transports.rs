@@ -123,7 +123,11 @@ fn table() -> String {
 }
 
 fn largest(row: &Transport) -> String {
-    BinaryBytes(row.capabilities.largest_message_bytes.into()).to_string()
+    match row.capabilities.largest_message_bytes {
+        // An event has no bytes.
+        0 => "-".to_owned(),
+        bytes => BinaryBytes(bytes.into()).to_string(),
+    }
 }
 
 fn details(row: &Transport) -> String {
@@ -131,7 +135,9 @@ fn details(row: &Transport) -> String {
     text += &format!("  example          {}\n", row.example);
     text += &format!("  patterns         {}\n", row.patterns().join(", "));
     let bytes = row.capabilities.largest_message_bytes;
-    text += &format!("  largest message  {bytes} bytes\n");
+    if bytes > 0 {
+        text += &format!("  largest message  {bytes} bytes\n");
+    }
     if let Some(framing) = row.framing {
         text += &format!("  framing          {framing}, unless ?framing= says otherwise\n");
     }

@@ -21,11 +21,14 @@ struct Arguments {
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("unlink"));
     with_examples(
-        command.about("Remove FIFOs, message queues, and sockets of dead processes").long_about(
-            "Remove FIFOs, message queues, and sockets of dead processes.\n\nWho has the object open \
-             keeps it, except for System V queues, which are gone at once. A socket that somebody \
-             listens on is not removed. With several addresses, an error does not keep the others.",
-        ),
+        command
+            .about("Remove FIFOs, queues, semaphores, memory, and sockets of dead processes")
+            .long_about(
+                "Remove FIFOs, queues, semaphores, memory, and sockets of dead processes.\n\nWho has \
+                 the object open keeps it, except for System V queues and semaphores, which are gone \
+                 at once. A socket that somebody listens on is not removed. With several addresses, an \
+                 error does not keep the others.",
+            ),
         "  switchboard unlink mq:/jobs fifo:/tmp/jobs
   switchboard unlink sysv:0x5b01",
     )

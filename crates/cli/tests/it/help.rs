@@ -5,8 +5,21 @@ use switchboard_testkit::Scratch;
 
 use crate::run::{Ended, run};
 
-const COMMANDS: &[&str] =
-    &["demo", "send", "recv", "create", "unlink", "transports", "completions", "man"];
+const COMMANDS: &[&str] = &[
+    "demo",
+    "send",
+    "recv",
+    "notify",
+    "wait",
+    "set",
+    "get",
+    "watch",
+    "create",
+    "unlink",
+    "transports",
+    "completions",
+    "man",
+];
 
 fn here(arguments: &[&str]) -> Ended {
     run(Scratch::new().path(), arguments, "")

@@ -5,6 +5,7 @@
 mod command;
 mod demo;
 mod errors;
+mod events;
 mod examples;
 mod formats;
 mod help;
@@ -12,3 +13,5 @@ mod interrupted;
 mod objects;
 mod run;
 mod send_recv;
+mod states;
+mod topics;

@@ -1,8 +1,11 @@
 //! Files to be mapped: made with their space, and looked at before they are.
 //!
-//! Source: `fallocate(2)`, `fstat(2)`, `statfs(2)`, `fcntl(2)` ("File sealing").
+//! Source: `fallocate(2)`, `fstat(2)`, `statfs(2)`, `fcntl(2)` ("File sealing"), `ftruncate(2)`,
+//! `sync_file_range(2)`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags};
@@ -10,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::Resource;
 
 use super::page_bytes;
-use crate::error::{Error, OfCall, Result};
+use crate::error::{Error, OfCall, Result, last_errno};
 use crate::hidden_name::Place;
 use crate::io::retry;
 use crate::permissions::Permissions;
@@ -52,6 +55,37 @@ pub fn reserve(fd: impl AsFd, len: u64) -> Result<()> {
     check_file_limit("fallocate", len)?;
     let fd = fd.as_fd();
     retry("fallocate", || rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len))
+}
+
+/// `ftruncate(fd, len)`: sets the length of a file. What is added reads as zeroes and has no space
+/// reserved; see [`reserve`].
+///
+/// # Errors
+/// `EFBIG`: over `RLIMIT_FSIZE` (no `SIGXFSZ` is sent), or more than the file system can; `EINVAL`: not
+/// a file, or not open for writing; `EPERM`: sealed.
+pub fn set_len(fd: impl AsFd, len: u64) -> Result<()> {
+    check_file_limit("ftruncate", len)?;
+    let fd = fd.as_fd();
+    retry("ftruncate", || rustix::fs::ftruncate(fd, len))
+}
+
+/// `sync_file_range(fd, offset, len, SYNC_FILE_RANGE_WRITE)`: starts writing changed pages to the disk
+/// and does not wait for them. It promises nothing about a power cut.
+///
+/// # Errors
+/// `EIO`, `ENOSPC`: writing failed; `ESPIPE`: not a file.
+pub fn start_write_back(fd: impl AsFd, offset: u64, len: u64) -> Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else {
+        return Err(Error::new("sync_file_range", Errno::INVAL));
+    };
+    retry("sync_file_range", || {
+        // SAFETY: the descriptor is borrowed for the call, which touches no memory of this process.
+        match unsafe { libc::sync_file_range(fd, offset, len, libc::SYNC_FILE_RANGE_WRITE) } {
+            0 => Ok(()),
+            _ => Err(last_errno()),
+        }
+    })
 }
 
 /// Refuses a length over `RLIMIT_FSIZE`, for which the kernel would send `SIGXFSZ`.

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 use super::copy::{copy_in, copy_out};
 use super::guard::Watch;
 use crate::error::{Error, Result};
+use crate::futex::{self, Waited};
+use crate::io::Deadline;
 
 /// Memory that a [`Mapping`](super::Mapping) or a System V
 /// [`Attachment`](crate::sysv_shm::Attachment) gives access to.
@@ -175,6 +177,23 @@ impl Memory {
         let value = unsafe { AtomicU64::from_ptr(word) }.load(Ordering::Relaxed);
         self.check_truncated()?;
         Ok(value)
+    }
+
+    /// `futex(FUTEX_WAIT_BITSET)`: blocks while the word is `expected`, until woken or the deadline.
+    /// As [`futex::wait`](crate::futex::wait), and on read-only memory too: whoever writes the word
+    /// wakes with [`futex::wake`](crate::futex::wake).
+    ///
+    /// # Errors
+    /// As [`Memory::load_u32`] and [`futex::wait`](crate::futex::wait).
+    pub fn wait_u32(&self, offset: usize, expected: u32, deadline: Deadline) -> Result<Waited> {
+        let word = self.word(offset, size_of::<u32>())?.cast();
+        // SAFETY: as in `load_u32`; the kernel only reads the word.
+        let waited = futex::wait(unsafe { AtomicU32::from_ptr(word) }, expected, deadline);
+        if waited.is_err() {
+            // The kernel could not reach the page: whether the file is cut, a look at it says.
+            self.load_u32(offset)?;
+        }
+        waited
     }
 
     /// Where it is in this process, for code that has an `unsafe` of its own.

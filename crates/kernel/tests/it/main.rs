@@ -132,6 +132,7 @@ const ROLES: &[(&str, Role)] = &[
     ("unix-out-of-descriptors", unix_socket::descriptors::out_of_descriptors),
     ("unix-pair-user", unix_socket::pair_user),
     ("unix-peer", unix_socket::peer),
+    ("word-sleeper", mmap::sleeper),
 ];
 
 #[test]

@@ -2,6 +2,8 @@
 
 pub(crate) mod truncated;
 
+mod made;
+
 use std::fmt::Debug;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -17,6 +19,8 @@ use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, Scratch};
 
 use crate::python;
+
+pub(crate) use made::sleeper;
 
 pub(crate) fn error_of<T: Debug>(result: Result<T>) -> &'static str {
     result.expect_err("an error").name()

@@ -1,11 +1,14 @@
 //! The options after the question mark, and how they are read.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use switchboard_kernel::{Permissions, process};
 
 use super::AddressError;
 use crate::framing::Framing;
+use crate::log::Durability;
+use crate::pattern::state::Layout;
 use crate::transport::Transport;
 
 /// The options of an address, checked. What is absent has its default.
@@ -21,6 +24,15 @@ pub(crate) struct Query {
     pub(crate) max_messages: Option<u32>,
     pub(crate) message_type: Option<i64>,
     pub(crate) capacity_bytes: Option<u32>,
+    pub(crate) segment_bytes: Option<u32>,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) retain: Option<Duration>,
+    pub(crate) retain_bytes: Option<u64>,
+    pub(crate) reader: Option<String>,
+    pub(crate) size_bytes: Option<u32>,
+    pub(crate) layout: Option<Layout>,
+    pub(crate) count: Option<u32>,
+    pub(crate) index: u16,
 }
 
 impl Query {
@@ -46,7 +58,20 @@ pub const OPTIONS: &[(&str, &str, &str)] = &[
     ("plaintext", "", "allow unencrypted traffic beyond this machine"),
     ("max-message", "BYTES", "largest message this side takes"),
     ("max-messages", "COUNT", "how many messages a created queue holds"),
-    ("capacity", "BYTES", "how many bytes a created queue holds, or the size of a pipe"),
+    ("capacity", "BYTES", "how many bytes a queue holds, or the size of a pipe"),
+    ("segment", "BYTES", "length of the files of a log; 16MiB unless said otherwise"),
+    ("durability", "memory|written|synced", "when a message in a log counts as acknowledged"),
+    ("retain", "DURATION", "how long a topic's log keeps messages: 90s, 12h, 7d"),
+    ("retain-bytes", "BYTES", "how much a topic's log keeps"),
+    ("reader", "NAME", "keep a subscriber's place in a log under this name"),
+    ("size", "BYTES", "the largest value of a state that is created, or the size of bare memory"),
+    ("layout", "slots|bare", "whole values of any length, or the memory's bytes as they are"),
+    ("value", "COUNT", "the count that a created semaphore starts with; 0 unless said otherwise"),
+    (
+        "index",
+        "NUMBER",
+        "which semaphore of a System V set, from 0; the first unless said otherwise",
+    ),
     ("type", "NUMBER", "System V message type: of what is sent, or the one to receive"),
 ];
 
@@ -116,6 +141,39 @@ pub(super) fn parse_option(
         "plaintext" => query.plaintext = true,
         "max-message" => query.max_message_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
         "capacity" => query.capacity_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
+        "segment" => query.segment_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
+        "durability" => {
+            let level = Durability::parse(value);
+            query.durability = Some(level.ok_or_else(|| wrong("memory, written or synced"))?);
+        }
+        "retain" => {
+            let problem = "a time, as 90s, 15m, 12h or 7d";
+            query.retain = Some(duration(value).ok_or_else(|| wrong(problem))?);
+        }
+        "retain-bytes" => {
+            let problem = "a number of bytes, or with KiB, MiB or GiB";
+            query.retain_bytes = Some(large_size(value).ok_or_else(|| wrong(problem))?);
+        }
+        "reader" => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            let fits = value.len() <= 64 && value.chars().all(plain) && !value.starts_with('.');
+            if !fits {
+                return Err(wrong("a name of up to 64 letters, digits, -, _ and ."));
+            }
+            query.reader = Some(value.to_owned());
+        }
+        "size" => query.size_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
+        "layout" => {
+            let layout = Layout::parse(value).ok_or_else(|| wrong("a layout is slots or bare"))?;
+            query.layout = Some(layout);
+        }
+        "value" => {
+            let count = value.parse().ok().filter(|count| *count <= i32::MAX.cast_unsigned());
+            query.count = Some(count.ok_or_else(|| wrong("a count is 0 to 2147483647"))?);
+        }
+        "index" => {
+            query.index = value.parse().map_err(|_| wrong("a semaphore's number, from 0"))?;
+        }
         "max-messages" => {
             let count = value.parse().ok().filter(|count| *count > 0);
             query.max_messages = Some(count.ok_or_else(|| wrong("a number of messages"))?);
@@ -133,6 +191,24 @@ const SIZE: &str = "a size is a number of bytes, or with KiB, MiB or GiB, below 
 
 /// `4096`, `64KiB`, `4MiB` in bytes.
 fn size(text: &str) -> Option<u32> {
+    large_size(text).and_then(|bytes| u32::try_from(bytes).ok())
+}
+
+/// `90s`, `15m`, `12h`, `7d`.
+fn duration(text: &str) -> Option<Duration> {
+    let unit = match text.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let count: u64 = text[..text.len() - 1].parse().ok()?;
+    count.checked_mul(unit).filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
+/// As [`size`], of 4 GiB and more too.
+fn large_size(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &text[digits.len()..] {
         "" | "B" => 1,
@@ -141,6 +217,5 @@ fn size(text: &str) -> Option<u32> {
         "G" | "GiB" => 1 << 30,
         _ => return None,
     };
-    let bytes = digits.parse::<u64>().ok()?.checked_mul(unit)?;
-    u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+    digits.parse::<u64>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
 }

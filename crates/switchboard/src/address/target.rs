@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use switchboard_kernel::signal::Signal;
+
 use super::AddressError;
 use crate::transport::Transport;
 
@@ -15,8 +17,10 @@ pub(crate) enum Target {
     Path(PathBuf),
     /// `unix:@NAME`
     Abstract(Vec<u8>),
-    /// `mq:/NAME`
+    /// `mq:/NAME`, `sem:/NAME`, `posix-shm:/NAME`
     QueueName(String),
+    /// `signal:PID/SIGNAL`; without a process, this one
+    Signal { pid: Option<u32>, signal: Signal },
     /// `sysv:PATH#ID`, `sysv:0xKEY`
     SysvKey(switchboard_kernel::sysv_msg::Key),
     /// `tcp:HOST:PORT`
@@ -38,6 +42,8 @@ pub enum TargetForm {
     SysvKey,
     /// `HOST:PORT`.
     HostPort,
+    /// `PID/SIGNAL` or `self/SIGNAL`.
+    Signal,
 }
 
 /// Reads the part after the scheme.
@@ -83,16 +89,14 @@ pub(super) fn parse_target(
         TargetForm::QueueName => {
             let name = rest.strip_prefix('/').unwrap_or_default();
             if name.is_empty() || name.contains('/') || name.len() > 254 {
-                return Err(wrong(
-                    "a POSIX queue's name is a slash and 1 to 254 bytes with no further slash, as \
-                     in mq:/jobs"
-                        .into(),
-                ));
+                let problem = "a POSIX name is a slash and 1 to 254 bytes with no further slash";
+                return Err(wrong(format!("{problem}, as in {}", transport.example)));
             }
             Ok(Target::QueueName(rest.to_owned()))
         }
         TargetForm::SysvKey => parse_key(rest, path).map_err(wrong).map(Target::SysvKey),
         TargetForm::HostPort => parse_host(rest).map_err(wrong),
+        TargetForm::Signal => parse_signal(rest).map_err(wrong),
     }
 }
 
@@ -120,6 +124,24 @@ fn parse_key(
         return Err("a path comes before the #".into());
     }
     Ok(Key::Path { path: path(name).map_err(|error| error.problem)?, id })
+}
+
+fn parse_signal(rest: &str) -> Result<Target, String> {
+    let example = "as in signal:4711/SIGUSR1 or signal:self/SIGRTMIN+1";
+    let (process, name) =
+        rest.split_once('/').ok_or_else(|| format!("write PID/SIGNAL, {example}"))?;
+    let pid = match process {
+        "self" => None,
+        number => match number.parse::<u32>() {
+            Ok(pid) if (1..=i32::MAX.cast_unsigned()).contains(&pid) => Some(pid),
+            _ => return Err(format!("a process is its number, or self, {example}")),
+        },
+    };
+    let signal = name.parse().map_err(|_| format!("there is no signal {name:?}; {example}"))?;
+    if [Signal::KILL, Signal::STOP].contains(&signal) {
+        return Err(format!("{signal} cannot be waited for; kill(1) sends it"));
+    }
+    Ok(Target::Signal { pid, signal })
 }
 
 fn parse_host(rest: &str) -> Result<Target, String> {

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use switchboard_kernel::io::Deadline;
 
-use super::{Raw, Receipt, StreamReceiver, StreamSender, mq, packet, sysv};
+use super::{Raw, Receipt, StreamReceiver, StreamSender, file, mq, packet, sysv};
 use crate::error::{RecvError, SendError};
 
 /// The sending end of any transport.
@@ -14,6 +14,7 @@ pub(crate) enum SenderFlavor {
     Mq(mq::MqSender),
     Sysv(sysv::SysvSender),
     Packet(packet::PacketSender),
+    File(Box<file::FileSender>),
 }
 
 /// The receiving end of any transport.
@@ -23,16 +24,20 @@ pub(crate) enum ReceiverFlavor {
     Mq(mq::MqReceiver),
     Sysv(sysv::SysvReceiver),
     Packet(packet::PacketReceiver),
+    File(Box<file::FileReceiver>),
+    Subscriber(Box<file::FileSubscriber>),
 }
 
-/// Calls a method of whichever flavor it is.
+/// Calls a method of whichever flavor it is: those that both ends have, and further ones.
 macro_rules! each {
-    ($flavor:expr, $end:ident => $call:expr) => {
+    ($flavor:expr, $end:ident => $call:expr $(, $further:ident)*) => {
         match $flavor {
             Self::Stream($end) => $call,
             Self::Mq($end) => $call,
             Self::Sysv($end) => $call,
             Self::Packet($end) => $call,
+            Self::File($end) => $call,
+            $(Self::$further($end) => $call,)*
         }
     };
 }
@@ -53,6 +58,7 @@ impl SenderFlavor {
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
         match self {
             Self::Stream(end) => end.drive(),
+            Self::File(end) => end.drive(),
             _ => Ok(true),
         }
     }
@@ -75,6 +81,7 @@ impl SenderFlavor {
         match self {
             Self::Stream(end) => end.finish(),
             Self::Packet(end) => end.finish(),
+            Self::File(end) => end.drive(),
             _ => Ok(true),
         }
     }
@@ -91,6 +98,7 @@ impl SenderFlavor {
     pub(crate) fn unacknowledged(&self) -> u64 {
         match self {
             Self::Stream(end) => end.unacknowledged(),
+            Self::File(end) => end.unacknowledged(),
             _ => 0,
         }
     }
@@ -112,6 +120,14 @@ impl SenderFlavor {
         match self {
             Self::Stream(end) => end.rejected(),
             _ => 0,
+        }
+    }
+
+    /// What was noticed when it was opened.
+    pub(crate) fn remark(&self) -> Option<&str> {
+        match self {
+            Self::File(end) => end.remark(),
+            _ => None,
         }
     }
 
@@ -155,13 +171,15 @@ impl ReceiverFlavor {
     /// Takes one message without waiting. Whether there was one.
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        each!(self, end => end.take(with))
+        each!(self, end => end.take(with), Subscriber)
     }
 
     /// Takes up to `most` messages that are already in this process's memory.
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
         match self {
             Self::Stream(end) => end.take_more(most, with),
+            Self::File(end) => end.take_more(most, with),
+            Self::Subscriber(end) => end.take_more(most, with),
             _ => 0,
         }
     }
@@ -169,6 +187,7 @@ impl ReceiverFlavor {
     pub(crate) fn acknowledge_all(&mut self, receipts: &[Receipt]) -> Result<(), RecvError> {
         match self {
             Self::Stream(end) => end.acknowledge_all(receipts),
+            Self::File(end) => end.acknowledge_all(receipts),
             _ => Ok(()),
         }
     }
@@ -176,6 +195,7 @@ impl ReceiverFlavor {
     pub(crate) fn acknowledge(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
         match self {
             Self::Stream(end) => end.acknowledge(receipt),
+            Self::File(end) => end.acknowledge(receipt),
             _ => Ok(true),
         }
     }
@@ -183,6 +203,7 @@ impl ReceiverFlavor {
     pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
         match self {
             Self::Stream(end) => end.reject(receipt),
+            Self::File(end) => end.reject(receipt),
             _ => Ok(false),
         }
     }
@@ -191,12 +212,14 @@ impl ReceiverFlavor {
     pub(crate) fn flush(&mut self) -> Result<(), RecvError> {
         match self {
             Self::Stream(end) => end.flush_acknowledgements(),
+            Self::File(end) => end.flush(),
+            Self::Subscriber(end) => end.flush(),
             _ => Ok(()),
         }
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
-        each!(self, end => end.wait(deadline))
+        each!(self, end => end.wait(deadline), Subscriber)
     }
 
     pub(crate) fn peers(&self) -> usize {
@@ -207,7 +230,7 @@ impl ReceiverFlavor {
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        each!(self, end => end.fd())
+        each!(self, end => end.fd(), Subscriber)
     }
 
     pub(crate) fn local_address(&self) -> Option<String> {

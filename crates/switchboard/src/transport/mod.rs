@@ -4,17 +4,27 @@
 //! follow [`TABLE`]. A new transport is one file and one row.
 
 mod connection;
+mod event_flavor;
 mod fd;
 mod fifo;
+mod file;
 mod flavor;
 mod holder;
 mod hub;
+mod mmap;
 mod mq;
 mod packet;
+mod posix_shm;
+mod rhythm;
+mod sem;
 mod setup;
+mod signal;
+mod state_memory;
 mod stream_receiver;
 mod stream_sender;
 mod sysv;
+mod sysv_sem;
+mod sysv_shm;
 mod tcp;
 mod udp;
 mod unix;
@@ -24,10 +34,14 @@ mod unix_seqpacket;
 use crate::address::{Address, TargetForm};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
+use crate::pattern::topic::Start;
 
+pub(crate) use event_flavor::{ListenerFlavor, NotifierFlavor};
 pub(crate) use flavor::{ReceiverFlavor, SenderFlavor};
+pub(crate) use rhythm::Rhythm;
 use setup::LINK_MESSAGE_BYTES;
 pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
+pub(crate) use state_memory::{StateMemory, WriterLock};
 pub(crate) use stream_receiver::StreamReceiver;
 pub(crate) use stream_sender::StreamSender;
 
@@ -97,13 +111,42 @@ pub struct Transport {
 #[derive(Debug)]
 pub(crate) struct Carries {
     pub(crate) queue: Option<QueueEnds>,
+    pub(crate) topic: Option<TopicEnds>,
+    pub(crate) event: Option<EventEnds>,
+    pub(crate) state: Option<StateEnds>,
 }
+
+/// What carries nothing.
+const NO_PATTERN: Carries = Carries { queue: None, topic: None, event: None, state: None };
 
 /// How to open the ends of a queue.
 #[derive(Debug)]
 pub(crate) struct QueueEnds {
     pub(crate) sender: fn(&Setup) -> Result<SenderFlavor, Error>,
     pub(crate) receiver: fn(&Setup) -> Result<ReceiverFlavor, Error>,
+}
+
+/// How to open the ends of a topic.
+#[derive(Debug)]
+pub(crate) struct TopicEnds {
+    pub(crate) publisher: fn(&Setup) -> Result<SenderFlavor, Error>,
+    pub(crate) subscriber: fn(&Setup, Start) -> Result<ReceiverFlavor, Error>,
+}
+
+/// How to open the ends of an event.
+#[derive(Debug)]
+pub(crate) struct EventEnds {
+    pub(crate) notifier: fn(&Setup) -> Result<NotifierFlavor, Error>,
+    pub(crate) listener: fn(&Setup) -> Result<ListenerFlavor, Error>,
+}
+
+/// How to reach the memory of a state.
+#[derive(Debug)]
+pub(crate) struct StateEnds {
+    /// For writing, with the lock that one writer has; it is made if it is not there.
+    pub(crate) writer: fn(&Setup) -> Result<(StateMemory, WriterLock), Error>,
+    /// For reading; it has to be there.
+    pub(crate) reader: fn(&Setup) -> Result<StateMemory, Error>,
 }
 
 /// How to make and remove an object apart from its use.
@@ -122,7 +165,12 @@ impl Transport {
     /// The patterns it carries, by name.
     #[must_use]
     pub fn patterns(&self) -> Vec<&'static str> {
-        let carried = [("queue", self.carries.queue.is_some())];
+        let carried = [
+            ("queue", self.carries.queue.is_some()),
+            ("topic", self.carries.topic.is_some()),
+            ("event", self.carries.event.is_some()),
+            ("state", self.carries.state.is_some()),
+        ];
         carried.into_iter().filter_map(|(name, carried)| carried.then_some(name)).collect()
     }
 
@@ -155,6 +203,18 @@ const NOTHING: Capabilities = Capabilities {
     many_senders: true,
 };
 
+/// What memory with a value in it can do.
+const STATE: Capabilities = Capabilities {
+    largest_message_bytes: state_memory::LARGEST_VALUE_BYTES,
+    outlives_processes: true,
+    many_senders: false,
+    ..NOTHING
+};
+
+const COUNTED: &str = "each notification to one listener; what a listener took and did not finish is \
+                       lost with it";
+const NEWEST: &str = "the newest value, whole, for as long as its memory exists; a reader may miss \
+                      values in between";
 const AT_LEAST_ONCE: &str = "at least once while the sender lives; a message that comes again is \
                              marked redelivered";
 const AT_MOST_ONCE: &str = "once; what a receiver took and did not finish is lost with it";
@@ -177,6 +237,7 @@ pub const TABLE: &[Transport] = &[
         framing: Some(Framing::Link),
         carries: Carries {
             queue: Some(QueueEnds { sender: fd::open_sender, receiver: fd::open_receiver }),
+            ..NO_PATTERN
         },
         object: None,
     },
@@ -196,6 +257,7 @@ pub const TABLE: &[Transport] = &[
         framing: Some(Framing::Lines),
         carries: Carries {
             queue: Some(QueueEnds { sender: fifo::open_sender, receiver: fifo::open_receiver }),
+            ..NO_PATTERN
         },
         object: Some(Object { create: Some(fifo::create), unlink: fifo::unlink }),
     },
@@ -217,6 +279,7 @@ pub const TABLE: &[Transport] = &[
         framing: Some(Framing::Link),
         carries: Carries {
             queue: Some(QueueEnds { sender: unix::open_sender, receiver: unix::open_receiver }),
+            ..NO_PATTERN
         },
         object: Some(Object { create: None, unlink: unix::unlink }),
     },
@@ -241,6 +304,7 @@ pub const TABLE: &[Transport] = &[
                 sender: unix_seqpacket::open_sender,
                 receiver: unix_seqpacket::open_receiver,
             }),
+            ..NO_PATTERN
         },
         object: Some(Object { create: None, unlink: unix_seqpacket::unlink }),
     },
@@ -259,6 +323,7 @@ pub const TABLE: &[Transport] = &[
                 sender: unix_dgram::open_sender,
                 receiver: unix_dgram::open_receiver,
             }),
+            ..NO_PATTERN
         },
         object: Some(Object { create: None, unlink: unix_dgram::unlink }),
     },
@@ -280,6 +345,7 @@ pub const TABLE: &[Transport] = &[
         framing: None,
         carries: Carries {
             queue: Some(QueueEnds { sender: mq::open_sender, receiver: mq::open_receiver }),
+            ..NO_PATTERN
         },
         object: Some(Object { create: Some(mq::create), unlink: mq::unlink }),
     },
@@ -300,8 +366,47 @@ pub const TABLE: &[Transport] = &[
         framing: None,
         carries: Carries {
             queue: Some(QueueEnds { sender: sysv::open_sender, receiver: sysv::open_receiver }),
+            ..NO_PATTERN
         },
         object: Some(Object { create: Some(sysv::create), unlink: sysv::unlink }),
+    },
+    Transport {
+        scheme: "file",
+        file: "file",
+        summary: "a log on disk: outlives processes and reboots, replayable",
+        example: "file:/var/tmp/jobs",
+        target: TargetForm::Path,
+        options: &[
+            "mode",
+            "owner",
+            "group",
+            "max-message",
+            "segment",
+            "capacity",
+            "durability",
+            "retain",
+            "retain-bytes",
+            "reader",
+        ],
+        capabilities: Capabilities {
+            largest_message_bytes: file::LARGEST_MESSAGE_BYTES,
+            says_end: false,
+            redelivers: true,
+            outlives_processes: true,
+            outlives_reboot: true,
+            ..NOTHING
+        },
+        delivery: "at least once, whoever lives; a message that comes again is marked redelivered",
+        framing: None,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: file::open_sender, receiver: file::open_receiver }),
+            topic: Some(TopicEnds {
+                publisher: file::open_publisher,
+                subscriber: file::open_subscriber,
+            }),
+            ..NO_PATTERN
+        },
+        object: Some(Object { create: Some(file::create), unlink: file::unlink }),
     },
     Transport {
         scheme: "tcp",
@@ -321,6 +426,7 @@ pub const TABLE: &[Transport] = &[
         framing: Some(Framing::Link),
         carries: Carries {
             queue: Some(QueueEnds { sender: tcp::open_sender, receiver: tcp::open_receiver }),
+            ..NO_PATTERN
         },
         object: None,
     },
@@ -342,7 +448,114 @@ pub const TABLE: &[Transport] = &[
         framing: None,
         carries: Carries {
             queue: Some(QueueEnds { sender: udp::open_sender, receiver: udp::open_receiver }),
+            ..NO_PATTERN
         },
         object: None,
+    },
+    Transport {
+        scheme: "signal",
+        file: "signal",
+        summary: "a signal to a process, with a number",
+        example: "signal:4711/SIGRTMIN+1",
+        target: TargetForm::Signal,
+        options: &[],
+        capabilities: Capabilities { reliable: false, peer_identity: true, ..NOTHING },
+        delivery: "SIGRTMIN and above: each one, with its number; the others: merged with one that \
+                   is pending already",
+        framing: None,
+        carries: Carries {
+            event: Some(EventEnds {
+                notifier: signal::open_notifier,
+                listener: signal::open_listener,
+            }),
+            ..NO_PATTERN
+        },
+        object: None,
+    },
+    Transport {
+        scheme: "sem",
+        file: "sem",
+        summary: "a POSIX semaphore: events are counted, and kept until somebody takes them",
+        example: "sem:/ready",
+        target: TargetForm::QueueName,
+        options: &["mode", "owner", "group", "value"],
+        capabilities: Capabilities { outlives_processes: true, ..NOTHING },
+        delivery: COUNTED,
+        framing: None,
+        carries: Carries {
+            event: Some(EventEnds { notifier: sem::open_notifier, listener: sem::open_listener }),
+            ..NO_PATTERN
+        },
+        object: Some(Object { create: Some(sem::create), unlink: sem::unlink }),
+    },
+    Transport {
+        scheme: "sysv-sem",
+        file: "sysv_sem",
+        summary: "a System V semaphore: events are counted, and kept until somebody takes them",
+        example: "sysv-sem:/etc/hostname#7",
+        target: TargetForm::SysvKey,
+        options: &["mode", "owner", "group", "value", "index"],
+        capabilities: Capabilities { outlives_processes: true, ..NOTHING },
+        delivery: COUNTED,
+        framing: None,
+        carries: Carries {
+            event: Some(EventEnds {
+                notifier: sysv_sem::open_notifier,
+                listener: sysv_sem::open_listener,
+            }),
+            ..NO_PATTERN
+        },
+        object: Some(Object { create: Some(sysv_sem::create), unlink: sysv_sem::unlink }),
+    },
+    Transport {
+        scheme: "posix-shm",
+        file: "posix_shm",
+        summary: "POSIX shared memory: a value under a name, kept in memory",
+        example: "posix-shm:/engine",
+        target: TargetForm::QueueName,
+        options: &["mode", "owner", "group", "size", "layout"],
+        capabilities: STATE,
+        delivery: NEWEST,
+        framing: None,
+        carries: Carries {
+            state: Some(StateEnds {
+                writer: posix_shm::open_writer,
+                reader: posix_shm::open_reader,
+            }),
+            ..NO_PATTERN
+        },
+        object: Some(Object { create: Some(posix_shm::create), unlink: posix_shm::unlink }),
+    },
+    Transport {
+        scheme: "sysv-shm",
+        file: "sysv_shm",
+        summary: "System V shared memory: a value under a key, kept in memory",
+        example: "sysv-shm:/etc/hostname#7",
+        target: TargetForm::SysvKey,
+        options: &["mode", "owner", "group", "size", "layout"],
+        capabilities: STATE,
+        delivery: NEWEST,
+        framing: None,
+        carries: Carries {
+            state: Some(StateEnds { writer: sysv_shm::open_writer, reader: sysv_shm::open_reader }),
+            ..NO_PATTERN
+        },
+        object: Some(Object { create: Some(sysv_shm::create), unlink: sysv_shm::unlink }),
+    },
+    Transport {
+        scheme: "mmap",
+        file: "mmap",
+        summary: "a mapped file: a value on disk that readers see at once",
+        example: "mmap:/var/lib/engine/settings",
+        target: TargetForm::Path,
+        options: &["mode", "owner", "group", "size", "layout"],
+        capabilities: Capabilities { outlives_reboot: true, ..STATE },
+        delivery: NEWEST,
+        framing: None,
+        carries: Carries {
+            state: Some(StateEnds { writer: mmap::open_writer, reader: mmap::open_reader }),
+            ..NO_PATTERN
+        },
+        object: Some(Object { create: Some(mmap::create), unlink: mmap::unlink }),
     },
 ];

@@ -80,6 +80,8 @@ pub(crate) struct Raw<'a> {
     pub(crate) deliveries: u16,
     pub(crate) lost_before: u64,
     pub(crate) priority: u32,
+    /// When it was sent, ns since 1970; 0 where that is not known.
+    pub(crate) published_ns: u64,
 }
 
 /// Where an acknowledgement has to go.
@@ -99,6 +101,7 @@ impl<'a> Raw<'a> {
             deliveries: 0,
             lost_before: 0,
             priority: 0,
+            published_ns: 0,
         }
     }
 }

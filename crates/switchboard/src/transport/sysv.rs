@@ -8,15 +8,14 @@
 //! cannot be cancelled sleeps in the kernel; every other wait looks again after 0.2 ms, then less
 //! often, up to every 10 ms. The wake-up descriptor is a timer with that rhythm.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
 
 use switchboard_kernel as kernel;
-use switchboard_kernel::io::{Deadline, Interest};
+use switchboard_kernel::io::Deadline;
 use switchboard_kernel::sysv_msg::{self, Buffer, CreateOptions, MessageQueue, Select};
-use switchboard_kernel::timerfd::TimerFd;
 
-use super::{Raw, ReceiverFlavor, SenderFlavor, Setup, wait_or_cancel};
+use super::rhythm::Rhythm;
+use super::{Raw, ReceiverFlavor, SenderFlavor, Setup};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind, RecvError, SendError};
 use crate::object::{cannot_unlink, no_name};
@@ -118,40 +117,6 @@ fn open(setup: &Setup) -> Result<MessageQueue, Error> {
     }
 }
 
-/// The timer that stands in for a descriptor.
-#[derive(Debug)]
-struct Rhythm {
-    timer: TimerFd,
-    next: Duration,
-}
-
-const FIRST: Duration = Duration::from_micros(200);
-const LONGEST: Duration = Duration::from_millis(10);
-
-impl Rhythm {
-    fn new(setup: &Setup) -> Result<Self, Error> {
-        let timer = TimerFd::new().map_err(|error| setup.system("cannot set a timer", error))?;
-        Ok(Self { timer, next: FIRST })
-    }
-
-    /// Nothing could be done now: the timer fires when to look again.
-    fn rest(&mut self) {
-        let _ = self.timer.clear();
-        let _ = self.timer.arm(self.next, None);
-        self.next = (self.next * 2).min(LONGEST);
-    }
-
-    fn moved(&mut self) {
-        self.next = FIRST;
-    }
-
-    fn wait(&self, setup: &Setup, deadline: Deadline) -> Result<bool, Error> {
-        let cancel = setup.options.cancel.as_ref();
-        wait_or_cancel(self.timer.as_fd(), Interest::Readable, cancel, deadline)
-            .map_err(|error| setup.system("cannot wait", error))
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct SysvSender {
     setup: Setup,
@@ -164,7 +129,7 @@ pub(crate) struct SysvSender {
 
 impl SysvSender {
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.rhythm.timer.as_fd()
+        self.rhythm.fd()
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
@@ -217,7 +182,7 @@ pub(crate) struct SysvReceiver {
 
 impl SysvReceiver {
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.rhythm.timer.as_fd()
+        self.rhythm.fd()
     }
 
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {

@@ -31,6 +31,15 @@ fn addresses() {
         "tcp://localhost:80",
         "udp:127.0.0.1:1?framing=raw",
         "fd:0",
+        "signal:self/SIGUSR1",
+        "signal:4711/RTMIN+3",
+        "signal://4711/SIGRTMAX",
+        "sem:/ready?value=0",
+        "sem://ready",
+        "sysv-sem:/etc/hostname#3?index=7&value=1",
+        "posix-shm:/engine?size=64KiB&layout=slots",
+        "sysv-shm:0xCAFE?layout=bare",
+        "mmap:relative/file?size=1",
     ];
     for text in good {
         let address: Result<Address, _> = text.parse();
@@ -53,6 +62,19 @@ fn errors_point_at_the_wrong_part() {
     check("unx:/run/x", "unx", "unknown scheme");
     check("unix:", "", "nothing after the scheme");
     check("unix:?mode=0600", "", "nothing after the scheme");
+    check("signal:4711", "4711", "PID/SIGNAL");
+    check("signal:0/SIGUSR1", "0/SIGUSR1", "or self");
+    check("signal:-1/SIGUSR1", "-1/SIGUSR1", "or self");
+    check("signal:2147483648/SIGUSR1", "2147483648/SIGUSR1", "or self");
+    check("signal:1/SIGRTMIN+99", "1/SIGRTMIN+99", "no signal");
+    check("signal:1/SIGSTOP", "1/SIGSTOP", "cannot be waited for");
+    check("sem:ready", "ready", "as in sem:/ready");
+    check("posix-shm:/a/b", "/a/b", "as in posix-shm:/engine");
+    check("sem:/x?value=-1", "-1", "a count is 0 to");
+    check("sysv-sem:/x?index=65536", "65536", "number, from 0");
+    check("mmap:/x?layout=flat", "flat", "slots or bare");
+    check("mmap:/x?size=0", "0", "a size is");
+    check("mmap:/x?value=1", "value", "unknown option");
     check("unix:/x?mod=0640", "mod", "unknown option; unix: takes");
     check("unix:/x?mode=0999", "0999", "octal");
     check("unix:/x?mode=07777", "07777", "octal");

@@ -4,7 +4,11 @@
 
 mod address;
 mod conformance;
+mod event;
+mod log;
 mod message;
+mod place;
+mod state;
 #[cfg(feature = "tokio")]
 mod tasks;
 
@@ -19,11 +23,27 @@ const ROLES: &[(&str, Role)] = &[
     #[cfg(feature = "tokio")]
     ("tasks-of-one-thread", tasks::one_thread),
     ("crowd", conformance::crowds::crowd),
+    ("event-stranger", event::stranger),
+    ("few-objects", event::few_objects),
     ("full-file-system", conformance::limits::full_file_system),
     ("json-receiver", conformance::ends::json_receiver),
+    ("limited-listener", event::limited_listener),
+    ("listener", event::listener),
+    ("log-publisher", log::topic::publisher),
+    ("log-receiver", log::crash::receiver),
+    ("log-short-files", log::limits::short_files),
+    ("log-small-disk", log::limits::small_disk),
+    ("log-writer", log::crash::writer),
     ("lossy-proxy", conformance::udp::lossy_proxy),
+    ("notifier", event::notifier),
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),
+    ("small-files", state::small_files),
+    ("state-reader", state::reader),
+    ("state-stranger", state::stranger),
+    ("state-writer", state::writer),
+    ("storm", state::storm),
+    ("storm-watcher", state::storm_watcher),
     ("stranger", conformance::permissions::stranger),
     ("strict-receiver", conformance::permissions::strict_receiver),
 ];

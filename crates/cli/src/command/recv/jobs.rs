@@ -4,22 +4,21 @@
 //! commands are killed with it, and their messages come again elsewhere.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::AsFd;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use switchboard::{RecvError, Ticket};
 use switchboard_kernel as kernel;
 use switchboard_kernel::epoll::{Epoll, Events};
-use switchboard_kernel::io::{self, Deadline, Interest};
-use switchboard_kernel::pipe;
-use switchboard_kernel::process::{Child, Signal, Spawn};
+use switchboard_kernel::io::{Deadline, Interest};
+use switchboard_kernel::process::{Child, Signal};
 
 use super::numbers::Number;
 use super::{Next, Receiving, Remarks, fate};
 use crate::exit_code::Exit;
 use crate::output::{self, Failure, Outcome, counted, system};
+use crate::program::{self, GRACE, ended, name_of};
 
 /// A command that runs for a message.
 struct Job {
@@ -54,8 +53,6 @@ struct Jobs<'a> {
 const CANCEL: u64 = 0;
 const RECEIVER: u64 = 1;
 const CHILD: u64 = 2;
-/// Commands have so long to end after SIGTERM when this process is interrupted.
-const GRACE: Duration = Duration::from_secs(2);
 
 impl Receiving<'_> {
     /// Runs the command for each message until the end.
@@ -153,29 +150,12 @@ impl Receiving<'_> {
     }
 
     fn spawn(&self, command: &[OsString], message: &mut Message) -> kernel::Result<Child> {
-        let Some((program, arguments)) = command.split_first() else {
-            return Err(kernel::Error::from_raw("execve", 2));
-        };
-        let (reader, writer) = pipe::pipe()?;
-        let spawn = Spawn::new(program)
-            .args(arguments)
-            .env("SWITCHBOARD_ADDRESS", self.address.as_str())
-            .env("SWITCHBOARD_DELIVERIES", message.deliveries.to_string())
-            .env("SWITCHBOARD_REDELIVERED", if message.remarks.redelivered { "1" } else { "0" })
-            .stdin(reader)
-            .die_with_parent();
-        if pipe::grow(&writer, message.bytes.len()) >= message.bytes.len() {
-            // It fits into the pipe: written whole before anybody reads.
-            io::write_all(&writer, &message.bytes)?;
-            drop(writer);
-            return spawn.spawn();
-        }
-        let mut child = spawn.spawn()?;
-        // What is fed to nobody would end too early for the command, which must not see that.
-        feed(writer, std::mem::take(&mut message.bytes)).inspect_err(|_| {
-            let _ = child.kill();
-        })?;
-        Ok(child)
+        let environment = [
+            ("SWITCHBOARD_ADDRESS", self.address.as_str().to_owned()),
+            ("SWITCHBOARD_DELIVERIES", message.deliveries.to_string()),
+            ("SWITCHBOARD_REDELIVERED", u8::from(message.remarks.redelivered).to_string()),
+        ];
+        program::start(command, &environment, Some(&mut message.bytes))
     }
 
     /// Settles the messages of commands that have ended.
@@ -212,11 +192,7 @@ impl Receiving<'_> {
         self.exit = Exit::Failed;
         let given_back = self.receiver.reject_ticket(job.ticket).unwrap_or(false);
         self.numbers.give_back(job.number, job.hash);
-        let ended = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exited with {code}"),
-            (None, Some(signal)) => format!("was killed by signal {signal}"),
-            (None, None) => "ended".to_owned(),
-        };
+        let ended = ended(status);
         let (number, name) = (job.number, name_of(command));
         let fate = fate(given_back, &self.address);
         output::warn(&format!("{number}: {name} {ended}; {fate}"));
@@ -294,22 +270,6 @@ fn is_shortage(error: kernel::Error) -> bool {
         K::WouldBlock => error.call() == "fork",
         _ => false,
     }
-}
-
-/// Writes a message that does not fit into the pipe, while the command reads it.
-fn feed(writer: OwnedFd, bytes: Vec<u8>) -> kernel::Result<()> {
-    let write = move || {
-        // A command that does not want all of it says so by closing.
-        let _ = io::write_all(&writer, &bytes);
-    };
-    let thread = std::thread::Builder::new().spawn(write);
-    thread.map(drop).map_err(|error| {
-        kernel::Error::from_raw("pthread_create", error.raw_os_error().unwrap_or_default())
-    })
-}
-
-fn name_of(command: &[OsString]) -> String {
-    command.first().map(|name| output::shown(&name.to_string_lossy())).unwrap_or_default()
 }
 
 fn cannot_wait(error: kernel::Error) -> Failure {

@@ -87,15 +87,7 @@ impl<T: Message> Queue<T> {
     pub fn sender(&self) -> Result<Sender<T>, Error> {
         let setup = self.setup();
         let flavor = (self.ends()?.sender)(&setup)?;
-        Ok(Sender {
-            flavor,
-            setup,
-            sent: 0,
-            closed: false,
-            finished: false,
-            hasty: false,
-            message: PhantomData,
-        })
+        Ok(Sender::new(flavor, setup))
     }
 
     /// The receiving end. Returns without waiting for a sender.
@@ -105,11 +97,6 @@ impl<T: Message> Queue<T> {
     pub fn receiver(&self) -> Result<Receiver<T>, Error> {
         let setup = self.setup();
         let flavor = (self.ends()?.receiver)(&setup)?;
-        Ok(Receiver {
-            flavor,
-            address: self.address.clone(),
-            done: Vec::new(),
-            message: PhantomData,
-        })
+        Ok(Receiver::new(flavor, self.address.clone()))
     }
 }

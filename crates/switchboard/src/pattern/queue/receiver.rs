@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use switchboard_kernel::io::Deadline;
 
@@ -29,6 +29,23 @@ pub struct Delivery<T> {
     /// Its priority, where the transport has priorities.
     pub priority: u32,
     receipt: Receipt,
+    published_ns: u64,
+}
+
+impl<T> Delivery<T> {
+    /// Its number on the connection, or in the lane of a log, that it came over; 0 where messages are
+    /// not numbered.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.receipt.sequence
+    }
+
+    /// When it was sent, by the sender's clock, where the transport says so (a log).
+    #[must_use]
+    pub fn published(&self) -> Option<SystemTime> {
+        let since = Some(self.published_ns).filter(|ns| *ns > 0)?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(since))
+    }
 }
 
 /// A message whose bytes are borrowed while a function looks at them.
@@ -56,14 +73,18 @@ pub struct Ticket(Receipt);
 /// runs. Dropping it writes what acknowledgements wait and closes.
 #[derive(Debug)]
 pub struct Receiver<T> {
-    pub(super) flavor: ReceiverFlavor,
-    pub(super) address: Address,
+    flavor: ReceiverFlavor,
+    address: Address,
     /// Acknowledged in the batch under way; kept for its memory.
-    pub(super) done: Vec<Receipt>,
-    pub(super) message: PhantomData<fn() -> T>,
+    done: Vec<Receipt>,
+    message: PhantomData<fn() -> T>,
 }
 
 impl<T: Message> Receiver<T> {
+    pub(crate) fn new(flavor: ReceiverFlavor, address: Address) -> Self {
+        Self { flavor, address, done: Vec::new(), message: PhantomData }
+    }
+
     /// Receives a message, waiting as long as it takes.
     ///
     /// # Errors
@@ -244,5 +265,6 @@ fn deliver<T: Message>(raw: &Raw<'_>) -> Result<Delivery<T>, RecvError> {
         lost_before: raw.lost_before,
         priority: raw.priority,
         receipt: raw.receipt,
+        published_ns: raw.published_ns,
     })
 }

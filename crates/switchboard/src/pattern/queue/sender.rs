@@ -22,19 +22,31 @@ use crate::transport::{SenderFlavor, Setup};
 /// for nobody. [`close`](Self::close) waits for the answer, and says what went wrong.
 #[derive(Debug)]
 pub struct Sender<T> {
-    pub(super) flavor: SenderFlavor,
-    pub(super) setup: Setup,
-    pub(super) sent: u64,
+    flavor: SenderFlavor,
+    setup: Setup,
+    sent: u64,
     /// Closing was tried: dropping does not wait again.
-    pub(super) closed: bool,
+    closed: bool,
     /// Everything is settled and the end was said.
-    pub(super) finished: bool,
+    finished: bool,
     /// Dropping it waits for nothing: it is a task's.
-    pub(super) hasty: bool,
-    pub(super) message: PhantomData<fn(T)>,
+    hasty: bool,
+    message: PhantomData<fn(T)>,
 }
 
 impl<T: Message> Sender<T> {
+    pub(crate) fn new(flavor: SenderFlavor, setup: Setup) -> Self {
+        Self {
+            flavor,
+            setup,
+            sent: 0,
+            closed: false,
+            finished: false,
+            hasty: false,
+            message: PhantomData,
+        }
+    }
+
     /// Sends a message, waiting for a receiver and for room as long as it takes.
     ///
     /// When it returns, the message is with the kernel; it is acknowledged later. See
@@ -225,6 +237,13 @@ impl<T: Message> Sender<T> {
     #[must_use]
     pub fn rejected(&self) -> u64 {
         self.flavor.rejected()
+    }
+
+    /// What was noticed when it was opened, for a person to read: that a predecessor left something
+    /// unfinished in a log, and what became of it.
+    #[must_use]
+    pub fn remark(&self) -> Option<&str> {
+        self.flavor.remark()
     }
 
     /// Receivers connected now; 1 on transports that cannot know.

@@ -96,6 +96,22 @@ impl Meeting {
         self.row.framing == Some(Framing::Link)
     }
 
+    /// Whether a rejected message comes again.
+    pub(crate) fn takes_back(&self) -> bool {
+        self.acknowledges() || self.row.scheme == "file"
+    }
+
+    /// Options that make a queue small enough to be filled.
+    pub(crate) fn small(&self) -> &'static str {
+        if self.row.scheme == "file" { "?segment=256KiB&capacity=2MiB" } else { "" }
+    }
+
+    /// What has the mode of the address: the path, or what is in it.
+    pub(crate) fn owned(&self) -> Option<PathBuf> {
+        let path = self.path()?;
+        Some(if self.row.scheme == "file" { path.join("lock") } else { path })
+    }
+
     /// Whether a receiver learns that its senders ended.
     pub(crate) fn tells_the_end(&self) -> bool {
         self.row.framing.is_some() || self.row.scheme == "udp"

@@ -34,7 +34,7 @@ fn mode_of(meeting: &Meeting) -> Option<u32> {
             Some(rustix::fs::fstat(queue.as_fd()).expect("its status").st_mode)
         }
         _ => {
-            let metadata = std::fs::symlink_metadata(meeting.path()?).expect("a name");
+            let metadata = std::fs::symlink_metadata(meeting.owned()?).expect("a name");
             Some(metadata.permissions().mode())
         }
     }
@@ -205,7 +205,7 @@ fn the_group_of_the_address_counts() {
         let group = if root { NOBODY } else { effective_group_id() };
         let _receiver = meeting.receiver_at(&format!("?mode=0660&group={group}"), "");
         assert_eq!(mode_of(meeting), Some(0o660));
-        if let Some(path) = meeting.path() {
+        if let Some(path) = meeting.owned() {
             let found = Command::new("stat").args(["-c", "%g %a"]).arg(path).output();
             let found = String::from_utf8(found.expect("stat").stdout).expect("text");
             assert_eq!(found.trim(), format!("{group} 660"));

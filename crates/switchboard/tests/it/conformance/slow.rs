@@ -7,7 +7,7 @@ use super::{Meeting, each_row};
 fn a_sender_waits_for_a_slow_receiver_and_goes_on() {
     each_row(|meeting| {
         let mut receiver = meeting.receiver("");
-        let mut sender = meeting.sender("");
+        let mut sender = meeting.sender_at(meeting.small(), "");
         let len = meeting.largest().min(2000);
         // One message is through, so that both have met.
         sender.tell(&format!("send 9 0 {len}"));
@@ -40,7 +40,7 @@ fn memory_stays_within_the_window() {
         }
         let len = meeting.largest().min(100_000);
         let mut receiver = meeting.receiver("prefetch-bytes=1000000");
-        let mut sender = meeting.sender("");
+        let mut sender = meeting.sender_at(meeting.small(), "");
         sender.tell(&format!("send 9 0 {len}"));
         assert_eq!(receiver.recv(1).of(9), [0]);
         sender.expect("sent");

@@ -1,0 +1,126 @@
+//! `switchboard set ADDRESS [VALUE]`: gives a state a new value.
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use clap::{ArgMatches, Args, FromArgMatches};
+use serde_json::json;
+use switchboard::pattern::state::Writer;
+use switchboard::{Address, ErrorKind, Options, State};
+use switchboard_kernel::io::{self, Deadline, Interest};
+
+use super::with_examples;
+use crate::endpoint;
+use crate::exit_code::Exit;
+use crate::interrupt::{Interrupt, wait_for};
+use crate::output::{self, Failure, Outcome, print_json, system};
+
+#[derive(Args, Debug)]
+struct Arguments {
+    /// What to set, as posix-shm:/NAME, sysv-shm:PATH or mmap:PATH
+    address: String,
+    /// The value; standard input if there is none
+    value: Option<OsString>,
+    /// Wait until it is on the disk (mmap)
+    #[arg(long)]
+    sync: bool,
+    /// Give up when another process is its writer for so long, as 500ms or 2s (exit 3)
+    #[arg(long, value_name = "DURATION", value_parser = endpoint::duration)]
+    timeout: Option<Duration>,
+    /// Fail at once when it is not there (exit 3) or another process is its writer
+    #[arg(long, conflicts_with = "timeout")]
+    no_wait: bool,
+    /// Say what was set as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn build() -> clap::Command {
+    let command = Arguments::augment_args(clap::Command::new("set"));
+    with_examples(
+        command.about("Give a state a new value").long_about(
+            "Give a state a new value.\n\nThe memory is made if it is not there, for values of up to \
+             ?size= bytes (4 KiB). Readers have the old value or the new one, never a part of each; \
+             with ?layout=bare, for programs that are not ours, that is not sure. One process sets at \
+             a time: set waits for another that is doing so.",
+        ),
+        "  switchboard set mmap:./speed 7
+  switchboard set 'posix-shm:/engine?size=64KiB' < engine.json
+  switchboard set --sync mmap:/var/lib/app/settings < settings",
+    )
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    let arguments = Arguments::from_arg_matches(matches)?;
+    let address: Address = arguments.address.parse()?;
+    let interrupt = Interrupt::watch(None)?;
+    let value = match &arguments.value {
+        Some(value) => value.clone().into_vec(),
+        None => read_all(&address, &interrupt)?,
+    };
+    let options = Options::default().wait_for_peer(!arguments.no_wait);
+    let state = State::at(address, options);
+    let mut writer = open(&state, &arguments, &interrupt)?;
+    writer.set(&value)?;
+    if arguments.sync {
+        writer.sync()?;
+    }
+    if arguments.json {
+        let mut said = json!({ "address": arguments.address, "len_bytes": value.len() });
+        if let Some(version) = writer.version() {
+            said["version"] = version.into();
+        }
+        print_json(&said)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// How often it is looked whether the other writer has gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+fn open(state: &State, arguments: &Arguments, interrupt: &Interrupt) -> Result<Writer, Failure> {
+    let deadline = Deadline::from_timeout(arguments.timeout);
+    let mut told = !output::is_watched();
+    loop {
+        let error = match state.writer() {
+            Err(error) if error.kind() == ErrorKind::AddressInUse && !arguments.no_wait => error,
+            result => return Ok(result?),
+        };
+        if deadline.passed() {
+            let message = format!("{error}, for {:?}", arguments.timeout.unwrap_or_default());
+            return Err(Failure::new(Exit::Nothing, message));
+        }
+        if !std::mem::replace(&mut told, true) {
+            output::note(&format!("waiting for the writer: {error}"));
+        }
+        let pause = deadline.min(Deadline::after(LOOK_AGAIN));
+        let cancelled = io::wait_for(interrupt.fd(), Interest::Readable, pause);
+        if cancelled.map_err(|error| system("cannot wait", error))? {
+            return Err(interrupt.failure("nothing was set"));
+        }
+    }
+}
+
+/// All of standard input, if it is not more than any state takes.
+fn read_all(address: &Address, interrupt: &Interrupt) -> Result<Vec<u8>, Failure> {
+    let most = address.transport().capabilities.largest_message_bytes as usize;
+    let cannot_read = |error| system("cannot read standard input", error);
+    let stdin = std::io::stdin();
+    let mut value = Vec::new();
+    let mut block = vec![0; 64 << 10];
+    loop {
+        if !wait_for(stdin.as_fd(), Interest::Readable, interrupt).map_err(cannot_read)? {
+            return Err(interrupt.failure("nothing was set"));
+        }
+        match io::read(&stdin, &mut block).map_err(cannot_read)? {
+            0 => return Ok(value),
+            n => value.extend_from_slice(&block[..n]),
+        }
+        if value.len() > most {
+            let message = format!("{address}: a value has {most} bytes at most");
+            return Err(Failure::new(Exit::Failed, message));
+        }
+    }
+}

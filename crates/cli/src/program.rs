@@ -1,0 +1,104 @@
+//! A program that is run for each message, event or value, with its bytes on standard input.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::io::{self, Deadline, Interest};
+use switchboard_kernel::pipe;
+use switchboard_kernel::process::{Child, Spawn};
+
+use crate::exit_code::Exit;
+use crate::interrupt::{Interrupt, wait_for};
+use crate::output::{self, Failure, system};
+
+/// A program has so long to end after SIGTERM when this process is interrupted.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// Starts a program with these bytes on its standard input, or with this process's own input. It is
+/// killed when this process dies. The bytes stay the caller's when it cannot be started.
+pub(crate) fn start(
+    command: &[OsString],
+    environment: &[(&str, String)],
+    input: Option<&mut Vec<u8>>,
+) -> kernel::Result<Child> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(kernel::Error::from_raw("execve", 2));
+    };
+    let mut spawn = Spawn::new(program).args(arguments).die_with_parent();
+    for (name, value) in environment {
+        spawn = spawn.env(*name, value);
+    }
+    let Some(input) = input else { return spawn.spawn() };
+    let (reader, writer) = pipe::pipe()?;
+    let spawn = spawn.stdin(reader);
+    if pipe::grow(&writer, input.len()) >= input.len() {
+        // It fits into the pipe: written whole before anybody reads.
+        io::write_all(&writer, input)?;
+        drop(writer);
+        return spawn.spawn();
+    }
+    let mut child = spawn.spawn()?;
+    // What is fed to nobody would end too early for the program, which must not see that.
+    feed(writer, std::mem::take(input)).inspect_err(|_| {
+        let _ = child.kill();
+    })?;
+    Ok(child)
+}
+
+/// Runs a program to its end. What it is run for is said in messages, as "event 3".
+///
+/// # Errors
+/// When it cannot be started, or this process is interrupted: then the program is ended.
+pub(crate) fn run(
+    command: &[OsString],
+    environment: &[(&str, String)],
+    mut input: Option<Vec<u8>>,
+    interrupt: &Interrupt,
+    what: &str,
+) -> Result<Exit, Failure> {
+    let name = name_of(command);
+    let mut child = start(command, environment, input.as_mut())
+        .map_err(|error| system(&format!("cannot run {name}"), error))?;
+    let cannot_wait = |error| system("cannot wait", error);
+    if !wait_for(child.pidfd(), Interest::Readable, interrupt).map_err(cannot_wait)? {
+        child.terminate(GRACE).map_err(cannot_wait)?;
+        return Err(interrupt.failure(&format!("{what}: {name} was not finished")));
+    }
+    match child.wait(Deadline::NEVER).map_err(cannot_wait)? {
+        Some(status) if !status.success() => {
+            output::warn(&format!("{what}: {name} {}", ended(status)));
+            Ok(Exit::Failed)
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// How a program ended, in words.
+pub(crate) fn ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// A program's name, safe to show.
+pub(crate) fn name_of(command: &[OsString]) -> String {
+    command.first().map(|name| output::shown(&name.to_string_lossy())).unwrap_or_default()
+}
+
+/// Writes what does not fit into the pipe, while the program reads it.
+fn feed(writer: OwnedFd, bytes: Vec<u8>) -> kernel::Result<()> {
+    let write = move || {
+        // A program that does not want all of it says so by closing.
+        let _ = io::write_all(&writer, &bytes);
+    };
+    let thread = std::thread::Builder::new().spawn(write);
+    thread.map(drop).map_err(|error| {
+        kernel::Error::from_raw("pthread_create", error.raw_os_error().unwrap_or_default())
+    })
+}

@@ -1,0 +1,172 @@
+//! `set`, `get` and `watch`.
+
+use std::os::unix::fs::PermissionsExt;
+
+use switchboard::State;
+use switchboard_kernel::process::Signal;
+use switchboard_testkit::{Scratch, unique};
+
+use crate::run::{Run, eventually, run};
+
+#[test]
+fn what_is_set_is_printed() {
+    let scratch = Scratch::new();
+    let here = |arguments: &[&str], input: &str| run(scratch.path(), arguments, input);
+    here(&["get", "mmap:./s"], "").code(3).says("no such file");
+    here(&["set", "mmap:./s", "hello"], "").code(0).prints("");
+    here(&["get", "mmap:./s"], "").code(0).prints("hello");
+    here(&["set", "--sync", "mmap:./s"], "two\nlines\n").code(0);
+    here(&["get", "mmap:./s"], "").code(0).prints("two\nlines\n");
+    let json = "{\"len_bytes\":10,\"text\":\"two\\nlines\\n\",\"version\":2}\n";
+    here(&["get", "--json", "mmap:./s"], "").code(0).prints(json);
+    let json = "{\"address\":\"mmap:./s\",\"len_bytes\":0,\"version\":3}\n";
+    here(&["set", "--json", "mmap:./s", ""], "").code(0).prints(json);
+    here(&["get", "mmap:./s"], "").code(0).prints("");
+    here(&["set", "mmap:./s"], &"x".repeat(4097)).code(1).says("4096 bytes at most");
+    let mode = scratch.join("s").metadata().expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    here(&["unlink", "mmap:./s"], "").code(0);
+    here(&["unlink", "mmap:./s"], "").code(3);
+}
+
+#[test]
+fn bytes_that_are_no_text() {
+    let scratch = Scratch::new();
+    let set = Run::start(scratch.path(), &["set", "mmap:./s"]);
+    set.feed(vec![0, 0xff, 0x80]).wait().code(0);
+    let json = "{\"hex\":\"00ff80\",\"len_bytes\":3,\"version\":1}\n";
+    run(scratch.path(), &["get", "--json", "mmap:./s"], "").code(0).prints(json);
+}
+
+#[test]
+fn objects_with_their_sizes() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("key"), "").expect("a file");
+    let posix = format!("posix-shm:/{}", unique("states"));
+    for address in [posix.as_str(), "sysv-shm:./key", "mmap:./s"] {
+        let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+        here(&["create", "--size", "8", "--mode", "0640", address]).code(0).prints("");
+        here(&["create", address]).code(1).says("exists already");
+        here(&["get", address]).code(3).says("nothing was set yet");
+        here(&["set", address, "123456789"]).code(1).says("8 bytes at most");
+        here(&["set", address, "12345678"]).code(0);
+        here(&["get", address]).code(0).prints("12345678");
+        here(&["unlink", address]).code(0);
+        here(&["get", address]).code(3);
+    }
+}
+
+#[test]
+fn watch_prints_each_value() {
+    let scratch = Scratch::new();
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    // Either side may start first: it waits for memory that is not there.
+    let watch = ["watch", "--initial", "--count", "3", "mmap:./s"];
+    let watching = Run::start(scratch.path(), &watch);
+    for (value, seen) in [("one", "one\n"), ("two", "one\ntwo\n"), ("three", "one\ntwo\nthree\n")] {
+        here(&["set", "mmap:./s", value]).code(0);
+        watching.wait_stdout(value, |out| out == seen.as_bytes());
+    }
+    watching.wait().code(0);
+
+    let initial = ["watch", "--initial", "--json", "--timeout", "50ms", "mmap:./s"];
+    let json = "{\"len_bytes\":5,\"text\":\"three\",\"version\":3}\n";
+    here(&initial).code(0).prints(json);
+    let silence = here(&["watch", "--timeout", "30ms", "mmap:./s"]).code(3);
+    silence.says("nothing changed for 30ms; 0 values seen");
+    here(&["watch", "--no-wait", "mmap:./none"]).code(3).says("no such file");
+    here(&["watch", "--timeout", "30ms", "mmap:./none"]).code(3).says("no such file");
+}
+
+#[test]
+fn a_command_for_each_value() {
+    let scratch = Scratch::new();
+    run(scratch.path(), &["set", "mmap:./s", "first"], "").code(0);
+    let command = ["sh", "-c", "cat; echo \" $SWITCHBOARD_VERSION\""];
+    let watch = ["watch", "--initial", "--count", "2", "mmap:./s", "--"];
+    let watching = Run::start(scratch.path(), &[&watch[..], &command[..]].concat());
+    watching.wait_stdout("the first", |out| out == b"first 1\n");
+    let large = "y".repeat(4000);
+    run(scratch.path(), &["set", "mmap:./s", &large], "").code(0);
+    watching.wait().code(0).prints(format!("first 1\n{large} 2\n"));
+    let fails = ["watch", "--initial", "--count", "1", "mmap:./s", "--", "false"];
+    run(scratch.path(), &fails, "").code(1).says("value 1: false exited with 1");
+}
+
+#[test]
+fn one_sets_at_a_time() {
+    let scratch = Scratch::new();
+    let address = format!("mmap:{}", scratch.join("s").display());
+    let writer = State::open(&address).and_then(|state| state.writer()).expect("a writer");
+    let holder = format!("process {} is its writer", std::process::id());
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    here(&["set", "--no-wait", &address, "x"]).code(1).says(&holder);
+    here(&["set", "--timeout", "30ms", &address, "x"]).code(3).says(&holder);
+    let setting = Run::start(scratch.path(), &["set", &address, "at last"]);
+    drop(writer);
+    setting.wait().code(0);
+    here(&["get", &address]).code(0).prints("at last");
+    // Many at once take turns.
+    let many: Vec<Run> =
+        (0..6).map(|n| Run::start(scratch.path(), &["set", &address, &n.to_string()])).collect();
+    many.into_iter().for_each(|set| drop(set.wait().code(0)));
+    let said = here(&["get", "--json", &address]).code(0).text();
+    assert!(said.contains("\"version\":7"), "{said}");
+}
+
+#[test]
+fn foreign_memory_only_bare() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("f"), "their bytes").expect("a file");
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    here(&["get", "mmap:./f"]).code(1).says("?layout=bare");
+    here(&["set", "mmap:./f", "x"]).code(1).says("?layout=bare");
+    here(&["get", "mmap:./f?layout=bare"]).code(0).prints("their bytes");
+    here(&["set", "mmap:./f?layout=bare", "ours"]).code(0);
+    assert_eq!(std::fs::read(scratch.join("f")).expect("a file"), b"ours\0\0\0\0\0\0\0");
+    here(&["set", "mmap:./f?layout=bare", "more than before"]).code(1).says("11 bytes at most");
+    here(&["get", "mmap:./f?layout=round"]).code(2).says("slots or bare");
+    here(&["get", "mmap:."]).code(1);
+    here(&["get", "mq:/jobs"]).code(1).says("a state is carried by posix-shm, sysv-shm, mmap");
+}
+
+#[test]
+fn a_damaged_value_is_told() {
+    let scratch = Scratch::new();
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    here(&["set", "mmap:./s?size=64", "old"]).code(0);
+    here(&["set", "mmap:./s", "new"]).code(0);
+    let mut bytes = std::fs::read(scratch.join("s")).expect("a file");
+    let at = bytes.windows(3).position(|part| part == b"new").expect("the newest value");
+    bytes[at] = b'N';
+    std::fs::write(scratch.join("s"), &bytes).expect("written");
+    here(&["get", "mmap:./s"]).code(1).prints("old").says("newest value that is whole");
+    here(&["set", "mmap:./s", "newer"]).code(0);
+    here(&["get", "mmap:./s"]).code(0).prints("newer");
+}
+
+#[test]
+fn ended_by_a_signal() {
+    let scratch = Scratch::new();
+    for signal in [Signal::INT, Signal::TERM] {
+        let watching = Run::start(scratch.path(), &["watch", "--initial", "mmap:./s"]);
+        run(scratch.path(), &["set", "mmap:./s", "x"], "").code(0);
+        watching.wait_stdout("a value", |out| out.ends_with(b"x\n"));
+        watching.signal(signal);
+        watching.wait().code(1).says("interrupted: ");
+    }
+    let mut setting = Run::start(scratch.path(), &["set", "mmap:./t"]);
+    setting.write(b"half of ");
+    // It takes over the signals before it reads.
+    let pipe = format!("/proc/{}/status", setting.id());
+    eventually("it watches for signals", || {
+        std::fs::read_to_string(&pipe).is_ok_and(|status| {
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
+            let caught = caught.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+            caught & (1 << 14) != 0
+        })
+    });
+    setting.signal(Signal::TERM);
+    setting.wait().code(1).says("nothing was set");
+    assert!(!scratch.join("t").exists());
+}

@@ -1,0 +1,91 @@
+//! The places of a named subscriber in the lanes of a topic: the file `readers/NAME`. No I/O.
+//!
+//! Two copies, as of the queue's table: the one with the higher generation that holds counts.
+
+use super::table::LANES;
+
+const MAGIC: [u8; 8] = *b"SWBDPLA1";
+const CHECKSUM_AT: usize = 16 + 8 * LANES;
+const COPY_BYTES: usize = CHECKSUM_AT + 4;
+const COPIES_AT: [usize; 2] = [0, 4096];
+
+/// The next message of each lane; 0 where none was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Places {
+    generation: u64,
+    next: [u64; LANES],
+}
+
+impl Places {
+    /// Reads what a file holds. Where no copy holds, everything is new.
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
+        let copy = |at: usize| bytes.get(at..at + COPY_BYTES).and_then(Self::parse_copy);
+        let [first, second] = COPIES_AT.map(copy);
+        let generation = |places: &Option<Self>| places.as_ref().map(|places| places.generation);
+        let newer = if generation(&second) > generation(&first) { second } else { first };
+        newer.unwrap_or(Self { generation: 0, next: [0; LANES] })
+    }
+
+    fn parse_copy(bytes: &[u8]) -> Option<Self> {
+        let (body, checksum) = bytes.split_at_checked(CHECKSUM_AT)?;
+        if body[..8] != MAGIC || crc32c::crc32c(body).to_le_bytes() != checksum {
+            return None;
+        }
+        let mut words = body[8..].chunks_exact(8).map(|chunk| {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            u64::from_le_bytes(word)
+        });
+        let generation = words.next()?;
+        let mut next = [0; LANES];
+        next.iter_mut().zip(words).for_each(|(place, word)| *place = word);
+        Some(Self { generation, next })
+    }
+
+    /// Where the next copy goes, and its bytes.
+    pub(crate) fn next_copy(&mut self) -> (u64, Vec<u8>) {
+        self.generation += 1;
+        let mut bytes = Vec::with_capacity(COPY_BYTES);
+        bytes.extend(MAGIC);
+        bytes.extend(self.generation.to_le_bytes());
+        for next in self.next {
+            bytes.extend(next.to_le_bytes());
+        }
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        (COPIES_AT[(self.generation % 2) as usize] as u64, bytes)
+    }
+
+    pub(crate) fn set(&mut self, lane: u32, next: u64) {
+        if let Some(place) = self.next.get_mut(lane as usize) {
+            *place = next;
+        }
+    }
+
+    /// The lanes that were read, and the next message of each.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        (0..).zip(self.next).filter(|(_, next)| *next > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newer_copy_counts_and_a_damaged_one_does_not() {
+        let mut file = vec![0; 8192];
+        let mut places = Places::parse(&[]);
+        for next in [5, 6] {
+            places.set(63, next);
+            let (at, bytes) = places.next_copy();
+            file[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
+        }
+        assert_eq!(Places::parse(&file).all().collect::<Vec<_>>(), [(63, 6)]);
+        let newer = COPIES_AT[0];
+        for bit in 0..COPY_BYTES * 8 {
+            let mut damaged = file.clone();
+            damaged[newer + bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Places::parse(&damaged).all().collect::<Vec<_>>(), [(63, 5)], "bit {bit}");
+        }
+    }
+}

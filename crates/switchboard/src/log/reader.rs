@@ -1,0 +1,510 @@
+//! A reader's place in a lane: it copies frames, checks the copies, and says what does not hold.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use switchboard_kernel::mmap::{Mapping, Mode};
+
+use super::folder::Folder;
+use super::frame::{self, Commit, HEADER_BYTES, Header, Place, frame_bytes};
+use super::segment;
+use crate::error::Error;
+
+/// What comes next in a lane.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A message; its payload was added to the buffer.
+    Message { sequence: u64, time_ns: u64, payload_bytes: usize },
+    /// Something does not hold. So many messages are missing, as far as that is known.
+    Damage { problem: String, missing: u64 },
+    /// Nothing more is there yet.
+    Nothing,
+}
+
+/// A place in a lane.
+#[derive(Debug)]
+pub(crate) struct LaneReader {
+    folder: Arc<Folder>,
+    lane: u32,
+    /// The number of the next message.
+    expected: u64,
+    open: Option<Segment>,
+    /// The first segment to look at, where the place is given by a segment.
+    from_segment: Option<u64>,
+    /// The folder's generation when it was last searched for segments in vain.
+    searched: Option<u64>,
+}
+
+/// A segment that is being read.
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    mapping: Mapping,
+    header: Option<segment::Header>,
+    /// Where the next frame begins.
+    offset: u64,
+    /// The folder's generation when nothing followed.
+    followed: Option<u64>,
+    /// What stands at `offset` does not hold, and that was said.
+    dead: bool,
+}
+
+impl LaneReader {
+    /// A place before a message, wherever it is.
+    pub(crate) fn at_message(folder: Arc<Folder>, lane: u32, sequence: u64) -> Self {
+        let expected = sequence.max(1);
+        Self { folder, lane, expected, open: None, from_segment: None, searched: None }
+    }
+
+    /// A place at the beginning of a segment.
+    pub(crate) fn at_segment(folder: Arc<Folder>, lane: u32, number: u64) -> Self {
+        Self { from_segment: Some(number), ..Self::at_message(folder, lane, 1) }
+    }
+
+    pub(crate) fn lane(&self) -> u32 {
+        self.lane
+    }
+
+    /// The number of the next message.
+    pub(crate) fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// Where the next frame begins in the open segment.
+    pub(crate) fn offset(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.offset)
+    }
+
+    /// The header of the open segment, if it holds.
+    pub(crate) fn header(&self) -> Option<segment::Header> {
+        self.open.as_ref().and_then(|open| open.header)
+    }
+
+    /// The number of the open segment.
+    pub(crate) fn segment(&self) -> Option<u64> {
+        self.open.as_ref().map(|open| open.number)
+    }
+
+    /// Passes over messages before this one.
+    pub(crate) fn skip_to(&mut self, sequence: u64) {
+        if sequence <= self.expected {
+            return;
+        }
+        let far = sequence - self.expected > 100_000;
+        self.expected = sequence;
+        if far {
+            // Whole segments are passed over by their headers.
+            self.open = None;
+            self.searched = None;
+        }
+    }
+
+    /// Whether it is worth looking for more. Costs a load where nothing is new.
+    pub(crate) fn may_have_more(&mut self) -> bool {
+        match &self.open {
+            None => self.searched != Some(self.folder.generation()),
+            Some(open) => {
+                (!open.dead && open.commit() != Commit::Empty)
+                    || open.followed != Some(self.folder.generation())
+            }
+        }
+    }
+
+    /// Begins with the oldest message there is, wherever the numbers begin.
+    pub(crate) fn begin_at_oldest(&mut self) -> Result<(), Error> {
+        let oldest = self.folder.segments()?.into_iter().find(|(lane, _)| *lane == self.lane);
+        self.from_segment = oldest.map(|(_, number)| number);
+        Ok(())
+    }
+
+    /// Passes over everything there is.
+    pub(crate) fn go_to_end(&mut self) -> Result<(), Error> {
+        let newest = self.folder.segments()?.into_iter().rfind(|(lane, _)| *lane == self.lane);
+        self.from_segment = newest.map(|(_, number)| number);
+        let mut bytes = Vec::new();
+        while self.next(&mut bytes)? != Step::Nothing {
+            bytes.clear();
+        }
+        Ok(())
+    }
+
+    /// What comes next. A message's payload is added to `bytes`.
+    pub(crate) fn next(&mut self, bytes: &mut Vec<u8>) -> Result<Step, Error> {
+        loop {
+            if self.open.is_none()
+                && let Some(step) = self.open_first()?
+            {
+                return Ok(step);
+            }
+            let Some(open) = &mut self.open else { return Ok(Step::Nothing) };
+            match open.frame(self.lane, bytes) {
+                Found::Frame { sequence, time_ns, payload_bytes } => {
+                    if let Some(step) = self.take(sequence, time_ns, payload_bytes, bytes) {
+                        return Ok(step);
+                    }
+                }
+                Found::Damage => {
+                    if let Some(step) = self.search_on() {
+                        return Ok(step);
+                    }
+                }
+                Found::Nothing => match self.move_on()? {
+                    Moved::On => {}
+                    Moved::Damage(step) => return Ok(step),
+                    Moved::No => return Ok(Step::Nothing),
+                },
+            }
+        }
+    }
+
+    /// A frame that holds: the message that comes next, or one to be passed over.
+    #[inline]
+    fn take(
+        &mut self,
+        sequence: u64,
+        time_ns: u64,
+        payload_bytes: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Option<Step> {
+        let open = self.open.as_mut()?;
+        if sequence > self.expected {
+            // Said first; the frame is read again after.
+            let missing = sequence - self.expected;
+            self.expected = sequence;
+            bytes.truncate(bytes.len() - payload_bytes);
+            let problem = format!(
+                "{missing} messages before message {sequence} of lane {} are missing",
+                self.lane
+            );
+            return Some(Step::Damage { problem, missing });
+        }
+        open.offset += frame_bytes(payload_bytes) as u64;
+        if sequence < self.expected {
+            bytes.truncate(bytes.len() - payload_bytes);
+            return None;
+        }
+        self.expected += 1;
+        Some(Step::Message { sequence, time_ns, payload_bytes })
+    }
+
+    /// Opens the segment in which the next message is, or would be.
+    fn open_first(&mut self) -> Result<Option<Step>, Error> {
+        let generation = self.folder.generation();
+        if self.searched == Some(generation) {
+            return Ok(None);
+        }
+        self.searched = Some(generation);
+        let numbers: Vec<u64> = self
+            .folder
+            .segments()?
+            .into_iter()
+            .filter_map(|(lane, number)| (lane == self.lane).then_some(number))
+            .collect();
+        let Some(oldest) = numbers.first() else { return Ok(None) };
+        if let Some(number) = self.from_segment.take() {
+            let problem = self.open_segment(number)?;
+            let first = self.header().map(|header| header.first_sequence);
+            self.expected = match first {
+                Some(first) => first,
+                None => self.first_in_segment(),
+            };
+            return Ok(problem);
+        }
+        // The last one that begins at or before it; a header that does not hold cannot tell.
+        for number in numbers.iter().rev() {
+            let begins = self.peek(*number).map(|header| header.first_sequence);
+            if begins.is_some_and(|first| first <= self.expected) {
+                return self.open_segment(*number);
+            }
+        }
+        self.open_segment(*oldest)
+    }
+
+    /// The number of the first message that holds in the open segment; where there is none, what
+    /// the segments before it lead to.
+    fn first_in_segment(&mut self) -> u64 {
+        let Some(open) = &mut self.open else { return 1 };
+        let (number, lane) = (open.number, self.lane);
+        if let Some((_, header)) = open.next_that_holds(lane, open.offset, 0) {
+            return header.sequence;
+        }
+        let mut before = Self::at_message(Arc::clone(&self.folder), lane, 1);
+        let mut bytes = Vec::new();
+        while let Ok(Step::Message { .. } | Step::Damage { .. }) = before.next(&mut bytes) {
+            bytes.clear();
+            if before.segment() == Some(number) {
+                break;
+            }
+        }
+        before.expected
+    }
+
+    /// The header of a segment of this lane, if it holds.
+    pub(crate) fn peek(&self, number: u64) -> Option<segment::Header> {
+        use std::os::unix::fs::FileExt;
+        let file = File::open(self.folder.segment_path(self.lane, number)).ok()?;
+        let mut bytes = [0; segment::HEADER_BYTES];
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        let header = segment::Header::parse(&bytes).ok()?;
+        (header.lane == self.lane && header.segment == number).then_some(header)
+    }
+
+    /// Opens a segment. What is wrong with its header or length is a step of its own.
+    fn open_segment(&mut self, number: u64) -> Result<Option<Step>, Error> {
+        let path = self.folder.segment_path(self.lane, number);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // Removed since it was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.searched = None;
+                return Ok(None);
+            }
+            Err(error) => return Err(self.folder.system("cannot open a segment", error)),
+        };
+        let len = file
+            .metadata()
+            .map_err(|error| self.folder.system("cannot look at a segment", error))?
+            .len();
+        let name = segment::file_name(self.lane, number);
+        if len < segment::HEADER_BYTES as u64 {
+            // Nothing of it can be read; the next one says what is missing.
+            let damage = format!("{name} is cut off after {len} bytes");
+            let nothing = Segment::nothing(number);
+            self.open =
+                Some(nothing.map_err(|error| self.folder.kernel("cannot map a segment", error))?);
+            return Ok(Some(Step::Damage { problem: damage, missing: 0 }));
+        }
+        let mapping = Mapping::of_file(&file, Mode::ReadOnly, 0, len as usize)
+            .map_err(|error| self.folder.kernel("cannot map a segment", error))?;
+        let mut bytes = [0; segment::HEADER_BYTES];
+        let header = match mapping.read_at(0, &mut bytes) {
+            Ok(()) => segment::Header::parse(&bytes),
+            Err(_) => Err("it cannot be read"),
+        };
+        let header = header.and_then(|header| {
+            if header.lane == self.lane && header.segment == number {
+                Ok(header)
+            } else {
+                Err("it is the segment of another name")
+            }
+        });
+        let problem = match header {
+            Err(problem) => Some(format!("{name}: {problem}")),
+            Ok(header) if header.file_bytes != len => {
+                Some(format!("{name} has {len} bytes of {}", header.file_bytes))
+            }
+            Ok(_) => None,
+        };
+        self.open = Some(Segment {
+            number,
+            mapping,
+            header: header.ok(),
+            offset: segment::HEADER_BYTES as u64,
+            followed: None,
+            dead: false,
+        });
+        Ok(problem.map(|problem| Step::Damage { problem, missing: 0 }))
+    }
+
+    /// What stands here does not hold: goes on at the next frame that does.
+    fn search_on(&mut self) -> Option<Step> {
+        let (lane, expected) = (self.lane, self.expected);
+        let open = self.open.as_mut()?;
+        let name = segment::file_name(lane, open.number);
+        let (from, first) = (open.offset, open.offset + 8);
+        let found = open.next_that_holds(lane, first, expected);
+        match found {
+            Some((offset, header)) => {
+                open.offset = offset;
+                let missing = header.sequence - expected;
+                self.expected = header.sequence;
+                let bytes = offset - from;
+                let problem = format!("{name}: {bytes} bytes from {from} on do not hold");
+                Some(Step::Damage { problem, missing })
+            }
+            None => {
+                open.dead = true;
+                let bytes = open.bytes_after();
+                // A word that is not zero was a commit: a message was there, at least one.
+                self.expected += 1;
+                let problem =
+                    format!("{name}: {bytes} bytes from {from} on, the last ones, do not hold");
+                Some(Step::Damage { problem, missing: 1 })
+            }
+        }
+    }
+
+    /// Nothing is here: goes on with the next segment if there is one.
+    fn move_on(&mut self) -> Result<Moved, Error> {
+        let generation = self.folder.generation();
+        let lane = self.lane;
+        let Some(open) = &mut self.open else { return Ok(Moved::No) };
+        if open.followed == Some(generation) {
+            return Ok(Moved::No);
+        }
+        let next = self
+            .folder
+            .segments()?
+            .into_iter()
+            .find(|(of, number)| *of == lane && *number > open.number);
+        let Some((_, next)) = next else {
+            open.followed = Some(generation);
+            return Ok(Moved::No);
+        };
+        // It may have taken a last message before the next one was made.
+        if !open.dead && open.commit() != Commit::Empty {
+            return Ok(Moved::On);
+        }
+        if let Some(step) = self.past_hole() {
+            return Ok(Moved::Damage(step));
+        }
+        Ok(match self.open_segment(next)? {
+            Some(step) => Moved::Damage(step),
+            None => Moved::On,
+        })
+    }
+
+    /// In a segment that takes no more frames: what follows the zeros at the place. Goes on at a
+    /// frame that holds, or says that the rest is unfinished; `None` when there are only zeros.
+    pub(crate) fn past_hole(&mut self) -> Option<Step> {
+        let (lane, expected) = (self.lane, self.expected);
+        let open = self.open.as_mut().filter(|open| !open.dead)?;
+        let rest = Some(open.bytes_after()).filter(|rest| *rest > 0)?;
+        let (name, from) = (segment::file_name(lane, open.number), open.offset);
+        let Some((offset, header)) = open.next_that_holds(lane, from + 8, expected) else {
+            open.dead = true;
+            let problem = format!(
+                "{name}: {rest} bytes of an unfinished message from {from} on were dropped"
+            );
+            return Some(Step::Damage { problem, missing: 0 });
+        };
+        open.offset = offset;
+        self.expected = header.sequence;
+        let missing = header.sequence - expected;
+        let problem = format!("{name}: {} bytes from {from} on do not hold", offset - from);
+        Some(Step::Damage { problem, missing })
+    }
+}
+
+enum Moved {
+    On,
+    Damage(Step),
+    No,
+}
+
+enum Found {
+    Frame { sequence: u64, time_ns: u64, payload_bytes: usize },
+    Damage,
+    Nothing,
+}
+
+impl Segment {
+    /// Stands for a file of which nothing can be read.
+    fn nothing(number: u64) -> switchboard_kernel::Result<Self> {
+        Ok(Self {
+            number,
+            mapping: Mapping::anonymous(segment::HEADER_BYTES)?,
+            header: None,
+            offset: segment::HEADER_BYTES as u64,
+            followed: None,
+            dead: true,
+        })
+    }
+
+    /// The word where the next frame begins.
+    #[inline]
+    fn commit(&self) -> Commit {
+        // It acquires: pairs with the releasing store of the writer.
+        match self.mapping.load_u64(self.offset as usize) {
+            Ok(word) => frame::read_commit(u64::from_le(word)),
+            Err(_) if self.mapping.is_truncated() => Commit::Damaged,
+            Err(_) => Commit::Empty,
+        }
+    }
+
+    /// The frame at the place, checked. Its payload is added to `bytes`.
+    #[inline]
+    fn frame(&self, lane: u32, bytes: &mut Vec<u8>) -> Found {
+        if self.dead {
+            return Found::Nothing;
+        }
+        match self.commit() {
+            Commit::Empty => Found::Nothing,
+            Commit::Damaged => Found::Damage,
+            Commit::Message(len) => match self.copy(lane, self.offset, len, bytes) {
+                Some(header) => Found::Frame {
+                    sequence: header.sequence,
+                    time_ns: header.time_ns,
+                    payload_bytes: header.payload_bytes,
+                },
+                None => Found::Damage,
+            },
+        }
+    }
+
+    /// Copies the frame at an offset, if it holds; its payload is added to `bytes`.
+    #[inline]
+    fn copy(
+        &self,
+        lane: u32,
+        offset: u64,
+        payload_bytes: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Option<Header> {
+        let (at, whole) = (offset as usize, frame_bytes(payload_bytes));
+        if self.mapping.len() - at < whole {
+            return None;
+        }
+        let start = bytes.len();
+        bytes.resize(start + whole, 0);
+        let place = Place { lane, segment: self.number, offset };
+        let copied = self.mapping.read_at(at, &mut bytes[start..]);
+        let header = copied.ok().and_then(|()| Header::check(place, &bytes[start..]));
+        if header.is_some() {
+            // The payload alone stays.
+            bytes.copy_within(start + HEADER_BYTES..start + HEADER_BYTES + payload_bytes, start);
+            bytes.truncate(start + payload_bytes);
+        } else {
+            bytes.truncate(start);
+        }
+        header
+    }
+
+    /// The first frame from an offset on that holds, with a number of at least `least`.
+    fn next_that_holds(&self, lane: u32, from: u64, least: u64) -> Option<(u64, Header)> {
+        let mut bytes = Vec::new();
+        let mut offset = from.next_multiple_of(8);
+        while offset + HEADER_BYTES as u64 <= self.mapping.len() as u64 {
+            let word = self.mapping.load_u64(offset as usize).ok()?;
+            if let Commit::Message(len) = frame::read_commit(u64::from_le(word))
+                && let Some(header) = self.copy(lane, offset, len, &mut bytes)
+            {
+                if header.sequence >= least {
+                    return Some((offset, header));
+                }
+                bytes.clear();
+            }
+            offset += 8;
+        }
+        None
+    }
+
+    /// How many bytes from the place on there are up to the last one that is not zero.
+    fn bytes_after(&self) -> u64 {
+        let mut last = self.offset;
+        let mut at = self.offset;
+        let mut block = [0; 4096];
+        let len = self.mapping.len() as u64;
+        while at < len {
+            let n = (len - at).min(block.len() as u64) as usize;
+            if self.mapping.read_at(at as usize, &mut block[..n]).is_err() {
+                break;
+            }
+            if let Some(found) = block[..n].iter().rposition(|byte| *byte != 0) {
+                last = at + found as u64 + 1;
+            }
+            at += n as u64;
+        }
+        last - self.offset
+    }
+}

@@ -1,0 +1,177 @@
+//! Which receiver of a queue has which messages: the table in the file `queue`. No I/O;
+//! `docs/design/log.md` draws the bytes and says what happens when a receiver dies.
+
+/// The most senders at a time.
+pub(crate) const LANES: usize = 64;
+/// The most receivers at a time, with those whose claims wait to be taken over.
+pub(crate) const CLAIMS: usize = 64;
+
+const MAGIC: [u8; 8] = *b"SWBDQUE1";
+const LANES_AT: usize = 24;
+const CLAIMS_AT: usize = LANES_AT + 8 * LANES;
+const CLAIM_BYTES: usize = 40;
+const CHECKSUM_AT: usize = CLAIMS_AT + CLAIM_BYTES * CLAIMS;
+/// Bytes of one copy.
+pub(crate) const TABLE_BYTES: usize = CHECKSUM_AT + 4;
+
+/// A run of messages that one receiver has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) lane: u32,
+    /// How often they were handed out before.
+    pub(crate) deliveries: u32,
+    /// The first message that is not settled.
+    pub(crate) first: u64,
+    /// The message after the last. The claim is empty when it equals `first`.
+    pub(crate) end: u64,
+    /// Bit B: message `first + 1 + B` is settled.
+    pub(crate) settled: u64,
+}
+
+impl Claim {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first >= self.end
+    }
+
+    /// Whether a message of the claim is settled.
+    pub(crate) fn is_settled(&self, sequence: u64) -> bool {
+        match sequence.checked_sub(self.first) {
+            None => true,
+            Some(0) => false,
+            Some(after) => after <= 64 && self.settled >> (after - 1) & 1 == 1,
+        }
+    }
+
+    /// Notes which messages are settled: `is_settled` is asked about those from `first` on.
+    pub(crate) fn settle(&mut self, is_settled: impl Fn(u64) -> bool) {
+        while self.first < self.end && is_settled(self.first) {
+            self.first += 1;
+        }
+        self.settled = (0..64)
+            .filter(|bit| {
+                let sequence = self.first + 1 + bit;
+                sequence < self.end && is_settled(sequence)
+            })
+            .fold(0, |bits, bit| bits | 1 << bit);
+    }
+}
+
+/// The table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) generation: u64,
+    /// Messages rejected as often as allowed.
+    pub(crate) rejected: u64,
+    /// The next message of each lane to hand out.
+    pub(crate) next: [u64; LANES],
+    pub(crate) claims: [Claim; CLAIMS],
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { generation: 0, rejected: 0, next: [1; LANES], claims: [Claim::default(); CLAIMS] }
+    }
+}
+
+impl Table {
+    /// Everything before this message of a lane is settled.
+    pub(crate) fn settled_before(&self, lane: u32) -> u64 {
+        let claimed = self.claims.iter().filter(|claim| claim.lane == lane && !claim.is_empty());
+        let next = self.next.get(lane as usize).copied().unwrap_or(1);
+        claimed.map(|claim| claim.first).fold(next, u64::min)
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(TABLE_BYTES);
+        bytes.extend(MAGIC);
+        bytes.extend(self.generation.to_le_bytes());
+        bytes.extend(self.rejected.to_le_bytes());
+        for next in self.next {
+            bytes.extend(next.to_le_bytes());
+        }
+        for claim in &self.claims {
+            bytes.extend(claim.lane.to_le_bytes());
+            bytes.extend(claim.deliveries.to_le_bytes());
+            for word in [claim.first, claim.end, claim.settled, 0] {
+                bytes.extend(word.to_le_bytes());
+            }
+        }
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
+    /// Reads a copy; `None` when it does not hold.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; TABLE_BYTES] = bytes.try_into().ok()?;
+        let (body, checksum) = bytes.split_at(CHECKSUM_AT);
+        if body[..8] != MAGIC || crc32c::crc32c(body).to_le_bytes() != checksum {
+            return None;
+        }
+        let half =
+            |at: usize| u32::from_le_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
+        let word = |at: usize| u64::from(half(at)) | u64::from(half(at + 4)) << 32;
+        let mut table = Self { generation: word(8), rejected: word(16), ..Self::default() };
+        for (lane, next) in table.next.iter_mut().enumerate() {
+            *next = word(LANES_AT + 8 * lane);
+        }
+        for (at, claim) in table.claims.iter_mut().enumerate() {
+            let at = CLAIMS_AT + CLAIM_BYTES * at;
+            *claim = Claim {
+                lane: half(at),
+                deliveries: half(at + 4),
+                first: word(at + 8),
+                end: word(at + 16),
+                settled: word(at + 24),
+            };
+        }
+        Some(table)
+    }
+
+    /// The copy that counts, of two.
+    pub(crate) fn newer(first: Option<Self>, second: Option<Self>) -> Option<Self> {
+        match (first, second) {
+            (Some(first), Some(second)) if second.generation > first.generation => Some(second),
+            (Some(first), _) => Some(first),
+            (None, second) => second,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_as_it_was_written_and_no_flipped_bit_passes() {
+        let mut table = Table { generation: 8, rejected: 1, ..Table::default() };
+        table.next[63] = 77;
+        table.claims[63] = Claim { lane: 63, deliveries: 2, first: 70, end: 77, settled: 0b101 };
+        let good = table.to_bytes();
+        assert_eq!(Table::parse(&good), Some(table));
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Table::parse(&bytes), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn settling_moves_on_and_remembers_what_is_out_of_order() {
+        let mut claim = Claim { first: 10, end: 100, ..Claim::default() };
+        claim.settle(|sequence| [10, 11, 13, 76, 77].contains(&sequence));
+        assert_eq!((claim.first, claim.settled), (12, 1 | 1 << 63));
+        assert!(claim.is_settled(13) && !claim.is_settled(14) && !claim.is_settled(12));
+        claim.settle(|_| true);
+        assert!(claim.is_empty() && claim.settled == 0);
+    }
+
+    #[test]
+    fn what_is_settled_is_before_every_claim() {
+        let mut table = Table::default();
+        table.next[2] = 50;
+        assert_eq!(table.settled_before(2), 50);
+        table.claims[0] = Claim { lane: 2, first: 20, end: 30, ..Claim::default() };
+        table.claims[1] = Claim { lane: 1, first: 5, end: 6, ..Claim::default() };
+        assert_eq!(table.settled_before(2), 20);
+    }
+}

@@ -1,0 +1,302 @@
+//! The writer of a lane: one process at a time, which never writes over anything.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
+
+use switchboard_kernel::io::coarse_time_ns;
+use switchboard_kernel::mmap::{self, Advice, Mapping, Mode};
+
+use super::Durability;
+use super::folder::Folder;
+use super::frame::{self, HEADER_BYTES, LARGEST_PAYLOAD_BYTES, Place, frame_bytes};
+use super::reader::{LaneReader, Step};
+use super::segment::{self, Pattern};
+use crate::error::{Error, ErrorKind};
+
+/// Blocks are reserved so far ahead.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// The length of a segment, unless the address says otherwise.
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+/// The shortest segment.
+pub(crate) const LEAST_SEGMENT_BYTES: u64 = 4096;
+
+/// What a log is written with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) pattern: Pattern,
+    pub(crate) schema: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) durability: Durability,
+}
+
+/// The end of a lane.
+#[derive(Debug)]
+pub(crate) struct LaneWriter {
+    folder: Arc<Folder>,
+    manner: Manner,
+    lane: u32,
+    file: File,
+    mapping: Mapping,
+    segment: u64,
+    /// Where the next frame goes.
+    offset: u64,
+    /// Blocks are reserved up to here.
+    reserved: u64,
+    /// The number of the next message.
+    sequence: u64,
+    /// Frames before this are as durable as asked.
+    durable: u64,
+    /// What a predecessor left unfinished.
+    recovered: Option<String>,
+    /// The frame being written; kept for its memory.
+    frame: Vec<u8>,
+}
+
+/// Why a message was not appended.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The segment is full; the caller decides whether there may be another.
+    SegmentFull,
+    Failed(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The largest payload that a segment of this length takes.
+pub(crate) fn largest_payload_bytes(segment_bytes: u64) -> usize {
+    let room = segment_bytes as usize - segment::HEADER_BYTES - HEADER_BYTES;
+    (room & !7).min(LARGEST_PAYLOAD_BYTES)
+}
+
+impl LaneWriter {
+    /// Takes a free lane and goes on after its last message.
+    pub(crate) fn open(folder: Arc<Folder>, manner: Manner) -> Result<Self, Error> {
+        let lane = folder.take_lane()?;
+        folder.sweep();
+        let last = folder.segments()?.into_iter().rev().find(|(of, _)| *of == lane);
+        let Some((_, number)) = last else {
+            return Self::start(folder, manner, lane, 1, 1, None);
+        };
+        // Everything after the last message that holds is looked at, once.
+        let mut reader = LaneReader::at_segment(Arc::clone(&folder), lane, number);
+        let mut bytes = Vec::new();
+        let mut problem = None;
+        loop {
+            let step = match reader.next(&mut bytes)? {
+                Step::Nothing => reader.past_hole().unwrap_or(Step::Nothing),
+                step => step,
+            };
+            match step {
+                Step::Message { .. } => bytes.clear(),
+                Step::Damage { problem: found, .. } => {
+                    problem.get_or_insert(found);
+                }
+                Step::Nothing => break,
+            }
+        }
+        let sequence = reader.expected();
+        let path = folder.segment_path(lane, number);
+        let whole = reader.header().filter(|header| {
+            std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == header.file_bytes)
+        });
+        match whole {
+            Some(header) if problem.is_none() => {
+                let file = File::options()
+                    .read(true)
+                    .write(true)
+                    .open(&path)
+                    .map_err(|error| folder.system("cannot open a segment", error))?;
+                let mapping = map(&folder, &file, header.file_bytes)?;
+                let offset = reader.offset();
+                Ok(Self {
+                    manner: Manner { segment_bytes: header.file_bytes, ..manner },
+                    folder,
+                    lane,
+                    file,
+                    mapping,
+                    segment: number,
+                    offset,
+                    reserved: offset,
+                    sequence,
+                    durable: offset,
+                    recovered: None,
+                    frame: Vec::new(),
+                })
+            }
+            _ => {
+                let recovered = problem.or_else(|| {
+                    Some(format!("{} is damaged; a new one was started", path.display()))
+                });
+                Self::start(folder, manner, lane, number + 1, sequence, recovered)
+            }
+        }
+    }
+
+    /// Makes a segment and begins to write it.
+    fn start(
+        folder: Arc<Folder>,
+        manner: Manner,
+        lane: u32,
+        segment: u64,
+        sequence: u64,
+        recovered: Option<String>,
+    ) -> Result<Self, Error> {
+        let (file, mapping) = make_segment(&folder, manner, lane, segment, sequence)?;
+        let offset = segment::HEADER_BYTES as u64;
+        Ok(Self {
+            folder,
+            manner,
+            lane,
+            file,
+            mapping,
+            segment,
+            offset,
+            reserved: 0,
+            sequence,
+            durable: offset,
+            recovered,
+            frame: Vec::new(),
+        })
+    }
+
+    /// Goes on in a new segment.
+    pub(crate) fn rotate(&mut self) -> Result<(), Error> {
+        self.make_durable()?;
+        let number = self.segment + 1;
+        let (file, mapping) =
+            make_segment(&self.folder, self.manner, self.lane, number, self.sequence)?;
+        self.segment = number;
+        self.offset = segment::HEADER_BYTES as u64;
+        self.durable = self.offset;
+        self.reserved = 0;
+        (self.file, self.mapping) = (file, mapping);
+        Ok(())
+    }
+
+    /// What a predecessor left unfinished, and what became of it.
+    pub(crate) fn recovered(&self) -> Option<&str> {
+        self.recovered.as_deref()
+    }
+
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable == self.offset
+    }
+
+    /// Writes and commits a message. Whoever waits is not woken; see [`Folder::ring`].
+    #[inline]
+    pub(crate) fn append(&mut self, payload: &[u8]) -> Result<(), Refusal> {
+        let end = self.offset + frame_bytes(payload.len()) as u64;
+        if end > self.manner.segment_bytes {
+            return Err(Refusal::SegmentFull);
+        }
+        if end > self.reserved {
+            self.reserve(end)?;
+        }
+        let place = Place { lane: self.lane, segment: self.segment, offset: self.offset };
+        let whole = frame_bytes(payload.len());
+        self.frame.clear();
+        self.frame.resize(whole, 0);
+        frame::encode(place, self.sequence, coarse_time_ns(), payload, &mut self.frame);
+        let at = self.offset as usize;
+        let stored = self
+            .mapping
+            .write_at(at + 8, &self.frame[8..])
+            .and_then(|()| self.mapping.atomic_u64(at));
+        match stored {
+            // Pairs with the acquiring load of readers: what they find after it is the whole frame.
+            Ok(word) => word.store(frame::commit_word(payload.len()).to_le(), Release),
+            Err(error) => {
+                return Err(self.folder.kernel("cannot write to a segment", error).into());
+            }
+        }
+        self.offset = end;
+        self.sequence += 1;
+        if self.manner.durability == Durability::Memory {
+            self.durable = end;
+        }
+        Ok(())
+    }
+
+    /// Reserves blocks, so that a store cannot meet a full disk.
+    #[cold]
+    fn reserve(&mut self, end: u64) -> Result<(), Error> {
+        let until = end.next_multiple_of(RESERVE_BYTES).min(self.manner.segment_bytes);
+        mmap::reserve(&self.file, until).map_err(|error| {
+            let failed = self.folder.kernel("cannot reserve room for messages", error);
+            if error.name() == "EFBIG" { too_long(failed) } else { failed }
+        })?;
+        if self.manner.durability == Durability::Memory {
+            // The pages that come next are wanted at once; if that fails they come one by one. What is
+            // synced often would be written to the disk for nothing.
+            let range = self.reserved as usize..until as usize;
+            let _ = self.mapping.advise_range(range, Advice::PopulateWrite);
+        }
+        self.reserved = until;
+        Ok(())
+    }
+
+    /// Does what the durability asks for.
+    pub(crate) fn make_durable(&mut self) -> Result<(), Error> {
+        if self.is_durable() {
+            return Ok(());
+        }
+        let result = match self.manner.durability {
+            Durability::Memory => Ok(()),
+            Durability::Written => {
+                let from = self.durable & !4095;
+                mmap::start_write_back(&self.file, from, self.offset - from).map_err(Into::into)
+            }
+            Durability::Synced => self.file.sync_data(),
+        };
+        result.map_err(|error| self.folder.system("cannot write messages to the disk", error))?;
+        self.durable = self.offset;
+        Ok(())
+    }
+}
+
+fn make_segment(
+    folder: &Folder,
+    manner: Manner,
+    lane: u32,
+    number: u64,
+    first_sequence: u64,
+) -> Result<(File, Mapping), Error> {
+    let header = segment::Header {
+        lane,
+        pattern: manner.pattern,
+        segment: number,
+        first_sequence,
+        file_bytes: manner.segment_bytes,
+        schema: manner.schema,
+        made_ns: coarse_time_ns(),
+    };
+    let path = folder.segment_path(lane, number);
+    let file = folder.make_file(&path, manner.segment_bytes, &header.to_bytes())?;
+    let mapping = map(folder, &file, manner.segment_bytes)?;
+    if manner.durability == Durability::Synced {
+        // The file and its name.
+        file.sync_data()
+            .and_then(|()| File::open(folder.path())?.sync_all())
+            .map_err(|error| folder.system("cannot write a segment to the disk", error))?;
+    }
+    folder.changed();
+    Ok((file, mapping))
+}
+
+fn map(folder: &Folder, file: &File, bytes: u64) -> Result<Mapping, Error> {
+    Mapping::of_file(file, Mode::ReadWrite, 0, bytes as usize)
+        .map_err(|error| folder.kernel("cannot map a segment", error))
+}
+
+/// Files of this process may be no longer.
+fn too_long(failed: Error) -> Error {
+    failed.kinded(ErrorKind::LimitReached).hint(
+        "files of this process may be no longer (RLIMIT_FSIZE): raise it with ulimit -f or \
+         LimitFSIZE=, or use shorter segments (?segment=)",
+    )
+}

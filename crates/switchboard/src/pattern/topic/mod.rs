@@ -1,0 +1,138 @@
+//! `Topic<T>`: each message to every subscriber.
+//!
+//! Order is kept for each publisher. What a subscriber missed is told with its number, never left out
+//! silently. Which messages a late subscriber can still have depends on the transport; a log
+//! (`file:`) has all of them, as long as its retention keeps them.
+
+mod subscriber;
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::time::SystemTime;
+
+use crate::address::Address;
+use crate::error::Error;
+use crate::message::Message;
+use crate::options::Options;
+use crate::pattern::queue::{Receiver, Sender};
+use crate::transport::{Setup, TopicEnds};
+
+pub use subscriber::{Sample, Subscriber};
+
+/// A topic's name and options; its ends are made from it.
+///
+/// ```
+/// use switchboard::{Start, Text, Topic};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let address = format!("file:{}/readings", folder.path().display());
+/// let topic = Topic::<Text>::open(&address)?;
+/// let mut publisher = topic.publisher()?;
+/// publisher.send(&Text("21.5".into()))?;
+///
+/// // Later, in another process, perhaps after a reboot:
+/// let mut subscriber = topic.subscriber(Start::Oldest)?;
+/// let sample = subscriber.recv()?;
+/// assert_eq!((sample.message.0.as_str(), sample.number), ("21.5", 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Topic<T> {
+    address: Address,
+    options: Options,
+    message: PhantomData<fn() -> T>,
+}
+
+/// Where a subscriber begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Start {
+    /// With what is published from now on.
+    #[default]
+    New,
+    /// With the oldest message there is.
+    Oldest,
+    /// With the message of this number of each publisher's lane; they count from 1.
+    Number(u64),
+    /// With the first message published at or after this time, by the publisher's clock.
+    Time(SystemTime),
+}
+
+impl<T: Message> Topic<T> {
+    /// Parses the address. Nothing is made or opened until an end is.
+    ///
+    /// # Errors
+    /// `BadAddress`, with the part that is wrong.
+    pub fn open(address: &str) -> Result<Self, Error> {
+        Ok(Self::at(address.parse()?, Options::default()))
+    }
+
+    /// A topic at an address that is parsed already.
+    #[must_use]
+    pub fn at(address: Address, options: Options) -> Self {
+        Self { address, options, message: PhantomData }
+    }
+
+    fn setup(&self) -> Setup {
+        Setup { address: self.address.clone(), options: self.options.clone(), schema: T::schema() }
+    }
+
+    fn ends(&self) -> Result<&'static TopicEnds, Error> {
+        let transport = self.address.transport();
+        transport
+            .carries
+            .topic
+            .as_ref()
+            .ok_or_else(|| transport.does_not_carry("topic", &self.address))
+    }
+
+    /// The publishing end. Subscribers may come before or after it.
+    ///
+    /// # Errors
+    /// `NotSupported` where the transport carries no topic; `Mismatch` when what is there carries
+    /// something else; what can never work, and limits, by name.
+    pub fn publisher(&self) -> Result<Publisher<T>, Error> {
+        let setup = self.setup();
+        let flavor = (self.ends()?.publisher)(&setup)?;
+        Ok(Publisher(Sender::new(flavor, setup)))
+    }
+
+    /// The subscribing end.
+    ///
+    /// # Errors
+    /// As [`publisher`](Self::publisher); `AddressInUse` when another subscriber uses the same
+    /// `?reader=` name.
+    pub fn subscriber(&self, start: Start) -> Result<Subscriber<T>, Error> {
+        let flavor = (self.ends()?.subscriber)(&self.setup(), start)?;
+        Ok(Subscriber::new(Receiver::new(flavor, self.address.clone())))
+    }
+}
+
+/// The publishing end of a topic.
+///
+/// It sends as a [`Sender`] does, and has all its methods: `send`, `try_send`, `send_timeout`, `flush`,
+/// `close` ([`finish`](Sender::finish) here). "Acknowledged" means that the topic keeps the message as
+/// durably as the address asks (`?durability=`), whether anybody subscribes or not.
+#[derive(Debug)]
+pub struct Publisher<T>(Sender<T>);
+
+impl<T> Deref for Publisher<T> {
+    type Target = Sender<T>;
+
+    fn deref(&self) -> &Sender<T> {
+        &self.0
+    }
+}
+
+impl<T> From<Publisher<T>> for Sender<T> {
+    /// The sender that it is.
+    fn from(publisher: Publisher<T>) -> Self {
+        publisher.0
+    }
+}
+
+impl<T> DerefMut for Publisher<T> {
+    fn deref_mut(&mut self) -> &mut Sender<T> {
+        &mut self.0
+    }
+}

@@ -1,0 +1,113 @@
+//! The subscribing end of a topic.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, SystemTime};
+
+use crate::address::Address;
+use crate::error::RecvError;
+use crate::message::{Bytes, Message};
+use crate::pattern::queue::{Delivery, Incoming, Receiver};
+
+/// A message of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample<T> {
+    /// The message.
+    pub message: T,
+    /// Its number in its publisher's lane, from 1.
+    pub number: u64,
+    /// When it was published, by the publisher's clock, where the transport says so.
+    pub published: Option<SystemTime>,
+    /// How many messages are missing before it.
+    pub lost_before: u64,
+}
+
+/// The subscribing end of a topic.
+///
+/// It runs no thread: it moves while one of its methods runs. Nothing is acknowledged, and a slow
+/// subscriber holds nobody up.
+#[derive(Debug)]
+pub struct Subscriber<T>(Receiver<T>);
+
+impl<T: Message> Subscriber<T> {
+    pub(super) fn new(receiver: Receiver<T>) -> Self {
+        Self(receiver)
+    }
+
+    /// Receives a message, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// `Damaged` reports what cannot be read, once; receiving again goes on after it. `Encoding`: the
+    /// message is not a `T`. `Interrupted`.
+    pub fn recv(&mut self) -> Result<Sample<T>, RecvError> {
+        self.0.recv().map(sample)
+    }
+
+    /// As [`recv`](Self::recv), for at most `timeout`.
+    ///
+    /// # Errors
+    /// `Empty` when the time is over; otherwise as [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Sample<T>, RecvError> {
+        self.0.recv_timeout(timeout).map(sample)
+    }
+
+    /// Receives without waiting.
+    ///
+    /// # Errors
+    /// `Empty` when there is nothing now; otherwise as [`recv`](Self::recv).
+    pub fn try_recv(&mut self) -> Result<Sample<T>, RecvError> {
+        self.0.try_recv().map(sample)
+    }
+
+    /// Keeps the place under its name (`?reader=`), which otherwise happens when nothing more is there,
+    /// and when this is dropped.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn save(&mut self) -> Result<(), RecvError> {
+        self.0.flush()
+    }
+
+    /// The address it subscribes to.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        self.0.address()
+    }
+}
+
+impl Subscriber<Bytes> {
+    /// Waits for messages and gives the bytes of each one that is there to `with`, without copying
+    /// them; at most `most`. Returns how many there were.
+    ///
+    /// # Errors
+    /// `Empty` when the time is over before the first one; otherwise as [`recv`](Self::recv).
+    pub fn recv_each(
+        &mut self,
+        most: usize,
+        timeout: Option<Duration>,
+        mut with: impl FnMut(Incoming<'_>),
+    ) -> Result<usize, RecvError> {
+        self.0.recv_each(most, timeout, |incoming, _| {
+            with(incoming);
+            false
+        })
+    }
+}
+
+impl<T> From<Subscriber<T>> for Receiver<T> {
+    /// The receiver that it is: acknowledging does nothing there, and nothing can be rejected.
+    fn from(subscriber: Subscriber<T>) -> Self {
+        subscriber.0
+    }
+}
+
+impl<T> AsFd for Subscriber<T> {
+    /// The wake-up descriptor: when it is readable, receive until `Empty`.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn sample<T: Message>(delivery: Delivery<T>) -> Sample<T> {
+    let (number, published) = (delivery.number(), delivery.published());
+    Sample { number, published, lost_before: delivery.lost_before, message: delivery.message }
+}

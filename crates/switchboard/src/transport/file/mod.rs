@@ -1,0 +1,98 @@
+//! `file:PATH`: a log on disk, which outlives processes and reboots.
+//!
+//! Queue and Topic over the log of [`crate::log`]; `docs/design/log.md` draws its bytes. A sender or
+//! publisher appends to a lane of its own; receivers share the messages by a table in the log,
+//! subscribers each have their own place.
+
+mod receiver;
+mod sender;
+mod shared_table;
+mod subscriber;
+mod watch;
+
+use std::sync::Arc;
+
+use super::{ReceiverFlavor, SenderFlavor, Setup};
+use crate::address::{Address, Target};
+use crate::error::{Error, ErrorKind};
+use crate::log::folder::Folder;
+use crate::log::frame::LARGEST_PAYLOAD_BYTES;
+use crate::log::reader::LaneReader;
+use crate::log::segment::Pattern;
+use crate::object::{cannot_unlink, no_name};
+use crate::pattern::topic::Start;
+
+pub(crate) use receiver::FileReceiver;
+pub(crate) use sender::FileSender;
+pub(crate) use subscriber::FileSubscriber;
+
+/// The largest message: a segment of the default length holds it.
+pub(crate) const LARGEST_MESSAGE_BYTES: u32 = LARGEST_PAYLOAD_BYTES as u32;
+
+/// How much a queue holds at most, unless the address says otherwise.
+const CAPACITY_BYTES: u64 = 1 << 30;
+
+pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
+    Ok(SenderFlavor::File(Box::new(FileSender::open(setup, Pattern::Queue)?)))
+}
+
+pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
+    Ok(ReceiverFlavor::File(Box::new(FileReceiver::open(setup)?)))
+}
+
+pub(crate) fn open_publisher(setup: &Setup) -> Result<SenderFlavor, Error> {
+    Ok(SenderFlavor::File(Box::new(FileSender::open(setup, Pattern::Topic)?)))
+}
+
+pub(crate) fn open_subscriber(setup: &Setup, start: Start) -> Result<ReceiverFlavor, Error> {
+    Ok(ReceiverFlavor::Subscriber(Box::new(FileSubscriber::open(setup, start)?)))
+}
+
+/// Makes an empty log.
+pub(crate) fn create(address: &Address) -> Result<(), Error> {
+    match Folder::open(address, false) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Folder::open(address, true).map(drop),
+        Ok(_) => Err(Error::new(ErrorKind::AddressInUse, address, "it exists already")),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a log that nobody writes: its files, and then the folder.
+pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
+    let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    let folder = Folder::open(address, false)?;
+    if let Some(lane) = (0..crate::log::table::LANES as u32).find(|lane| folder.is_written(*lane)) {
+        let problem = format!("a sender is writing to it (lane {lane})");
+        return Err(Error::new(ErrorKind::AddressInUse, address, problem));
+    }
+    folder
+        .remove_files()
+        .and_then(|()| std::fs::remove_dir(path))
+        .map_err(|error| cannot_unlink(address, from_io(&error)))
+}
+
+/// Opens the folder for an endpoint, and checks that what is in it fits.
+fn open_folder(setup: &Setup, pattern: Pattern) -> Result<Arc<Folder>, Error> {
+    let folder = Arc::new(Folder::open(&setup.address, setup.options.wait)?);
+    let found = folder.segments()?.into_iter().find_map(|(lane, number)| {
+        LaneReader::at_message(Arc::clone(&folder), lane, 1).peek(number)
+    });
+    let Some(found) = found else { return Ok(folder) };
+    let mismatch = |problem: String| Error::new(ErrorKind::Mismatch, &setup.address, problem);
+    if found.pattern != pattern {
+        let (holds, wanted) = (found.pattern.name(), pattern.name());
+        return Err(mismatch(format!("this log holds a {holds}, not a {wanted}")));
+    }
+    if found.schema != setup.schema.fingerprint {
+        let ours = if setup.schema.name.is_empty() { "bytes" } else { &setup.schema.name };
+        return Err(mismatch(format!(
+            "messages do not fit: this side uses {ours}, the log was made for another type"
+        )));
+    }
+    Ok(folder)
+}
+
+fn from_io(error: &std::io::Error) -> switchboard_kernel::Error {
+    const EIO: i32 = 5;
+    switchboard_kernel::Error::from_raw("file", error.raw_os_error().unwrap_or(EIO))
+}

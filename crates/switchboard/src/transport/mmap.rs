@@ -1,0 +1,121 @@
+//! `mmap:PATH`: a mapped file, which carries a state.
+//!
+//! Source: `mmap(2)`, `fallocate(2)`, `flock(2)`. The file is made by its first writer, and stays
+//! until it is removed: it outlives processes and reboots. What is set reaches the disk within half a
+//! minute or so, or when the writer says `sync`.
+//!
+//! One writer at a time: it holds the file's lock, which the kernel releases when it dies.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::mmap::{Mapping, Mode, create_file};
+
+use super::state_memory::{lock_file, of_io};
+use super::{Setup, StateMemory, WriterLock};
+use crate::address::{Address, Target};
+use crate::error::{Error, ErrorKind};
+use crate::object::{cannot_unlink, no_name};
+use crate::pattern::state::{object_bytes, prepare};
+
+pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Error> {
+    let address = &setup.address;
+    let file = match open(path(address)?, true) {
+        Err(error) if error.kind() == kernel::ErrorKind::NotFound && setup.options.wait => {
+            match make(address) {
+                // Somebody else was faster.
+                Err(error) if error.kind() == kernel::ErrorKind::AlreadyExists => {
+                    open(path(address)?, true)
+                }
+                result => result,
+            }
+        }
+        result => result,
+    };
+    let file = file.map_err(|error| explain(address, "cannot open the file", error))?;
+    let memory = map(address, &file, Mode::ReadWrite)?;
+    let lock = lock_file(address, file, &memory)?;
+    Ok((memory, lock))
+}
+
+pub(crate) fn open_reader(setup: &Setup) -> Result<StateMemory, Error> {
+    let address = &setup.address;
+    let file = open(path(address)?, false)
+        .map_err(|error| explain(address, "cannot open the file", error))?;
+    map(address, &file, Mode::ReadOnly)
+}
+
+/// Makes the file, to stay until it is removed.
+pub(crate) fn create(address: &Address) -> Result<(), Error> {
+    let file = make(address).map_err(|error| explain(address, "cannot make the file", error))?;
+    let memory = map(address, &file, Mode::ReadWrite)?;
+    let _lock = lock_file(address, file, &memory)?;
+    prepare(address, &memory)
+}
+
+/// Removes the file's name. Who has it mapped keeps it.
+pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
+    let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    std::fs::remove_file(path).map_err(|error| cannot_unlink(address, of_io("unlink", &error)))
+}
+
+fn make(address: &Address) -> kernel::Result<OwnedFd> {
+    let Target::Path(path) = &address.target else {
+        return Err(kernel::Error::from_raw("open", 22));
+    };
+    create_file(path, object_bytes(address), address.query.permissions())
+}
+
+fn open(path: &Path, writable: bool) -> kernel::Result<OwnedFd> {
+    let mut options = File::options();
+    // A FIFO or a device is not waited for.
+    options.read(true).write(writable).custom_flags(kernel::io::NONBLOCK);
+    options.open(path).map(OwnedFd::from).map_err(|error| of_io("open", &error))
+}
+
+fn map(address: &Address, file: &OwnedFd, mode: Mode) -> Result<StateMemory, Error> {
+    let metadata = kernel::io::duplicate(file.as_fd())
+        .map(File::from)
+        .and_then(|file| file.metadata().map_err(|error| of_io("fstat", &error)))
+        .map_err(|error| Error::system(address, "cannot look at the file", error))?;
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::Mismatch, address, "it is not a file"));
+    }
+    if metadata.len() == 0 {
+        return Err(Error::new(ErrorKind::Mismatch, address, "the file is empty")
+            .hint("its size is fixed when it is created: remove it, and create it with ?size="));
+    }
+    let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    let mapping = Mapping::of_file(file, mode, 0, len);
+    mapping
+        .map(StateMemory::Mapped)
+        .map_err(|error| Error::system(address, "cannot map the file", error))
+}
+
+fn path(address: &Address) -> Result<&Path, Error> {
+    match &address.target {
+        Target::Path(path) => Ok(path),
+        _ => Err(Error::new(ErrorKind::BadAddress, address, "no path")),
+    }
+}
+
+fn explain(address: &Address, doing: &str, error: kernel::Error) -> Error {
+    let failed = Error::system(address, doing, error);
+    match error.kind() {
+        kernel::ErrorKind::NotFound => {
+            let folder = address.path().and_then(Path::parent);
+            let no_folder =
+                folder.is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+            let problem =
+                if no_folder { "there is no folder for it" } else { "there is no such file" };
+            Error::new(ErrorKind::NotFound, address, problem)
+        }
+        _ if error.name() == "EFBIG" => failed.kinded(ErrorKind::LimitReached).hint(
+            "files of this process may not be so long (RLIMIT_FSIZE): raise it with ulimit -f",
+        ),
+        _ => failed,
+    }
+}

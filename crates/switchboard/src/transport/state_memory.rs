@@ -1,0 +1,103 @@
+//! The memory that a state is in, wherever it comes from, and the lock that its one writer has.
+//!
+//! Source: `mmap(2)`, `msync(2)`, `flock(2)`, `shmat(2)`, `semop(2)` (`SEM_UNDO`).
+
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::file_lock::{Lock, Mode};
+use switchboard_kernel::mmap::{Mapping, Memory, Sync};
+use switchboard_kernel::sysv_shm::Attachment;
+
+use super::sysv_shm::UndoLock;
+use crate::address::Address;
+use crate::error::{Error, ErrorKind};
+use crate::pattern::state::writer_of;
+
+/// The largest value.
+pub(crate) const LARGEST_VALUE_BYTES: u32 = 1 << 30;
+
+/// Memory that is mapped until this is dropped.
+#[derive(Debug)]
+pub(crate) enum StateMemory {
+    /// Of a file, on a disk or in memory.
+    Mapped(Mapping),
+    /// Of System V.
+    Attached(Attachment),
+}
+
+impl StateMemory {
+    /// Waits until it is on the disk.
+    pub(crate) fn sync(&self) -> kernel::Result<()> {
+        match self {
+            Self::Mapped(mapping) => mapping.sync(0..mapping.len(), Sync::Wait),
+            Self::Attached(_) => Ok(()),
+        }
+    }
+}
+
+impl Deref for StateMemory {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        match self {
+            Self::Mapped(mapping) => mapping,
+            Self::Attached(attachment) => attachment,
+        }
+    }
+}
+
+/// The error of a second writer.
+pub(crate) fn has_a_writer(address: &Address, memory: &StateMemory) -> Error {
+    let problem = match writer_of(memory) {
+        Some(pid) => format!("process {pid} is its writer"),
+        None => "it has a writer".to_owned(),
+    };
+    Error::new(ErrorKind::AddressInUse, address, problem)
+        .hint("only one process sets a state at a time; stop the other, or let it set the value")
+}
+
+/// What keeps other writers out, until this is dropped or the process dies.
+#[derive(Debug)]
+pub(crate) enum WriterLock {
+    /// The lock of the memory's file.
+    File(#[allow(dead_code)] FileLock),
+    /// A semaphore that the kernel puts back.
+    Undo(#[allow(dead_code)] UndoLock),
+    /// Nothing: the programs agree on it.
+    Agreed,
+}
+
+/// Takes the lock of the memory's file: that of `flock(2)`, which flock(1) takes too.
+pub(crate) fn lock_file(
+    address: &Address,
+    file: OwnedFd,
+    memory: &StateMemory,
+) -> Result<WriterLock, Error> {
+    match Lock::flock(Mode::Exclusive).try_lock(&file) {
+        Ok(Some(guard)) => guard.keep(),
+        Ok(None) => return Err(has_a_writer(address, memory)),
+        Err(error) => return Err(Error::system(address, "cannot lock it for writing", error)),
+    }
+    Ok(WriterLock::File(FileLock(file)))
+}
+
+/// A file whose lock is taken, and given back on drop or by the kernel.
+#[derive(Debug)]
+pub(crate) struct FileLock(OwnedFd);
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // A child that another thread is just about to start has a copy of the descriptor: closing
+        // ours would not let go. Who asks again for what it has gets it, to be unlocked.
+        if let Ok(Some(guard)) = Lock::flock(Mode::Exclusive).try_lock(&self.0) {
+            drop(guard);
+        }
+    }
+}
+
+/// An error of the standard library as one of the call that failed.
+pub(crate) fn of_io(call: &'static str, error: &std::io::Error) -> kernel::Error {
+    kernel::Error::from_raw(call, error.raw_os_error().unwrap_or_default())
+}

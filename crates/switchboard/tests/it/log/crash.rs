@@ -1,0 +1,204 @@
+//! Death at every system call: the writer and the receiver of a log are killed as each call begins.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use switchboard::{Bytes, Queue, RecvError};
+use switchboard_testkit::Scratch;
+use switchboard_testkit::child::{Child, report};
+use switchboard_testkit::skip::skip;
+
+use super::{payload, publish, read_topic};
+
+const COUNT: u64 = 60;
+
+/// Role: publishes 60 messages in batches of 10, and says what is acknowledged.
+pub(crate) fn writer(arguments: &[String]) {
+    report("begin");
+    let topic = switchboard::Topic::<Bytes>::open(&arguments[0]).expect("a topic");
+    let mut publisher = topic.publisher().expect("a publisher");
+    for n in 1..=COUNT {
+        publisher.feed(&payload(n)).expect("taken");
+        if n % 10 == 0 {
+            publisher.push().expect("pushed");
+            report(format!("acknowledged {}", publisher.acknowledged()));
+        }
+    }
+    publisher.finish().expect("closed");
+    report("end");
+}
+
+/// Role: receives everything, acknowledges in batches, and says both.
+pub(crate) fn receiver(arguments: &[String]) {
+    report("begin");
+    let options = switchboard::Options::default().prefetch(17).acknowledge_every(8);
+    let queue = Queue::<Bytes>::open_with(&arguments[0], options).expect("a queue");
+    let mut receiver = queue.receiver().expect("a receiver");
+    loop {
+        match receiver.try_recv() {
+            Ok(delivery) => {
+                let n = delivery.number();
+                report(format!("got {n} {}", u8::from(delivery.redelivered)));
+                receiver.acknowledge(delivery).expect("acknowledged");
+                if n % 12 == 0 {
+                    receiver.flush().expect("written");
+                    report(format!("acknowledged {n}"));
+                }
+            }
+            Err(RecvError::Empty) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    drop(receiver);
+    report("end");
+}
+
+/// How often each system call is made before and in all, by a role that runs undisturbed.
+fn calls(role: &str, address: &str, trace: &Path) -> Option<BTreeMap<String, (u32, u32)>> {
+    let file = trace.to_str()?;
+    let mut child = Child::role_under(&["strace", "-f", "-qq", "-o", file], role, &[address]);
+    let lines = child.remaining_lines();
+    child.wait();
+    if lines.last().map(String::as_str) != Some("end") {
+        return None;
+    }
+    let mut counts: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    let mut begun = false;
+    for line in std::fs::read_to_string(trace).ok()?.lines() {
+        let call = line.split_whitespace().nth(1)?.split('(').next()?;
+        if !call.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            continue;
+        }
+        let count = counts.entry(call.to_owned()).or_default();
+        count.1 += 1;
+        if !begun {
+            count.0 += 1;
+        }
+        begun |= line.contains("begin");
+    }
+    Some(counts)
+}
+
+/// Runs a role that is killed as it begins a call for the nth time; what it said.
+fn killed_at(role: &str, address: &str, call: &str, nth: u32, trace: &Path) -> Vec<String> {
+    let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
+    let starter =
+        ["strace", "-f", "-qq", "-o", trace.to_str().expect("a path"), "-e", inject.as_str()];
+    let mut child = Child::role_under(&starter, role, &[address]);
+    let lines = child.remaining_lines();
+    child.wait();
+    lines
+}
+
+fn have_strace() -> bool {
+    Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_writer_killed_at_any_call_leaves_what_it_acknowledged() {
+    const TEST: &str = "log::crash::a_writer_killed_at_any_call";
+    if !have_strace() {
+        return skip(TEST, "no strace");
+    }
+    let scratch = Scratch::new();
+    let trace = scratch.join("trace");
+    let place =
+        |n: u32| format!("file:{}?segment=4096", scratch.join(&format!("log{n}")).display());
+    let Some(calls) = calls("log-writer", &place(0), &trace) else {
+        return skip(TEST, "strace may not trace here");
+    };
+    let mut runs = 0;
+    for (call, (before, total)) in calls {
+        for nth in before + 1..=total {
+            runs += 1;
+            let address = place(runs);
+            let said = killed_at("log-writer", &address, &call, nth, &trace);
+            let what = format!("killed at {call} {nth}: {said:?}");
+            check_writer(&address, &said, &what);
+        }
+    }
+    assert!(runs > 30, "only {runs} calls");
+}
+
+fn check_writer(address: &str, said: &[String], what: &str) {
+    let acknowledged = said
+        .iter()
+        .filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok())
+        .max()
+        .unwrap_or(0);
+    let folder = address.trim_start_matches("file:").split('?').next().expect("a path");
+    if !Path::new(folder).exists() {
+        assert_eq!(acknowledged, 0, "{what}");
+        return;
+    }
+    let before = read_topic(address).messages.len() as u64;
+    assert!((acknowledged..=COUNT).contains(&before), "{what}: {before} messages");
+    // The next one goes on after the last, and cleans up.
+    publish(address, before + 1..COUNT + 3);
+    let readout = read_topic(address);
+    let numbers: Vec<u64> = readout.messages.iter().map(|(number, _)| *number).collect();
+    assert!(numbers.iter().copied().eq(1..COUNT + 3), "{what}: {numbers:?}");
+    for (number, bytes) in readout.messages {
+        assert_eq!(bytes, payload(number), "{what}: message {number}");
+    }
+    let rest = std::fs::read_dir(folder).expect("a folder").flatten();
+    let hidden = rest.filter(|entry| entry.file_name().to_string_lossy().starts_with(".new-"));
+    assert_eq!(hidden.count(), 0, "{what}: a hidden file was left");
+}
+
+#[test]
+fn a_receiver_killed_at_any_call_loses_nothing() {
+    const TEST: &str = "log::crash::a_receiver_killed_at_any_call";
+    if !have_strace() {
+        return skip(TEST, "no strace");
+    }
+    let scratch = Scratch::new();
+    let trace = scratch.join("trace");
+    let place = |n: u32| {
+        let address = format!("file:{}?segment=4096", scratch.join(&format!("log{n}")).display());
+        super::send(&address, 1..COUNT + 1);
+        address
+    };
+    let Some(calls) = calls("log-receiver", &place(0), &trace) else {
+        return skip(TEST, "strace may not trace here");
+    };
+    let mut runs = 0;
+    for (call, (before, total)) in calls {
+        for nth in before + 1..=total {
+            runs += 1;
+            let address = place(runs);
+            let said = killed_at("log-receiver", &address, &call, nth, &trace);
+            check_receiver(&address, &said, &format!("killed at {call} {nth}: {said:?}"));
+        }
+    }
+    assert!(runs > 30, "only {runs} calls");
+}
+
+fn check_receiver(address: &str, said: &[String], what: &str) {
+    let numbers = |start: &str| -> Vec<u64> {
+        let rest = said.iter().filter_map(|line| line.strip_prefix(start));
+        rest.filter_map(|rest| rest.split(' ').next()?.parse().ok()).collect()
+    };
+    let got = numbers("got ");
+    let acknowledged = numbers("acknowledged ").into_iter().max().unwrap_or(0);
+    let queue = Queue::<Bytes>::open(address).expect("a queue");
+    let mut receiver = queue.receiver().expect("a receiver");
+    let mut rest = Vec::new();
+    loop {
+        match receiver.try_recv() {
+            Ok(delivery) => {
+                let n = delivery.number();
+                assert_eq!(delivery.message.0, payload(n), "{what}");
+                assert!(n > acknowledged, "{what}: {n} was acknowledged");
+                assert!(delivery.redelivered || !got.contains(&n), "{what}: {n} is not marked");
+                rest.push(n);
+                receiver.acknowledge(delivery).expect("acknowledged");
+            }
+            Err(RecvError::Empty) => break,
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+    let all: std::collections::BTreeSet<u64> = got.into_iter().chain(rest).collect();
+    assert!(all.into_iter().eq(1..=COUNT), "{what}");
+}

@@ -1,0 +1,126 @@
+//! Limits of a log, hit on purpose: a clear error that names the limit, and nothing lost.
+
+use switchboard::{Bytes, ErrorKind, Queue, SendError, Topic};
+use switchboard_testkit::child::{Child, report};
+use switchboard_testkit::skip::skip;
+use switchboard_testkit::{DEADLINE, Scratch};
+
+use super::{payload, read_topic};
+
+/// Role: publishes until that fails, with no file longer than so many bytes.
+pub(crate) fn short_files(arguments: &[String]) {
+    let limit = Some(arguments[1].parse().expect("a number"));
+    let limits = rustix::process::Rlimit { current: limit, maximum: limit };
+    rustix::process::setrlimit(rustix::process::Resource::Fsize, limits).expect("a limit");
+    fill(&arguments[0]);
+}
+
+/// Role: publishes until that fails, in a small file system of its own.
+pub(crate) fn small_disk(arguments: &[String]) {
+    let folder = &arguments[0];
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs", folder])
+        .status()
+        .is_ok_and(|status| status.success());
+    if !mounted {
+        return;
+    }
+    report("mounted");
+    fill(&format!("file:{folder}/log?segment=1MiB"));
+}
+
+/// Publishes until it fails, says how, and that everything before is there.
+fn fill(address: &str) {
+    let topic = Topic::<Bytes>::open(address).expect("a topic");
+    let mut publisher = match topic.publisher() {
+        Ok(publisher) => publisher,
+        Err(error) => return report(format!("0 {:?} {error}", error.kind())),
+    };
+    let mut count = 0;
+    let error = loop {
+        match publisher.send(&Bytes(payload(count + 1))) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    let SendError::Failed(error) = error else { panic!("{error}") };
+    drop(publisher);
+    let readout = read_topic(address);
+    assert!(readout.reports.is_empty() && readout.messages.len() as u64 == count, "{readout:?}");
+    let advice = error.advice().unwrap_or_default().to_owned();
+    report(format!("{count} {:?} {error} {advice}", error.kind()));
+}
+
+#[test]
+fn the_largest_file_is_limited() {
+    let scratch = Scratch::new();
+    let address = format!("file:{}", scratch.join("log").display());
+    let mut child = Child::role("log-short-files", &[address, (1 << 20).to_string()]);
+    let answer = child.line().expect("an answer");
+    assert!(answer.starts_with("0 LimitReached ") && answer.contains("EFBIG"), "{answer}");
+    assert!(answer.contains("RLIMIT_FSIZE") || answer.contains("file"), "{answer}");
+}
+
+#[test]
+fn a_full_file_system_is_an_error_before_anything_is_lost() {
+    let scratch = Scratch::new();
+    let folder = scratch.path().to_str().expect("a path").to_owned();
+    let root = rustix::process::geteuid().is_root();
+    let starter: &[&str] = if root { &["unshare", "-m"] } else { &["unshare", "-U", "-r", "-m"] };
+    let mut child = Child::role_under(starter, "log-small-disk", &[folder]);
+    if child.line().as_deref() != Some("mounted") {
+        skip("log::limits::a_full_file_system", "no mount namespace may be made here");
+        return;
+    }
+    let answer = child.line().expect("an answer");
+    let count: u64 = answer.split(' ').next().expect("a count").parse().expect("a number");
+    assert!(count > 10_000, "{answer}");
+    assert!(answer.contains("LimitReached") && answer.contains("ENOSPC"), "{answer}");
+    assert!(answer.contains("full"), "{answer}");
+}
+
+#[test]
+fn a_queue_that_is_full_waits_and_goes_on() {
+    let scratch = Scratch::new();
+    let address = format!("file:{}?segment=4096&capacity=16KiB", scratch.join("log").display());
+    let queue = Queue::<Bytes>::open(&address).expect("a queue");
+    let mut sender = queue.sender().expect("a sender");
+    let mut count = 0;
+    while sender.try_send(&Bytes(payload(count + 1))).is_ok() {
+        count += 1;
+        assert!(count < 1000, "never full");
+    }
+    let mut receiver = queue.receiver().expect("a receiver");
+    for n in 1..=count {
+        let delivery = receiver.recv().expect("a message");
+        assert_eq!(delivery.message.0, payload(n));
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    sender.send_timeout(&Bytes(payload(count + 1)), DEADLINE).expect("there is room again");
+    assert_eq!(receiver.recv().expect("a message").message.0, payload(count + 1));
+}
+
+#[test]
+fn a_message_too_large_is_refused_by_name() {
+    let scratch = Scratch::new();
+    let address = format!("file:{}?segment=64KiB", scratch.join("log").display());
+    let mut sender = Queue::<Bytes>::open(&address).expect("a queue").sender().expect("a sender");
+    let largest = 65536 - 64 - 32;
+    sender.send(&Bytes(vec![1; largest])).expect("it fits");
+    let error = sender.send(&Bytes(vec![1; largest + 1])).expect_err("it does not");
+    let SendError::TooLarge { limit_bytes, limit, .. } = error else { panic!("{error}") };
+    assert!(limit_bytes == largest && limit.contains("segment"), "{limit_bytes} {limit}");
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let scratch = Scratch::new();
+    let path = scratch.join("log");
+    std::fs::write(&path, "no folder").expect("a file");
+    let queue = Queue::<Bytes>::open(&format!("file:{}", path.display())).expect("a queue");
+    let error = queue.sender().expect_err("a file is there");
+    assert_eq!(error.kind(), ErrorKind::AddressInUse);
+    let missing = format!("file:{}", scratch.join("nothing").join("log").display());
+    let error = Queue::<Bytes>::open(&missing).expect("a queue").sender().expect_err("no folder");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}

@@ -1,0 +1,174 @@
+//! Topics over a log: replay, named places, rotation, retention.
+
+use std::time::{Duration, SystemTime};
+
+use switchboard::{Bytes, ErrorKind, Queue, RecvError, Start, Subscriber, Topic};
+use switchboard_testkit::child::{Child, instruction, report};
+use switchboard_testkit::{DEADLINE, Scratch};
+
+use super::{payload, publish, read_topic, segments};
+
+fn topic(scratch: &Scratch, query: &str) -> Topic<Bytes> {
+    Topic::open(&address(scratch, query)).expect("a topic")
+}
+
+fn address(scratch: &Scratch, query: &str) -> String {
+    format!("file:{}{query}", scratch.join("log").display())
+}
+
+fn numbers(subscriber: &mut Subscriber<Bytes>) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    loop {
+        match subscriber.try_recv() {
+            Ok(sample) => numbers.push(sample.number),
+            Err(RecvError::Empty) => return numbers,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Role: publishes what it is told.
+pub(crate) fn publisher(arguments: &[String]) {
+    let topic = Topic::<Bytes>::open(&arguments[0]).expect("a topic");
+    let mut publisher = topic.publisher().expect("a publisher");
+    report("open");
+    while let Some(line) = instruction() {
+        publisher.send(&Bytes(line.into_bytes())).expect("published");
+        report("published");
+    }
+}
+
+#[test]
+fn every_subscriber_gets_every_message_and_wakes_for_it() {
+    let scratch = Scratch::new();
+    let topic = topic(&scratch, "");
+    let mut first = topic.subscriber(Start::New).expect("a subscriber");
+    let mut child = Child::role("log-publisher", &[address(&scratch, "")]);
+    child.expect("open");
+    let mut second = topic.subscriber(Start::New).expect("a subscriber");
+    for n in 0..50 {
+        child.tell(&format!("reading {n}"));
+        for subscriber in [&mut first, &mut second] {
+            let sample = subscriber.recv_timeout(DEADLINE).expect("a message");
+            assert_eq!(sample.message.0, format!("reading {n}").into_bytes());
+            assert_eq!((sample.number, sample.lost_before), (n + 1, 0));
+        }
+        child.expect("published");
+    }
+    child.kill();
+    assert!(matches!(first.try_recv(), Err(RecvError::Empty)), "its death takes nothing along");
+    // Another goes on where it was.
+    publish(&address(&scratch, ""), 51..52);
+    assert_eq!(second.recv_timeout(DEADLINE).expect("a message").number, 51);
+}
+
+#[test]
+fn a_late_subscriber_begins_where_it_wants() {
+    let scratch = Scratch::new();
+    let topic = topic(&scratch, "?segment=4096");
+    publish(&address(&scratch, "?segment=4096"), 1..101);
+    // The clock of a log is that of the kernel's ticks.
+    let between = SystemTime::now() + Duration::from_millis(20);
+    while SystemTime::now() < between + Duration::from_millis(20) {
+        std::thread::yield_now();
+    }
+    publish(&address(&scratch, "?segment=4096"), 101..161);
+    let from = |start| numbers(&mut topic.subscriber(start).expect("a subscriber"));
+    assert!(from(Start::Oldest).into_iter().eq(1..161));
+    assert!(from(Start::Number(77)).into_iter().eq(77..161));
+    assert!(from(Start::Time(between)).into_iter().eq(101..161));
+    assert!(from(Start::New).is_empty());
+    assert!(from(Start::Number(1000)).is_empty());
+    let sample = topic.subscriber(Start::Oldest).expect("a subscriber").recv().expect("a message");
+    assert!(sample.published.expect("a time") <= SystemTime::now());
+}
+
+#[test]
+fn a_named_place_is_kept_and_has_one_user() {
+    let scratch = Scratch::new();
+    let topic = topic(&scratch, "?reader=archive");
+    publish(&address(&scratch, ""), 1..11);
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
+    for n in 1..6 {
+        assert_eq!(subscriber.recv().expect("a message").number, n);
+    }
+    let error = topic.subscriber(Start::Oldest).expect_err("it is in use");
+    assert_eq!(error.kind(), ErrorKind::AddressInUse);
+    drop(subscriber);
+    let mut subscriber = topic.subscriber(Start::New).expect("a subscriber");
+    assert!(numbers(&mut subscriber).into_iter().eq(6..11), "the place counts, not the start");
+}
+
+#[test]
+fn publishers_at_the_same_time_have_lanes_of_their_own() {
+    let scratch = Scratch::new();
+    let topic = topic(&scratch, "");
+    let mut publishers: Vec<_> = (0..3).map(|_| topic.publisher().expect("a publisher")).collect();
+    for n in 0..30_u64 {
+        let at = (n % 3) as usize;
+        publishers[at].send(&Bytes(vec![at as u8, n as u8])).expect("published");
+    }
+    drop(publishers);
+    let readout = read_topic(&address(&scratch, ""));
+    assert_eq!(readout.messages.len(), 30);
+    for lane in 0..3 {
+        let of: Vec<u8> = readout
+            .messages
+            .iter()
+            .filter(|(_, bytes)| bytes[0] == lane)
+            .map(|(_, bytes)| bytes[1])
+            .collect();
+        assert!(of.len() == 10 && of.is_sorted(), "{of:?}");
+    }
+    assert_eq!(segments(&scratch.join("log")).len(), 3);
+    // The next one takes a lane that is free.
+    publish(&address(&scratch, ""), 31..32);
+    assert_eq!(segments(&scratch.join("log")).len(), 3);
+}
+
+#[test]
+fn retention_removes_the_oldest_and_says_what_is_missing() {
+    let scratch = Scratch::new();
+    let query = "?segment=4096&retain-bytes=8KiB";
+    let mut slow = topic(&scratch, query).subscriber(Start::New).expect("a subscriber");
+    publish(&address(&scratch, query), 1..2);
+    assert_eq!(numbers(&mut slow), [1]);
+    publish(&address(&scratch, query), 2..201);
+    assert!(segments(&scratch.join("log")).len() <= 3);
+    let readout = read_topic(&address(&scratch, query));
+    let first = readout.messages.first().expect("a message").0;
+    assert!(first > 20 && readout.messages.last().expect("a message").0 == 200);
+    for (number, bytes) in readout.messages {
+        assert_eq!(bytes, payload(number));
+    }
+    // It was reading the first segment, which it still has; then it is told what it missed.
+    let (mut seen, mut missing) = (1, 0);
+    loop {
+        match slow.try_recv() {
+            Ok(sample) => {
+                assert_eq!(sample.number, seen + missing + 1);
+                seen += 1;
+            }
+            Err(RecvError::Damaged { missing: more, .. }) => missing += more,
+            Err(RecvError::Empty) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(missing > 0 && seen + missing == 200, "{seen} seen, {missing} missing");
+}
+
+#[test]
+fn a_queue_and_a_topic_do_not_share_a_log() {
+    let scratch = Scratch::new();
+    publish(&address(&scratch, ""), 1..2);
+    let queue = Queue::<Bytes>::open(&address(&scratch, "")).expect("a queue");
+    for error in [queue.sender().map(drop), queue.receiver().map(drop)] {
+        let error = error.expect_err("it holds a topic");
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        assert!(error.to_string().contains("topic"), "{error}");
+    }
+    let typed =
+        Topic::<zerocopy::byteorder::U64<zerocopy::byteorder::LE>>::open(&address(&scratch, ""));
+    let error = typed.expect("a topic").publisher().expect_err("another type");
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+}
