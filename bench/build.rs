@@ -11,7 +11,7 @@ fn main() {
         .to_command()
         .args(["-std=gnu11", "-o"])
         .arg(&out)
-        .args(["c/peer.c", "-lrt"])
+        .args(["c/peer.c", "-lrt", "-pthread"])
         .status()
         .expect("the C compiler runs");
     assert!(status.success(), "the C compiler failed: {status}");
