@@ -15,7 +15,7 @@ enum { PIPE_BYTES = 65536 };
 static int inotify_fd, first[2], second[2], nowhere;
 static char shm_name[64];
 static struct iovec pages;
-static char buffer[PAGE] __attribute__((aligned(16)));
+static char buffer[PAGE] __attribute__((aligned(64)));
 
 static void prepare_alone(const char *name)
 {
