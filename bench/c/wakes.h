@@ -19,7 +19,7 @@ static char *memory;
 /* Who signals go to, which ones there are, and where they are read. */
 static pid_t peer;
 static sigset_t signals;
-static int signal_fd = -1;
+static int signal_fd = -1, queued;
 
 /* Maps the memory; or blocks the signal and tells the other side who to send it to. */
 static void prepare_wakes(const char *name)
@@ -33,8 +33,9 @@ static void prepare_wakes(const char *name)
     if (strncmp(name, "signal", 6) != 0)
         return;
     pid_t self = getpid();
+    queued = SIGRTMIN;
     sigemptyset(&signals);
-    sigaddset(&signals, SIGRTMIN);
+    sigaddset(&signals, queued);
     if (sigprocmask(SIG_BLOCK, &signals, NULL) != 0)
         die("sigprocmask");
     if (write(OUT, &self, sizeof self) != sizeof self || read(IN, &peer, sizeof peer) != sizeof peer)
@@ -88,7 +89,7 @@ static ALWAYS_INLINE void put_wake(enum mechanism mechanism)
     }
     case SIGNAL:
     case SIGNALFD:
-        if (sigqueue(peer, SIGRTMIN, (union sigval){.sival_int = 1}) != 0)
+        if (sigqueue(peer, queued, (union sigval){.sival_int = 1}) != 0)
             die("sigqueue");
         break;
     default:

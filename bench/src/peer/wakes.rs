@@ -43,11 +43,12 @@ pub(super) fn run(job: &Job, name: &str, (out_id, in_id): (i32, i32)) -> Known {
         }
         "signal" => {
             let (peer, set) = meet()?;
-            run_channel(job, Signals { peer, set })
+            run_channel(job, Signals { peer, signal: queued(), set })
         }
         "signalfd" => {
             let (peer, set) = meet()?;
-            run_channel(job, SignalDescriptor { peer, signals: SignalFd::new(&set)? })
+            let signals = SignalFd::new(&set)?;
+            run_channel(job, SignalDescriptor { peer, signal: queued(), signals })
         }
         _ => Ok(false),
     }
@@ -175,13 +176,14 @@ fn queued() -> Signal {
 
 struct Signals {
     peer: u32,
+    signal: Signal,
     set: SignalSet,
 }
 
 impl Channel for Signals {
     #[inline]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
-        signal::queue(self.peer, queued(), 1)
+        signal::queue(self.peer, self.signal, 1)
     }
 
     #[inline]
@@ -194,13 +196,14 @@ impl Channel for Signals {
 
 struct SignalDescriptor {
     peer: u32,
+    signal: Signal,
     signals: SignalFd,
 }
 
 impl Channel for SignalDescriptor {
     #[inline]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
-        signal::queue(self.peer, queued(), 1)
+        signal::queue(self.peer, self.signal, 1)
     }
 
     #[inline]

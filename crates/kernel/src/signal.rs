@@ -120,6 +120,7 @@ pub fn send_thread(process: u32, thread: u32, signal: Signal) -> Result<()> {
 /// # Limits
 /// `RLIMIT_SIGPENDING` of the receiver, counted over all processes of its user; `SigQ` in
 /// `/proc/PID/status` has both. The value is a C `int`.
+#[inline]
 pub fn queue(pid: u32, signal: Signal, value: i32) -> Result<()> {
     let pid = positive(pid, "sigqueue")?;
     let info = own_fields(signal, value).to_siginfo();
@@ -180,6 +181,7 @@ pub fn thread_id() -> u32 {
 ///
 /// # Errors
 /// None that a correct program meets.
+#[inline]
 pub fn wait(set: &SignalSet, deadline: Deadline) -> Result<Option<Received>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let taken = retry("sigtimedwait", || {
@@ -201,9 +203,9 @@ pub fn wait(set: &SignalSet, deadline: Deadline) -> Result<Option<Received>> {
         return Ok(None);
     }
     // SAFETY: zeroed, and since then filled in by the kernel.
-    let info = unsafe { info.assume_init() };
+    let info = unsafe { info.assume_init_ref() };
     // SAFETY: the kernel filled it in.
-    unsafe { Fields::of(&info) }.received("sigtimedwait").map(Some)
+    unsafe { Fields::of(info) }.received("sigtimedwait").map(Some)
 }
 
 /// The kernel's set of signals: one bit each.
