@@ -220,10 +220,12 @@ fn c_timespec(duration: core::time::Duration) -> libc::timespec {
 }
 
 /// 0 and negative ids mean groups to `kill(2)`.
+#[inline]
 fn positive(id: u32, call: &'static str) -> Result<c_int> {
     i32::try_from(id).ok().filter(|id| *id > 0).ok_or(Error::new(call, Errno::INVAL))
 }
 
+#[inline]
 fn own_fields(signal: Signal, value: i32) -> Fields {
     Fields {
         number: signal.number(),
@@ -242,6 +244,7 @@ fn pidfd_send_signal(pidfd: impl AsFd, signal: Signal, info: *const libc::siginf
     })
 }
 
+#[inline]
 fn system_call(call: &'static str, f: impl FnOnce() -> c_long) -> Result<()> {
     if f() < 0 { Err(Error::new(call, last_errno())) } else { Ok(()) }
 }

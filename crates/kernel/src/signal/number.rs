@@ -87,6 +87,7 @@ impl Signal {
     pub const SYS: Self = Self(libc::SIGSYS);
 
     /// The signal of this number; `None` where there is none that programs may use.
+    #[inline]
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         let is_real_time = || {
