@@ -7,6 +7,7 @@ mod figures;
 mod lines;
 mod log;
 mod mechanism;
+mod objects;
 mod peer;
 mod raw;
 mod scratch;
@@ -28,7 +29,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Benchmark {
-    /// Every wrapper against the same system calls in plain C: 64-byte round trips and streams
+    /// Every wrapper with a hot path against the same system calls in plain C
     Wrappers(wrappers::Arguments),
     /// How many system calls the C and the Rust program of `wrappers` make; exit 1 if they differ
     Syscalls(syscalls::Arguments),

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::figures::table;
-use crate::mechanism::{Language, NAMES, Operation, Run};
+use crate::mechanism::{Language, Operation, Run, chosen};
 use crate::peer::UDP_BURST;
 use crate::scratch::Scratch;
 use crate::{Failure, two_cpus};
@@ -16,6 +16,9 @@ pub(crate) struct Arguments {
     /// Messages that are counted
     #[arg(long, default_value_t = 512)]
     messages: usize,
+    /// Only this mechanism (may be repeated)
+    #[arg(long, value_name = "MECHANISM")]
+    only: Vec<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -31,8 +34,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
     let mut rows = Vec::new();
     let mut entries = Vec::new();
     let mut same = true;
-    for mechanism in NAMES {
-        for operation in Operation::ALL {
+    for (mechanism, operations) in chosen(&arguments.only)? {
+        for operation in operations.iter().copied() {
             eprintln!("{mechanism}, {}", operation.name());
             let c = data_path(mechanism, operation, messages, Language::C, &scratch)?;
             let rust = data_path(mechanism, operation, messages, Language::Rust, &scratch)?;
@@ -65,10 +68,21 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
     Ok(same)
 }
 
-/// A TCP receiver finds a message cut wherever a segment ended, which depends on the moment: there
-/// only the kinds of calls are compared, not how many.
+/// Whether the moment decides how many calls there are: a receiver of a byte stream finds a message
+/// cut wherever a piece of it ended, and who waits sleeps only if it came first. There only the kinds
+/// of calls are compared; what the second kind do alone, without sleeping, is compared exactly.
+fn depends_on_the_moment(mechanism: &str, operation: Operation, side: &str) -> bool {
+    match operation {
+        Operation::OneWay => matches!((mechanism, side), ("tcp" | "pty", "far")),
+        Operation::RoundTrip => {
+            matches!(mechanism, "posix-sem" | "futex" | "pthread" | "signalfd" | "pty")
+        }
+        Operation::Alone => false,
+    }
+}
+
 fn is_same(mechanism: &str, operation: Operation, side: &str, c: &Counts, rust: &Counts) -> bool {
-    if mechanism == "tcp" && operation == Operation::OneWay && side == "far" {
+    if depends_on_the_moment(mechanism, operation, side) {
         return c.keys().eq(rust.keys());
     }
     c == rust
@@ -91,7 +105,7 @@ fn data_path(
             let strace = ["strace", "-f", "-c", "-U", "calls,name", "-o", &output, "--"];
             strace.into_iter().map(str::to_owned).chain(words).collect()
         })?;
-        ["near", "far"].iter().map(|side| read_counts(&scratch.path(side))).collect()
+        operation.sides().iter().map(|side| read_counts(&scratch.path(side))).collect()
     };
     let (once, twice) = (counted(messages)?, counted(2 * messages)?);
     let difference = |once: &Counts, twice: &Counts| {
@@ -103,8 +117,10 @@ fn data_path(
             .filter(|(_, count)| *count != 0)
             .collect::<Counts>()
     };
-    Ok(["near", "far"]
-        .into_iter()
+    Ok(operation
+        .sides()
+        .iter()
+        .copied()
         .zip(once.iter().zip(&twice))
         .map(|(side, (once, twice))| (side, difference(once, twice)))
         .collect())
@@ -118,14 +134,21 @@ fn read_counts(path: &Path) -> Result<Counts, Failure> {
 }
 
 fn parse_counts(text: &str) -> Counts {
-    text.lines()
-        .filter_map(|line| {
-            let (calls, name) = line.trim().split_once(char::is_whitespace)?;
-            Some((name.trim().to_owned(), calls.parse().ok()?))
-        })
-        .filter(|(name, _)| name != "total")
-        .collect()
+    let counts = text.lines().filter_map(|line| {
+        let (calls, name) = line.trim().split_once(char::is_whitespace)?;
+        Some((name.trim(), calls.parse::<i64>().ok()?))
+    });
+    let mut sums = Counts::new();
+    for (name, calls) in counts.filter(|(name, _)| *name != "total") {
+        let new = NEW_NAMES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
+        *sums.entry(new.to_owned()).or_default() += calls;
+    }
+    sums
 }
+
+/// Two names of the kernel's for one call: the C library takes the one, rustix the other.
+const NEW_NAMES: [(&str, &str); 3] =
+    [("open", "openat"), ("unlink", "unlinkat"), ("newfstatat", "fstat")];
 
 fn shown(counts: &Counts) -> String {
     let each: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
@@ -139,13 +162,13 @@ mod tests {
     #[test]
     fn counts_of_strace() {
         let text = "    calls syscall\n--------- ----------------\n      512 write\n        3 \
-                    read\n--------- ----------------\n      515 total\n";
-        let expected = [("write", 512), ("read", 3)].map(|(name, n)| (name.to_owned(), n));
+                    open\n        1 openat\n--------- ----------------\n      516 total\n";
+        let expected = [("write", 512), ("openat", 4)].map(|(name, n)| (name.to_owned(), n));
         assert_eq!(parse_counts(text), Counts::from(expected));
     }
 
     #[test]
-    fn tcp_receivers_may_find_cuts() {
+    fn where_the_moment_decides() {
         let (a, b) = ([("recvfrom".to_owned(), 9)], [("recvfrom".to_owned(), 8)]);
         let (a, b) = (Counts::from(a), Counts::from(b));
         for (mechanism, operation, side, same) in [
@@ -153,6 +176,8 @@ mod tests {
             ("tcp", Operation::OneWay, "near", false),
             ("tcp", Operation::RoundTrip, "far", false),
             ("pipe", Operation::OneWay, "far", false),
+            ("posix-sem", Operation::RoundTrip, "near", true),
+            ("posix-sem", Operation::Alone, "near", false),
         ] {
             assert_eq!(is_same(mechanism, operation, side, &a, &b), same, "{mechanism} {side}");
         }

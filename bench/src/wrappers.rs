@@ -1,11 +1,11 @@
-//! Every wrapper of the kernel crate that carries messages, against the same system calls in C.
+//! Every wrapper of the kernel crate that has a hot path, against the same system calls in C.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::figures::{median, median_ratio, table};
-use crate::mechanism::{Language, NAMES, Operation, Run};
+use crate::mechanism::{Language, Operation, Run, chosen};
 use crate::peer::{MOST_SAMPLES, UDP_BURST};
 use crate::scratch::Scratch;
 use crate::{Failure, load, two_cpus};
@@ -35,6 +35,9 @@ const MOST_RATIO: f64 = 1.03;
 /// A round is this many short runs of each contender, in turns, of which the median counts: across
 /// two processors a stream falls into one of several rhythms, anew in each run.
 const SLICES: usize = 5;
+
+/// The most repetitions of one run: of a few nanoseconds each.
+const MOST_ALONE: usize = 1 << 24;
 
 /// What is measured in one row of the table.
 struct Case {
@@ -67,7 +70,7 @@ impl Sample {
     fn compared(&self, operation: Operation) -> f64 {
         match operation {
             Operation::RoundTrip => self.percentiles[0],
-            Operation::OneWay => self.each,
+            Operation::OneWay | Operation::Alone => self.each,
         }
     }
 }
@@ -97,7 +100,8 @@ impl Case {
         self.count = 32 * UDP_BURST;
         let each = self.measure(Language::C, scratch)?.each.max(1.0);
         let count = (target.as_nanos() as f64 / each) as usize;
-        self.count = count.clamp(4 * UDP_BURST, MOST_SAMPLES - UDP_BURST);
+        let most = if self.operation == Operation::Alone { MOST_ALONE } else { MOST_SAMPLES };
+        self.count = count.clamp(4 * UDP_BURST, most - UDP_BURST);
         self.count = self.count.next_multiple_of(UDP_BURST);
         Ok(())
     }
@@ -151,9 +155,6 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
 }
 
 fn cases(arguments: &Arguments) -> Result<Vec<Case>, Failure> {
-    if let Some(unknown) = arguments.only.iter().find(|name| !NAMES.contains(&name.as_str())) {
-        return Err(format!("no mechanism {unknown:?}; there are {NAMES:?}").into());
-    }
     let (first, second) = two_cpus()?;
     let mut placements = vec![("same core", (first, first))];
     if first == second {
@@ -161,12 +162,13 @@ fn cases(arguments: &Arguments) -> Result<Vec<Case>, Failure> {
     } else {
         placements.push(("two cores", (first, second)));
     }
-    let wanted =
-        |name: &&str| arguments.only.is_empty() || arguments.only.iter().any(|n| n == name);
+    let chosen = chosen(&arguments.only)?;
     let mut cases = Vec::new();
     for operation in Operation::ALL {
-        for mechanism in NAMES.into_iter().filter(wanted) {
-            for (placement, cpus) in placements.clone() {
+        for (mechanism, _) in chosen.iter().filter(|(_, measured)| measured.contains(&operation)) {
+            let alone = [("one process", (first, first))];
+            let placements = if operation == Operation::Alone { &alone } else { &placements[..] };
+            for (placement, cpus) in placements.iter().copied() {
                 let rounds = Vec::new();
                 cases.push(Case { mechanism, operation, placement, cpus, count: 0, rounds });
             }
@@ -176,43 +178,16 @@ fn cases(arguments: &Arguments) -> Result<Vec<Case>, Failure> {
 }
 
 fn print(cases: &[Case], second: Language) {
-    let of = |operation| cases.iter().filter(move |case| case.operation == operation);
     let other = if second == Language::C { "C again" } else { "Rust" };
-    println!("64-byte round trips, microseconds; ratio of the p50 within a round, its median:\n");
-    let rows: Vec<[String; 8]> = of(Operation::RoundTrip)
-        .map(|case| {
-            let us = |contender, which| format!("{:.2}", case.percentile(contender, which) / 1e3);
-            [
-                case.mechanism.to_owned(),
-                case.placement.to_owned(),
-                us(0, 0),
-                us(1, 0),
-                us(0, 2),
-                us(1, 2),
-                case.count.to_string(),
-                format!("{:.3}", case.ratio()),
-            ]
-        })
-        .collect();
-    let heads =
-        ["mechanism", "on", "C p50", &format!("{other} p50"), "C p99", &format!("{other} p99")];
-    let [a, b, c, d, e, f] = heads;
-    println!("{}\n", table([a, b, c, d, e, f, "per run", "ratio"], &rows));
-    println!("64-byte messages one way, thousands a second; ratio of the times, its median:\n");
-    let rows: Vec<[String; 6]> = of(Operation::OneWay)
-        .map(|case| {
-            let rate = |contender| format!("{:.0}", 1e6 / median(case.column(contender)));
-            [
-                case.mechanism.to_owned(),
-                case.placement.to_owned(),
-                rate(0),
-                rate(1),
-                case.count.to_string(),
-                format!("{:.3}", case.ratio()),
-            ]
-        })
-        .collect();
-    println!("{}\n", table(["mechanism", "on", "C", other, "per run", "ratio"], &rows));
+    for operation in Operation::ALL {
+        let of: Vec<&Case> = cases.iter().filter(|case| case.operation == operation).collect();
+        match operation {
+            _ if of.is_empty() => {}
+            Operation::RoundTrip => print_round_trips(&of, other),
+            Operation::OneWay => print_streams(&of, other),
+            Operation::Alone => print_alone(&of, other),
+        }
+    }
     let over: Vec<_> = cases.iter().filter(|case| case.ratio() > MOST_RATIO).collect();
     println!(
         "{} of {} at most {MOST_RATIO}; median of all ratios {:.3}",
@@ -226,6 +201,59 @@ fn print(cases: &[Case], second: Language) {
     }
 }
 
+fn print_round_trips(cases: &[&Case], other: &str) {
+    println!("64-byte round trips, microseconds; ratio of the p50 within a round, its median:\n");
+    let row = |case: &&Case| {
+        let us = |contender, which| format!("{:.2}", case.percentile(contender, which) / 1e3);
+        [
+            case.mechanism.to_owned(),
+            case.placement.to_owned(),
+            us(0, 0),
+            us(1, 0),
+            us(0, 2),
+            us(1, 2),
+            case.count.to_string(),
+            format!("{:.3}", case.ratio()),
+        ]
+    };
+    let (p50, p99) = (format!("{other} p50"), format!("{other} p99"));
+    let heads = ["mechanism", "on", "C p50", &p50, "C p99", &p99, "per run", "ratio"];
+    println!("{}\n", table(heads, &cases.iter().map(row).collect::<Vec<_>>()));
+}
+
+fn print_streams(cases: &[&Case], other: &str) {
+    println!("64-byte messages one way, thousands a second; ratio of the times, its median:\n");
+    let row = |case: &&Case| {
+        let rate = |contender| format!("{:.0}", 1e6 / median(case.column(contender)));
+        [
+            case.mechanism.to_owned(),
+            case.placement.to_owned(),
+            rate(0),
+            rate(1),
+            case.count.to_string(),
+            format!("{:.3}", case.ratio()),
+        ]
+    };
+    let heads = ["mechanism", "on", "C", other, "per run", "ratio"];
+    println!("{}\n", table(heads, &cases.iter().map(row).collect::<Vec<_>>()));
+}
+
+fn print_alone(cases: &[&Case], other: &str) {
+    println!("In one process, nanoseconds; ratio of the times, its median:\n");
+    let row = |case: &&Case| {
+        let ns = |contender| format!("{:.1}", median(case.column(contender)));
+        [
+            case.mechanism.to_owned(),
+            ns(0),
+            ns(1),
+            case.count.to_string(),
+            format!("{:.3}", case.ratio()),
+        ]
+    };
+    let heads = ["mechanism", "C", other, "per run", "ratio"];
+    println!("{}\n", table(heads, &cases.iter().map(row).collect::<Vec<_>>()));
+}
+
 fn as_json(cases: &[Case], second: Language) -> Value {
     let contender = |case: &Case, which: usize| {
         let round = |round: &[Sample; 2]| {
@@ -234,7 +262,7 @@ fn as_json(cases: &[Case], second: Language) -> Value {
                 Operation::RoundTrip => json!({
                     "mean_ns": each, "p50_ns": p50, "p90_ns": p90, "p99_ns": p99, "p99.9_ns": p999
                 }),
-                Operation::OneWay => json!({ "mean_ns": each }),
+                Operation::OneWay | Operation::Alone => json!({ "mean_ns": each }),
             }
         };
         case.rounds.iter().map(round).collect::<Vec<_>>()

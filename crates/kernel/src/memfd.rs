@@ -125,8 +125,7 @@ impl Memfd {
     /// [`Mode::ReadOnly`] too unless it is [reopened](Memfd::reopen_read_only); else as
     /// [`Mapping::of_file`].
     pub fn map(&self, mode: Mode) -> Result<Mapping> {
-        let len = usize::try_from(self.len_bytes()?);
-        Mapping::of_file(&self.0, mode, 0, len.map_err(|_| Error::new("mmap", Errno::NOMEM))?)
+        Mapping::of_whole(&self.0, mode)
     }
 
     /// `fallocate()`: makes it at least this long, with the memory reserved. Mappings stay as they

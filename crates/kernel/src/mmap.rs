@@ -37,7 +37,7 @@ mod guard;
 mod memory;
 
 use std::ops::{Deref, Range};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
 use rustix::io::Errno;
@@ -155,8 +155,16 @@ impl Mapping {
     /// sealed against writing; `ENODEV`: cannot be mapped (a pipe, a socket); `ENOMEM`: over a
     /// limit, or no huge page is free; `EAGAIN`, `ENFILE`.
     pub fn of_file(fd: impl AsFd, mode: Mode, offset: u64, len: usize) -> Result<Self> {
-        let fd = fd.as_fd();
-        let page_bytes = check_part(fd, offset, len)?;
+        Self::of_part(fd.as_fd(), mode, offset, Some(len))
+    }
+
+    /// All of a file, as long as it is now.
+    pub(crate) fn of_whole(fd: impl AsFd, mode: Mode) -> Result<Self> {
+        Self::of_part(fd.as_fd(), mode, 0, None)
+    }
+
+    fn of_part(fd: BorrowedFd<'_>, mode: Mode, offset: u64, len: Option<usize>) -> Result<Self> {
+        let (len, page_bytes) = check_part(fd, offset, len)?;
         let (protection, flags) = match mode {
             Mode::ReadOnly => (ProtFlags::READ, MapFlags::SHARED),
             Mode::ReadWrite => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED),

@@ -146,8 +146,7 @@ impl Segment {
     /// `EINVAL`: its size is 0; `EACCES`: [`Mode::ReadWrite`] of one opened read-only; else as
     /// [`Mapping::of_file`].
     pub fn map(&self, mode: Mode) -> Result<Mapping> {
-        let len = usize::try_from(self.status()?.len_bytes);
-        Mapping::of_file(&self.0, mode, 0, len.map_err(|_| Error::new("mmap", Errno::NOMEM))?)
+        Mapping::of_whole(&self.0, mode)
     }
 
     /// `fallocate()`: makes it at least this long, with the memory reserved. Mappings stay as they

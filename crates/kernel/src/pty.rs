@@ -171,6 +171,13 @@ impl AsFd for Master {
     }
 }
 
+/// Takes over a master's descriptor that was inherited or received.
+impl From<OwnedFd> for Master {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
 impl From<Master> for OwnedFd {
     fn from(master: Master) -> Self {
         master.0

@@ -159,6 +159,7 @@ pub struct Slot {
 
 impl Slot {
     /// The piece as words. Other processes may change them at any time.
+    #[inline]
     #[must_use]
     pub fn words(&self) -> &[AtomicU32] {
         // SAFETY: the slot lies within the mapping, which lives as long as `self`, is aligned for
@@ -183,6 +184,7 @@ impl Slot {
     }
 
     /// Where it is. The bytes may only be accessed as what every process takes them for.
+    #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
         self.memory.0.mapped.address().wrapping_add(self.offset_bytes)
     }

@@ -120,6 +120,7 @@ pub fn send_thread(process: u32, thread: u32, signal: Signal) -> Result<()> {
 /// # Limits
 /// `RLIMIT_SIGPENDING` of the receiver, counted over all processes of its user; `SigQ` in
 /// `/proc/PID/status` has both. The value is a C `int`.
+#[inline]
 pub fn queue(pid: u32, signal: Signal, value: i32) -> Result<()> {
     let pid = positive(pid, "sigqueue")?;
     let info = own_fields(signal, value).to_siginfo();
@@ -180,6 +181,7 @@ pub fn thread_id() -> u32 {
 ///
 /// # Errors
 /// None that a correct program meets.
+#[inline]
 pub fn wait(set: &SignalSet, deadline: Deadline) -> Result<Option<Received>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
     let taken = retry("sigtimedwait", || {
@@ -201,9 +203,9 @@ pub fn wait(set: &SignalSet, deadline: Deadline) -> Result<Option<Received>> {
         return Ok(None);
     }
     // SAFETY: zeroed, and since then filled in by the kernel.
-    let info = unsafe { info.assume_init() };
+    let info = unsafe { info.assume_init_ref() };
     // SAFETY: the kernel filled it in.
-    unsafe { Fields::of(&info) }.received("sigtimedwait").map(Some)
+    unsafe { Fields::of(info) }.received("sigtimedwait").map(Some)
 }
 
 /// The kernel's set of signals: one bit each.
@@ -218,10 +220,12 @@ fn c_timespec(duration: core::time::Duration) -> libc::timespec {
 }
 
 /// 0 and negative ids mean groups to `kill(2)`.
+#[inline]
 fn positive(id: u32, call: &'static str) -> Result<c_int> {
     i32::try_from(id).ok().filter(|id| *id > 0).ok_or(Error::new(call, Errno::INVAL))
 }
 
+#[inline]
 fn own_fields(signal: Signal, value: i32) -> Fields {
     Fields {
         number: signal.number(),
@@ -240,6 +244,7 @@ fn pidfd_send_signal(pidfd: impl AsFd, signal: Signal, info: *const libc::siginf
     })
 }
 
+#[inline]
 fn system_call(call: &'static str, f: impl FnOnce() -> c_long) -> Result<()> {
     if f() < 0 { Err(Error::new(call, last_errno())) } else { Ok(()) }
 }

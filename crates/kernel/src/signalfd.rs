@@ -68,6 +68,7 @@ impl SignalFd {
     ///
     /// # Errors
     /// None that a correct program meets.
+    #[inline]
     pub fn try_next(&self) -> Result<Option<Received>> {
         let mut info = [0; INFO_BYTES];
         match self.fill(&mut info)? {
@@ -81,6 +82,7 @@ impl SignalFd {
     ///
     /// # Errors
     /// None that a correct program meets.
+    #[inline]
     pub fn next(&self, deadline: Deadline) -> Result<Option<Received>> {
         loop {
             if let Some(received) = self.try_next()? {
@@ -103,13 +105,14 @@ impl SignalFd {
     pub fn read_batch(&self, into: &mut Vec<Received>) -> Result<usize> {
         let mut infos = [0; INFO_BYTES * BATCH];
         let filled = self.fill(&mut infos)? / INFO_BYTES;
-        for info in infos.chunks_exact(INFO_BYTES).take(filled) {
+        for info in infos.as_chunks().0.iter().take(filled) {
             into.push(decode(info).received("read")?);
         }
         Ok(filled)
     }
 
     /// 0 when nothing is pending.
+    #[inline]
     fn fill(&self, buffer: &mut [u8]) -> Result<usize> {
         match read(&self.0, buffer) {
             Err(error) if error.errno() == libc::EAGAIN => Ok(0),
@@ -127,8 +130,8 @@ type Info = libc::signalfd_siginfo;
 
 const INFO_BYTES: usize = size_of::<Info>();
 
-/// `info` is as long as an [`Info`].
-fn decode(info: &[u8]) -> Fields {
+#[inline]
+fn decode(info: &[u8; INFO_BYTES]) -> Fields {
     let word = |offset: usize| {
         let mut bytes = [0; 4];
         bytes.copy_from_slice(&info[offset..offset + 4]);

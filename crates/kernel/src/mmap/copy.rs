@@ -1,8 +1,9 @@
 //! Copies to and from memory that others write meanwhile: by relaxed atomic words, and bytes at the
-//! edges; long ones by the processor's own instruction where there is one.
+//! edges; long ones by what the processor has for them, in assembly.
 //!
 //! Source: the memory model of `std::sync::atomic`; Intel, "Optimization Reference Manual", on
-//! enhanced REP MOVSB. A plain copy would be a data race, which the compiler may take for impossible.
+//! enhanced REP MOVSB and on AVX. A plain copy would be a data race, which the compiler may take for
+//! impossible.
 
 #![allow(unsafe_code)]
 
@@ -10,9 +11,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// From here on the instruction is the faster one: twice as fast as words at 4 KiB.
 #[cfg(target_arch = "x86_64")]
-const LONG_BYTES: usize = 512;
+mod long;
 
 /// Copies from shared memory.
 ///
@@ -21,9 +21,9 @@ const LONG_BYTES: usize = 512;
 #[inline]
 pub(super) unsafe fn copy_out(from: *mut u8, to: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
-    if to.len() >= LONG_BYTES {
+    if to.len() >= long::LEAST_BYTES {
         // SAFETY: the caller says that so many bytes are mapped, and the slice has them.
-        return unsafe { copy_long(from, to.as_mut_ptr(), to.len()) };
+        return unsafe { long::copy(from, to.as_mut_ptr(), to.len()) };
     }
     let (head, words, tail) = split(from.addr(), to.len());
     let (first, rest) = to.split_at_mut(head);
@@ -49,9 +49,9 @@ pub(super) unsafe fn copy_out(from: *mut u8, to: &mut [u8]) {
 #[inline]
 pub(super) unsafe fn copy_in(from: &[u8], to: *mut u8) {
     #[cfg(target_arch = "x86_64")]
-    if from.len() >= LONG_BYTES {
+    if from.len() >= long::LEAST_BYTES {
         // SAFETY: the caller says that so many bytes are mapped, and the slice has them.
-        return unsafe { copy_long(from.as_ptr(), to, from.len()) };
+        return unsafe { long::copy(from.as_ptr(), to, from.len()) };
     }
     let (head, words, _) = split(to.addr(), from.len());
     let (first, rest) = from.split_at(head);
@@ -68,25 +68,6 @@ pub(super) unsafe fn copy_in(from: &[u8], to: *mut u8) {
     }
     // SAFETY: the three parts make up the whole.
     unsafe { bytes_in(last, at.cast()) };
-}
-
-/// `rep movsb`: bytes in any order and grouping, as atomic loads and stores of each.
-///
-/// # Safety
-/// So many bytes are mapped at both places, and those at `to` may be written.
-#[cfg(target_arch = "x86_64")]
-unsafe fn copy_long(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: the caller says that both are mapped. The direction flag is clear, as the calling
-    // convention demands; the compiler takes an `asm!` block for code that may touch any memory.
-    unsafe {
-        std::arch::asm!(
-            "rep movsb",
-            inout("rcx") len => _,
-            inout("rsi") from => _,
-            inout("rdi") to => _,
-            options(nostack, preserves_flags),
-        );
-    }
 }
 
 /// How many bytes come before the first aligned word, in whole words, and after them.

@@ -94,23 +94,30 @@ pub(crate) fn check_file_limit(call: &'static str, len: u64) -> Result<()> {
     if limit.is_some_and(|limit| len > limit) { Err(Error::new(call, Errno::FBIG)) } else { Ok(()) }
 }
 
-/// Refuses a part that the file does not have; returns the size of its pages.
-pub(super) fn check_part(fd: BorrowedFd<'_>, offset: u64, len: usize) -> Result<usize> {
+/// A part of a file, or without a length the whole: how long it is, and the size of its pages.
+/// Refuses a part that the file does not have.
+pub(super) fn check_part(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    len: Option<usize>,
+) -> Result<(usize, usize)> {
     let stat = rustix::fs::fstat(fd).of("fstat")?;
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let whole = || usize::try_from(size).map_err(|_| Error::new("mmap", Errno::NOMEM));
+    let len = len.map_or_else(whole, Ok)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Ok(page_bytes());
+        return Ok((len, page_bytes()));
     }
     let end = u64::try_from(len).ok().and_then(|len| offset.checked_add(len));
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
     if end.is_none_or(|end| end > size) {
         return Err(Error::new("mmap", Errno::INVAL));
     }
     // Of a huge-page file, the block is the page; other files may have large blocks too.
     let block = usize::try_from(stat.st_blksize).unwrap_or(0);
     if block > page_bytes() && rustix::fs::fstatfs(fd).of("fstatfs")?.f_type == HUGETLBFS_MAGIC {
-        return Ok(block);
+        return Ok((len, block));
     }
-    Ok(page_bytes())
+    Ok((len, page_bytes()))
 }
 
 /// From `linux/magic.h`.

@@ -146,6 +146,7 @@ impl Condition {
         done("pthread_cond_broadcast", unsafe { libc::pthread_cond_broadcast(self.raw()) })
     }
 
+    #[inline]
     fn raw(&self) -> *mut pthread_cond_t {
         self.slot.address().cast()
     }
@@ -176,6 +177,7 @@ fn initialise(condition: *mut pthread_cond_t) -> Result<()> {
     done(KIND.call, result)
 }
 
+#[inline]
 fn done(call: &'static str, result: c_int) -> Result<()> {
     if result == 0 { Ok(()) } else { Err(Error::from_raw(call, result)) }
 }

@@ -71,7 +71,9 @@ pub struct Mutex {
     /// Not dropped while a thread of this process holds the mutex: the C library has linked it into
     /// a list of that thread, by its address.
     slot: ManuallyDrop<Slot>,
-    /// How often this handle is locked; 0 or 1, but for the moment of handing it on.
+    /// How often this handle is locked: 0 or 1, unless a thread ended without unlocking. Changed with
+    /// the mutex held, which orders it, so by plain loads and stores: a read-modify-write would cost
+    /// as much as taking the mutex does.
     held: AtomicUsize,
 }
 
@@ -183,17 +185,23 @@ impl Mutex {
     }
 
     /// What a call that takes the mutex returned, as a guard.
+    #[inline]
     pub(super) fn taken(&self, call: &'static str, found: c_int) -> Result<Locked<'_>> {
         if found != 0 && found != libc::EOWNERDEAD {
             return Err(Error::from_raw(call, found));
         }
-        // Relaxed: read only by a drop, which needs `self` alone and so comes after.
-        self.held.fetch_add(1, Ordering::Relaxed);
+        self.set_held(usize::wrapping_add);
         let guard = Guard { mutex: self, of_this_thread: PhantomData };
         Ok(match found {
             0 => Locked::Consistent(guard),
             _ => Locked::OwnerDied(Orphaned { guard }),
         })
+    }
+
+    /// Only with the mutex held. Relaxed: see `held`; a drop needs `self` alone and so comes after.
+    #[inline]
+    fn set_held(&self, change: fn(usize, usize) -> usize) {
+        self.held.store(change(self.held.load(Ordering::Relaxed), 1), Ordering::Relaxed);
     }
 
     #[inline]
@@ -265,7 +273,8 @@ impl<'a> Guard<'a> {
 }
 
 impl Mutex {
-    /// The C library gave the mutex up for a guard that was taken apart.
+    /// The C library gave the mutex up for a guard that was taken apart. The mutex may not be held,
+    /// if it became unusable: several threads may come here at a time then.
     pub(super) fn given_up(&self) {
         self.held.fetch_sub(1, Ordering::Relaxed);
     }
@@ -274,12 +283,14 @@ impl Mutex {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
+        // Before it is unlocked: after, another thread may be changing it.
+        self.mutex.set_held(usize::wrapping_sub);
         // SAFETY: an initialised mutex that is mapped and held by this thread, with which the
         // guard stayed.
         let result = unsafe { libc::pthread_mutex_unlock(self.mutex.raw()) };
-        // Otherwise, in a child after fork, it is still the parent's; see `Mutex::slot`.
-        if result == 0 {
-            self.mutex.given_up();
+        if result != 0 {
+            // In a child after fork, it is still the parent's; see `Mutex::slot`.
+            self.mutex.set_held(usize::wrapping_add);
         }
     }
 }

@@ -40,6 +40,7 @@ impl Mapped {
     }
 
     /// Its first byte; aligned to a page.
+    #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
         self.address
     }

@@ -87,10 +87,14 @@ impl Signal {
     pub const SYS: Self = Self(libc::SIGSYS);
 
     /// The signal of this number; `None` where there is none that programs may use.
+    #[inline]
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
-        let (lowest, highest) = real_time_range();
-        let known = (1..=LAST_STANDARD).contains(&number) || (lowest..=highest).contains(&number);
+        let is_real_time = || {
+            let (lowest, highest) = real_time_range();
+            (lowest..=highest).contains(&number)
+        };
+        let known = (1..=LAST_STANDARD).contains(&number) || is_real_time();
         known.then_some(Self(number))
     }
 

@@ -84,6 +84,7 @@ pub(crate) struct Fields {
 impl Fields {
     /// # Safety
     /// `info` was filled in by the kernel.
+    #[inline]
     pub(crate) unsafe fn of(info: &libc::siginfo_t) -> Self {
         // SAFETY: a siginfo_t of the kernel is initialised throughout, and these members of its
         // union are integers: whichever was meant, any bits are valid for them.
@@ -102,6 +103,7 @@ impl Fields {
     }
 
     /// What a sender of a value writes for the receiver.
+    #[inline]
     pub(crate) fn to_siginfo(self) -> libc::siginfo_t {
         // SAFETY: siginfo_t is integers and pointers; all zeroes is a valid value.
         let mut info: libc::siginfo_t = unsafe { core::mem::zeroed() };
@@ -117,6 +119,7 @@ impl Fields {
     }
 
     /// What they mean.
+    #[inline]
     pub(crate) fn received(self, call: &'static str) -> Result<Received> {
         let signal = Signal::from_number(self.number).ok_or(Error::new(call, Errno::INVAL))?;
         let code = match self.code {

@@ -183,20 +183,26 @@ fn places_are_checked() {
 
 #[test]
 fn every_alignment_copies_exactly() {
-    let memory = Mapping::anonymous(4096).expect("memory");
-    let pattern: Vec<u8> = (1..=251).cycle().take(1200).collect();
-    for offset in 0..17 {
-        for len in (0..40).chain([63, 64, 65, 511, 512, 513, 1023, 1024, 1025, 1100]) {
-            memory.write_at(0, &[0; 1300]).expect("written");
-            memory.write_at(offset, &pattern[offset..offset + len]).expect("written");
-            let mut found = [0xff; 1300];
-            memory.read_at(0, &mut found).expect("read");
-            let outside = found[..offset].iter().chain(&found[offset + len..]);
-            assert!(outside.copied().all(|byte| byte == 0), "{offset} {len}");
-            assert_eq!(found[offset..offset + len], pattern[offset..offset + len]);
-            let mut part = vec![0; len];
-            memory.read_at(offset, &mut part).expect("read");
-            assert_eq!(part, pattern[offset..offset + len], "{offset} {len}");
+    const ROOM: usize = 17_000;
+    let memory = Mapping::anonymous(5 * 4096).expect("memory");
+    let pattern: Vec<u8> = (1..=251).cycle().take(ROOM).collect();
+    let short = (0..40).chain([63, 64, 65, 511, 512, 513, 543, 544, 1023, 1024, 1025, 1100]);
+    let lengths = short.chain([4096, 16_383, 16_384, 16_500]);
+    for (offset, len) in (0..33).flat_map(|offset| lengths.clone().map(move |len| (offset, len))) {
+        memory.write_at(0, &[0; ROOM]).expect("written");
+        memory.write_at(offset, &pattern[offset..offset + len]).expect("written");
+        let mut found = [0xff; ROOM];
+        memory.read_at(0, &mut found).expect("read");
+        let outside = found[..offset].iter().chain(&found[offset + len..]);
+        assert!(outside.copied().all(|byte| byte == 0), "{offset} {len}");
+        assert!(found[offset..offset + len] == pattern[offset..offset + len], "{offset} {len}");
+        // The buffer's alignment is its own.
+        for shift in [0, 1, 8, 31] {
+            let mut part = vec![0; shift + len + 1];
+            memory.read_at(offset, &mut part[shift..shift + len]).expect("read");
+            let right = part[shift..shift + len] == pattern[offset..offset + len];
+            assert!(right && part[..shift].iter().all(|byte| *byte == 0), "{offset} {len} {shift}");
+            assert_eq!(part[shift + len], 0, "{offset} {len} {shift}");
         }
     }
 }
