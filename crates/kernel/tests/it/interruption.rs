@@ -34,8 +34,22 @@ pub(crate) fn handled() -> u32 {
 /// waits until it sleeps again.
 pub(crate) fn interrupt(child: &Child, thread: u32, call: libc::c_long) {
     wait_until_asleep(child.id(), thread, call);
+    let before = times_asleep(child.id(), thread);
     interrupt_once(child, thread);
+    let since = Instant::now();
+    while times_asleep(child.id(), thread) <= before {
+        assert!(since.elapsed() < DEADLINE, "thread {thread} does not sleep again");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     wait_until_asleep(child.id(), thread, call);
+}
+
+/// How often a thread went to sleep so far.
+fn times_asleep(process: u32, thread: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/task/{thread}/status"));
+    let status = status.expect("the thread");
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.expect("a count").trim().parse().expect("a number")
 }
 
 /// Sends the signal to the thread that called [`handle`].

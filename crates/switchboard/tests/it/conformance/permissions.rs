@@ -132,6 +132,21 @@ fn others_are_refused() {
                 refused(&mut stranger);
                 return;
             }
+            // It makes files in its folder for as long as it lives.
+            (false, "file") => {
+                let address = meeting.address().parse().expect("an address");
+                switchboard::object::create(&address).expect("created");
+                let path = meeting.path().expect("a folder");
+                let set = |mode| {
+                    let mode = std::fs::Permissions::from_mode(mode);
+                    std::fs::set_permissions(&path, mode).expect("a mode");
+                };
+                set(0o000);
+                let mut stranger = Child::role("stranger", &[meeting.address()]);
+                refused(&mut stranger);
+                set(0o700);
+                return;
+            }
             (false, _) => meeting.receiver_at("?mode=0000", ""),
         };
         let mut stranger = Child::role("stranger", &[meeting.address()]);
