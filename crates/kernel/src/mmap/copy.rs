@@ -1,18 +1,15 @@
-//! Copies to and from memory that others write meanwhile: by relaxed atomic words, and bytes at the
-//! edges; long ones by what the processor has for them, in assembly.
+//! Copies to and from memory that others write meanwhile.
 //!
-//! Source: the memory model of `std::sync::atomic`; Intel, "Optimization Reference Manual", on
-//! enhanced REP MOVSB and on AVX. A plain copy would be a data race, which the compiler may take for
-//! impossible.
+//! Source: `memcpy(3)`; the Rust Reference, "Inline assembly": what an `asm!` block does to memory is
+//! for its author to say, and the compiler assumes nothing of it.
+//!
+//! A plain copy would be a data race, which the compiler may take for impossible. So the C library's
+//! `memcpy` is called from assembly: the compiler sees neither a copy nor what it copied. Bytes come in
+//! any order and grouping, perhaps more than once; what was copied out is looked at only in the copy.
 
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-
-const WORD_BYTES: usize = size_of::<u64>();
-
-#[cfg(target_arch = "x86_64")]
-mod long;
+use std::arch::asm;
 
 /// Copies from shared memory.
 ///
@@ -20,26 +17,8 @@ mod long;
 /// As many bytes as `to` has are mapped for reading from `from` on.
 #[inline]
 pub(super) unsafe fn copy_out(from: *mut u8, to: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if to.len() >= long::LEAST_BYTES {
-        // SAFETY: the caller says that so many bytes are mapped, and the slice has them.
-        return unsafe { long::copy(from, to.as_mut_ptr(), to.len()) };
-    }
-    let (head, words, tail) = split(from.addr(), to.len());
-    let (first, rest) = to.split_at_mut(head);
-    let (middle, last) = rest.split_at_mut(words);
-    // SAFETY: the three parts make up the whole.
-    unsafe { bytes_out(from, first) };
-    let mut at = from.wrapping_add(head).cast::<u64>();
-    for word in middle.chunks_exact_mut(WORD_BYTES) {
-        // SAFETY: mapped, and aligned by `split`.
-        let value = unsafe { AtomicU64::from_ptr(at) }.load(Relaxed);
-        word.copy_from_slice(&value.to_ne_bytes());
-        at = at.wrapping_add(1);
-    }
-    debug_assert_eq!(last.len(), tail, "the parts make up the whole");
-    // SAFETY: the three parts make up the whole.
-    unsafe { bytes_out(at.cast(), last) };
+    // SAFETY: the caller says that so many bytes are mapped, and the slice has them.
+    unsafe { copy(from, to.as_mut_ptr(), to.len()) };
 }
 
 /// Copies to shared memory.
@@ -48,48 +27,43 @@ pub(super) unsafe fn copy_out(from: *mut u8, to: &mut [u8]) {
 /// As many bytes as `from` has are mapped for writing from `to` on.
 #[inline]
 pub(super) unsafe fn copy_in(from: &[u8], to: *mut u8) {
-    #[cfg(target_arch = "x86_64")]
-    if from.len() >= long::LEAST_BYTES {
-        // SAFETY: the caller says that so many bytes are mapped, and the slice has them.
-        return unsafe { long::copy(from.as_ptr(), to, from.len()) };
-    }
-    let (head, words, _) = split(to.addr(), from.len());
-    let (first, rest) = from.split_at(head);
-    let (middle, last) = rest.split_at(words);
-    // SAFETY: the three parts make up the whole.
-    unsafe { bytes_in(first, to) };
-    let mut at = to.wrapping_add(head).cast::<u64>();
-    for word in middle.chunks_exact(WORD_BYTES) {
-        let mut value = [0; WORD_BYTES];
-        value.copy_from_slice(word);
-        // SAFETY: mapped for writing, and aligned by `split`.
-        unsafe { AtomicU64::from_ptr(at) }.store(u64::from_ne_bytes(value), Relaxed);
-        at = at.wrapping_add(1);
-    }
-    // SAFETY: the three parts make up the whole.
-    unsafe { bytes_in(last, at.cast()) };
+    // SAFETY: the caller says that so many bytes are mapped, and the slice has them.
+    unsafe { copy(from.as_ptr(), to, from.len()) };
 }
 
-/// How many bytes come before the first aligned word, in whole words, and after them.
+/// # Safety
+/// So many bytes are mapped at both places, and those at `to` may be written. The two do not overlap.
+#[cfg(target_arch = "x86_64")]
 #[inline]
-fn split(address: usize, len: usize) -> (usize, usize, usize) {
-    let head = (address.wrapping_neg() % WORD_BYTES).min(len);
-    let tail = (len - head) % WORD_BYTES;
-    (head, len - head - tail, tail)
-}
-
-#[inline]
-unsafe fn bytes_out(from: *mut u8, to: &mut [u8]) {
-    for (at, byte) in to.iter_mut().enumerate() {
-        // SAFETY: the caller says that so many bytes are mapped.
-        *byte = unsafe { AtomicU8::from_ptr(from.wrapping_add(at)) }.load(Relaxed);
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller says that both are mapped. The arguments are those of the C calling convention,
+    // what a call may change is declared, and without `nostack` the stack is aligned for it.
+    unsafe {
+        asm!(
+            "call {memcpy}",
+            memcpy = sym libc::memcpy,
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            inout("rdx") len => _,
+            clobber_abi("C"),
+        );
     }
 }
 
+/// # Safety
+/// So many bytes are mapped at both places, and those at `to` may be written. The two do not overlap.
+#[cfg(target_arch = "aarch64")]
 #[inline]
-unsafe fn bytes_in(from: &[u8], to: *mut u8) {
-    for (at, byte) in from.iter().enumerate() {
-        // SAFETY: the caller says that so many bytes are mapped for writing.
-        unsafe { AtomicU8::from_ptr(to.wrapping_add(at)) }.store(*byte, Relaxed);
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: as on x86-64.
+    unsafe {
+        asm!(
+            "bl {memcpy}",
+            memcpy = sym libc::memcpy,
+            inout("x0") to => _,
+            inout("x1") from => _,
+            inout("x2") len => _,
+            clobber_abi("C"),
+        );
     }
 }

@@ -77,7 +77,7 @@ impl Memory {
         self.watch.as_ref().is_some_and(Watch::is_truncated)
     }
 
-    /// Copies from here into a buffer, as relaxed atomic loads do.
+    /// Copies from here into a buffer. What others write meanwhile may come in part.
     ///
     /// # Errors
     /// `EINVAL`: not within the memory; `EIO`: the file was truncated, and the buffer's content
@@ -85,10 +85,10 @@ impl Memory {
     #[inline]
     pub fn read_at(&self, offset: usize, buffer: &mut [u8]) -> Result<()> {
         let start = self.place(offset, buffer.len(), 1)?;
-        if self.watch.is_none() {
+        if self.watch.is_none() || buffer.len() <= CHECK_BYTES {
             // SAFETY: `place` checked that so many bytes are mapped there.
             unsafe { copy_out(start, buffer) };
-            return Ok(());
+            return self.check_truncated();
         }
         self.check_truncated()?;
         let places = (0..).step_by(CHECK_BYTES);
@@ -100,7 +100,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies bytes to here, as relaxed atomic stores do. Others may see them in any order: store to
+    /// Copies bytes to here. Others may see them in any order: store to
     /// an atomic word with `Release` afterwards to say that they are all there.
     ///
     /// # Errors
@@ -110,10 +110,10 @@ impl Memory {
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         self.check_writable()?;
         let start = self.place(offset, bytes.len(), 1)?;
-        if self.watch.is_none() {
+        if self.watch.is_none() || bytes.len() <= CHECK_BYTES {
             // SAFETY: `place` checked that so many bytes are mapped there, and they are writable.
             unsafe { copy_in(bytes, start) };
-            return Ok(());
+            return self.check_truncated();
         }
         self.check_truncated()?;
         let places = (0..).step_by(CHECK_BYTES);
