@@ -87,12 +87,10 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
 fn measure(rounds: usize, cpus: (usize, usize), folder: &Path) -> Result<Vec<Line>, Failure> {
     let line = |name, target| Line { name, ours: Vec::new(), others: Vec::new(), target };
     let mut lines = [
-        line("64 B, two cores, messages/s, against a POSIX queue", MOST_RATE),
-        line("64 B, same core, messages/s, against a POSIX queue", MOST_RATE),
-        line(
-            "64 B, synced in batches of 1024, messages/s, against write + fdatasync",
-            LEAST_SYNCED,
-        ),
+        line("64 B, two cores, against a POSIX queue", MOST_RATE),
+        line("64 B, same core, against a POSIX queue", MOST_RATE),
+        line("4 KiB, synced each 64, against write + fdatasync", LEAST_SYNCED),
+        line("64 B, synced each 1024, against write + fdatasync", LEAST_SYNCED),
     ];
     // The first round warms up.
     for round in 0..=rounds {
@@ -322,5 +320,8 @@ fn print(lines: &[Line]) {
             ]
         })
         .collect();
-    println!("{}", table(["what", "log", "other", "ratio (range)", "to be reached"], &rows));
+    println!(
+        "{}",
+        table(["messages a second", "log", "other", "ratio (range)", "to be reached"], &rows)
+    );
 }
