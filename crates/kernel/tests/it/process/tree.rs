@@ -175,11 +175,13 @@ fn names_may_look_like_fields() {
 #[test]
 fn what_the_kernel_says_of_this_process() {
     let own = stat(std::process::id()).unwrap();
-    let id = |pid: rustix::process::Pid| pid.as_raw_nonzero().get().unsigned_abs();
-    assert_eq!(own.id, std::process::id());
-    assert_eq!(own.parent, rustix::process::getppid().map_or(0, id));
-    assert_eq!(own.group, id(rustix::process::getpgrp()));
-    assert_eq!(own.session, rustix::process::getsid(None).map_or(0, id));
+    // The C library's word, which knows a group and a session of outside this PID namespace as 0.
+    let script = "import os; p = os.getppid(); print(p, os.getpgid(p), os.getsid(p))";
+    let asked = std::process::Command::new("python3").args(["-c", script]).output().unwrap();
+    let said = String::from_utf8(asked.stdout).unwrap();
+    assert_eq!(said.trim(), format!("{} {} {}", own.id, own.group, own.session));
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    assert_eq!((own.id, own.parent), (std::process::id(), parent.unsigned_abs()));
     for nobody in [0, u32::MAX] {
         let error = stat(nobody).unwrap_err();
         assert_eq!((error.name(), error.call()), ("ESRCH", "read"));
