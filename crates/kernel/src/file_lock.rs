@@ -262,7 +262,7 @@ impl Lock {
         rustix::fs::flock(file, operation)
     }
 
-    fn unset(self, file: BorrowedFd<'_>) -> core::result::Result<(), Errno> {
+    pub(crate) fn unset(self, file: BorrowedFd<'_>) -> core::result::Result<(), Errno> {
         match self.kind {
             Kind::Flock => rustix::fs::flock(file, FlockOperation::Unlock),
             _ => self.set_record(file, Wait::Tries, libc::F_UNLCK),

@@ -40,6 +40,7 @@ pub mod signal;
 pub mod signalfd;
 mod socket;
 pub mod splice;
+pub mod sync;
 pub mod sysv_key;
 pub mod sysv_msg;
 pub mod sysv_sem;

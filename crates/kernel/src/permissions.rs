@@ -2,6 +2,13 @@
 //!
 //! Source: `chmod(2)`, `chown(2)`, `umask(2)`, `renameat2(2)`.
 
+use std::os::fd::AsFd;
+
+use rustix::fs::{Gid, Mode, Uid};
+
+use crate::error::{OfCall, Result};
+use crate::hidden_name::known_id;
+
 /// Who owns a new object and who may open it.
 ///
 /// The default is mode `0600` and the caller's own user and group: nobody else may open it. The
@@ -49,6 +56,16 @@ impl Permissions {
     pub fn group(mut self, gid: u32) -> Self {
         self.group = Some(gid);
         self
+    }
+
+    /// `fchown()`, `fchmod()`: of a file that nobody else can find yet.
+    pub(crate) fn apply(self, fd: impl AsFd) -> Result<()> {
+        if self.owner.is_some() || self.group.is_some() {
+            let owner = self.owner.map(known_id).transpose()?.map(Uid::from_raw);
+            let group = self.group.map(known_id).transpose()?.map(Gid::from_raw);
+            rustix::fs::fchown(&fd, owner, group).of("fchown")?;
+        }
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(self.mode)).of("fchmod")
     }
 
     /// The mode to create an object with whose owner and group are set afterwards: never more than

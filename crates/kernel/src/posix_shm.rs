@@ -12,11 +12,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, OfCall, Result};
-use crate::hidden_name::{Place, descriptor_path, known_id};
+use crate::hidden_name::{Place, descriptor_path};
 use crate::io::retry;
 use crate::mmap::{Mapping, Mode, reserve};
 use crate::permissions::Permissions;
@@ -94,7 +94,7 @@ impl Segment {
         let folder = place.folder();
         let fd = retry("shm_open", || rustix::fs::openat(folder, c".", flags, nobody))?;
         reserve(&fd, len_bytes)?;
-        set_permissions(&fd, permissions)?;
+        permissions.apply(&fd)?;
         let unnamed = descriptor_path(fd.as_fd());
         rustix::fs::linkat(CWD, unnamed, folder, place.name(), AtFlags::SYMLINK_FOLLOW)
             .of("linkat")?;
@@ -218,13 +218,4 @@ const FOLDER: &str = "/dev/shm";
 fn path_of(name: &str) -> Result<PathBuf> {
     posix_mq::validate_name(name).map_err(|error| Error::from_raw("shm_open", error.errno()))?;
     Ok(Path::new(FOLDER).join(&name[1..]))
-}
-
-fn set_permissions(fd: &OwnedFd, permissions: Permissions) -> Result<()> {
-    if permissions.owner.is_some() || permissions.group.is_some() {
-        let owner = permissions.owner.map(known_id).transpose()?.map(Uid::from_raw);
-        let group = permissions.group.map(known_id).transpose()?.map(Gid::from_raw);
-        rustix::fs::fchown(fd, owner, group).of("fchown")?;
-    }
-    rustix::fs::fchmod(fd, rustix::fs::Mode::from_raw_mode(permissions.mode)).of("fchmod")
 }

@@ -132,7 +132,8 @@ impl SharedWords {
             return Err(Error::new("slot", Errno::BUSY));
         }
         taken.push(offset_bytes..end);
-        Ok(Slot { memory: self.clone(), offset_bytes, len_bytes })
+        let claim = Arc::new(Claim { memory: self.clone(), start: offset_bytes });
+        Ok(Slot { memory: self.clone(), offset_bytes, len_bytes, claim })
     }
 }
 
@@ -155,6 +156,22 @@ pub struct Slot {
     memory: SharedWords,
     offset_bytes: usize,
     len_bytes: usize,
+    /// Held for what its drop does.
+    claim: Arc<Claim>,
+}
+
+/// What keeps other slots away from the bytes of a slot and of its parts, until all are dropped.
+#[derive(Debug)]
+struct Claim {
+    memory: SharedWords,
+    start: usize,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut taken = self.memory.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.retain(|other| other.start != self.start);
+    }
 }
 
 impl Slot {
@@ -183,16 +200,31 @@ impl Slot {
         }
     }
 
+    /// A piece of the piece, for an object that is made of several; `offset_bytes` is a multiple of 8.
+    /// Parts may be asked for again; whoever does so sees to it that they hold the same objects.
+    pub(crate) fn part(&self, offset_bytes: usize, len_bytes: usize) -> Result<Self> {
+        let end = offset_bytes.checked_add(len_bytes);
+        let aligned = offset_bytes.is_multiple_of(8) && len_bytes.is_multiple_of(4);
+        if !aligned || len_bytes == 0 || end.is_none_or(|end| end > self.len_bytes) {
+            return Err(Error::new("slot", Errno::INVAL));
+        }
+        Ok(Self {
+            memory: self.memory.clone(),
+            offset_bytes: self.offset_bytes + offset_bytes,
+            len_bytes,
+            claim: Arc::clone(&self.claim),
+        })
+    }
+
+    /// The memory it is a piece of.
+    #[must_use]
+    pub fn memory(&self) -> &SharedWords {
+        &self.memory
+    }
+
     /// Where it is. The bytes may only be accessed as what every process takes them for.
     #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
         self.memory.0.mapped.address().wrapping_add(self.offset_bytes)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut taken = self.memory.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.retain(|other| other.start != self.offset_bytes);
     }
 }

@@ -184,6 +184,24 @@ impl Mutex {
         self.taken("pthread_mutex_timedlock", found)
     }
 
+    /// Whether its last holder died and nobody has taken it since. No system call, and nothing changes.
+    ///
+    /// The kernel says so in the lock's word, which the GNU C library has at offset 0 and musl at 4.
+    #[must_use]
+    pub fn is_orphaned(&self) -> bool {
+        /// `FUTEX_OWNER_DIED` of `linux/futex.h`.
+        const OWNER_DIED: u32 = 0x4000_0000;
+        let lock_word = usize::from(cfg!(target_env = "musl"));
+        // Acquire: whoever finds a death here may go on to look at what it left behind.
+        self.slot.words()[lock_word].load(Ordering::Acquire) & OWNER_DIED != 0
+    }
+
+    /// The memory that it lies in.
+    #[must_use]
+    pub fn memory(&self) -> &crate::shared_words::SharedWords {
+        self.slot.memory()
+    }
+
     /// What a call that takes the mutex returned, as a guard.
     #[inline]
     pub(super) fn taken(&self, call: &'static str, found: c_int) -> Result<Locked<'_>> {
@@ -264,6 +282,15 @@ pub struct Guard<'a> {
 }
 
 impl<'a> Guard<'a> {
+    /// `pthread_mutex_consistent()`, of a mutex whose last holder died.
+    pub(crate) fn make_consistent(&self) -> Result<()> {
+        // SAFETY: an initialised mutex that is mapped and held by this thread.
+        match unsafe { libc::pthread_mutex_consistent(self.mutex.raw()) } {
+            0 => Ok(()),
+            errno => Err(Error::from_raw("pthread_mutex_consistent", errno)),
+        }
+    }
+
     /// The mutex, without unlocking it: the caller lets the C library do so.
     pub(super) fn into_mutex(self) -> &'a Mutex {
         let mutex = self.mutex;
@@ -306,6 +333,11 @@ pub struct Orphaned<'a> {
 }
 
 impl<'a> Orphaned<'a> {
+    /// The guard, for who marks it consistent later, or never.
+    pub(crate) fn into_guard(self) -> Guard<'a> {
+        self.guard
+    }
+
     /// `pthread_mutex_consistent()`: what the mutex protects is in order again.
     ///
     /// If this process dies before it does so, the next one gets [`Locked::OwnerDied`] again.
@@ -313,11 +345,8 @@ impl<'a> Orphaned<'a> {
     /// # Errors
     /// `EINVAL` when other bytes are there by now.
     pub fn mark_consistent(self) -> Result<Guard<'a>> {
-        // SAFETY: an initialised mutex that is mapped and held by this thread.
-        match unsafe { libc::pthread_mutex_consistent(self.guard.mutex.raw()) } {
-            0 => Ok(self.guard),
-            errno => Err(Error::from_raw("pthread_mutex_consistent", errno)),
-        }
+        self.guard.make_consistent()?;
+        Ok(self.guard)
     }
 }
 
