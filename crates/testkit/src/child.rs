@@ -13,6 +13,7 @@
 //! with [`report`] and is told things with [`instruction`]. Children die with the test that started
 //! them.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -28,6 +29,21 @@ pub type Role = fn(&[String]);
 
 const ROLE: &str = "SWITCHBOARD_TEST_ROLE";
 const ARGUMENTS: &str = "SWITCHBOARD_TEST_ARGUMENTS";
+/// Set in a child that the kill harness steps.
+pub(crate) const SUBJECT: &str = "SWITCHBOARD_TEST_SUBJECT";
+thread_local! {
+    static STARTS_SUBJECTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Starts children with [`SUBJECT`] set.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn as_subject<T>(start: impl FnOnce() -> T) -> T {
+    STARTS_SUBJECTS.set(true);
+    let started = start();
+    STARTS_SUBJECTS.set(false);
+    started
+}
+
 /// Starts the lines that a child means; all else on its output is the test harness's.
 const MARK: &str = "@@ ";
 
@@ -102,6 +118,11 @@ impl Child {
             .env(ARGUMENTS, joined.join("\u{1f}"));
         if arguments.is_empty() {
             command.env_remove(ARGUMENTS);
+        }
+        if STARTS_SUBJECTS.get() {
+            command.env(SUBJECT, "1");
+        } else {
+            command.env_remove(SUBJECT);
         }
         Self::start(command, true)
     }
@@ -212,25 +233,37 @@ impl Child {
     /// # Panics
     /// When it does not within [`DEADLINE`].
     pub fn wait(&mut self) -> ExitStatus {
+        self.wait_within(DEADLINE)
+            .unwrap_or_else(|| panic!("child {} did not exit in time", self.id()))
+    }
+
+    /// Waits until it has exited, or for this long.
+    ///
+    /// # Panics
+    /// When somebody else reaped it.
+    pub fn wait_within(&mut self, timeout: Duration) -> Option<ExitStatus> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         self.stdin = None;
         if let Ok(Some(status)) = self.process.try_wait() {
-            return status;
+            return Some(status);
         }
         if let Ok(pidfd) = rustix::process::pidfd_open(self.pid(), PidfdFlags::empty()) {
-            use rustix::event::{PollFd, PollFlags, Timespec, poll};
-            let until = Instant::now() + DEADLINE;
+            let until = Instant::now() + timeout;
             loop {
                 let left = until.saturating_duration_since(Instant::now());
-                let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: 0 };
+                let left = Timespec {
+                    tv_sec: left.as_secs().cast_signed(),
+                    tv_nsec: left.subsec_nanos().into(),
+                };
                 let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
                 match poll(&mut fds, Some(&left)) {
                     Err(rustix::io::Errno::INTR) => {}
-                    Ok(0) => panic!("child {} did not exit in time", self.id()),
+                    Ok(0) => return None,
                     _ => break,
                 }
             }
         }
-        self.process.wait().expect("a child's status")
+        Some(self.process.wait().expect("a child's status"))
     }
 }
 

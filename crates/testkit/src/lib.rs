@@ -3,12 +3,16 @@
 //! Development only. Tests talk about processes, so the subject of a test runs in processes of its
 //! own: [`child::Child::role`] starts the test binary again as another process.
 //!
+//! [`killstep`] kills a process at every instruction of an operation. It exists on x86-64 only.
+//!
 //! Rules for tests: wait for an event with a deadline, never sleep for luck; leave nothing behind;
 //! pass in parallel, repeatedly, as root and as an ordinary user.
 
 #![forbid(unsafe_code)]
 
 pub mod child;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod killstep;
 pub mod scratch;
 pub mod skip;
 

@@ -12,6 +12,8 @@ mod futex;
 mod hand_over;
 mod inotify;
 mod interruption;
+#[cfg(target_arch = "x86_64")]
+mod killstep;
 mod mechanism;
 mod memfd;
 mod mmap;
@@ -48,6 +50,12 @@ const ROLES: &[(&str, Role)] = &[
     ("futex_any_waiter", futex::any_waiter),
     ("futex_holder", futex::holder),
     ("futex_waiter", futex::waiter),
+    #[cfg(target_arch = "x86_64")]
+    ("killstep-careful", killstep::toy::careful),
+    #[cfg(target_arch = "x86_64")]
+    ("killstep-careless", killstep::toy::careless),
+    #[cfg(target_arch = "x86_64")]
+    ("killstep-locker", killstep::mutex::locker),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
     ("memfd_huge", memfd::huge),

@@ -1,0 +1,174 @@
+//! The robust mutex: a holder or a waiter that dies anywhere hinders nobody.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use switchboard_kernel::io::Deadline;
+use switchboard_kernel::pthread::{Locked, Mutex, MutexOptions, OBJECT_BYTES};
+use switchboard_kernel::shared_words::{SharedWords, Slot};
+use switchboard_testkit::Child;
+use switchboard_testkit::child::{instruction, report};
+use switchboard_testkit::killstep::{self, Access, Boundary, Depth, How, Plan};
+
+use crate::shared_words::{opened, path_of};
+
+/// A survivor gets the mutex within this time; the C library needs a fraction of it.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Longer than a waiter is left asleep, shorter than a test's patience.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Role: one operation on a mutex, stepped; or `hold`, which keeps it until told to let go.
+pub(crate) fn locker(arguments: &[String]) {
+    let memory = opened(&arguments[0]);
+    let mutex = Mutex::open(slot(&memory)).expect("the mutex");
+    match arguments[1].as_str() {
+        "hold" => {
+            let locked = mutex.lock().expect("locked");
+            report("held");
+            let _ = instruction();
+            drop(locked);
+        }
+        "unlock" => {
+            let locked = mutex.lock().expect("locked");
+            killstep::begin();
+            drop(locked);
+            killstep::end();
+        }
+        operation => {
+            // The first look at the clock searches for it, in tens of thousands of instructions.
+            let _ = Deadline::after(PATIENCE);
+            killstep::begin();
+            let locked = match operation {
+                "lock" => mutex.lock(),
+                "try lock" => mutex.try_lock(),
+                _ => mutex.lock_until(Deadline::after(PATIENCE)),
+            };
+            killstep::end();
+            if let Locked::OwnerDied(orphaned) = locked.expect("locked") {
+                drop(orphaned.mark_consistent().expect("marked"));
+            }
+        }
+    }
+}
+
+fn slot(memory: &SharedWords) -> Slot {
+    memory.slot(0, OBJECT_BYTES).expect("a slot")
+}
+
+struct Locking {
+    operation: &'static str,
+    /// Another process holds the mutex, and is told to let go when the victim sleeps.
+    is_contended: bool,
+    options: MutexOptions,
+}
+
+struct World {
+    memory: SharedWords,
+    mutex: Mutex,
+    holder: Option<Child>,
+}
+
+impl World {
+    fn child(&self, operation: &str) -> Child {
+        Child::role("killstep-locker", &[&path_of(&self.memory), operation])
+    }
+
+    fn let_go(&mut self) {
+        if let Some(mut holder) = self.holder.take() {
+            holder.tell("let go");
+            holder.wait();
+        }
+    }
+}
+
+impl Plan for Locking {
+    type World = World;
+
+    fn name(&self) -> String {
+        let contended = if self.is_contended { ", contended" } else { "" };
+        let inherits = if self.options.priority_inheritance { ", inheriting" } else { "" };
+        format!("pthread mutex {}{contended}{inherits}", self.operation)
+    }
+
+    fn prepare(&self) -> World {
+        let memory = SharedWords::create(4096).expect("memory");
+        drop(Mutex::create(slot(&memory), self.options).expect("a mutex"));
+        let mutex = Mutex::open(slot(&memory)).expect("the mutex");
+        let mut world = World { memory, mutex, holder: None };
+        if self.is_contended {
+            let mut holder = world.child("hold");
+            holder.expect("held");
+            world.holder = Some(holder);
+        }
+        world
+    }
+
+    fn shared(&self, world: &mut World) -> Vec<PathBuf> {
+        vec![path_of(&world.memory).into()]
+    }
+
+    fn victim(&self, world: &mut World) -> Child {
+        world.child(self.operation)
+    }
+
+    fn unblock(&self, world: &mut World) {
+        world.let_go();
+    }
+
+    fn while_stopped(&self, world: &mut World, _: &Boundary) -> Result<(), String> {
+        world.let_go();
+        match world.mutex.try_lock() {
+            Ok(Locked::Consistent(guard)) => drop(guard),
+            Ok(Locked::OwnerDied(_)) => return Err("a stopped owner counts as dead".to_owned()),
+            Err(error) if error.name() == "EBUSY" => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn check(&self, world: &mut World, _: &Boundary) -> Result<(), String> {
+        world.let_go();
+        let locked = world.mutex.lock_until(Deadline::after(SOON)).map_err(|e| e.to_string())?;
+        drop(locked.or_repair(|| ()).map_err(|e| e.to_string())?);
+        match world.mutex.try_lock().map_err(|e| e.to_string())? {
+            Locked::Consistent(_) => Ok(()),
+            Locked::OwnerDied(_) => Err("it was marked consistent and is not".to_owned()),
+        }
+    }
+
+    fn allowed(&self, access: &Access) -> bool {
+        access.is_within(0..OBJECT_BYTES as u64)
+    }
+}
+
+fn check(test: &str, how: How, is_contended: bool, operations: &[&'static str]) {
+    if killstep::refused(test) {
+        return;
+    }
+    for inherit in [false, true] {
+        for operation in operations {
+            let options = MutexOptions::new().priority_inheritance(inherit);
+            let plan = Locking { operation, is_contended, options };
+            killstep::run(&plan, how, Depth::from_environment()).expect_clean();
+        }
+    }
+}
+
+#[test]
+fn a_killed_holder_hinders_nobody() {
+    let operations = ["lock", "try lock", "timed lock", "unlock"];
+    check("a_killed_holder_hinders_nobody", How::Kill, false, &operations);
+}
+
+#[test]
+fn a_killed_waiter_hinders_nobody() {
+    check("a_killed_waiter_hinders_nobody", How::Kill, true, &["lock", "timed lock"]);
+}
+
+#[test]
+fn a_stopped_holder_or_waiter_goes_on() {
+    let operations = ["lock", "try lock", "timed lock", "unlock"];
+    check("a_stopped_holder_or_waiter_goes_on", How::Stop, false, &operations);
+    check("a_stopped_holder_or_waiter_goes_on", How::Stop, true, &["lock", "timed lock"]);
+}

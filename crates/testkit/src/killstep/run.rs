@@ -1,0 +1,401 @@
+//! All the ways of one operation: first one that nobody disturbs, then one for each kill.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pin::Pinned;
+use super::walk::{Decoded, Walk};
+use super::{Access, Boundary, Depth, Finding, How, Place, Plan, Recovery, Report};
+use crate::child::as_subject;
+use crate::skip::say;
+
+/// An operation of more instructions than this does not end.
+const MOST_BOUNDARIES: usize = 1_000_000;
+
+/// After so many findings there is no more to learn.
+const MOST_FINDINGS: usize = 100;
+
+/// How often a long run says how far it is.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Kills (or stops) a fresh victim at each boundary, and checks after each.
+///
+/// Blocks until all is done: a few milliseconds for each kill, and what the plan's own steps take.
+///
+/// # Panics
+/// Where the plan does, but for its checks: their panics are findings.
+#[must_use]
+pub fn run<P: Plan>(plan: &P, how: How, depth: Depth) -> Report {
+    let _pinned = Pinned::here();
+    let mut run = Run::new(plan, plan.name(), how, depth);
+    if let Some(course) = run.undisturbed() {
+        run.report.boundaries = course.places.len();
+        for goal in course.goals(depth) {
+            if run.is_hopeless() {
+                break;
+            }
+            run.progress(&course, goal);
+            match how {
+                How::Kill => run.kill_at(goal, &course),
+                How::Stop => run.stop_at(goal, &course),
+            }
+        }
+    }
+    run.finish()
+}
+
+/// Kills a victim where the world may have changed; then a survivor, at each boundary of what it does
+/// about that; and checks with a third one.
+///
+/// The boundaries that the report counts are those of survivors.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn run_recovery<P: Recovery>(plan: &P, depth: Depth) -> Report {
+    let _pinned = Pinned::here();
+    let name = format!("{}, survivor too", plan.name());
+    let mut run = Run::new(plan, name, How::Kill, depth);
+    if let Some(victims) = run.undisturbed() {
+        for event in victims.goals(Depth::Quick) {
+            let Some(survivors) = run.undisturbed_survivor(event) else { continue };
+            run.report.boundaries += survivors.places.len();
+            for goal in survivors.goals(depth) {
+                if run.is_hopeless() {
+                    break;
+                }
+                run.progress(&survivors, goal);
+                run.kill_survivor_at(event, goal, &survivors);
+            }
+        }
+    }
+    run.finish()
+}
+
+/// A boundary to go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    End,
+    Number(usize),
+    /// By its number among the events: the same one in every run, though loops may differ in length.
+    Event(usize),
+}
+
+/// What the first way was like.
+struct Course {
+    /// The offset of each boundary's next instruction in its file.
+    places: Vec<u64>,
+    events: usize,
+}
+
+impl Course {
+    fn goals(&self, depth: Depth) -> Vec<Goal> {
+        match depth {
+            Depth::Every => (0..self.places.len()).map(Goal::Number).collect(),
+            Depth::Quick => (0..self.events).map(Goal::Event).collect(),
+        }
+    }
+}
+
+struct Run<'a, P: Plan> {
+    plan: &'a P,
+    report: Report,
+    decoded: Decoded,
+    /// Accesses that were found not to be allowed, each once.
+    forbidden: HashSet<String>,
+    started: Instant,
+    said: Instant,
+}
+
+impl<'a, P: Plan> Run<'a, P> {
+    fn new(plan: &'a P, operation: String, how: How, depth: Depth) -> Self {
+        let report = Report {
+            operation,
+            how,
+            depth,
+            boundaries: 0,
+            killed: 0,
+            missed: 0,
+            strayed: 0,
+            findings: Vec::new(),
+            accesses: Vec::new(),
+            steps: 0,
+            slowest_check: Duration::ZERO,
+            elapsed: Duration::ZERO,
+        };
+        let now = Instant::now();
+        let (decoded, forbidden) = Default::default();
+        Self { plan, report, decoded, forbidden, started: now, said: now }
+    }
+
+    fn finish(mut self) -> Report {
+        self.report.elapsed = self.started.elapsed();
+        self.report.publish();
+        self.report
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.report.findings.len() >= MOST_FINDINGS
+    }
+
+    fn progress(&mut self, course: &Course, goal: Goal) {
+        if self.said.elapsed() >= PROGRESS {
+            self.said = Instant::now();
+            let (name, of) = (&self.report.operation, course.places.len());
+            let (killed, seconds) = (self.report.killed, self.started.elapsed().as_secs());
+            say(&format!("killstep: {name}: {goal:?} of {of}, {killed} killed, {seconds} s"));
+        }
+    }
+
+    fn found(&mut self, at: Option<Boundary>, what: String) {
+        self.report.findings.push(Finding { at, what });
+    }
+
+    /// The first way: nobody is killed, and all must be well.
+    fn undisturbed(&mut self) -> Option<Course> {
+        let mut world = self.plan.prepare();
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let mut course = Course { places: Vec::new(), events: 0 };
+        let mut accesses = Vec::new();
+        let outcome = self.victim(&mut world, &mut decoded).and_then(|mut walk| {
+            let log = Log { course: Some(&mut course), accesses: Some(&mut accesses) };
+            self.go(&mut walk, &mut world, Goal::End, log)?;
+            course.events = walk.events_before();
+            let end = walk.here();
+            walk.let_go()?;
+            Ok(end)
+        });
+        self.decoded = decoded;
+        self.report.accesses = accesses;
+        self.ended_well(&mut world, outcome, None).then_some(course)
+    }
+
+    /// Where nobody was killed: whether the way ended well, and the check finds nothing.
+    fn ended_well(
+        &mut self,
+        world: &mut P::World,
+        outcome: Result<Boundary, String>,
+        at: Option<&Boundary>,
+    ) -> bool {
+        match outcome {
+            Ok(end) => self.check(world, &end),
+            Err(what) => {
+                self.found(at.cloned(), what);
+                false
+            }
+        }
+    }
+
+    fn kill_at(&mut self, goal: Goal, course: &Course) {
+        let mut world = self.plan.prepare();
+        if let Some(at) = self.killed_victim(&mut world, goal, Some(course)) {
+            self.check(&mut world, &at);
+        }
+    }
+
+    /// A victim that was killed there; none when it did not come there, which was noted.
+    fn killed_victim(
+        &mut self,
+        world: &mut P::World,
+        goal: Goal,
+        course: Option<&Course>,
+    ) -> Option<Boundary> {
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let outcome = self.victim(world, &mut decoded).and_then(|mut walk| {
+            let reached = self.go(&mut walk, world, goal, Log::default())?;
+            Ok(reached.then(|| walk.here()))
+        });
+        self.decoded = decoded;
+        self.arrived(outcome, course)
+    }
+
+    fn stop_at(&mut self, goal: Goal, course: &Course) {
+        let mut world = self.plan.prepare();
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let mut stopped = None;
+        let outcome = self.victim(&mut world, &mut decoded).and_then(|mut walk| {
+            if self.go(&mut walk, &mut world, goal, Log::default())? {
+                let at = walk.here();
+                stopped = Some(at.clone());
+                walk.hold()?;
+                caught(|| self.plan.while_stopped(&mut world, &at))?;
+                self.go(&mut walk, &mut world, Goal::End, Log::default())?;
+            }
+            let end = walk.here();
+            walk.let_go()?;
+            Ok(end)
+        });
+        self.decoded = decoded;
+        let at = self.arrived(Ok(stopped), Some(course));
+        self.ended_well(&mut world, outcome, at.as_ref());
+    }
+
+    /// Counts a victim that came to its goal, or did not.
+    fn arrived(
+        &mut self,
+        outcome: Result<Option<Boundary>, String>,
+        course: Option<&Course>,
+    ) -> Option<Boundary> {
+        match outcome {
+            Err(what) => self.found(None, what),
+            Ok(None) => self.report.missed += 1,
+            Ok(Some(at)) => {
+                if let Some(course) = course {
+                    self.report.killed += 1;
+                    let expected = course.places.get(at.number);
+                    self.report.strayed += usize::from(expected != Some(&at.place.offset));
+                }
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    fn victim<'d>(
+        &mut self,
+        world: &mut P::World,
+        decoded: &'d mut Decoded,
+    ) -> Result<Walk<'d>, String> {
+        let objects = self.plan.shared(world);
+        let child = as_subject(|| self.plan.victim(world));
+        Walk::start("victim", child, objects, decoded)
+    }
+
+    /// On to a boundary; whether it came there before its end.
+    fn go(
+        &mut self,
+        walk: &mut Walk<'_>,
+        world: &mut P::World,
+        goal: Goal,
+        mut log: Log<'_>,
+    ) -> Result<bool, String> {
+        let before = walk.steps();
+        let outcome = loop {
+            if walk.is_at_end() {
+                break Ok(false);
+            }
+            let is_there = match goal {
+                Goal::End => false,
+                Goal::Number(number) => number == walk.number(),
+                Goal::Event(event) => walk.event() == Some(event),
+            };
+            if is_there {
+                break Ok(true);
+            }
+            if walk.number() > MOST_BOUNDARIES {
+                break Err(format!("more than {MOST_BOUNDARIES} boundaries: {}", walk.here()));
+            }
+            log.at(walk);
+            let outcome = if walk.is_blocked() {
+                self.plan.unblock(world);
+                walk.wake()
+            } else {
+                walk.step()
+            };
+            if outcome.is_err() {
+                break outcome.map(|()| false);
+            }
+            self.judge(walk, &mut log);
+        };
+        self.report.steps += walk.steps() - before;
+        outcome
+    }
+
+    /// What the last instruction did to shared memory.
+    fn judge(&mut self, walk: &mut Walk<'_>, log: &mut Log<'_>) {
+        for (access, is_certain) in walk.accesses() {
+            let counts = is_certain || access.changed;
+            if counts && !self.plan.allowed(&access) && self.forbidden.insert(access.to_string()) {
+                self.found(Some(walk.here()), format!("not allowed: {access}"));
+            }
+            if let Some(accesses) = &mut log.accesses {
+                accesses.push(access);
+            }
+        }
+    }
+
+    /// The survivor's word; whether all is well.
+    fn check(&mut self, world: &mut P::World, at: &Boundary) -> bool {
+        let started = Instant::now();
+        let outcome = caught(|| self.plan.check(world, at));
+        self.report.slowest_check = self.report.slowest_check.max(started.elapsed());
+        match outcome {
+            Ok(()) => true,
+            Err(what) => {
+                self.found(Some(at.clone()), what);
+                false
+            }
+        }
+    }
+}
+
+impl<P: Recovery> Run<'_, P> {
+    /// A victim killed there, and a survivor that nobody disturbs.
+    fn undisturbed_survivor(&mut self, event: Goal) -> Option<Course> {
+        let mut world = self.plan.prepare();
+        let victim = self.killed_victim(&mut world, event, None)?;
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let mut course = Course { places: Vec::new(), events: 0 };
+        let outcome = self.survivor(&mut world, &mut decoded).and_then(|mut walk| {
+            let log = Log { course: Some(&mut course), accesses: None };
+            self.go(&mut walk, &mut world, Goal::End, log)?;
+            course.events = walk.events_before();
+            let end = walk.here();
+            walk.let_go()?;
+            Ok(Boundary { after: Some(Arc::new(victim.clone())), ..end })
+        });
+        self.decoded = decoded;
+        self.ended_well(&mut world, outcome, Some(&victim)).then_some(course)
+    }
+
+    fn kill_survivor_at(&mut self, event: Goal, goal: Goal, course: &Course) {
+        let mut world = self.plan.prepare();
+        let Some(victim) = self.killed_victim(&mut world, event, None) else { return };
+        let mut decoded = std::mem::take(&mut self.decoded);
+        let outcome = self.survivor(&mut world, &mut decoded).and_then(|mut walk| {
+            let reached = self.go(&mut walk, &mut world, goal, Log::default())?;
+            Ok(reached.then(|| walk.here()))
+        });
+        self.decoded = decoded;
+        if let Some(at) = self.arrived(outcome, Some(course)) {
+            self.check(&mut world, &Boundary { after: Some(Arc::new(victim)), ..at });
+        }
+    }
+
+    fn survivor<'d>(
+        &mut self,
+        world: &mut P::World,
+        decoded: &'d mut Decoded,
+    ) -> Result<Walk<'d>, String> {
+        let objects = self.plan.shared(world);
+        let child = as_subject(|| self.plan.survivor(world));
+        Walk::start("survivor", child, objects, decoded)
+    }
+}
+
+/// What is to be noted on a way.
+#[derive(Default)]
+struct Log<'a> {
+    course: Option<&'a mut Course>,
+    accesses: Option<&'a mut Vec<Access>>,
+}
+
+impl Log<'_> {
+    fn at(&mut self, walk: &Walk<'_>) {
+        if let Some(course) = &mut self.course {
+            let Place { offset, .. } = walk.place();
+            course.places.push(offset);
+        }
+    }
+}
+
+/// A check that panics has found something.
+fn caught(check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("panicked: {}", text.unwrap_or("without a text")))
+    })
+}
