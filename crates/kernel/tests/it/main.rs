@@ -31,6 +31,7 @@ mod shared_words;
 mod signal;
 mod signalfd;
 mod splice;
+mod sync;
 mod sysv_msg;
 mod sysv_sem;
 mod sysv_shm;
@@ -116,6 +117,11 @@ const ROLES: &[(&str, Role)] = &[
     ("signalfd-copy", signalfd::copy),
     ("signalfd-out-of-descriptors", signalfd::out_of_descriptors),
     ("signalfd-taker", signalfd::taker),
+    ("sync_leaver", sync::leaver),
+    ("sync_opener", sync::opener),
+    ("sync_peer", sync::peer),
+    ("sync_user", sync::user),
+    ("sync_victim", sync::victim),
     ("sysv_interrupted", sysv_msg::interrupted),
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),
