@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::walk::Walk;
-use super::{Call, Depth, Place};
+use super::{Boundary, Depth, Place};
 
 /// A boundary to go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,17 +27,13 @@ pub(super) struct Course {
 /// A boundary on it.
 #[derive(Clone, Debug)]
 pub(super) struct Spot {
-    /// The next instruction.
-    pub(super) place: Place,
+    pub(super) here: Boundary,
     /// How often that was come to so far, this time included.
     pub(super) times: usize,
     /// Whether the boundary before was elsewhere. Not while an instruction repeats itself, or sleeps.
     pub(super) is_arrival: bool,
-    /// How many events there were before, and whether this is one.
+    /// How many events there were before.
     pub(super) events_before: usize,
-    pub(super) is_event: bool,
-    pub(super) changed: bool,
-    pub(super) ended: Option<Call>,
 }
 
 impl Course {
@@ -47,15 +43,8 @@ impl Course {
         let is_arrival = self.last.replace(address) != Some(address);
         let times = self.times.entry(address).or_default();
         *times += usize::from(is_arrival);
-        self.spots.push(Spot {
-            is_event: here.is_event(),
-            place: here.place,
-            times: *times,
-            is_arrival,
-            events_before: walk.events_before(),
-            changed: here.changed,
-            ended: here.ended,
-        });
+        let events_before = walk.events_before();
+        self.spots.push(Spot { here, times: *times, is_arrival, events_before });
     }
 
     /// How many boundaries.
@@ -64,17 +53,20 @@ impl Course {
     }
 
     pub(super) fn place(&self, number: usize) -> Option<&Place> {
-        self.spots.get(number).map(|spot| &spot.place)
+        self.spots.get(number).map(|spot| &spot.here.place)
+    }
+
+    /// Those that are events.
+    pub(super) fn events(&self) -> Vec<Boundary> {
+        let boundaries = self.spots.iter().map(|spot| &spot.here);
+        boundaries.filter(|here| here.is_event()).cloned().collect()
     }
 
     /// Those at which to kill.
     pub(super) fn goals(&self, depth: Depth) -> Vec<Goal> {
         match depth {
             Depth::Every => (0..self.len()).map(Goal::Number).collect(),
-            Depth::Quick => {
-                let events = self.spots.iter().filter(|spot| spot.is_event).count();
-                (0..events).map(Goal::Event).collect()
-            }
+            Depth::Quick => (0..self.events().len()).map(Goal::Event).collect(),
         }
     }
 
@@ -83,9 +75,10 @@ impl Course {
         let number = match goal {
             Goal::End => None,
             Goal::Number(number) => Some(number),
-            Goal::Event(event) => {
-                self.spots.iter().position(|spot| spot.is_event && spot.events_before == event)
-            }
+            Goal::Event(event) => self
+                .spots
+                .iter()
+                .position(|spot| spot.here.is_event() && spot.events_before == event),
         }?;
         let mut before = self.spots.iter().enumerate().take(number + 1).rev();
         let (at, spot) = before.find(|(_, spot)| spot.is_arrival)?;
@@ -99,21 +92,23 @@ mod tests {
 
     use super::*;
 
+    /// Offsets; whether it arrives there; whether shared bytes changed.
     fn course(spots: &[(u64, bool, bool)]) -> Course {
         let mut course = Course::default();
-        for &(offset, is_arrival, is_event) in spots {
-            let place = Place { module: Path::new("/x").into(), offset };
-            let events_before = course.spots.iter().filter(|spot| spot.is_event).count();
-            let (changed, ended) = (false, None);
-            course.spots.push(Spot {
-                place,
-                times: 1,
-                is_arrival,
-                events_before,
-                is_event,
+        for (number, &(offset, is_arrival, changed)) in spots.iter().enumerate() {
+            let here = Boundary {
+                number,
+                who: "victim",
+                place: Place { module: Path::new("/x").into(), offset },
                 changed,
-                ended,
-            });
+                ended: None,
+                begins: None,
+                blocked: None,
+                after: None,
+                end: false,
+            };
+            let events_before = course.events().len();
+            course.spots.push(Spot { here, times: 1, is_arrival, events_before });
         }
         course
     }

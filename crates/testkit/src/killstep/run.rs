@@ -10,7 +10,6 @@ use super::pin::Pinned;
 use super::walk::{Decoded, Run as Ran, Walk};
 use super::{Access, Boundary, Depth, Finding, How, Plan, Recovery, Report};
 use crate::child::as_subject;
-use crate::skip::say;
 
 /// An operation of more instructions than this does not end.
 const MOST_BOUNDARIES: usize = 1_000_000;
@@ -37,7 +36,7 @@ pub fn run<P: Plan>(plan: &P, how: How, depth: Depth) -> Report {
             if run.is_hopeless() {
                 break;
             }
-            run.progress(&course, goal);
+            run.progress();
             match how {
                 How::Kill => run.kill_at(goal, &course),
                 How::Stop => run.stop_at(goal, &course),
@@ -67,7 +66,7 @@ pub fn run_recovery<P: Recovery>(plan: &P, depth: Depth) -> Report {
                 if run.is_hopeless() {
                     break;
                 }
-                run.progress(&survivors, goal);
+                run.progress();
                 run.kill_survivor_at((event, &victims), goal, &survivors);
             }
         }
@@ -96,6 +95,7 @@ impl<'a, P: Plan> Run<'a, P> {
             missed: 0,
             strayed: 0,
             findings: Vec::new(),
+            events: Vec::new(),
             accesses: Vec::new(),
             steps: 0,
             slowest_check: Duration::ZERO,
@@ -116,12 +116,10 @@ impl<'a, P: Plan> Run<'a, P> {
         self.report.findings.len() >= MOST_FINDINGS
     }
 
-    fn progress(&mut self, course: &Course, goal: Goal) {
+    fn progress(&mut self) {
         if self.said.elapsed() >= PROGRESS {
             self.said = Instant::now();
-            let (name, of) = (&self.report.operation, course.len());
-            let (killed, seconds) = (self.report.killed, self.started.elapsed().as_secs());
-            say(&format!("killstep: {name}: {goal:?} of {of}, {killed} killed, {seconds} s"));
+            self.report.progress(self.started.elapsed().as_secs());
         }
     }
 
@@ -144,6 +142,7 @@ impl<'a, P: Plan> Run<'a, P> {
         });
         self.decoded = decoded;
         self.report.accesses = accesses;
+        self.report.events = course.events();
         self.ended_well(&mut world, outcome, None).then_some(course)
     }
 
@@ -197,7 +196,12 @@ impl<'a, P: Plan> Run<'a, P> {
                 stopped = Some(at.clone());
                 walk.hold()?;
                 caught(|| self.plan.while_stopped(&mut world, &at))?;
-                self.go(&mut walk, &mut world, Goal::End, Log::default())?;
+                // Step by step, its accesses are judged; it may go another way now.
+                if at.is_event() {
+                    self.go(&mut walk, &mut world, Goal::End, Log::default())?;
+                } else {
+                    walk.run_to_end(&mut || self.plan.unblock(&mut world))?;
+                }
             }
             let end = walk.here();
             walk.let_go()?;

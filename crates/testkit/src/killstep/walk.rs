@@ -162,7 +162,7 @@ impl<'a> Walk<'a> {
         spot: &Spot,
         help: &mut dyn FnMut(),
     ) -> Result<Run, String> {
-        let address = self.decoded.layout.address(&spot.place);
+        let address = self.decoded.layout.address(&spot.here.place);
         let Some(address) = address.filter(|&address| {
             // A machine may have no debug registers to give.
             self.number == 0 && self.tracee.break_at(Some(address)).is_ok()
@@ -173,10 +173,19 @@ impl<'a> Walk<'a> {
         if run == Run::There {
             self.number = number;
             self.event = spot.events_before;
-            self.changed = spot.changed;
-            self.ended = spot.ended;
+            self.changed = spot.here.changed;
+            self.ended = spot.here.ended;
         }
         Ok(run)
+    }
+
+    /// To the end, at full speed. `help` is called each time it sleeps. Not when it is blocked.
+    pub(super) fn run_to_end(&mut self, help: &mut dyn FnMut()) -> Result<(), String> {
+        if self.at_end {
+            return Ok(());
+        }
+        let nowhere = u64::MAX;
+        self.try_run(nowhere, 1, help).map_err(|error| self.lost(&error))?.map(|_| ())
     }
 
     /// It is blocked, and somebody has helped it on: to the boundary after the system call.
