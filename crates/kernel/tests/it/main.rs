@@ -52,9 +52,13 @@ const ROLES: &[(&str, Role)] = &[
     ("futex_holder", futex::holder),
     ("futex_waiter", futex::waiter),
     #[cfg(target_arch = "x86_64")]
+    ("killstep-announcer", killstep::wrong::announcer),
+    #[cfg(target_arch = "x86_64")]
     ("killstep-careful", killstep::toy::careful),
     #[cfg(target_arch = "x86_64")]
     ("killstep-careless", killstep::toy::careless),
+    #[cfg(target_arch = "x86_64")]
+    ("killstep-counter", killstep::wrong::counter),
     #[cfg(target_arch = "x86_64")]
     ("killstep-locker", killstep::mutex::locker),
     ("hand-over-holder", hand_over::holder),

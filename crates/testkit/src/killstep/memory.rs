@@ -75,6 +75,18 @@ impl Mappings {
         }
     }
 
+    /// Where an instruction of a place is.
+    pub(super) fn address(&self, place: &Place) -> Option<u64> {
+        let is_there = |mapping: &&Mapping| {
+            let len = mapping.end - mapping.start;
+            mapping.is_code
+                && mapping.path == place.module
+                && (mapping.offset..mapping.offset + len).contains(&place.offset)
+        };
+        let mapping = self.all.iter().find(is_there)?;
+        Some(mapping.start + (place.offset - mapping.offset))
+    }
+
     /// Whether the same code is at the same addresses.
     pub(super) fn has_code_of(&self, other: &Self) -> bool {
         let code = |mappings: &Self| -> Vec<Mapping> {
@@ -165,6 +177,7 @@ mod tests {
         let mappings = mappings(&[]);
         let place = mappings.place(0x5555_5555_8010);
         assert_eq!((&*place.module, place.offset), (Path::new("/usr/bin/x y"), 0x4010));
+        assert_eq!(mappings.address(&place), Some(0x5555_5555_8010));
         assert_eq!(mappings.place(0x7fff_f7fc_1001).to_string(), "[vdso]+0x1");
         assert_eq!(mappings.place(1).to_string(), "[unknown]+0x1");
     }

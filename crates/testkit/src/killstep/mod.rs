@@ -26,6 +26,7 @@
 
 mod boundary;
 mod code;
+mod course;
 mod mark;
 mod memory;
 mod pin;

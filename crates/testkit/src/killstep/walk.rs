@@ -10,6 +10,7 @@ use nix::libc::{self, user_regs_struct as Registers};
 use rustix::process::{Pid, Signal};
 
 use super::code::{Code, Instruction};
+use super::course::Spot;
 use super::mark::{BEGIN, END, GO, HERE};
 use super::memory::Mappings;
 use super::tracee::{Stop, Tracee, name_at};
@@ -21,6 +22,16 @@ use crate::{Child, DEADLINE};
 pub(super) struct Decoded {
     code: Code,
     layout: Mappings,
+}
+
+/// How a way at full speed went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    There,
+    /// It came to the end before.
+    End,
+    /// The machine cannot do it.
+    Refused,
 }
 
 /// A process that is stepped. Killed on drop.
@@ -98,7 +109,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub(super) fn place(&self) -> Place {
+    /// The address of the next instruction.
+    pub(super) fn address(&self) -> u64 {
+        self.registers.rip
+    }
+
+    fn place(&self) -> Place {
         self.decoded.layout.place(self.registers.rip)
     }
 
@@ -137,6 +153,39 @@ impl<'a> Walk<'a> {
     /// On to the next boundary. Not when it is blocked.
     pub(super) fn step(&mut self) -> Result<(), String> {
         self.try_step().map_err(|error| self.lost(&error))?
+    }
+
+    /// From the beginning to a boundary, at full speed. `help` is called each time it sleeps.
+    pub(super) fn run_to(
+        &mut self,
+        number: usize,
+        spot: &Spot,
+        help: &mut dyn FnMut(),
+    ) -> Result<Run, String> {
+        let address = self.decoded.layout.address(&spot.here.place);
+        let Some(address) = address.filter(|&address| {
+            // A machine may have no debug registers to give.
+            self.number == 0 && self.tracee.break_at(Some(address)).is_ok()
+        }) else {
+            return Ok(Run::Refused);
+        };
+        let run = self.try_run(address, spot.times, help).map_err(|error| self.lost(&error))??;
+        if run == Run::There {
+            self.number = number;
+            self.event = spot.events_before;
+            self.changed = spot.here.changed;
+            self.ended = spot.here.ended;
+        }
+        Ok(run)
+    }
+
+    /// To the end, at full speed. `help` is called each time it sleeps. Not when it is blocked.
+    pub(super) fn run_to_end(&mut self, help: &mut dyn FnMut()) -> Result<(), String> {
+        if self.at_end {
+            return Ok(());
+        }
+        let nowhere = u64::MAX;
+        self.try_run(nowhere, 1, help).map_err(|error| self.lost(&error))?.map(|_| ())
     }
 
     /// It is blocked, and somebody has helped it on: to the boundary after the system call.
@@ -207,6 +256,53 @@ impl<'a> Walk<'a> {
         }
         self.arrive(was_event, changed, call);
         Ok(Ok(()))
+    }
+
+    fn try_run(
+        &mut self,
+        address: u64,
+        times: usize,
+        help: &mut dyn FnMut(),
+    ) -> io::Result<Result<Run, String>> {
+        let (mut left, mut is_in_call) = (times, false);
+        let run = loop {
+            self.tracee.to_system_call(self.signal.take())?;
+            let stop = if is_in_call { self.woken(help)? } else { Some(self.tracee.wait()?) };
+            match stop {
+                None => return Ok(Err(format!("the {} still sleeps", self.who))),
+                Some(Stop::Gone(how)) => return Ok(Err(self.gone(&how))),
+                Some(Stop::Signal(signal)) => self.signal = Some(signal),
+                Some(Stop::Interrupted) => {}
+                Some(Stop::SystemCall) => {
+                    is_in_call = !is_in_call;
+                    let registers = self.tracee.registers()?;
+                    let (call, memory) = (registers.orig_rax, self.tracee.memory());
+                    if is_in_call && is_mark(&registers, call, END.to_bytes(), memory) {
+                        self.at_end = true;
+                        break Run::End;
+                    }
+                }
+                Some(Stop::Step) => {
+                    left -= usize::from(self.tracee.registers()?.rip == address);
+                    if left == 0 {
+                        self.look()?;
+                        break Run::There;
+                    }
+                }
+            }
+        };
+        self.tracee.break_at(None)?;
+        Ok(Ok(run))
+    }
+
+    /// In a system call: waits until it stops, and has it helped on if it sleeps.
+    fn woken(&mut self, help: &mut dyn FnMut()) -> io::Result<Option<Stop>> {
+        let stop = self.tracee.wait_in_system_call()?;
+        if stop.is_some() {
+            return Ok(stop);
+        }
+        help();
+        self.tracee.wait_within_deadline()
     }
 
     fn try_wake(&mut self) -> io::Result<Result<(), String>> {
