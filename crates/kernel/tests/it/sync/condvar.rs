@@ -13,18 +13,26 @@ use super::{Peer, kept, name_of, obey_each, repaired, shortly, soon};
 const CONDVAR_OFFSET: usize = 1024;
 
 /// A mutex and a condition in one memory.
-struct Pair {
-    memory: SharedWords,
-    mutex: Mutex,
-    changed: Condvar,
+pub(super) struct Pair {
+    pub(super) memory: SharedWords,
+    pub(super) mutex: Mutex,
+    pub(super) changed: Condvar,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let memory = SharedWords::create(16 << 10).expect("memory");
         let (mutex, changed) = slots(&memory);
         let mutex = Mutex::create_in(mutex, MutexOptions::new()).expect("a mutex");
         let changed = Condvar::create_in(changed, ()).expect("a condition");
+        Self { memory, mutex, changed }
+    }
+
+    /// The same in another process.
+    pub(super) fn open(memory: SharedWords) -> Self {
+        let (mutex, changed) = slots(&memory);
+        let mutex = Mutex::open_in(mutex).expect("the mutex");
+        let changed = Condvar::open_in(changed).expect("the condition");
         Self { memory, mutex, changed }
     }
 
@@ -41,7 +49,7 @@ impl Pair {
     }
 
     /// With the mutex held, as a program would: after that, those told to wait do.
-    fn locked(&self) -> MutexGuard<'_> {
+    pub(super) fn locked(&self) -> MutexGuard<'_> {
         self.mutex.lock_until(soon()).expect("locked").or_repair(|| ()).expect("marked")
     }
 }
@@ -52,15 +60,20 @@ fn slots(memory: &SharedWords) -> (Slot, Slot) {
 }
 
 pub(super) fn obey(memory: &SharedWords) {
-    let (mutex, changed) = slots(memory);
-    let (mutex, changed) =
-        (Mutex::open_in(mutex).expect("mutex"), Condvar::open_in(changed).expect("condition"));
+    let Pair { mutex, changed, .. } = Pair::open(memory.clone());
     let mut held = None;
     obey_each(|command| match command {
         "lock" => kept(mutex.lock(), &mut held),
         "repair" => repaired(&mut held),
         "wait" => match held.take() {
             Some(Locked::Consistent(guard)) => kept(changed.wait(guard), &mut held),
+            _ => "not held".to_owned(),
+        },
+        // Waits, and lets go at once.
+        "pass" => match held.take() {
+            Some(Locked::Consistent(guard)) => {
+                name_of(changed.wait(guard).and_then(|locked| locked.or_repair(|| ())))
+            }
             _ => "not held".to_owned(),
         },
         "timed" => match held.take() {

@@ -10,13 +10,13 @@ use super::{Peer, name_of, obey_each, opened, shortly, soon};
 /// Two accounts whose sum is always the same.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, PartialEq, Eq)]
 #[repr(C)]
-struct Bank {
-    accounts: [i64; 2],
-    /// Not a multiple of 4 bytes, so that the last word is a part.
-    mark: [u8; 8],
+pub(super) struct Bank {
+    pub(super) accounts: [i64; 2],
+    /// Something else beside it.
+    pub(super) mark: [u8; 8],
 }
 
-const START: Bank = Bank { accounts: [100, 0], mark: *b"bank 1.0" };
+pub(super) const START: Bank = Bank { accounts: [100, 0], mark: *b"bank 1.0" };
 
 pub(super) fn obey(memory: &SharedWords) {
     let bank: Monitor<Bank> = opened(memory);
