@@ -14,6 +14,9 @@ use crate::child::as_subject;
 /// An operation of more instructions than this does not end.
 const MOST_BOUNDARIES: usize = 1_000_000;
 
+/// A longer operation goes on at full speed after it was stopped.
+const MOST_STEPPED_AFTER_A_STOP: usize = 5_000;
+
 /// After so many findings there is no more to learn.
 const MOST_FINDINGS: usize = 100;
 
@@ -203,8 +206,8 @@ impl<'a, P: Plan> Run<'a, P> {
                 stopped = Some(at.clone());
                 walk.hold()?;
                 caught(|| self.plan.while_stopped(&mut world, &at))?;
-                // Step by step, its accesses are judged; it may go another way now.
-                if at.is_event() {
+                // Step by step, its accesses are judged: it may go another way now.
+                if at.is_event() && course.len() <= MOST_STEPPED_AFTER_A_STOP {
                     self.go(&mut walk, &mut world, Goal::End, Log::default())?;
                 } else {
                     walk.run_to_end(&mut || self.plan.unblock(&mut world))?;
@@ -255,7 +258,7 @@ impl<'a, P: Plan> Run<'a, P> {
     ) -> Result<Walk<'d>, String> {
         let objects = self.plan.shared(world);
         let child = as_subject(|| self.plan.victim(world));
-        Walk::start("victim", child, objects, decoded)
+        Walk::start("victim", child, &objects, decoded)
     }
 
     /// From the beginning to a boundary that an earlier one came to: at full speed, if that can be.
@@ -390,7 +393,7 @@ impl<P: Recovery> Run<'_, P> {
     ) -> Result<Walk<'d>, String> {
         let objects = self.plan.shared(world);
         let child = as_subject(|| self.plan.survivor(world));
-        Walk::start("survivor", child, objects, decoded)
+        Walk::start("survivor", child, &objects, decoded)
     }
 }
 
