@@ -104,7 +104,8 @@ impl fmt::Display for Access {
         };
         let changed = if self.changed { ", changed" } else { "" };
         let (object, offset, len) = (self.object, self.offset_bytes, self.len_bytes);
-        write!(f, "{kind} of {len} bytes at {offset} of object {object}{changed}, {}", self.place)
+        write!(f, "{kind} of {len} bytes at {offset} of object {object}{changed}, {}", self.place)?;
+        write!(f, ", {}", self.file.display())
     }
 }
 

@@ -84,11 +84,13 @@ impl Plan for Appending {
         Ok(())
     }
 
-    /// A segment's header was written before it was mapped; the bell is rung by counting up.
+    /// A segment's header was written before it was mapped; the bell is counted up, or looked at.
     fn allowed(&self, access: &Access) -> bool {
-        match access.file.extension() {
-            Some(_) => access.kind == Kind::Load || access.offset_bytes >= HEADER_BYTES,
-            None => access.file.ends_with("bell") && access.kind != Kind::Store,
+        let is_segment = access.file.extension().is_some_and(|end| end == "seg");
+        if is_segment && access.kind.writes() {
+            access.offset_bytes >= HEADER_BYTES
+        } else {
+            access.kind != Kind::Store
         }
     }
 }
