@@ -79,7 +79,7 @@ impl Plan for Counting {
     type World = World;
 
     fn name(&self) -> String {
-        format!("toy, counting, {}", self.0)
+        format!("toy that counts, {}", self.0)
     }
 
     fn prepare(&self) -> World {
@@ -116,7 +116,8 @@ impl Plan for Announcing {
     type World = World;
 
     fn name(&self) -> String {
-        format!("toy, announcing, {}", self.0)
+        let wrong = if self.0 == "add" { ", wrong on purpose" } else { "" };
+        format!("toy that announces to {}{wrong}", self.0)
     }
 
     fn prepare(&self) -> World {
@@ -144,12 +145,11 @@ fn a_victim_that_was_stopped_loses_what_others_did() {
     if killstep::refused("a_victim_that_was_stopped_loses_what_others_did") {
         return;
     }
-    for depth in [Depth::Quick, Depth::Every] {
-        killstep::run(&Counting("atomic"), How::Kill, depth).expect_clean();
-        killstep::run(&Counting("atomic"), How::Stop, depth).expect_clean();
+    for how in [How::Kill, How::Stop] {
+        killstep::run(&Counting("atomic"), how, Depth::from_environment()).expect_clean();
     }
-    killstep::run(&Counting("careless"), How::Kill, Depth::Every).expect_clean();
-    let report = killstep::run(&Counting("careless"), How::Stop, Depth::Every);
+    killstep::run(&Counting("wrong on purpose"), How::Kill, Depth::Every).expect_clean();
+    let report = killstep::run(&Counting("wrong on purpose"), How::Stop, Depth::Every);
     assert!(!report.findings.is_empty(), "{report}");
     assert!(report.findings.iter().all(|found| found.what == "the count is 1"), "{report}");
 }
