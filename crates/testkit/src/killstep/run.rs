@@ -133,8 +133,29 @@ impl<'a, P: Plan> Run<'a, P> {
         self.report.findings.push(Finding { at, what });
     }
 
-    /// The first way: nobody is killed, and all must be well.
+    /// The way when nobody is killed, and all must be well. Of an operation that sleeps, the shortest of
+    /// some: what looks again after a while does so more often on a busy machine.
     fn undisturbed(&mut self) -> Option<Course> {
+        let mut shortest = self.undisturbed_once()?;
+        for _ in 1..ATTEMPTS {
+            if !shortest.sleeps() {
+                break;
+            }
+            let (accesses, events) = (
+                std::mem::take(&mut self.report.accesses),
+                std::mem::take(&mut self.report.events),
+            );
+            let other = self.undisturbed_once()?;
+            if other.len() < shortest.len() {
+                shortest = other;
+            } else {
+                (self.report.accesses, self.report.events) = (accesses, events);
+            }
+        }
+        Some(shortest)
+    }
+
+    fn undisturbed_once(&mut self) -> Option<Course> {
         let mut world = self.plan.prepare();
         let mut decoded = std::mem::take(&mut self.decoded);
         let mut course = Course::default();

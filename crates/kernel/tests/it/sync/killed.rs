@@ -11,7 +11,7 @@ use switchboard_kernel::sync::{
     Barrier, Locked, Monitor, Mutex, MutexOptions, Once, Permits, RwLock, Semaphore, Shared,
 };
 use switchboard_testkit::Child;
-use switchboard_testkit::killstep::{self, Access, Boundary, Depth, How, Plan};
+use switchboard_testkit::killstep::{self, Access, Boundary, Depth, How, Plan, Recovery};
 
 use super::condvar::Pair;
 use super::monitor::{Bank, START};
@@ -117,6 +117,14 @@ impl Plan for Case {
     }
 }
 
+/// Whoever goes on after the first was killed is killed as well, wherever it is.
+impl Recovery for Case {
+    fn survivor(&self, world: &mut World) -> Child {
+        let operation = format!("{} recover", self.kind);
+        Child::role("sync_victim", &[operation, path_of(&world.memory)])
+    }
+}
+
 /// Role: one operation, stepped.
 pub(crate) fn victim(arguments: &[String]) {
     let memory = crate::shared_words::opened(&arguments[1]);
@@ -166,6 +174,9 @@ fn mutex_victim(memory: &SharedWords, operation: &str) {
         "lock" => stepped(|| (), |()| mutex.lock()),
         "try" => stepped(|| (), |()| mutex.try_lock()),
         "timed" => stepped(|| (), |()| mutex.lock_until(patience())),
+        "lock, contended" => stepped(|| (), |()| mutex.lock()),
+        "timed, contended" => stepped(|| (), |()| mutex.lock_until(patience())),
+        "recover" => stepped(|| (), |()| consistent(mutex.lock_until(patience())?).map(drop)),
         _ => stepped_end(mutex.lock().expect("locked")),
     }
 }
@@ -176,6 +187,9 @@ fn rw_lock_victim(memory: &SharedWords, operation: &str) {
         "read" | "read, contended" => stepped(|| (), |()| lock.read_until(patience())),
         "unlock read" => stepped_end(lock.read().expect("locked")),
         "try write" => stepped(|| (), |()| lock.try_write()),
+        "recover" => {
+            stepped(|| (), |()| consistent(lock.write_until(patience())?).map(drop));
+        }
         "write" | "write, contended" => {
             stepped(|| (), |()| consistent(lock.write_until(patience())?))
         }
@@ -190,6 +204,14 @@ fn permits_victim(memory: &SharedWords, operation: &str) {
         "acquire" | "acquire, contended" => {
             stepped(|| (), |()| permits.acquire_until(patience()));
         }
+        "recover" => stepped(
+            || (),
+            |()| {
+                let both = (permits.acquire()?, permits.acquire()?);
+                drop(both);
+                Ok(())
+            },
+        ),
         _ => stepped_end(permits.acquire().expect("a permit")),
     }
 }
@@ -229,7 +251,7 @@ fn barrier_victim(memory: &SharedWords, operation: &str) {
 fn monitor_victim(memory: &SharedWords, operation: &str) {
     let bank: Monitor<Bank> = opened(memory);
     match operation {
-        "transfer" => stepped(
+        "transfer" | "recover" => stepped(
             || (),
             |()| {
                 bank.with(|bank| {
@@ -397,13 +419,22 @@ fn check_once(world: &mut World, at: &Boundary) -> std::result::Result<(), Strin
     if once.is_done() { Ok(()) } else { Err("it is not done".to_owned()) }
 }
 
-/// The sum is what it was, and whoever waits for a change sees one.
-fn check_bank(world: &mut World, _: &Boundary) -> std::result::Result<(), String> {
+/// The sum is what it was.
+fn check_sum(world: &mut World, _: &Boundary) -> std::result::Result<(), String> {
     let bank: Monitor<Bank> = opened(&world.memory);
     let found = say("look", bank.with_until(soon(), |bank| **bank))?;
-    if found.accounts[0] + found.accounts[1] != 100 || found.mark != START.mark {
-        return Err(format!("{found:?}"));
+    if found.accounts[0] + found.accounts[1] == 100 && found.mark == START.mark {
+        Ok(())
+    } else {
+        Err(format!("{found:?}"))
     }
+}
+
+/// The same, and whoever waits for a change sees one.
+fn check_bank(world: &mut World, at: &Boundary) -> std::result::Result<(), String> {
+    check_sum(world, at)?;
+    let bank: Monitor<Bank> = opened(&world.memory);
+    let found = say("look", bank.with_until(soon(), |bank| **bank))?;
     if found.accounts[1] < 10 {
         say("move", bank.with_until(soon(), transfer))?.map_err(|error| error.to_string())?;
     }
@@ -522,14 +553,40 @@ fn run(test: &str, how: How, cases: &[Case]) {
     }
 }
 
-fn mutexes() -> [Case; 5] {
+#[test]
+fn killed_while_recovering() {
+    if killstep::refused("killed_while_recovering") {
+        return;
+    }
+    let cases = [
+        MUTEX,
+        Case { operation: "mutex unlock", ..MUTEX },
+        Case { operation: "rw_lock read", ..RW_LOCK },
+        Case { operation: "rw_lock write", ..RW_LOCK },
+        Case { operation: "rw_lock unlock write", ..RW_LOCK },
+        PERMITS,
+        Case { operation: "permits release", ..PERMITS },
+        ONCE,
+        Case { peers: &[], check: check_sum, ..MONITOR },
+    ];
+    // The gate has time for some: those with the most to repair.
+    let depth = Depth::from_environment();
+    let in_the_gate = ["mutex unlock", "rw_lock unlock write", "permits release"];
+    let asked = |case: &&Case| depth == Depth::Every || in_the_gate.contains(&case.operation);
+    for case in cases.iter().filter(asked) {
+        killstep::run_recovery(case, depth).expect_clean();
+    }
+}
+
+fn mutexes() -> [Case; 6] {
     let held: &[&[&str]] = &[&["lock"]];
     [
         MUTEX,
         Case { operation: "mutex try", ..MUTEX },
         Case { operation: "mutex unlock", ..MUTEX },
         Case { operation: "mutex timed", ..MUTEX },
-        Case { operation: "mutex timed", peers: held, unblock: let_go, ..MUTEX },
+        Case { operation: "mutex lock, contended", peers: held, unblock: let_go, ..MUTEX },
+        Case { operation: "mutex timed, contended", peers: held, unblock: let_go, ..MUTEX },
     ]
 }
 
