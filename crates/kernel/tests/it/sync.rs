@@ -2,7 +2,7 @@
 
 mod barrier;
 mod condvar;
-mod killed;
+mod killstep;
 mod monitor;
 mod mutex;
 mod name;
@@ -25,7 +25,7 @@ use switchboard_testkit::{Child, DEADLINE};
 use crate::interruption::wait_until_asleep;
 use crate::shared_words::path_of;
 
-pub(crate) use killed::victim;
+pub(crate) use killstep::victim;
 pub(crate) use name::{leaver, user};
 pub(crate) use object::opener;
 
