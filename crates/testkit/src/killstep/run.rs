@@ -36,7 +36,7 @@ const PROGRESS: Duration = Duration::from_secs(10);
 pub fn run<P: Plan>(plan: &P, how: How, depth: Depth) -> Report {
     let _pinned = Pinned::here();
     let mut run = Run::new(plan, plan.name(), how, depth);
-    if let Some(course) = run.undisturbed() {
+    if let Some(course) = run.shortest(Run::undisturbed) {
         run.report.boundaries = course.len();
         for goal in course.goals(depth) {
             if run.is_hopeless() {
@@ -64,9 +64,10 @@ pub fn run_recovery<P: Recovery>(plan: &P, depth: Depth) -> Report {
     let _pinned = Pinned::here();
     let name = format!("{}, survivor too", plan.name());
     let mut run = Run::new(plan, name, How::Kill, depth);
-    if let Some(victims) = run.undisturbed() {
+    if let Some(victims) = run.shortest(Run::undisturbed) {
         for event in victims.goals(Depth::Quick) {
-            let Some(survivors) = run.undisturbed_survivor(event, &victims) else { continue };
+            let survivors = run.shortest(|run| run.undisturbed_survivor(event, &victims));
+            let Some(survivors) = survivors else { continue };
             run.report.boundaries += survivors.len();
             for goal in survivors.goals(depth) {
                 if run.is_hopeless() {
@@ -131,6 +132,19 @@ impl<'a, P: Plan> Run<'a, P> {
 
     fn found(&mut self, at: Option<Boundary>, what: String) {
         self.report.findings.push(Finding { at, what });
+    }
+
+    /// The shortest of several courses, where every boundary is to be found again: a victim that is
+    /// stepped is so slow that it reads the clock twice, if that ticks meanwhile.
+    fn shortest(&mut self, mut course: impl FnMut(&mut Self) -> Option<Course>) -> Option<Course> {
+        let mut shortest = course(self)?;
+        if self.report.depth == Depth::Every {
+            for _ in 1..ATTEMPTS {
+                shortest =
+                    Some(course(self)?).filter(|c| c.len() < shortest.len()).unwrap_or(shortest);
+            }
+        }
+        Some(shortest)
     }
 
     /// The first way: nobody is killed, and all must be well.
