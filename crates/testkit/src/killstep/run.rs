@@ -140,8 +140,10 @@ impl<'a, P: Plan> Run<'a, P> {
         let mut shortest = course(self)?;
         if self.report.depth == Depth::Every {
             for _ in 1..ATTEMPTS {
-                shortest =
-                    Some(course(self)?).filter(|c| c.len() < shortest.len()).unwrap_or(shortest);
+                let another = course(self)?;
+                if another.len() < shortest.len() {
+                    shortest = another;
+                }
             }
         }
         Some(shortest)
