@@ -29,7 +29,7 @@ pub struct Report {
     pub strayed: usize,
     /// What is wrong.
     pub findings: Vec<Finding>,
-    /// Where the world may have changed on the way of the first victim, which nobody killed.
+    /// Where the world may have changed on the way of a victim that nobody killed.
     pub events: Vec<Boundary>,
     /// What that victim did to shared memory, in order.
     pub accesses: Vec<Access>,
