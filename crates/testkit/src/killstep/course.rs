@@ -56,6 +56,11 @@ impl Course {
         self.spots.get(number).map(|spot| &spot.here.place)
     }
 
+    /// Whether it slept in a system call.
+    pub(super) fn sleeps(&self) -> bool {
+        self.spots.iter().any(|spot| spot.here.blocked.is_some())
+    }
+
     /// Those that are events.
     pub(super) fn events(&self) -> Vec<Boundary> {
         let boundaries = self.spots.iter().map(|spot| &spot.here);

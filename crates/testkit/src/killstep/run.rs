@@ -102,6 +102,7 @@ impl<'a, P: Plan> Run<'a, P> {
             depth,
             boundaries: 0,
             killed: 0,
+            sleeps: false,
             missed: 0,
             strayed: 0,
             findings: Vec::new(),
@@ -137,11 +138,13 @@ impl<'a, P: Plan> Run<'a, P> {
         self.report.findings.push(Finding { at, what });
     }
 
-    /// The shortest of several courses, where every boundary is to be found again: a victim that is
-    /// stepped is so slow that it reads the clock twice, if that ticks meanwhile.
+    /// The shortest of several courses, where every boundary is to be found again, or the operation
+    /// sleeps: a victim that is stepped is so slow that it reads the clock twice, if that ticks
+    /// meanwhile, and looks once more, if that is what it does after a while.
     fn shortest(&mut self, mut course: impl FnMut(&mut Self) -> Option<Course>) -> Option<Course> {
         let mut shortest = course(self)?;
-        if self.report.depth == Depth::Every {
+        self.report.sleeps = shortest.sleeps();
+        if self.report.depth == Depth::Every || self.report.sleeps {
             for _ in 1..COURSES {
                 let another = course(self)?;
                 if another.len() < shortest.len() {
@@ -327,6 +330,9 @@ impl<'a, P: Plan> Run<'a, P> {
                 self.plan.unblock(world);
                 walk.wake()
             } else {
+                if walk.has_timed_out() {
+                    self.plan.unblock(world);
+                }
                 walk.step()
             };
             if outcome.is_err() {

@@ -155,6 +155,13 @@ impl<'a> Walk<'a> {
         std::mem::take(&mut self.accesses)
     }
 
+    /// Whether the last instruction was a system call whose deadline had passed. A victim that is stepped
+    /// may be so slow that it never sleeps.
+    pub(super) fn has_timed_out(&self) -> bool {
+        const TIMED_OUT: u64 = (-(nix::errno::Errno::ETIMEDOUT as i64)).cast_unsigned();
+        self.ended.is_some() && self.registers.rax == TIMED_OUT
+    }
+
     /// On to the next boundary. Not when it is blocked.
     pub(super) fn step(&mut self) -> Result<(), String> {
         self.try_step().map_err(|error| self.lost(&error))?
