@@ -276,7 +276,8 @@ impl fmt::Display for RecvError {
             Self::PeerMisbehaved { peer, problem } => write!(f, "{peer} misbehaved: {problem}"),
             Self::Damaged { problem, missing: 0 } => f.write_str(problem),
             Self::Damaged { problem, missing } => {
-                write!(f, "{problem}; {missing} messages are missing")
+                let are = if *missing == 1 { "is" } else { "are" };
+                write!(f, "{problem}; {} {are} missing", Counted(*missing, "message"))
             }
             Self::PeerRefused { peer, problem } => write!(f, "{peer} was turned away: {problem}"),
             Self::Encoding { problem, bytes } => {

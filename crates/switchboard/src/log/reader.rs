@@ -28,6 +28,8 @@ pub(crate) struct LaneReader {
     lane: u32,
     /// The number of the next message.
     expected: u64,
+    /// The number after the last frame that was seen: as far as the lane reaches, for all that is known.
+    reached: u64,
     open: Option<Segment>,
     /// The first segment to look at, where the place is given by a segment.
     from_segment: Option<u64>,
@@ -53,7 +55,7 @@ impl LaneReader {
     /// A place before a message, wherever it is.
     pub(crate) fn at_message(folder: Arc<Folder>, lane: u32, sequence: u64) -> Self {
         let expected = sequence.max(1);
-        Self { folder, lane, expected, open: None, from_segment: None, searched: None }
+        Self { folder, lane, expected, reached: 0, open: None, from_segment: None, searched: None }
     }
 
     /// A place at the beginning of a segment.
@@ -68,6 +70,12 @@ impl LaneReader {
     /// The number of the next message.
     pub(crate) fn expected(&self) -> u64 {
         self.expected
+    }
+
+    /// The number after the last message that was seen, which may be before the place; 0 where none was
+    /// looked for.
+    pub(crate) fn reached(&self) -> u64 {
+        self.reached
     }
 
     /// Where the next frame begins in the open segment.
@@ -167,15 +175,13 @@ impl LaneReader {
         bytes: &mut Vec<u8>,
     ) -> Option<Step> {
         let open = self.open.as_mut()?;
+        self.reached = sequence + 1;
         if sequence > self.expected {
             // Said first; the frame is read again after.
             let missing = sequence - self.expected;
             self.expected = sequence;
             bytes.truncate(bytes.len() - payload_bytes);
-            let problem = format!(
-                "{missing} messages before message {sequence} of lane {} are missing",
-                self.lane
-            );
+            let problem = format!("lane {} goes on with message {sequence}", self.lane);
             return Some(Step::Damage { problem, missing });
         }
         open.offset += frame_bytes(payload_bytes) as u64;
@@ -208,6 +214,7 @@ impl LaneReader {
                 Some(first) => first,
                 None => self.first_in_segment(),
             };
+            self.reached = self.reached.max(self.expected);
             return Ok(problem);
         }
         // The last one that begins at or before it; a header that does not hold cannot tell.
@@ -295,6 +302,8 @@ impl LaneReader {
             }
             Ok(_) => None,
         };
+        let first = header.map_or(0, |header| header.first_sequence);
+        self.reached = self.reached.max(first);
         self.open = Some(Segment {
             number,
             mapping,
@@ -325,11 +334,14 @@ impl LaneReader {
             None => {
                 open.dead = true;
                 let bytes = open.bytes_after();
-                // A word that is not zero was a commit: a message was there, at least one.
-                self.expected += 1;
+                // A word that is not zero was a commit: a message was there, at least one. It may have
+                // been one before the place.
+                let after = self.reached.max(1) + 1;
+                let missing = after.saturating_sub(expected).min(1);
+                self.expected += missing;
                 let problem =
                     format!("{name}: {bytes} bytes from {from} on, the last ones, do not hold");
-                Some(Step::Damage { problem, missing: 1 })
+                Some(Step::Damage { problem, missing })
             }
         }
     }
@@ -358,10 +370,21 @@ impl LaneReader {
         if let Some(step) = self.past_hole() {
             return Ok(Moved::Damage(step));
         }
-        Ok(match self.open_segment(next)? {
-            Some(step) => Moved::Damage(step),
-            None => Moved::On,
-        })
+        let reached = self.reached;
+        if let Some(step) = self.open_segment(next)? {
+            return Ok(Moved::Damage(step));
+        }
+        let first = self.header().map_or(reached, |header| header.first_sequence);
+        if first >= reached {
+            return Ok(Moved::On);
+        }
+        // The next sender found less of the lane than this reader has seen.
+        (self.expected, self.reached) = (first, first);
+        let problem = format!(
+            "segments of lane {lane} were removed while they were read; its messages count from \
+             {first} again"
+        );
+        Ok(Moved::Damage(Step::Damage { problem, missing: 0 }))
     }
 
     /// In a segment that takes no more frames: what follows the zeros at the place. Goes on at a

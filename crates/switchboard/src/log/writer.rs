@@ -74,13 +74,22 @@ pub(crate) fn largest_payload_bytes(segment_bytes: u64) -> usize {
 }
 
 impl LaneWriter {
-    /// Takes a free lane and goes on after its last message.
-    pub(crate) fn open(folder: Arc<Folder>, manner: Manner) -> Result<Self, Error> {
+    /// Takes a free lane and goes on after its last message, with no number below what `least` says
+    /// of the lane: so far it was read, although segments may have been removed since.
+    pub(crate) fn open(
+        folder: Arc<Folder>,
+        manner: Manner,
+        least: impl FnOnce(u32) -> Result<u64, Error>,
+    ) -> Result<Self, Error> {
         let lane = folder.take_lane()?;
         folder.sweep();
+        let least = least(lane)?.max(1);
+        // Every segment that was ever made was counted: this number is a new one, also for readers
+        // that still have a removed segment.
+        let unused = folder.generation() + 1;
         let last = folder.segments()?.into_iter().rev().find(|(of, _)| *of == lane);
         let Some((_, number)) = last else {
-            return Self::start(folder, manner, lane, 1, 1, None);
+            return Self::start(folder, manner, lane, unused, least, None);
         };
         // Everything after the last message that holds is looked at, once.
         let mut reader = LaneReader::at_segment(Arc::clone(&folder), lane, number);
@@ -99,13 +108,14 @@ impl LaneWriter {
                 Step::Nothing => break,
             }
         }
-        let sequence = reader.expected();
+        let sequence = reader.expected().max(least);
+        let removed = sequence > reader.expected();
         let path = folder.segment_path(lane, number);
         let whole = reader.header().filter(|header| {
             std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == header.file_bytes)
         });
         match whole {
-            Some(header) if problem.is_none() => {
+            Some(header) if problem.is_none() && !removed => {
                 let file = File::options()
                     .read(true)
                     .write(true)
@@ -113,6 +123,8 @@ impl LaneWriter {
                     .map_err(|error| folder.system("cannot open a segment", error))?;
                 let mapping = map(&folder, &file, header.file_bytes)?;
                 let offset = reader.offset();
+                // The one that made it may have died before it told anybody.
+                folder.changed();
                 Ok(Self {
                     manner: Manner { segment_bytes: header.file_bytes, ..manner },
                     folder,
@@ -129,10 +141,15 @@ impl LaneWriter {
                 })
             }
             _ => {
-                let recovered = problem.or_else(|| {
-                    Some(format!("{} is damaged; a new one was started", path.display()))
+                let recovered = problem.unwrap_or_else(|| match removed {
+                    true => format!(
+                        "messages of lane {lane} before {sequence} are not there any more; a new \
+                         segment was started"
+                    ),
+                    false => format!("{} is damaged; a new one was started", path.display()),
                 });
-                Self::start(folder, manner, lane, number + 1, sequence, recovered)
+                let number = unused.max(number + 1);
+                Self::start(folder, manner, lane, number, sequence, Some(recovered))
             }
         }
     }

@@ -188,6 +188,7 @@ impl ReceiverFlavor {
         match self {
             Self::Stream(end) => end.acknowledge_all(receipts),
             Self::File(end) => end.acknowledge_all(receipts),
+            Self::Subscriber(end) => end.acknowledge_all(receipts),
             _ => Ok(()),
         }
     }
@@ -196,6 +197,7 @@ impl ReceiverFlavor {
         match self {
             Self::Stream(end) => end.acknowledge(receipt),
             Self::File(end) => end.acknowledge(receipt),
+            Self::Subscriber(end) => end.acknowledge(receipt),
             _ => Ok(true),
         }
     }
@@ -204,7 +206,15 @@ impl ReceiverFlavor {
         match self {
             Self::Stream(end) => end.reject(receipt),
             Self::File(end) => end.reject(receipt),
+            Self::Subscriber(end) => end.reject(receipt),
             _ => Ok(false),
+        }
+    }
+
+    /// A subscriber's messages count as taken when they are acknowledged from now on.
+    pub(crate) fn count_acknowledged(&mut self) {
+        if let Self::Subscriber(end) = self {
+            end.count_acknowledged();
         }
     }
 

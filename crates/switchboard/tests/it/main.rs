@@ -29,6 +29,7 @@ const ROLES: &[(&str, Role)] = &[
     ("json-receiver", conformance::ends::json_receiver),
     ("limited-listener", event::limited_listener),
     ("listener", event::listener),
+    ("log-named-reader", log::named::reader),
     ("log-publisher", log::topic::publisher),
     ("log-receiver", log::crash::receiver),
     ("log-short-files", log::limits::short_files),

@@ -248,6 +248,14 @@ impl Receiver<Bytes> {
     }
 }
 
+impl<T> Receiver<T> {
+    /// A subscriber's messages count as taken when they are acknowledged from now on.
+    pub(crate) fn counting_acknowledged(mut self) -> Self {
+        self.flavor.count_acknowledged();
+        self
+    }
+}
+
 impl<T> AsFd for Receiver<T> {
     /// The wake-up descriptor: when it is readable, receive until `Empty`.
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -4,6 +4,7 @@
 //! publisher appends to a lane of its own; receivers share the messages by a table in the log,
 //! subscribers each have their own place.
 
+mod named;
 mod receiver;
 mod sender;
 mod shared_table;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use switchboard_kernel::io::{Deadline, Interest, coarse_time_ns};
 
+use super::named;
 use super::shared_table::{self, prune_settled};
 use super::watch::{LONGEST, Watch};
 use super::{CAPACITY_BYTES, open_folder};
@@ -14,6 +15,7 @@ use crate::log::folder::Folder;
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
 use crate::log::reader::LaneReader;
 use crate::log::segment::Pattern;
+use crate::log::table::Table;
 use crate::log::writer::{
     LEAST_SEGMENT_BYTES, LaneWriter, Manner, Refusal, SEGMENT_BYTES, largest_payload_bytes,
 };
@@ -49,7 +51,10 @@ impl FileSender {
         };
         let folder = open_folder(setup, pattern)?;
         let watch = Watch::new(&folder)?;
-        let writer = LaneWriter::open(Arc::clone(&folder), manner)?;
+        let writer = LaneWriter::open(Arc::clone(&folder), manner, |lane| match pattern {
+            Pattern::Queue => Ok(handed_out(&shared_table::read_unlocked(&folder)?, lane)),
+            Pattern::Topic => Ok(named::furthest(&folder, lane)),
+        })?;
         let limit_bytes =
             largest_payload_bytes(segment_bytes).min(setup.largest_message_bytes() as usize);
         Ok(Self {
@@ -222,6 +227,13 @@ impl FileSender {
             Err(error) => Err(self.folder.kernel("cannot wait", error).into()),
         }
     }
+}
+
+/// How far a queue was handed out in a lane: no message may have a number below.
+fn handed_out(table: &Table, lane: u32) -> u64 {
+    let claims = table.claims.iter().filter(|claim| claim.lane == lane && !claim.is_empty());
+    let next = table.next.get(lane as usize).copied().unwrap_or(1);
+    claims.map(|claim| claim.end).fold(next, u64::max)
 }
 
 impl Drop for FileSender {

@@ -3,11 +3,13 @@
 pub(crate) mod crash;
 mod damage;
 pub(crate) mod limits;
+pub(crate) mod named;
+mod removed;
 pub(crate) mod topic;
 
 use std::path::{Path, PathBuf};
 
-use switchboard::{Bytes, Queue, RecvError, Start, Topic};
+use switchboard::{Bytes, Queue, RecvError, Start, Subscriber, Topic};
 
 /// What a log gives to one who reads all of it.
 #[derive(Debug, Default)]
@@ -33,6 +35,18 @@ fn read_topic(address: &str) -> Readout {
                 readout.missing += missing;
             }
             Err(RecvError::Empty) => return readout,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The numbers of the messages that are there.
+fn numbers(subscriber: &mut Subscriber<Bytes>) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    loop {
+        match subscriber.try_recv() {
+            Ok(sample) => numbers.push(sample.number),
+            Err(RecvError::Empty) => return numbers,
             Err(error) => panic!("{error}"),
         }
     }

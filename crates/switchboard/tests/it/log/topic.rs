@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use switchboard::{Bytes, ErrorKind, Queue, RecvError, Start, Subscriber, Topic};
+use switchboard::{Bytes, ErrorKind, Queue, RecvError, Start, Topic};
 use switchboard_testkit::child::{Child, instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};
 
-use super::{payload, publish, read_topic, segments};
+use super::{numbers, payload, publish, read_topic, segments};
 
 fn topic(scratch: &Scratch, query: &str) -> Topic<Bytes> {
     Topic::open(&address(scratch, query)).expect("a topic")
@@ -14,17 +14,6 @@ fn topic(scratch: &Scratch, query: &str) -> Topic<Bytes> {
 
 fn address(scratch: &Scratch, query: &str) -> String {
     format!("file:{}{query}", scratch.join("log").display())
-}
-
-fn numbers(subscriber: &mut Subscriber<Bytes>) -> Vec<u64> {
-    let mut numbers = Vec::new();
-    loop {
-        match subscriber.try_recv() {
-            Ok(sample) => numbers.push(sample.number),
-            Err(RecvError::Empty) => return numbers,
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 /// Role: publishes what it is told.
