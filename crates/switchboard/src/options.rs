@@ -15,7 +15,9 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Wait for the other side to appear. Default `true`: either side may start first.
+    /// Wait for the other side to appear. Default `true`: either side may start first. Without it a
+    /// sender to a log (`file:`) that is full does not wait for a receiver to make room either: `send`
+    /// fails with `Full`, as `try_send` does.
     pub wait: bool,
     /// Connect again when the other side dies. Default `true`. Without it a sender gives up with
     /// its unacknowledged messages, which a stream of bytes must (its middle is of no use).

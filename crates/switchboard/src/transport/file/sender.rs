@@ -36,6 +36,8 @@ pub(crate) struct FileSender {
     acknowledged: u64,
     /// Bytes appended since others were told.
     untold_bytes: usize,
+    /// The last message found no room.
+    is_full: bool,
 }
 
 impl FileSender {
@@ -67,6 +69,7 @@ impl FileSender {
             appended: 0,
             acknowledged: 0,
             untold_bytes: 0,
+            is_full: false,
         })
     }
 
@@ -161,6 +164,7 @@ impl FileSender {
         prune_settled(&self.folder, &table)?;
         if is_full(&self.folder)? {
             self.watch.ring_after(LONGEST);
+            self.is_full = true;
             return Err(SendError::Full);
         }
         Ok(())
@@ -216,6 +220,9 @@ impl FileSender {
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        if std::mem::take(&mut self.is_full) && !self.setup.options.wait {
+            return Err(SendError::Full);
+        }
         if self.watch.arm() {
             // The bell has to be asked for before it is slept on.
             return Ok(());

@@ -101,6 +101,38 @@ fn a_queue_that_is_full_waits_and_goes_on() {
 }
 
 #[test]
+fn a_queue_that_is_full_is_not_waited_for_without_wanting_to() {
+    let scratch = Scratch::new();
+    let address = format!("file:{}?segment=4096&capacity=8KiB", scratch.join("log").display());
+    switchboard::object::create(&address.parse().expect("an address")).expect("created");
+    let options = switchboard::Options::default().wait_for_peer(false);
+    let queue = Queue::<Bytes>::open_with(&address, options).expect("a queue");
+    let mut sender = queue.sender().expect("a sender");
+    let mut count = 0;
+    let error = loop {
+        match sender.send(&Bytes(payload(count + 1))) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, SendError::Full) && count > 10, "{count}: {error}");
+    for _ in 0..2 {
+        sender.drive().expect("nothing waits");
+        let error = sender.send(&Bytes(payload(count + 1))).expect_err("it is full");
+        assert!(matches!(error, SendError::Full), "{error}");
+    }
+    let mut receiver = queue.receiver().expect("a receiver");
+    for n in 1..=count {
+        let delivery = receiver.recv().expect("a message");
+        assert_eq!(delivery.message.0, payload(n));
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    sender.send(&Bytes(payload(count + 1))).expect("there is room again");
+    assert_eq!(receiver.recv().expect("a message").message.0, payload(count + 1));
+    sender.close().expect("closed");
+}
+
+#[test]
 fn a_message_too_large_is_refused_by_name() {
     let scratch = Scratch::new();
     let address = format!("file:{}?segment=64KiB", scratch.join("log").display());
