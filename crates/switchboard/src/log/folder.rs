@@ -1,6 +1,6 @@
 //! The folder of a log: its files, its locks and its bell.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -56,6 +56,10 @@ impl Folder {
                 let problem = "something that is not a folder has this name";
                 return Err(Error::new(ErrorKind::AddressInUse, address, problem)
                     .hint("a log is a folder; choose another name"));
+            }
+            Ok(_) if !make && !holds_log(path) => {
+                let problem = "there is no log of this name, but another folder";
+                return Err(Error::new(ErrorKind::NotFound, address, problem));
             }
             Ok(_) => {}
             Err(error) if error.kind() == Io::NotFound && make => {
@@ -202,20 +206,34 @@ impl Folder {
         }
     }
 
-    /// Removes the files of the log, and nothing else that is in the folder.
-    pub(crate) fn remove_files(&self) -> io::Result<()> {
-        let readers = self.path.join(READERS);
-        if readers.is_dir() {
-            std::fs::remove_dir_all(&readers)?;
-        }
+    /// What is in the folder and not of the log, if there is something.
+    pub(crate) fn foreign(&self) -> io::Result<Option<PathBuf>> {
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let ours = [LOCK, BELL, TABLE].contains(&name.as_ref())
-                || segment::parse_name(&name).is_some()
-                || hidden_pid(&name).is_some();
-            if ours {
+            if is_readers(&entry)? {
+                for place in std::fs::read_dir(entry.path())? {
+                    let place = place?;
+                    if !place.file_type()?.is_file() {
+                        return Ok(Some(place.path()));
+                    }
+                }
+            } else if !is_ours(&entry) {
+                return Ok(Some(entry.path()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes the files of the log, and nothing else that is in the folder.
+    pub(crate) fn remove_files(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if is_readers(&entry)? {
+                for place in std::fs::read_dir(entry.path())? {
+                    std::fs::remove_file(place?.path())?;
+                }
+                std::fs::remove_dir(entry.path())?;
+            } else if is_ours(&entry) {
                 std::fs::remove_file(entry.path())?;
             }
         }
@@ -272,6 +290,28 @@ fn system(address: &Address, doing: &str, error: io::Error) -> Error {
 /// The exclusive lock of one byte, which belongs to an open file and not to a process.
 pub(crate) fn byte_lock(byte: u64) -> Lock {
     Lock::open_file(file_lock::Mode::Exclusive).range(Range { start: byte, len_bytes: 1 })
+}
+
+/// Whether a folder holds a log, or a part of one. Where it cannot be looked into, opening the log says
+/// why.
+fn holds_log(path: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(path) else { return true };
+    entries.flatten().any(|entry| is_ours(&entry))
+}
+
+/// Whether a file of the folder is one that a log makes there.
+fn is_ours(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let Some(name) = name.to_str() else { return false };
+    let named = [LOCK, BELL, TABLE].contains(&name)
+        || segment::parse_name(name).is_some()
+        || hidden_pid(name).is_some();
+    named && entry.file_type().is_ok_and(|kind| kind.is_file())
+}
+
+/// Whether it is the folder of the places.
+fn is_readers(entry: &DirEntry) -> io::Result<bool> {
+    Ok(entry.file_name() == READERS && entry.file_type()?.is_dir())
 }
 
 fn make_folder(path: &Path, permissions: &Permissions) -> io::Result<()> {

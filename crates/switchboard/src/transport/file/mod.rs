@@ -58,7 +58,8 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
     }
 }
 
-/// Removes a log that nobody writes: its files, and then the folder.
+/// Removes a log that nobody writes: its files, and then the folder. Where anything else is in the
+/// folder, nothing is removed.
 pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     let Target::Path(path) = &address.target else { return Err(no_name(address)) };
     let folder = Folder::open(address, false)?;
@@ -66,10 +67,22 @@ pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
         let problem = format!("a sender is writing to it (lane {lane})");
         return Err(Error::new(ErrorKind::AddressInUse, address, problem));
     }
-    folder
-        .remove_files()
-        .and_then(|()| std::fs::remove_dir(path))
-        .map_err(|error| cannot_unlink(address, from_io(&error)))
+    let failed = |error: std::io::Error| cannot_unlink(address, from_io(&error));
+    let refuse_foreign = |removed: &str| match folder.foreign().map_err(failed)? {
+        Some(foreign) => {
+            let problem = format!("{} is not of the log; {removed}", foreign.display());
+            Err(Error::new(ErrorKind::AddressInUse, address, problem)
+                .hint("move it to another folder, and unlink the log then"))
+        }
+        None => Ok(()),
+    };
+    refuse_foreign("nothing was removed")?;
+    folder.remove_files().map_err(failed)?;
+    std::fs::remove_dir(path).or_else(|error| {
+        // It may have come meanwhile.
+        refuse_foreign("the files of the log were removed, and the folder was left")?;
+        Err(failed(error))
+    })
 }
 
 /// Opens the folder for an endpoint, and checks that what is in it fits.

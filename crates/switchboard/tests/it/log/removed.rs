@@ -1,6 +1,6 @@
-//! Segments removed by hand: what is sent after that is received.
+//! Logs removed: segments by hand, after which what is sent is received; and logs by `unlink`.
 
-use switchboard::{Bytes, Queue, RecvError, Start, Topic};
+use switchboard::{Address, Bytes, ErrorKind, Queue, RecvError, Start, Topic, object};
 use switchboard_testkit::{DEADLINE, Scratch};
 
 use super::{numbers, payload, publish, segments, send};
@@ -99,4 +99,52 @@ fn a_subscriber_without_a_name_is_told_and_goes_on() {
     let first = subscriber.recv_timeout(DEADLINE).expect("a message");
     assert_eq!((first.number, first.message.0), (1, payload(1)));
     assert_eq!(numbers(&mut subscriber), [2, 3]);
+}
+
+#[test]
+fn what_is_not_of_the_log_is_named_and_nothing_is_removed() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("log");
+    publish(&address(&scratch, ""), 1..11);
+    let named = Topic::<Bytes>::open(&address(&scratch, "?reader=archive")).expect("a topic");
+    drop(named.subscriber(Start::New).expect("a subscriber"));
+    let log: Address = address(&scratch, "").parse().expect("an address");
+    let foreign =
+        ["notes.txt", "1.seg", "readers/more", "lock.bak", "00-0000000009.seg", ".new-file"];
+    for name in foreign {
+        let path = folder.join(name);
+        match name {
+            // A folder of this name is no segment.
+            "readers/more" | "00-0000000009.seg" => std::fs::create_dir(&path).expect("a folder"),
+            _ => std::fs::write(&path, "mine").expect("a file"),
+        }
+        let error = object::unlink(&log).expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::AddressInUse, "{name}: {error}");
+        assert!(error.to_string().contains(path.to_str().expect("a path")), "{name}: {error}");
+        assert!(error.to_string().contains("nothing was removed"), "{name}: {error}");
+        assert!(error.advice().is_some_and(|advice| advice.contains("move")), "{error}");
+        assert!(path.exists(), "{name}");
+        if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) }
+            .expect("moved away");
+        assert_eq!(super::read_topic(&address(&scratch, "")).messages.len(), 10, "{name}");
+    }
+    object::unlink(&log).expect("removed");
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_folder_that_is_no_log_is_left_as_it_is() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("log");
+    std::fs::create_dir(&folder).expect("a folder");
+    let log: Address = address(&scratch, "").parse().expect("an address");
+    for content in [None, Some("notes.txt")] {
+        if let Some(name) = content {
+            std::fs::write(folder.join(name), "mine").expect("a file");
+        }
+        let error = object::unlink(&log).expect_err("no log");
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let found = std::fs::read_dir(&folder).expect("a folder").count();
+        assert_eq!(found, usize::from(content.is_some()));
+    }
 }
