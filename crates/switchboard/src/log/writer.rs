@@ -47,6 +47,12 @@ pub(crate) struct LaneWriter {
     sequence: u64,
     /// Frames before this are as durable as asked.
     durable: u64,
+    /// When the segment was made, ns since 1970.
+    made_ns: u64,
+    /// When its last message was written; `None` where it has none.
+    last_ns: Option<u64>,
+    /// The segment before it, where this writer finished it, and when its last message was written.
+    ended: Option<(u64, u64)>,
     /// What a predecessor left unfinished.
     recovered: Option<String>,
     /// The frame being written; kept for its memory.
@@ -94,14 +100,17 @@ impl LaneWriter {
         // Everything after the last message that holds is looked at, once.
         let mut reader = LaneReader::at_segment(Arc::clone(&folder), lane, number);
         let mut bytes = Vec::new();
-        let mut problem = None;
+        let (mut problem, mut last_ns) = (None, None);
         loop {
             let step = match reader.next(&mut bytes)? {
                 Step::Nothing => reader.past_hole().unwrap_or(Step::Nothing),
                 step => step,
             };
             match step {
-                Step::Message { .. } => bytes.clear(),
+                Step::Message { time_ns, .. } => {
+                    last_ns = Some(time_ns);
+                    bytes.clear();
+                }
                 Step::Damage { problem: found, .. } => {
                     problem.get_or_insert(found);
                 }
@@ -136,6 +145,9 @@ impl LaneWriter {
                     reserved: offset,
                     sequence,
                     durable: offset,
+                    made_ns: header.made_ns,
+                    last_ns,
+                    ended: None,
                     recovered: None,
                     frame: Vec::new(),
                 })
@@ -176,6 +188,9 @@ impl LaneWriter {
             reserved: 0,
             sequence,
             durable: offset,
+            made_ns: coarse_time_ns(),
+            last_ns: None,
+            ended: None,
             recovered,
             frame: Vec::new(),
         })
@@ -187,6 +202,8 @@ impl LaneWriter {
         let number = self.segment + 1;
         let (file, mapping) =
             make_segment(&self.folder, self.manner, self.lane, number, self.sequence)?;
+        self.ended = self.last_ns.take().map(|last_ns| (self.segment, last_ns));
+        self.made_ns = coarse_time_ns();
         self.segment = number;
         self.offset = segment::HEADER_BYTES as u64;
         self.durable = self.offset;
@@ -198,6 +215,17 @@ impl LaneWriter {
     /// What a predecessor left unfinished, and what became of it.
     pub(crate) fn recovered(&self) -> Option<&str> {
         self.recovered.as_deref()
+    }
+
+    /// When the segment that is written was made, ns since 1970; `None` while it has no message.
+    pub(crate) fn began_ns(&self) -> Option<u64> {
+        self.last_ns.and(Some(self.made_ns))
+    }
+
+    /// When the last message of a segment was written, if this writer knows it.
+    pub(crate) fn ended_ns(&self, lane: u32, segment: u64) -> Option<u64> {
+        let ended = self.ended.filter(|(number, _)| self.lane == lane && *number == segment);
+        ended.map(|(_, ended_ns)| ended_ns)
     }
 
     pub(crate) fn is_durable(&self) -> bool {
@@ -218,7 +246,8 @@ impl LaneWriter {
         let whole = frame_bytes(payload.len());
         self.frame.clear();
         self.frame.resize(whole, 0);
-        frame::encode(place, self.sequence, coarse_time_ns(), payload, &mut self.frame);
+        let now_ns = coarse_time_ns();
+        frame::encode(place, self.sequence, now_ns, payload, &mut self.frame);
         let at = self.offset as usize;
         let stored = self
             .mapping
@@ -233,6 +262,7 @@ impl LaneWriter {
         }
         self.offset = end;
         self.sequence += 1;
+        self.last_ns = Some(now_ns);
         if self.manner.durability == Durability::Memory {
             self.durable = end;
         }

@@ -6,6 +6,7 @@
 
 mod named;
 mod receiver;
+mod retention;
 mod sender;
 mod shared_table;
 mod subscriber;

@@ -5,6 +5,7 @@ mod damage;
 pub(crate) mod limits;
 pub(crate) mod named;
 mod removed;
+mod retention;
 pub(crate) mod topic;
 
 use std::path::{Path, PathBuf};

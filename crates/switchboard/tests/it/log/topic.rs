@@ -1,4 +1,4 @@
-//! Topics over a log: replay, named places, rotation, retention.
+//! Topics over a log: replay, named places, lanes.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,7 +6,7 @@ use switchboard::{Bytes, ErrorKind, Queue, RecvError, Start, Topic};
 use switchboard_testkit::child::{Child, instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};
 
-use super::{numbers, payload, publish, read_topic, segments};
+use super::{numbers, publish, read_topic, segments};
 
 fn topic(scratch: &Scratch, query: &str) -> Topic<Bytes> {
     Topic::open(&address(scratch, query)).expect("a topic")
@@ -113,37 +113,6 @@ fn publishers_at_the_same_time_have_lanes_of_their_own() {
     // The next one takes a lane that is free.
     publish(&address(&scratch, ""), 31..32);
     assert_eq!(segments(&scratch.join("log")).len(), 3);
-}
-
-#[test]
-fn retention_removes_the_oldest_and_says_what_is_missing() {
-    let scratch = Scratch::new();
-    let query = "?segment=4096&retain-bytes=8KiB";
-    let mut slow = topic(&scratch, query).subscriber(Start::New).expect("a subscriber");
-    publish(&address(&scratch, query), 1..2);
-    assert_eq!(numbers(&mut slow), [1]);
-    publish(&address(&scratch, query), 2..201);
-    assert!(segments(&scratch.join("log")).len() <= 3);
-    let readout = read_topic(&address(&scratch, query));
-    let first = readout.messages.first().expect("a message").0;
-    assert!(first > 20 && readout.messages.last().expect("a message").0 == 200);
-    for (number, bytes) in readout.messages {
-        assert_eq!(bytes, payload(number));
-    }
-    // It was reading the first segment, which it still has; then it is told what it missed.
-    let (mut seen, mut missing) = (1, 0);
-    loop {
-        match slow.try_recv() {
-            Ok(sample) => {
-                assert_eq!(sample.number, seen + missing + 1);
-                seen += 1;
-            }
-            Err(RecvError::Damaged { missing: more, .. }) => missing += more,
-            Err(RecvError::Empty) => break,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert!(missing > 0 && seen + missing == 200, "{seen} seen, {missing} missing");
 }
 
 #[test]
