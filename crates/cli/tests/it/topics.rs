@@ -136,6 +136,21 @@ fn what_was_left_unfinished_is_said_and_the_rest_is_kept() {
 }
 
 #[test]
+fn options_that_mean_nothing_are_refused() {
+    let scratch = Scratch::new();
+    let refused = |command: &str, address: &str, says: &str| {
+        run(scratch.path(), &[command, address], "one\n").code(2).says(says);
+    };
+    refused("send", "file:./l?retain=7d", "?retain= means something for a topic only");
+    refused("recv", "file:./l?reader=x", "?reader= means something for a topic only");
+    refused("publish", "file:./l?capacity=1GiB", "?capacity= means something for a queue only");
+    refused("send", "file:./l?segment=1", "a segment has 4096 bytes or more, below 4 GiB");
+    refused("publish", "file:./l?segment=4GiB", "a segment has 4096 bytes or more, below 4 GiB");
+    refused("send", "file:./l?capacity=1", "takes two segments at least");
+    assert!(!scratch.join("l").exists(), "nothing was made");
+}
+
+#[test]
 fn patterns_do_not_mix() {
     let scratch = Scratch::new();
     run(scratch.path(), &["publish", "file:./t", "-m", "one"], "").code(0);

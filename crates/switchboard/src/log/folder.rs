@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
 use switchboard_kernel::file_lock::{self, Guard, Lock, Range};
@@ -85,6 +85,25 @@ impl Folder {
         let (lock, bell) = (open(LOCK, 0)?, open(BELL, BELL_BYTES as u64)?);
         let page = Mapping::of_file(&bell, Mode::ReadWrite, 0, BELL_BYTES)
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
+        Ok(Self { address: address.clone(), path: path.to_owned(), permissions, lock, bell, page })
+    }
+
+    /// Opens the folder of a log that is there, to read it: without its locks, and without asking to be
+    /// woken. What waits looks by itself.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn open_to_read(address: &Address) -> Result<Self, Error> {
+        let path =
+            address.path().ok_or_else(|| Error::new(ErrorKind::BadAddress, address, "no path"))?;
+        let open = |name: &str| {
+            let opened = File::open(path.join(name));
+            opened.map_err(|error| system(address, "cannot open the log", error))
+        };
+        let (lock, bell) = (open(LOCK)?, open(BELL)?);
+        let page = Mapping::of_file(&bell, Mode::ReadOnly, 0, BELL_BYTES)
+            .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
+        let permissions = address.query.permissions();
         Ok(Self { address: address.clone(), path: path.to_owned(), permissions, lock, bell, page })
     }
 
@@ -240,20 +259,22 @@ impl Folder {
         Ok(())
     }
 
-    fn word(&self, at: usize) -> &AtomicU64 {
-        static NONE: AtomicU64 = AtomicU64::new(0);
-        // The page is as long as both words need, and they are aligned.
-        self.page.atomic_u64(at).unwrap_or(&NONE)
+    /// A word of the bell; `None` where it may only be read.
+    fn word(&self, at: usize) -> Option<&AtomicU64> {
+        self.page.atomic_u64(at).ok()
     }
 
     /// Changes when there are new segments.
     pub(crate) fn generation(&self) -> u64 {
-        self.word(GENERATION_AT).load(Acquire)
+        // It acquires: pairs with the count of `changed`. The page is as long as the word needs.
+        self.page.load_u64(GENERATION_AT).unwrap_or(0)
     }
 
     /// There is a new segment, or one less.
     pub(crate) fn changed(&self) {
-        self.word(GENERATION_AT).fetch_add(1, SeqCst);
+        if let Some(generation) = self.word(GENERATION_AT) {
+            generation.fetch_add(1, SeqCst);
+        }
         self.ring();
     }
 
@@ -262,22 +283,26 @@ impl Folder {
     pub(crate) fn ring(&self) {
         // Pairs with the fence of `raise`: either this sees the flag, or the waiter sees the change.
         fence(SeqCst);
-        if self.word(FLAG_AT).load(Relaxed) != 0 {
-            self.ring_out();
+        if let Some(flag) = self.word(FLAG_AT)
+            && flag.load(Relaxed) != 0
+        {
+            self.ring_out(flag);
         }
     }
 
     #[cold]
-    fn ring_out(&self) {
-        self.word(FLAG_AT).store(0, Relaxed);
+    fn ring_out(&self, flag: &AtomicU64) {
+        flag.store(0, Relaxed);
         // A bell that cannot be written wakes nobody; they look again by themselves.
         let _ = self.bell.write_at(&[1], RING_AT);
     }
 
-    /// Asks to be woken by the next change. Look once more after it.
+    /// Asks to be woken by the next change, where that is allowed. Look once more after it.
     pub(crate) fn raise(&self) {
-        self.word(FLAG_AT).store(1, Relaxed);
-        fence(SeqCst);
+        if let Some(flag) = self.word(FLAG_AT) {
+            flag.store(1, Relaxed);
+            fence(SeqCst);
+        }
     }
 }
 

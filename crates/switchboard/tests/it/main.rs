@@ -34,6 +34,7 @@ const ROLES: &[(&str, Role)] = &[
     ("log-receiver", log::crash::receiver),
     ("log-short-files", log::limits::short_files),
     ("log-small-disk", log::limits::small_disk),
+    ("log-stranger", log::topic::stranger),
     ("log-writer", log::crash::writer),
     ("lossy-proxy", conformance::udp::lossy_proxy),
     ("notifier", event::notifier),

@@ -9,15 +9,13 @@ use super::named;
 use super::retention::Retention;
 use super::shared_table::{self, prune_settled};
 use super::watch::{LONGEST, Watch};
-use super::{CAPACITY_BYTES, open_folder};
+use super::{CAPACITY_BYTES, open_folder, segment_bytes};
 use crate::error::{Error, SendError};
 use crate::log::folder::Folder;
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
 use crate::log::segment::Pattern;
 use crate::log::table::Table;
-use crate::log::writer::{
-    LEAST_SEGMENT_BYTES, LaneWriter, Manner, Refusal, SEGMENT_BYTES, largest_payload_bytes,
-};
+use crate::log::writer::{LaneWriter, Manner, Refusal, largest_payload_bytes};
 use crate::transport::{Setup, wait_or_cancel};
 
 /// Whoever waits is told after so many bytes, also in the middle of a batch.
@@ -44,8 +42,7 @@ pub(crate) struct FileSender {
 impl FileSender {
     pub(super) fn open(setup: &Setup, pattern: Pattern) -> Result<Self, Error> {
         let query = &setup.address.query;
-        let segment_bytes = query.segment_bytes.map_or(SEGMENT_BYTES, u64::from);
-        let segment_bytes = segment_bytes.max(LEAST_SEGMENT_BYTES).next_multiple_of(4096);
+        let segment_bytes = segment_bytes(&setup.address);
         let manner = Manner {
             pattern,
             schema: setup.schema.fingerprint,

@@ -8,12 +8,11 @@ use std::time::Duration;
 use switchboard_kernel::io::{self, Deadline, Interest};
 
 use super::named::Named;
-use super::open_folder;
+use super::open_topic;
 use super::watch::{LONGEST, Watch};
 use crate::error::{Error, RecvError};
 use crate::log::folder::Folder;
 use crate::log::reader::{LaneReader, Step};
-use crate::log::segment::Pattern;
 use crate::pattern::topic::Start;
 use crate::transport::{Raw, Receipt, Setup, wait_or_cancel};
 
@@ -42,7 +41,7 @@ pub(crate) struct FileSubscriber {
 
 impl FileSubscriber {
     pub(super) fn open(setup: &Setup, start: Start) -> Result<Self, Error> {
-        let folder = open_folder(setup, Pattern::Topic)?;
+        let folder = open_topic(setup)?;
         let durability = setup.address.query.durability.unwrap_or_default();
         let (named, report) = match &setup.address.query.reader {
             Some(name) => {

@@ -7,6 +7,7 @@ use switchboard_testkit::child::{Child, instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};
 
 use super::{numbers, publish, read_topic, segments};
+use crate::conformance::permissions::become_nobody;
 
 fn topic(scratch: &Scratch, query: &str) -> Topic<Bytes> {
     Topic::open(&address(scratch, query)).expect("a topic")
@@ -129,4 +130,62 @@ fn a_queue_and_a_topic_do_not_share_a_log() {
         Topic::<zerocopy::byteorder::U64<zerocopy::byteorder::LE>>::open(&address(&scratch, ""));
     let error = typed.expect("a topic").publisher().expect_err("another type");
     assert_eq!(error.kind(), ErrorKind::Mismatch);
+}
+
+/// Role: another user, who subscribes and says what it gets.
+pub(crate) fn stranger(arguments: &[String]) {
+    become_nobody();
+    for query in ["?reader=archive", ""] {
+        let address = format!("{}{query}", arguments[0]);
+        let topic = Topic::<Bytes>::open(&address).expect("a topic");
+        let mut subscriber = match topic.subscriber(Start::Oldest) {
+            Ok(subscriber) => subscriber,
+            Err(error) => {
+                report(format!("{:?}", error.kind()));
+                continue;
+            }
+        };
+        report("open");
+        while let Ok(sample) = subscriber.recv_timeout(DEADLINE) {
+            report(format!("got {}", sample.number));
+        }
+    }
+}
+
+#[test]
+fn another_user_subscribes_to_what_it_may_read() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("log");
+    let mut publisher = topic(&scratch, "?mode=0644").publisher().expect("a publisher");
+    publisher.send(&Bytes(vec![1])).expect("published");
+    let set = |path: &std::path::Path, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).expect("a mode");
+    };
+    let root = rustix::process::geteuid().is_root();
+    set(scratch.path(), 0o755);
+    if !root {
+        // An ordinary user is no other user, but its own files can be closed to it.
+        for file in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            set(&file.path(), 0o444);
+        }
+        set(&folder, 0o555);
+    }
+    let mut child = Child::role("log-stranger", &[address(&scratch, "")]);
+    child.expect("PermissionDenied");
+    child.expect("open");
+    child.expect("got 1");
+    for number in 2..5 {
+        // It asks nobody to wake it, and looks by itself.
+        publisher.send(&Bytes(vec![1])).expect("published");
+        child.expect(&format!("got {number}"));
+    }
+    set(&folder, 0o755);
+    // Who shall not read it may not.
+    set(&folder.join("bell"), 0o600);
+    if root {
+        let mut child = Child::role("log-stranger", &[address(&scratch, "")]);
+        child.expect("PermissionDenied");
+        child.expect("PermissionDenied");
+    }
 }
