@@ -136,6 +136,20 @@ fn what_was_left_unfinished_is_said_and_the_rest_is_kept() {
 }
 
 #[test]
+fn what_is_missing_is_said_once() {
+    let scratch = Scratch::new();
+    run(scratch.path(), &["publish", "file:./t"], "one\ntwo\nthree\n").code(0);
+    let segment = scratch.join("t").join("00-0000000001.seg");
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    bytes[64 + 40 + 32] ^= 1;
+    std::fs::write(&segment, bytes).expect("damaged");
+    let ended =
+        run(scratch.path(), &["subscribe", "--from", "oldest", "--no-wait", "file:./t"], "");
+    let ended = ended.code(1).says("; 1 message is missing").prints("one\nthree\n");
+    assert_eq!(ended.stderr.matches("missing").count(), 1, "{ended}");
+}
+
+#[test]
 fn options_that_mean_nothing_are_refused() {
     let scratch = Scratch::new();
     let refused = |command: &str, address: &str, says: &str| {
