@@ -29,6 +29,7 @@ const ROLES: &[(&str, Role)] = &[
     ("json-receiver", conformance::ends::json_receiver),
     ("limited-listener", event::limited_listener),
     ("listener", event::listener),
+    ("log-named", log::crash::named),
     ("log-named-reader", log::named::reader),
     ("log-publisher", log::topic::publisher),
     ("log-receiver", log::crash::receiver),
