@@ -6,6 +6,7 @@
 
 pub(crate) mod folder;
 pub(crate) mod frame;
+mod mapped;
 pub(crate) mod places;
 pub(crate) mod progress;
 pub(crate) mod reader;

@@ -64,7 +64,7 @@ pub(crate) fn named(arguments: &[String]) {
     for _ in 0..COUNT {
         let sample = subscriber.try_recv().expect("a message");
         report(format!("got {}", sample.number));
-        if sample.number % 12 == 0 {
+        if sample.number.is_multiple_of(12) {
             subscriber.save().expect("kept");
             report(format!("kept {}", sample.number));
         }
