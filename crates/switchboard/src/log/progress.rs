@@ -35,7 +35,7 @@ impl Progress {
             *self = Self::at(sequence);
         }
         self.cover(self.given, sequence);
-        self.given = sequence + 1;
+        self.given = sequence.saturating_add(1);
     }
 
     /// A message is taken. Whether it was given and not taken yet.

@@ -31,6 +31,8 @@ pub(crate) struct LaneReader {
     expected: u64,
     /// The number after the last frame that was seen: as far as the lane reaches, for all that is known.
     reached: u64,
+    /// Numbers may begin again: see [`LaneReader::counting_again`].
+    counts_again: bool,
     open: Option<Segment>,
     /// The first segment to look at, where the place is given by a segment.
     from_segment: Option<u64>,
@@ -42,12 +44,28 @@ impl LaneReader {
     /// A place before a message, wherever it is.
     pub(crate) fn at_message(folder: Arc<Folder>, lane: u32, sequence: u64) -> Self {
         let expected = sequence.max(1);
-        Self { folder, lane, expected, reached: 0, open: None, from_segment: None, searched: None }
+        Self {
+            folder,
+            lane,
+            expected,
+            reached: 0,
+            counts_again: false,
+            open: None,
+            from_segment: None,
+            searched: None,
+        }
     }
 
     /// A place at the beginning of a segment.
     pub(crate) fn at_segment(folder: Arc<Folder>, lane: u32, number: u64) -> Self {
         Self { from_segment: Some(number), ..Self::at_message(folder, lane, 1) }
+    }
+
+    /// From now on it goes back to smaller numbers where a sender began with them after segments were
+    /// removed. Without this no message comes with a number below one that came before.
+    pub(crate) fn counting_again(mut self) -> Self {
+        self.counts_again = true;
+        self
     }
 
     pub(crate) fn lane(&self) -> u32 {
@@ -162,7 +180,7 @@ impl LaneReader {
         bytes: &mut Vec<u8>,
     ) -> Option<Step> {
         let open = self.open.as_mut()?;
-        self.reached = sequence + 1;
+        self.reached = sequence.saturating_add(1);
         if sequence > self.expected {
             // Said first; the frame is read again after.
             let missing = sequence - self.expected;
@@ -176,7 +194,7 @@ impl LaneReader {
             bytes.truncate(bytes.len() - payload_bytes);
             return None;
         }
-        self.expected += 1;
+        self.expected = self.expected.saturating_add(1);
         Some(Step::Message { sequence, time_ns, payload_bytes })
     }
 
@@ -323,7 +341,7 @@ impl LaneReader {
                 let bytes = open.bytes_after();
                 // A word that is not zero was a commit: a message was there, at least one. It may have
                 // been one before the place.
-                let after = self.reached.max(1) + 1;
+                let after = self.reached.max(1).saturating_add(1);
                 let missing = after.saturating_sub(expected).min(1);
                 self.expected += missing;
                 let problem =
@@ -362,7 +380,7 @@ impl LaneReader {
             return Ok(Moved::Damage(step));
         }
         let first = self.header().map_or(reached, |header| header.first_sequence);
-        if first >= reached {
+        if first >= reached || !self.counts_again {
             return Ok(Moved::On);
         }
         // The next sender found less of the lane than this reader has seen.

@@ -16,6 +16,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Blocks are reserved so far ahead.
 const RESERVE_BYTES: u64 = 1 << 20;
+/// No lane comes so far: a message each nanosecond for two centuries.
+const MOST_SEQUENCE: u64 = 1 << 62;
 /// The length of a segment, unless the address says otherwise.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// The shortest segment.
@@ -89,7 +91,9 @@ impl LaneWriter {
     ) -> Result<Self, Error> {
         let lane = folder.take_lane()?;
         folder.sweep();
-        let least = least(lane)?.max(1);
+        // What is beyond every number is a lie.
+        let least =
+            Some(least(lane)?).filter(|least| *least <= MOST_SEQUENCE).map_or(1, |n| n.max(1));
         // Every segment that was ever made was counted: this number is a new one, also for readers
         // that still have a removed segment.
         let unused = folder.generation() + 1;
@@ -118,6 +122,11 @@ impl LaneWriter {
             }
         }
         let sequence = reader.expected().max(least);
+        if sequence > MOST_SEQUENCE {
+            let problem =
+                format!("lane {lane} has a message {}, which no sender wrote", sequence - 1);
+            return Err(Error::new(ErrorKind::Mismatch, &folder.address, problem));
+        }
         let removed = sequence > reader.expected();
         let path = folder.segment_path(lane, number);
         let whole = reader.header().filter(|header| {

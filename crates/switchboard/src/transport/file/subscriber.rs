@@ -190,7 +190,8 @@ impl FileSubscriber {
         for (lane, _) in self.folder.segments()? {
             if !self.lanes.iter().any(|known| known.lane() == lane) {
                 let place = self.named.as_ref().map_or(1, |named| named.place(lane));
-                self.lanes.push(LaneReader::at_message(Arc::clone(&self.folder), lane, place));
+                let reader = LaneReader::at_message(Arc::clone(&self.folder), lane, place);
+                self.lanes.push(reader.counting_again());
             }
         }
         Ok(())
@@ -272,7 +273,7 @@ fn first_from(folder: &Arc<Folder>, lane: u32, start: Start, since_ns: u64) -> R
         bytes.clear();
         match reader.next(&mut bytes)? {
             Step::Message { sequence, time_ns, .. } if time_ns < since_ns => {
-                passed = Some(sequence + 1);
+                passed = Some(sequence.saturating_add(1));
             }
             // What is damaged before it is for the subscriber to find.
             Step::Message { sequence, .. } => return Ok(passed.unwrap_or(sequence).min(most)),
