@@ -5,6 +5,7 @@
 
 pub(crate) mod folder;
 pub(crate) mod frame;
+pub(crate) mod gone;
 pub(crate) mod places;
 pub(crate) mod reader;
 pub(crate) mod segment;

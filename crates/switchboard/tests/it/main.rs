@@ -31,6 +31,8 @@ const ROLES: &[(&str, Role)] = &[
     ("listener", event::listener),
     ("log-publisher", log::topic::publisher),
     ("log-receiver", log::crash::receiver),
+    ("log-healthy", log::given_back::healthy),
+    ("log-waiting", log::given_back::waiting),
     ("log-short-files", log::limits::short_files),
     ("log-small-disk", log::limits::small_disk),
     ("log-writer", log::crash::writer),

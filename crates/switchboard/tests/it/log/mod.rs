@@ -2,6 +2,7 @@
 
 pub(crate) mod crash;
 mod damage;
+pub(crate) mod given_back;
 pub(crate) mod limits;
 pub(crate) mod topic;
 
