@@ -50,7 +50,9 @@ fn a_command_for_each_event() {
     run(scratch.path(), &fails, "").code(1).says("event 1: sh exited with 7");
     run(scratch.path(), &["notify", &event.0], "").code(0);
     let none = ["wait", &event.0, "--", "/nowhere/at/all"];
-    run(scratch.path(), &none, "").code(1).says("cannot run /nowhere/at/all");
+    run(scratch.path(), &none, "").code(2).says("cannot run /nowhere/at/all");
+    // The event is still there.
+    run(scratch.path(), &["wait", "--no-wait", &event.0], "").code(0);
 }
 
 #[test]

@@ -170,3 +170,10 @@ fn ended_by_a_signal() {
     setting.wait().code(1).says("nothing was set");
     assert!(!scratch.join("t").exists());
 }
+
+#[test]
+fn a_command_that_is_not_there_is_said_before_a_value_comes() {
+    let scratch = Scratch::new();
+    let watch = ["watch", "mmap:./s", "--", "/nowhere/at/all"];
+    run(scratch.path(), &watch, "").code(2).says("cannot run /nowhere/at/all");
+}

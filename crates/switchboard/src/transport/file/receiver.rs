@@ -65,6 +65,10 @@ impl FileReceiver {
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        // Whoever sleeps on it has not asked for the bell yet: it looks once more, and has then.
+        if self.watch.arm() {
+            self.watch.ring_after(SOON);
+        }
         self.watch.fd()
     }
 

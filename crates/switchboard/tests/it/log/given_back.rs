@@ -183,39 +183,3 @@ fn many_receivers_that_give_back_find_a_healthy_one() {
     let expected: Vec<String> = (1..9).map(|n| format!("{n} 0 marked")).collect();
     assert_eq!(numbers, expected);
 }
-
-/// Role: receives until that fails, and says how.
-pub(crate) fn waiting(arguments: &[String]) {
-    let queue = Queue::<Bytes>::open(&arguments[0]).expect("a queue");
-    let mut receiver = queue.receiver().expect("a receiver");
-    report("open");
-    report(receiver.recv().expect_err("nothing is sent"));
-}
-
-#[test]
-fn a_log_that_is_removed_or_replaced_ends_the_wait() {
-    type Harm = fn(&std::path::Path);
-    let harms: [(&str, Harm); 4] = [
-        ("was removed", |path| std::fs::remove_dir_all(path).expect("removed")),
-        ("was removed", |path| {
-            switchboard::object::unlink(&format!("file:{}", path.display()).parse().expect("one"))
-                .expect("unlinked");
-        }),
-        ("moved to another name", |path| {
-            std::fs::rename(path, path.with_extension("old")).expect("moved");
-        }),
-        ("another one has its name", |path| {
-            std::fs::rename(path, path.with_extension("old")).expect("moved");
-            send(&format!("file:{}", path.display()), 1..2);
-        }),
-    ];
-    for (says, harm) in harms {
-        let scratch = Scratch::new();
-        let address = address(&scratch);
-        let mut child = Child::role("log-waiting", &[&address]);
-        child.expect("open");
-        harm(&scratch.join("log"));
-        let error = child.line().expect("an error");
-        assert!(error.starts_with(&address) && error.contains(says), "{error}");
-    }
-}

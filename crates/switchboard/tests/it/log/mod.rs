@@ -5,6 +5,7 @@ mod damage;
 pub(crate) mod given_back;
 pub(crate) mod limits;
 pub(crate) mod topic;
+pub(crate) mod waiting;
 
 use std::path::{Path, PathBuf};
 
