@@ -8,6 +8,7 @@ use switchboard::{Address, object};
 use super::with_examples;
 use crate::endpoint::with_option;
 use crate::exit_code::Exit;
+use crate::interrupt::Interrupt;
 use crate::output::{Outcome, print_json};
 
 #[derive(Args, Debug)]
@@ -78,6 +79,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         None => text,
     });
     let address: Address = text.parse()?;
+    // A large object takes a while to make: a signal meanwhile leaves it whole, not half made.
+    let _interrupt = Interrupt::watch(None)?;
     object::create(&address)?;
     if arguments.json {
         print_json(&json!({ "address": address.as_str(), "created": true }))?;

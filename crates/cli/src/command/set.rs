@@ -86,6 +86,10 @@ fn open(state: &State, arguments: &Arguments, interrupt: &Interrupt) -> Result<W
     loop {
         let error = match state.writer() {
             Err(error) if error.kind() == ErrorKind::AddressInUse && !arguments.no_wait => error,
+            result if is_over(interrupt) => {
+                drop(result);
+                return Err(interrupt.failure("nothing was set"));
+            }
             result => return Ok(result?),
         };
         if deadline.passed() {
@@ -101,6 +105,12 @@ fn open(state: &State, arguments: &Arguments, interrupt: &Interrupt) -> Result<W
             return Err(interrupt.failure("nothing was set"));
         }
     }
+}
+
+/// Whether a signal came that ends this.
+fn is_over(interrupt: &Interrupt) -> bool {
+    let now = Deadline::after(Duration::ZERO);
+    io::wait_for(interrupt.fd(), Interest::Readable, now).unwrap_or(false)
 }
 
 /// All of standard input, if it is not more than any state takes.

@@ -177,3 +177,34 @@ fn a_command_that_is_not_there_is_said_before_a_value_comes() {
     let watch = ["watch", "mmap:./s", "--", "/nowhere/at/all"];
     run(scratch.path(), &watch, "").code(2).says("cannot run /nowhere/at/all");
 }
+
+#[test]
+fn more_than_a_state_can_have_is_refused_before_anything_is_made() {
+    let scratch = Scratch::new();
+    let name = unique("large");
+    for address in [
+        "mmap:./s?size=1073741825".to_owned(),
+        "mmap:./s?size=2GiB&layout=bare".to_owned(),
+        format!("posix-shm:/{name}?size=3GiB"),
+        format!("sysv-shm:{}?size=2GiB", scratch.path().display()),
+    ] {
+        for arguments in [&["create", &address][..], &["set", &address, "x"]] {
+            run(scratch.path(), arguments, "").code(2).says("^ a state has 1 GiB at most");
+        }
+    }
+    assert!(!scratch.join("s").exists());
+    assert!(!std::path::Path::new("/dev/shm").join(name).exists());
+}
+
+#[test]
+fn a_large_state_is_made_without_touching_its_memory() {
+    let scratch = Scratch::new();
+    // Looking at all of it would take as much memory as it has.
+    let mut shell = std::process::Command::new("sh");
+    let limit = "ulimit -t 1; exec \"$0\" set --json 'mmap:./s?size=64MiB' x";
+    shell.arg("-c").arg(limit).arg(crate::run::binary()).current_dir(scratch.path());
+    let said = Run::command(shell).end().code(0).text();
+    assert!(said.contains("\"version\":1"), "{said}");
+    let metadata = std::fs::metadata(scratch.join("s")).expect("a file");
+    assert!(metadata.len() > 2 * (64 << 20));
+}
