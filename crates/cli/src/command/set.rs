@@ -60,7 +60,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         Some(value) => value.clone().into_vec(),
         None => read_all(&address, &interrupt)?,
     };
-    let options = Options::default().wait_for_peer(!arguments.no_wait);
+    let options =
+        Options::default().wait_for_peer(!arguments.no_wait).cancel(Some(interrupt.cancel()));
     let state = State::at(address, options);
     let mut writer = open(&state, &arguments, &interrupt)?;
     writer.set(&value)?;

@@ -208,3 +208,26 @@ fn a_large_state_is_made_without_touching_its_memory() {
     let metadata = std::fs::metadata(scratch.join("s")).expect("a file");
     assert!(metadata.len() > 2 * (64 << 20));
 }
+
+#[test]
+fn a_look_through_large_memory_can_be_ended() {
+    let scratch = Scratch::new();
+    let file = std::fs::File::create(scratch.join("s")).expect("a file");
+    // A hole of so many zeroes takes seconds to read.
+    file.set_len(4 << 30).expect("a length");
+    let setting = Run::start(scratch.path(), &["set", "mmap:./s", "x"]);
+    let maps = format!("/proc/{}/maps", setting.id());
+    eventually("it is mapped", || {
+        std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("/s\n"))
+    });
+    setting.signal(Signal::TERM);
+    setting.wait().code(1).says("interrupted: nothing was set");
+    let mut first = [0xff; 64];
+    std::os::unix::fs::FileExt::read_exact_at(
+        &std::fs::File::open(scratch.join("s")).expect("a file"),
+        &mut first,
+        0,
+    )
+    .expect("read");
+    assert_eq!(first, [0; 64], "it was not prepared");
+}
