@@ -68,8 +68,10 @@ pub(super) fn build() -> clap::Command {
                  when every sender that joined has ended. Where nobody can know that ({endless}) \
                  --count or --timeout ends it; with --raw, an empty message does, and silence is no end \
                  (exit 3).\n\nA message is acknowledged once it is printed, or once COMMAND has ended \
-                 with 0. Otherwise, or when it contains a line feed and lines are printed, it goes back \
-                 to its sender, where the transport redelivers. COMMAND finds SWITCHBOARD_ADDRESS, \
+                 with 0. Otherwise, or when it contains a line feed and lines are printed, it is given \
+                 back, where the transport redelivers: to its sender, which gives it out again at once; \
+                 or to a log, which offers it to other receivers first, and after the fifth time that \
+                 COMMAND failed to nobody. What became of it is said. COMMAND finds SWITCHBOARD_ADDRESS, \
                  SWITCHBOARD_DELIVERIES and SWITCHBOARD_REDELIVERED in its environment. A COMMAND that \
                  is not there is exit 2, before anything is taken.",
             )),

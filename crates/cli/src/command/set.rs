@@ -42,7 +42,7 @@ pub(super) fn build() -> clap::Command {
     with_examples(
         command.about("Give a state a new value").long_about(
             "Give a state a new value.\n\nThe memory is made if it is not there, for values of up to \
-             ?size= bytes (4 KiB). Readers have the old value or the new one, never a part of each; \
+             ?size= bytes (4 KiB; at most 1 GiB). Readers have the old value or the new one, never a part of each; \
              with ?layout=bare, for programs that are not ours, that is not sure. One process sets at \
              a time: set waits for another that is doing so.",
         ),
