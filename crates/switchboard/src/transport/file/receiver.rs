@@ -180,8 +180,11 @@ impl FileReceiver {
         if self.lanes_known == Some(generation) {
             return Ok(());
         }
+        let segments = self.folder.segments()?;
+        // They are found by name: those of another log in its place are not to be read.
+        self.standing.check()?;
         self.lanes_known = Some(generation);
-        for (lane, _) in self.folder.segments()? {
+        for (lane, _) in segments {
             if !self.lanes.iter().any(|known| known.lane() == lane) {
                 self.lanes.push(LaneReader::at_message(Arc::clone(&self.folder), lane, 1));
             }
@@ -314,5 +317,6 @@ impl Drop for FileReceiver {
     fn drop(&mut self) {
         // If it fails, what is unsettled comes again, marked: nothing is lost.
         let _ = self.put_back();
+        self.share.held.iter().for_each(|held| self.table.let_go(held.index));
     }
 }

@@ -101,6 +101,15 @@ impl SharedTable {
         self.folder.try_lock(&self.file, 1 + claim as u64)
     }
 
+    /// Lets go of a claim of this receiver. Closing the file might not: a child that another thread is
+    /// just about to start has a copy of the descriptor.
+    pub(super) fn let_go(&self, claim: usize) {
+        // Who asks again for what it has gets it, to be unlocked.
+        if let Ok(Some(guard)) = byte_lock(1 + claim as u64).try_lock(&self.file) {
+            drop(guard);
+        }
+    }
+
     /// An empty claim for this receiver, which has those in `held` already.
     pub(super) fn free_claim(
         &self,

@@ -76,8 +76,11 @@ fn a_log_that_is_removed_or_replaced_ends_the_wait() {
             std::fs::rename(path, path.with_extension("old")).expect("moved");
         }),
         ("another one has its name", |path| {
-            std::fs::rename(path, path.with_extension("old")).expect("moved");
-            send(&format!("file:{}", path.display()), 1..2);
+            let other = path.with_extension("other");
+            send(&format!("file:{}", other.display()), 1..2);
+            let exchange = rustix::fs::RenameFlags::EXCHANGE;
+            let here = rustix::fs::CWD;
+            rustix::fs::renameat_with(here, path, here, &other, exchange).expect("exchanged");
         }),
     ];
     for (says, harm) in harms {
