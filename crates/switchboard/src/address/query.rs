@@ -166,7 +166,13 @@ pub(super) fn parse_option(
             }
             query.reader = Some(value.to_owned());
         }
-        "size" => query.size_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
+        "size" => {
+            let bytes = size(value).ok_or_else(|| wrong(SIZE))?;
+            if bytes > transport.capabilities.largest_message_bytes {
+                return Err(wrong("a state has 1 GiB at most"));
+            }
+            query.size_bytes = Some(bytes);
+        }
         "layout" => {
             let layout = Layout::parse(value).ok_or_else(|| wrong("a layout is slots or bare"))?;
             query.layout = Some(layout);

@@ -6,6 +6,7 @@
 
 pub(crate) mod folder;
 pub(crate) mod frame;
+pub(crate) mod gone;
 mod mapped;
 pub(crate) mod places;
 pub(crate) mod progress;

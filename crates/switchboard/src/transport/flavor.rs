@@ -6,6 +6,7 @@ use switchboard_kernel::io::Deadline;
 
 use super::{Raw, Receipt, StreamReceiver, StreamSender, file, mq, packet, sysv};
 use crate::error::{RecvError, SendError};
+use crate::pattern::queue::Rejection;
 
 /// The sending end of any transport.
 #[derive(Debug)]
@@ -202,12 +203,22 @@ impl ReceiverFlavor {
         }
     }
 
-    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
+    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
         match self {
-            Self::Stream(end) => end.reject(receipt),
+            Self::Stream(end) => end.reject(receipt).map(Rejection::by_sender),
             Self::File(end) => end.reject(receipt),
             Self::Subscriber(end) => end.reject(receipt),
-            _ => Ok(false),
+            _ => Ok(Rejection::NotTaken),
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
+        match self {
+            // A link has no word for it.
+            Self::Stream(end) => end.reject(receipt).map(Rejection::by_sender),
+            Self::File(end) => end.give_back(receipt),
+            Self::Subscriber(end) => end.reject(receipt),
+            _ => Ok(Rejection::NotTaken),
         }
     }
 

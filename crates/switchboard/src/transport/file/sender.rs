@@ -13,6 +13,7 @@ use super::{CAPACITY_BYTES, open_folder, segment_bytes};
 use crate::error::{Error, SendError};
 use crate::log::folder::Folder;
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
+use crate::log::gone::Standing;
 use crate::log::segment::Pattern;
 use crate::log::table::Table;
 use crate::log::writer::{LaneWriter, Manner, Refusal, largest_payload_bytes};
@@ -25,6 +26,7 @@ const RING_BYTES: usize = 64 << 10;
 pub(crate) struct FileSender {
     setup: Setup,
     folder: Arc<Folder>,
+    standing: Standing,
     writer: LaneWriter,
     watch: Watch,
     manner: Manner,
@@ -63,6 +65,7 @@ impl FileSender {
             largest_payload_bytes(segment_bytes).min(setup.largest_message_bytes() as usize);
         Ok(Self {
             setup: setup.again(),
+            standing: Standing::of(&folder)?,
             folder,
             writer,
             watch,
@@ -142,6 +145,7 @@ impl FileSender {
     /// Goes on in a new segment, if there may be one.
     #[cold]
     fn next_segment(&mut self) -> Result<(), SendError> {
+        self.standing.check()?;
         // What was written so far is told, also if this takes long.
         self.folder.ring();
         if self.manner.pattern == Pattern::Queue {

@@ -12,7 +12,9 @@ use super::open_topic;
 use super::watch::{LONGEST, Watch};
 use crate::error::{Error, RecvError};
 use crate::log::folder::Folder;
+use crate::log::gone::Standing;
 use crate::log::reader::{LaneReader, Step};
+use crate::pattern::queue::Rejection;
 use crate::pattern::topic::Start;
 use crate::transport::{Raw, Receipt, Setup, wait_or_cancel};
 
@@ -23,6 +25,7 @@ const IN_A_ROW: usize = 256;
 pub(crate) struct FileSubscriber {
     setup: Setup,
     folder: Arc<Folder>,
+    standing: Standing,
     watch: Watch,
     lanes: Vec<LaneReader>,
     lanes_known: Option<u64>,
@@ -53,6 +56,7 @@ impl FileSubscriber {
         let mut subscriber = Self {
             setup: setup.again(),
             watch: Watch::new(&folder)?,
+            standing: Standing::of(&folder)?,
             folder,
             lanes: Vec::new(),
             lanes_known: None,
@@ -111,7 +115,9 @@ impl FileSubscriber {
             return Ok(true);
         }
         self.report()?;
-        self.watch.clear();
+        if self.watch.clear() {
+            self.standing.check()?;
+        }
         if let Some(named) = &mut self.named {
             named.keep()?;
         }
@@ -223,14 +229,14 @@ impl FileSubscriber {
 
     /// Nobody else has the message, so that it counts as taken: it would hold up the place for ever.
     /// Unless the subscriber is being interrupted; then the next one of its name gets it again.
-    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
+    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
         let now = Deadline::after(Duration::ZERO);
         let is_interrupted = |cancel| io::wait_for(cancel, Interest::Readable, now);
         let cancel = self.setup.options.cancel.as_ref();
         if !cancel.is_some_and(|cancel| is_interrupted(cancel).unwrap_or(false)) {
             self.acknowledge(receipt)?;
         }
-        Ok(false)
+        Ok(Rejection::NotTaken)
     }
 
     /// Keeps the place under its name.

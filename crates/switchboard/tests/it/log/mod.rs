@@ -2,11 +2,13 @@
 
 pub(crate) mod crash;
 mod damage;
+pub(crate) mod given_back;
 pub(crate) mod limits;
 pub(crate) mod named;
 mod removed;
 mod retention;
 pub(crate) mod topic;
+pub(crate) mod waiting;
 
 use std::path::{Path, PathBuf};
 
