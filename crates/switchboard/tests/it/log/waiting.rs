@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use switchboard::{Bytes, Queue, RecvError};
+use switchboard::{Bytes, Queue, RecvError, Start, Topic};
 use switchboard_kernel::io::{Deadline, Interest, wait_for};
 use switchboard_testkit::child::{Child, instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};
@@ -55,17 +55,38 @@ fn the_descriptor_wakes_who_has_only_looked_before() {
     }
 }
 
-/// Role: receives until that fails, and says how.
+/// Role: receives, subscribes or sends until that fails, and says how.
 pub(crate) fn waiting(arguments: &[String]) {
-    let queue = Queue::<Bytes>::open(&arguments[0]).expect("a queue");
-    let mut receiver = queue.receiver().expect("a receiver");
-    report("open");
-    report(receiver.recv().expect_err("nothing is sent"));
+    let address = &arguments[0];
+    match arguments[1].as_str() {
+        "receiver" => {
+            let queue = Queue::<Bytes>::open(address).expect("a queue");
+            let mut receiver = queue.receiver().expect("a receiver");
+            report("open");
+            report(receiver.recv().expect_err("nothing is sent"));
+        }
+        "subscriber" => {
+            let topic = Topic::<Bytes>::open(address).expect("a topic");
+            let mut subscriber = topic.subscriber(Start::New).expect("a subscriber");
+            report("open");
+            report(subscriber.recv().expect_err("nothing is published"));
+        }
+        _ => {
+            let small = format!("{address}?segment=4096&capacity=8192");
+            let queue = Queue::<Bytes>::open(&small).expect("a queue");
+            let mut sender = queue.sender().expect("a sender");
+            let message = Bytes(vec![7; 1000]);
+            while sender.try_send(&message).is_ok() {}
+            report("open");
+            report(sender.send(&message).expect_err("nothing is received"));
+        }
+    }
 }
 
 #[test]
 fn a_log_that_is_removed_or_replaced_ends_the_wait() {
     type Harm = fn(&std::path::Path);
+    const UNLINKED: usize = 1;
     let harms: [(&str, Harm); 4] = [
         ("was removed", |path| std::fs::remove_dir_all(path).expect("removed")),
         ("was removed", |path| {
@@ -83,13 +104,19 @@ fn a_log_that_is_removed_or_replaced_ends_the_wait() {
             rustix::fs::renameat_with(here, path, here, &other, exchange).expect("exchanged");
         }),
     ];
-    for (says, harm) in harms {
-        let scratch = Scratch::new();
-        let address = address(&scratch);
-        let mut child = Child::role("log-waiting", &[&address]);
-        child.expect("open");
-        harm(&scratch.join("log"));
-        let error = child.line().expect("an error");
-        assert!(error.starts_with(&address) && error.contains(says), "{error}");
+    for (index, (says, harm)) in harms.into_iter().enumerate() {
+        for who in ["receiver", "subscriber", "sender"] {
+            if who == "sender" && index == UNLINKED {
+                // A log that somebody writes to is not unlinked.
+                continue;
+            }
+            let scratch = Scratch::new();
+            let address = address(&scratch);
+            let mut child = Child::role("log-waiting", &[address.as_str(), who]);
+            child.expect("open");
+            harm(&scratch.join("log"));
+            let error = child.line().expect("an error");
+            assert!(error.starts_with(&address) && error.contains(says), "{who}: {error}");
+        }
     }
 }
