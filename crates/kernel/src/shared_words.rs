@@ -132,7 +132,8 @@ impl SharedWords {
             return Err(Error::new("slot", Errno::BUSY));
         }
         taken.push(offset_bytes..end);
-        Ok(Slot { memory: self.clone(), offset_bytes, len_bytes })
+        let address = self.0.mapped.address().wrapping_add(offset_bytes);
+        Ok(Slot { address, len_bytes, memory: self.clone() })
     }
 }
 
@@ -152,10 +153,17 @@ impl fmt::Debug for SharedWords {
 /// A piece of [`SharedWords`] that nothing else in this process has by the same mapping.
 #[derive(Debug)]
 pub struct Slot {
-    memory: SharedWords,
-    offset_bytes: usize,
+    /// Kept, so that a lock does not have to follow pointers to find it.
+    address: *mut u8,
     len_bytes: usize,
+    memory: SharedWords,
 }
+
+// SAFETY: the address is one of a mapping of the process, which `memory` keeps, and not of a thread.
+// What may be done with the bytes is for those to say who take the address.
+unsafe impl Send for Slot {}
+// SAFETY: as for Send; a shared reference gives words that are atomic, or the address.
+unsafe impl Sync for Slot {}
 
 impl Slot {
     /// The piece as words. Other processes may change them at any time.
@@ -186,13 +194,14 @@ impl Slot {
     /// Where it is. The bytes may only be accessed as what every process takes them for.
     #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
-        self.memory.0.mapped.address().wrapping_add(self.offset_bytes)
+        self.address
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        let offset_bytes = self.address.addr() - self.memory.0.mapped.address().addr();
         let mut taken = self.memory.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.retain(|other| other.start != self.offset_bytes);
+        taken.retain(|other| other.start != offset_bytes);
     }
 }
