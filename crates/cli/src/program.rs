@@ -1,6 +1,6 @@
 //! A program that is run for each message, event or value, with its bytes on standard input.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use switchboard_kernel as kernel;
 use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::pipe;
-use switchboard_kernel::process::{Child, Spawn};
+use switchboard_kernel::process::{Child, Spawn, find_program};
 
 use crate::exit_code::Exit;
 use crate::interrupt::{Interrupt, wait_for};
@@ -17,6 +17,18 @@ use crate::output::{self, Failure, system};
 
 /// A program has so long to end after SIGTERM when this process is interrupted.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// Whether a program can be found, before anything depends on it.
+///
+/// # Errors
+/// It is not there or may not be run.
+pub(crate) fn must_be_there(program: &OsStr) -> Result<(), Failure> {
+    let found = find_program(program);
+    found.map(drop).map_err(|error| {
+        let message = format!("cannot run {}: {error}", output::shown(&program.to_string_lossy()));
+        Failure::new(Exit::Usage, message)
+    })
+}
 
 /// Starts a program with these bytes on its standard input, or with this process's own input. It is
 /// killed when this process dies. The bytes stay the caller's when it cannot be started.

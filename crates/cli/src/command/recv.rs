@@ -7,13 +7,11 @@ mod jobs;
 mod numbers;
 mod printing;
 
-use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use switchboard::transport::Transport;
 use switchboard::{Address, Bytes, Error, Options, Queue, Receiver, RecvError};
-use switchboard_kernel::process::find_program;
 
 use self::numbers::{Number, Numbers};
 use super::with_examples;
@@ -22,6 +20,7 @@ use crate::exit_code::Exit;
 use crate::format::{Choice, Format};
 use crate::interrupt::Interrupt;
 use crate::output::{self, Failure, Outcome, counted};
+use crate::program;
 use crate::standard_streams::require_stdout;
 
 #[derive(Args, Debug)]
@@ -95,7 +94,7 @@ pub(super) fn run_with(
     let address = endpoint::address(&arguments.address, format)?;
     // Before anything is taken that could be lost.
     match arguments.command.first() {
-        Some(program) => must_be_there(program)?,
+        Some(program) => program::must_be_there(program)?,
         None => require_stdout()?,
     }
     let interrupt = Interrupt::watch(None)?;
@@ -130,14 +129,6 @@ pub(super) fn run_with(
         tell: output::is_watched(),
     };
     if runs { receiving.run(&arguments.command, arguments.jobs) } else { receiving.print() }
-}
-
-fn must_be_there(program: &OsStr) -> Result<(), Failure> {
-    let found = find_program(program);
-    found.map(drop).map_err(|error| {
-        let message = format!("cannot run {}: {error}", output::shown(&program.to_string_lossy()));
-        Failure::new(Exit::Usage, message)
-    })
 }
 
 /// One receiving end at work.

@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "set",
     "get",
     "watch",
+    "lock",
     "create",
     "unlink",
     "transports",
