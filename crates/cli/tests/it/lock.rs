@@ -341,6 +341,31 @@ fn the_tool_of_a_reader_is_killed() {
 }
 
 #[test]
+fn a_command_that_takes_long_to_die_is_waited_for() {
+    let slot: &[&str] = &["--slots", "1"];
+    let shared: &[&str] = &["--shared"];
+    for (first, second) in [(&[][..], &[][..]), (&[], shared), (shared, &[]), (slot, slot)] {
+        let lock = Lock::new();
+        let script = "echo in; while [ ! -e killed ]; do sleep 0.005; done; sleep 0.1; \
+                      echo last >> log";
+        let command = ["setpriv", "--pdeathsig", "clear", "sh", "-c", script];
+        let mut holder = lock.start(first, &command);
+        holder.wait_stdout("a start", |out| out == b"in\n");
+        let next = lock.start(second, &["sh", "-c", "echo next >> log"]);
+        eventually("a waiter", || is_asleep(&next));
+        holder.kill();
+        std::fs::write(lock.join("killed"), "").expect("a file");
+        let ended = next.end().code(0);
+        // On a machine that is very busy, a second may be too short.
+        if !ended.stderr.contains("it is waited for no longer") {
+            let log = std::fs::read_to_string(lock.join("log")).expect("a log");
+            assert_eq!(log, "last\nnext\n", "{ended}");
+            gone(&lock);
+        }
+    }
+}
+
+#[test]
 fn the_command_alone_is_killed() {
     let lock = Lock::new();
     let (holder, waiter) = holder_and_waiter(&lock, &[]);
