@@ -129,8 +129,10 @@ impl Buffer {
         self.place(put).store(number, Ordering::Relaxed);
         // The step that counts: who dies before it has put nothing.
         self.word(PUT).store(put + 1, Ordering::Relaxed);
+        // With the mutex: who is killed after the change and before this leaves it to the next one to tell.
+        self.not_empty.notify_one()?;
         drop(guard);
-        Ok(self.not_empty.notify_one()?)
+        Ok(())
     }
 
     fn take(&self) -> Outcome<u32> {
@@ -141,8 +143,8 @@ impl Buffer {
         let taken = self.word(TAKEN).load(Ordering::Relaxed);
         let number = self.place(taken).load(Ordering::Relaxed);
         self.word(TAKEN).store(taken + 1, Ordering::Relaxed);
-        drop(guard);
         self.not_full.notify_one()?;
+        drop(guard);
         Ok(number)
     }
 

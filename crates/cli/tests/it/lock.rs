@@ -428,7 +428,8 @@ fn end_process(id: &str) {
 #[test]
 fn a_name_that_killed_ones_left_is_used_again() {
     for options in [&[][..], &["--shared"], &["--slots", "1"]] {
-        let lock = Lock::new();
+        // No plain name: others who come sweep what is left of those.
+        let lock = Lock { name: format!("/dev/shm/{}", unique("left")), scratch: Scratch::new() };
         let mut holder = lock.hold(options);
         holder.kill();
         assert!(!lock.is_gone(), "nobody was there to remove it");

@@ -37,6 +37,7 @@ mod sysv_sem;
 mod sysv_shm;
 mod tcp;
 mod timerfd;
+mod torture;
 mod udp;
 mod unix_socket;
 
@@ -141,6 +142,7 @@ const ROLES: &[(&str, Role)] = &[
     ("sysv_shm_user", sysv_shm::user),
     ("tcp-interrupted", tcp::interrupted),
     ("tcp-peer", tcp::peer),
+    ("torture-worker", torture::worker),
     ("udp-member", udp::member),
     ("udp-multicast-v6", udp::multicast_v6),
     ("unix-binder", unix_socket::names::binder),
