@@ -34,10 +34,10 @@ const PROMISED: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Time between kills: up to this many milliseconds.
-const KILL_EVERY_MS: usize = 50;
+const KILL_EVERY_MS: usize = 80;
 
 /// How long a place stays empty, at most.
-const EMPTY_MS: usize = 150;
+const EMPTY_MS: usize = 300;
 
 /// How often a long run says how far it is.
 const SAY_EVERY_SECONDS: u64 = 10;
@@ -196,9 +196,14 @@ impl Crew {
         (time(worst), kind)
     }
 
+    fn kill_all(&mut self) {
+        (0..self.workers.len()).for_each(|number| self.world.doom(number));
+        (0..self.workers.len()).for_each(|number| self.kill(number));
+    }
+
     /// All are killed; then everything is free, and whole.
     fn end(mut self) {
-        (0..self.workers.len()).for_each(|number| self.kill(number));
+        self.kill_all();
         let world = &self.world;
         let soon = || Deadline::after(PATIENCE);
         drop(
@@ -220,6 +225,13 @@ impl Crew {
             drop(RwLock::named(&name, 4).expect("the name"));
             assert!(!name.path().exists(), "{} is left", name.path().display());
         }
+    }
+}
+
+impl Drop for Crew {
+    /// After a failure: those who are left find nothing wrong with the others' deaths.
+    fn drop(&mut self) {
+        self.kill_all();
     }
 }
 
