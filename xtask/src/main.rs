@@ -45,6 +45,10 @@ Commands:
                   `test` kills only where something changed; count and add up. Takes minutes to hours.
                   With FILTER: only tests whose names contain it too.
     --release     Optimised code, as users get it.
+  prove torture   Let processes work at all synchronisation objects and kill them at random, while they
+                  check each other; count, and say who waited longest.
+    --seconds N   For so long; 600 unless said otherwise.
+    --release     As above.
 
 The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
 with CI=true in the environment, if anything was skipped. 2: wrong usage.
@@ -128,20 +132,28 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
 }
 
 fn parse_prove(arguments: &[String]) -> Result<prove::Options, String> {
-    let Some((what, rest)) = arguments.split_first() else {
-        return Err("prove what? `kill`".to_owned());
+    let Some((name, rest)) = arguments.split_first() else {
+        return Err("prove what? `kill` or `torture`".to_owned());
     };
-    if what != "kill" {
-        return Err(format!("cannot prove `{what}`, only `kill`"));
-    }
-    let mut options = prove::Options::default();
-    for argument in rest {
-        match argument.as_str() {
-            "--release" => options.release = true,
-            filter if !filter.starts_with('-') && options.filter.is_none() => {
+    let what = match name.as_str() {
+        "kill" => prove::What::Kill,
+        "torture" => prove::What::Torture { seconds: 600 },
+        _ => return Err(format!("cannot prove `{name}`, only `kill` and `torture`")),
+    };
+    let mut options = prove::Options { what, ..prove::Options::default() };
+    let mut rest = rest.iter();
+    while let Some(argument) = rest.next() {
+        match (argument.as_str(), &mut options.what) {
+            ("--release", _) => options.release = true,
+            ("--seconds", prove::What::Torture { seconds }) => {
+                let number = rest.next().and_then(|number| number.parse().ok());
+                let number = number.filter(|number| (1..=86_400).contains(number));
+                *seconds = number.ok_or("--seconds takes a number from 1 to 86400")?;
+            }
+            (filter, prove::What::Kill) if !filter.starts_with('-') && options.filter.is_none() => {
                 options.filter = Some(filter.to_owned());
             }
-            other => return Err(format!("`prove kill` takes no `{other}`")),
+            (other, _) => return Err(format!("`prove {name}` takes no `{other}`")),
         }
     }
     Ok(options)
@@ -169,7 +181,20 @@ mod tests {
             parsed("prove kill --release mutex"),
             Ok(Task::Prove(o)) if o.release && o.filter.as_deref() == Some("mutex")
         ));
-        for wrong in ["prove", "prove life", "prove kill a b", "prove kill --fast"] {
+        assert!(matches!(
+            parsed("prove torture --seconds 20"),
+            Ok(Task::Prove(o)) if o.what == prove::What::Torture { seconds: 20 }
+        ));
+        for wrong in [
+            "prove",
+            "prove life",
+            "prove kill a b",
+            "prove kill --fast",
+            "prove kill --seconds 3",
+            "prove torture mutex",
+            "prove torture --seconds 0",
+            "prove torture --seconds",
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
         for wrong in
