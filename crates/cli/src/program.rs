@@ -1,6 +1,6 @@
 //! A program that is run for each message, event or value, with its bytes on standard input.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
