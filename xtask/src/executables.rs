@@ -32,13 +32,23 @@ pub(crate) struct Built {
     pub(crate) examples: Vec<PathBuf>,
 }
 
+/// How to build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// With the checks of a debug build.
+    Debug,
+    /// As users get it.
+    Release,
+}
+
 /// Builds; Cargo's own messages go to the terminal as they come.
-pub(crate) fn build(workspace: &Workspace) -> Result<Built, String> {
-    let tests = ["test", "--workspace", "--all-features", "--no-run"];
+pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Built, String> {
+    let release = if profile == Profile::Release { &["--release"][..] } else { &[] };
+    let tests = [&["test", "--workspace", "--all-features", "--no-run"], release].concat();
     let mut built = artifacts(workspace, &tests)?;
     if built.command.is_none() {
         // Cargo builds a package's commands along with its tests only if it has integration tests.
-        let all = ["build", "--workspace", "--all-features"];
+        let all = [&["build", "--workspace", "--all-features"], release].concat();
         built.command = artifacts(workspace, &all)?.command;
     }
     Ok(built)

@@ -1,4 +1,4 @@
-//! Repository tasks: `cargo xtask test`, `tidy`, `ci`.
+//! Repository tasks: `cargo xtask test`, `tidy`, `ci`, `prove`.
 //!
 //! Source: the xtask convention (a workspace member that plays the makefile).
 
@@ -8,10 +8,12 @@
 mod bounded;
 mod ci;
 mod executables;
+mod kills;
 mod leftovers;
 mod libtest;
 mod ordinary_user;
 mod prepare;
+mod prove;
 mod show;
 mod stage;
 mod tally;
@@ -38,6 +40,11 @@ Commands:
   tidy            Check the house rules only.
   ci              `test`, then formatting, clippy, documentation and the size of the dependency tree.
     --no-install  As above.
+  prove kill [FILTER]
+                  Kill processes at every instruction boundary of what the `killstep` tests do, where
+                  `test` kills only where something changed; count and add up. Takes minutes to hours.
+                  With FILTER: only tests whose names contain it too.
+    --release     Optimised code, as users get it.
 
 The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
 with CI=true in the environment, if anything was skipped. 2: wrong usage.
@@ -52,6 +59,7 @@ enum Task {
     Test(test::Options),
     Tidy,
     Ci(test::Options),
+    Prove(prove::Options),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +81,7 @@ fn main() -> ExitCode {
         Ok(workspace) => match task {
             Task::Test(options) => test::run(&workspace, &options, &mut tally),
             Task::Ci(options) => ci::run(&workspace, &options, &mut tally),
+            Task::Prove(options) => prove::run(&workspace, &options, &mut tally),
             Task::Tidy => run_tidy(&workspace, &mut tally),
             Task::Help => {}
         },
@@ -94,6 +103,9 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
     let Some((command, rest)) = arguments.split_first() else {
         return Err("which task?".to_owned());
     };
+    if command == "prove" {
+        return parse_prove(rest).map(Task::Prove);
+    }
     let mut options = test::Options::default();
     for argument in rest {
         match argument.as_str() {
@@ -115,6 +127,26 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
     }
 }
 
+fn parse_prove(arguments: &[String]) -> Result<prove::Options, String> {
+    let Some((what, rest)) = arguments.split_first() else {
+        return Err("prove what? `kill`".to_owned());
+    };
+    if what != "kill" {
+        return Err(format!("cannot prove `{what}`, only `kill`"));
+    }
+    let mut options = prove::Options::default();
+    for argument in rest {
+        match argument.as_str() {
+            "--release" => options.release = true,
+            filter if !filter.starts_with('-') && options.filter.is_none() => {
+                options.filter = Some(filter.to_owned());
+            }
+            other => return Err(format!("`prove kill` takes no `{other}`")),
+        }
+    }
+    Ok(options)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +165,13 @@ mod tests {
         assert!(matches!(parsed("ci --no-install"), Ok(Task::Ci(o)) if o.no_install));
         assert!(matches!(parsed("tidy"), Ok(Task::Tidy)));
         assert!(matches!(parsed("tidy --help"), Ok(Task::Help)));
+        assert!(matches!(
+            parsed("prove kill --release mutex"),
+            Ok(Task::Prove(o)) if o.release && o.filter.as_deref() == Some("mutex")
+        ));
+        for wrong in ["prove", "prove life", "prove kill a b", "prove kill --fast"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
         for wrong in
             ["", "tset", "test a b", "test --fast", "tidy x", "tidy --no-install", "ci fifo"]
         {

@@ -28,6 +28,11 @@ pub(crate) fn note(text: &str) {
     println!("    {}  {text}", paint("33", "note"));
 }
 
+/// More about what was just said.
+pub(crate) fn detail(text: &str) {
+    println!("        {text}");
+}
+
 fn paint(colour: &str, text: &str) -> String {
     if *COLOUR { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
 }

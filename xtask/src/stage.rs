@@ -7,6 +7,7 @@
 //! | `SWITCHBOARD_EXAMPLES` | the folder of the built `crates/kernel/examples` |
 //! | `SWITCHBOARD_PYTHON` | a Python with `posix_ipc` and `sysv_ipc`; unset when there is none |
 //! | `SWITCHBOARD_SKIPS` | the file to which skipped tests are appended |
+//! | `SWITCHBOARD_KILLS` | the file to which the kill harness writes what it did |
 //! | `SWITCHBOARD_TEST_RUN` | names this run; marks its processes |
 //! | `CARGO_MANIFEST_DIR` | the package's folder, which is the working directory too |
 //! | `TMPDIR`, `XDG_RUNTIME_DIR` | the user's own, short enough for a socket's path |
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::kills::Kills;
+
 /// The variable that marks the processes of a run.
 pub(crate) const RUN: &str = "SWITCHBOARD_TEST_RUN";
 
@@ -30,8 +33,9 @@ const LONGEST_BASE_BYTES: usize = 24;
 #[derive(Debug)]
 pub(crate) struct Stage {
     folder: TempDir,
-    /// The skips already taken.
+    /// The lines already taken.
     skips_seen: usize,
+    kills_seen: usize,
 }
 
 /// One user's folders.
@@ -60,9 +64,11 @@ impl Stage {
         }
         let folder = tempfile::Builder::new().prefix("xt").rand_bytes(6).tempdir_in(base)?;
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
-        let stage = Self { folder, skips_seen: 0 };
-        fs::write(stage.skips_file(), "")?;
-        fs::set_permissions(stage.skips_file(), Permissions::from_mode(0o666))?;
+        let stage = Self { folder, skips_seen: 0, kills_seen: 0 };
+        for file in [stage.skips_file(), stage.kills_file()] {
+            fs::write(&file, "")?;
+            fs::set_permissions(&file, Permissions::from_mode(0o666))?;
+        }
         Ok(stage)
     }
 
@@ -106,6 +112,7 @@ impl Stage {
         BTreeMap::from([
             (RUN, path(self.path())),
             ("SWITCHBOARD_SKIPS", path(&self.skips_file())),
+            ("SWITCHBOARD_KILLS", path(&self.kills_file())),
             ("SWITCHBOARD_BIN", programs.command.as_deref().and_then(path)),
             ("CARGO_BIN_EXE_switchboard", programs.command.as_deref().and_then(path)),
             ("SWITCHBOARD_EXAMPLES", programs.examples.as_deref().and_then(path)),
@@ -117,19 +124,36 @@ impl Stage {
 
     /// The skips recorded since the last call, as `TEST: REASON`, each once.
     pub(crate) fn new_skips(&mut self) -> Vec<String> {
-        let text = fs::read_to_string(self.skips_file()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let mut new: Vec<String> =
-            lines.iter().skip(self.skips_seen).map(|&line| line.to_owned()).collect();
-        self.skips_seen = lines.len();
+        let mut new = new_lines(&self.skips_file(), &mut self.skips_seen);
         new.sort();
         new.dedup();
         new
     }
 
+    /// What the kill harness wrote since the last call.
+    pub(crate) fn new_kills(&mut self) -> Vec<Kills> {
+        let new = new_lines(&self.kills_file(), &mut self.kills_seen);
+        new.iter().filter_map(|line| Kills::read(line)).collect()
+    }
+
+    fn kills_file(&self) -> PathBuf {
+        self.path().join("kills")
+    }
+
     fn skips_file(&self) -> PathBuf {
         self.path().join("skips")
     }
+}
+
+/// The lines of a file after the first `seen`; now they are seen too. A line without an end is not
+/// there yet.
+fn new_lines(file: &Path, seen: &mut usize) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let lines: Vec<&str> = whole.lines().collect();
+    let new = lines.iter().skip(*seen).map(|&line| line.to_owned()).collect();
+    *seen = lines.len();
+    new
 }
 
 #[cfg(test)]

@@ -50,6 +50,11 @@ impl Tally {
         self.passed + self.failed == 0
     }
 
+    /// Whether anything did not run.
+    pub(crate) fn has_skipped(&self) -> bool {
+        !self.skipped.is_empty()
+    }
+
     /// Says how it went; the last line is the counts.
     pub(crate) fn finish(mut self, ci: bool) -> ExitCode {
         if self.is_empty() {

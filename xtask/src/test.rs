@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::executables::{self, Built, Executable};
+use crate::executables::{self, Built, Executable, Profile};
+use crate::kills::Total;
 use crate::ordinary_user::OrdinaryUser;
 use crate::stage::{Place, Programs, Stage};
 use crate::tally::Tally;
@@ -40,7 +41,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         tidy_at_once(&tree, tally);
     }
     show::step("Building the workspace and its tests");
-    let built = match executables::build(workspace) {
+    let built = match executables::build(workspace, Profile::Debug) {
         Ok(built) => built,
         Err(why) => return tally.fail("build", &why),
     };
@@ -71,7 +72,8 @@ fn in_stage(
         python: python.map(Path::to_path_buf),
     };
     let before = leftovers::things(&stage);
-    let mut runner = Runner { stage: &mut stage, tally, filter: options.filter.as_deref() };
+    let (filter, kills) = (options.filter.as_deref(), Total::default());
+    let mut runner = Runner { stage: &mut stage, tally, filter, kills };
 
     let root = rustix::process::geteuid().is_root();
     let who = if root { "root" } else { "an ordinary user" };
@@ -91,6 +93,9 @@ fn in_stage(
             let mut command = user.command(runner.stage, test);
             runner.run(&mut command, test, user.name());
         }
+    }
+    if !runner.kills.is_empty() {
+        show::note(&format!("killstep: {}", runner.kills));
     }
     if let Some(filter) = &options.filter
         && runner.tally.is_empty()
@@ -144,7 +149,7 @@ fn tidy_notes(tree: &Tree) {
     }
 }
 
-fn as_this_user(
+pub(crate) fn as_this_user(
     workspace: &Workspace,
     stage: &Stage,
     place: &Place,
@@ -179,6 +184,8 @@ struct Runner<'a> {
     stage: &'a mut Stage,
     tally: &'a mut Tally,
     filter: Option<&'a str>,
+    /// What the kill harness did.
+    kills: Total,
 }
 
 impl Runner<'_> {
@@ -204,6 +211,10 @@ impl Runner<'_> {
             println!("{}", outcome.output.trim_end());
         } else if report.passed + skipped > 0 {
             show::good(&format!("{}: {counts}, {time}", test.name));
+        }
+        for kills in self.stage.new_kills().iter().filter(|kills| kills.is_result()) {
+            show::detail(&kills.text);
+            self.kills.add(kills);
         }
         self.tally.add(report.passed, report.failed, &what);
         for skip in skips.into_iter().chain(report.ignored) {

@@ -179,6 +179,15 @@ pub const TABLE: &[Mechanism] = &[
         limits: "2048 mutexes held per thread are passed on at its death; the memory that is shared.",
     },
     Mechanism {
+        name: "robust locks, conditions, permits, barriers, monitors",
+        file: "sync",
+        manual: "pthread_mutexattr_setrobust(3)",
+        since: OLDEST,
+        summary: "One at a time, so many at a time, all together, or waiting for a change.",
+        peer_dies: "Others go on within 50 ms and are told where something may be half done.",
+        limits: "1024 readers or permits, 512 members; 2048 mutexes held per thread; one PID namespace.",
+    },
+    Mechanism {
         name: "eventfd",
         file: "eventfd",
         manual: "eventfd(2)",

@@ -17,11 +17,12 @@ use crate::shared_words::{SharedWords, Slot};
 
 /// A meeting point of a number of members, who go on when all have arrived.
 ///
-/// It opens for the first time when as many have joined as it was made for, and all of them have
-/// arrived. After that, whoever left or died is not waited for, and a new member can take the place.
+/// It stays shut until as many are members as it was made for. From then on it opens whenever all who are
+/// members have arrived: whoever leaves or dies is not waited for, and another can take the place.
 ///
 /// *Death.* A member that dies, waiting or not, is missed within [`LOOK`](super::LOOK): the others go on,
-/// and are told how many died ([`Crossed::died`]). Before the first time, they wait for another to join.
+/// and are told how many died ([`Crossed::died`]). While it is shut for want of members, they wait for
+/// another to join.
 ///
 /// ```
 /// use switchboard_kernel::sync::{Barrier, Shared};
@@ -103,6 +104,13 @@ impl Barrier {
             Found::None => return Err(Error::new("sync", Errno::BUSY)),
         };
         self.word_of(seat.index()).store(ON_THE_WAY, Ordering::Relaxed);
+        let members = 0..self.members() as usize;
+        if members
+            .map(|index| self.word_of(index))
+            .all(|word| word.load(Ordering::Relaxed) != NOBODY)
+        {
+            self.placed.word(ASSEMBLED).store(1, Ordering::Relaxed);
+        }
         Ok(Member { seat, barrier: self })
     }
 
@@ -127,7 +135,6 @@ impl Barrier {
 
     /// Opens if everybody is there; with the door held.
     fn try_open(&self, round: u32) -> Result<bool> {
-        let mut here = 0;
         for index in 0..self.seats.in_use(self.placed.word(USED)) {
             let word = self.word_of(index);
             if self.seats.is_of_the_dead(index) {
@@ -137,17 +144,14 @@ impl Barrier {
                     self.count_the_dead(1);
                 }
             }
-            match word.load(Ordering::Relaxed) {
-                NOBODY => {}
-                arrived if arrived == ARRIVED + round => here += 1,
-                _ => return Ok(false),
+            let found = word.load(Ordering::Relaxed);
+            if found != NOBODY && found != ARRIVED + round {
+                return Ok(false);
             }
         }
-        let assembled = self.placed.word(ASSEMBLED);
-        if here < self.members() && assembled.load(Ordering::Relaxed) == 0 {
+        if self.placed.word(ASSEMBLED).load(Ordering::Relaxed) == 0 {
             return Ok(false);
         }
-        assembled.store(1, Ordering::Relaxed);
         // Release: what the members wrote before they arrived, all can read behind the barrier.
         self.round().store((round + 1) % ROUNDS, Ordering::Release);
         Ok(true)

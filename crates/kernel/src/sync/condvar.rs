@@ -111,8 +111,6 @@ impl Condvar {
     /// Wakes at least one who waits; does nothing, and makes no system call, when nobody does. Never
     /// blocks. Call it with the mutex held, or after.
     ///
-    /// Those who wait longest are first, as a rule.
-    ///
     /// # Errors
     /// None that a correct program meets.
     #[inline]

@@ -3,3 +3,4 @@
 
 pub(crate) mod mutex;
 pub(crate) mod toy;
+pub(crate) mod wrong;

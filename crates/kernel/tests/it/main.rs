@@ -31,6 +31,7 @@ mod shared_words;
 mod signal;
 mod signalfd;
 mod splice;
+mod sync;
 mod sysv_msg;
 mod sysv_sem;
 mod sysv_shm;
@@ -51,9 +52,13 @@ const ROLES: &[(&str, Role)] = &[
     ("futex_holder", futex::holder),
     ("futex_waiter", futex::waiter),
     #[cfg(target_arch = "x86_64")]
+    ("killstep-announcer", killstep::wrong::announcer),
+    #[cfg(target_arch = "x86_64")]
     ("killstep-careful", killstep::toy::careful),
     #[cfg(target_arch = "x86_64")]
     ("killstep-careless", killstep::toy::careless),
+    #[cfg(target_arch = "x86_64")]
+    ("killstep-counter", killstep::wrong::counter),
     #[cfg(target_arch = "x86_64")]
     ("killstep-locker", killstep::mutex::locker),
     ("hand-over-holder", hand_over::holder),
@@ -116,6 +121,11 @@ const ROLES: &[(&str, Role)] = &[
     ("signalfd-copy", signalfd::copy),
     ("signalfd-out-of-descriptors", signalfd::out_of_descriptors),
     ("signalfd-taker", signalfd::taker),
+    ("sync_leaver", sync::leaver),
+    ("sync_opener", sync::opener),
+    ("sync_peer", sync::peer),
+    ("sync_user", sync::user),
+    ("sync_victim", sync::victim),
     ("sysv_interrupted", sysv_msg::interrupted),
     ("sysv_modes", sysv_msg::modes),
     ("sysv_receiver", sysv_msg::receiver),

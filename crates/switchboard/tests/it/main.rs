@@ -29,6 +29,8 @@ const ROLES: &[(&str, Role)] = &[
     ("json-receiver", conformance::ends::json_receiver),
     ("limited-listener", event::limited_listener),
     ("listener", event::listener),
+    #[cfg(target_arch = "x86_64")]
+    ("log-killstep", log::killstep::publisher),
     ("log-publisher", log::topic::publisher),
     ("log-receiver", log::crash::receiver),
     ("log-short-files", log::limits::short_files),

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Call;
+
 /// A boundary between two instructions of the operation.
 #[derive(Clone, Debug)]
 pub struct Boundary {
@@ -68,8 +70,10 @@ impl fmt::Display for Boundary {
 /// A load or a store in shared memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Which of [`super::Plan::shared`]; without those, which of the shared mappings, by address.
+    /// Which of [`super::Plan::shared`]; without those, which of all that is shared, as it was found.
     pub object: usize,
+    /// The file, as the kernel names it: `/dev/shm/NAME`, `/memfd:NAME (deleted)`.
+    pub file: Arc<Path>,
     /// From the object's start.
     pub offset_bytes: u64,
     /// How many bytes. Of a repeated string instruction, those of one round.
@@ -100,7 +104,8 @@ impl fmt::Display for Access {
         };
         let changed = if self.changed { ", changed" } else { "" };
         let (object, offset, len) = (self.object, self.offset_bytes, self.len_bytes);
-        write!(f, "{kind} of {len} bytes at {offset} of object {object}{changed}, {}", self.place)
+        write!(f, "{kind} of {len} bytes at {offset} of object {object}{changed}, {}", self.place)?;
+        write!(f, ", {}", self.file.display())
     }
 }
 
@@ -131,97 +136,3 @@ pub struct Place {
     /// Its byte there.
     pub offset: u64,
 }
-
-/// A system call, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call(pub u64);
-
-impl Call {
-    /// Whether it may change what is mapped where.
-    pub(super) fn maps(self) -> bool {
-        use nix::libc;
-        let calls =
-            [libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_shmat, libc::SYS_shmdt];
-        i64::try_from(self.0).is_ok_and(|number| calls.contains(&number))
-    }
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match CALLS.iter().find(|(number, _)| u64::try_from(*number) == Ok(self.0)) {
-            Some((_, name)) => f.write_str(name),
-            None => write!(f, "system call {}", self.0),
-        }
-    }
-}
-
-/// Those that operations of this project make.
-const CALLS: &[(nix::libc::c_long, &str)] = {
-    use nix::libc;
-    &[
-        (libc::SYS_read, "read"),
-        (libc::SYS_write, "write"),
-        (libc::SYS_pread64, "pread"),
-        (libc::SYS_pwrite64, "pwrite"),
-        (libc::SYS_readv, "readv"),
-        (libc::SYS_writev, "writev"),
-        (libc::SYS_open, "open"),
-        (libc::SYS_openat, "openat"),
-        (libc::SYS_close, "close"),
-        (libc::SYS_fstat, "fstat"),
-        (libc::SYS_newfstatat, "newfstatat"),
-        (libc::SYS_statx, "statx"),
-        (libc::SYS_lseek, "lseek"),
-        (libc::SYS_poll, "poll"),
-        (libc::SYS_ppoll, "ppoll"),
-        (libc::SYS_mmap, "mmap"),
-        (libc::SYS_munmap, "munmap"),
-        (libc::SYS_mremap, "mremap"),
-        (libc::SYS_mprotect, "mprotect"),
-        (libc::SYS_madvise, "madvise"),
-        (libc::SYS_msync, "msync"),
-        (libc::SYS_brk, "brk"),
-        (libc::SYS_fcntl, "fcntl"),
-        (libc::SYS_flock, "flock"),
-        (libc::SYS_fsync, "fsync"),
-        (libc::SYS_fdatasync, "fdatasync"),
-        (libc::SYS_ftruncate, "ftruncate"),
-        (libc::SYS_fallocate, "fallocate"),
-        (libc::SYS_rename, "rename"),
-        (libc::SYS_renameat2, "renameat2"),
-        (libc::SYS_link, "link"),
-        (libc::SYS_linkat, "linkat"),
-        (libc::SYS_unlink, "unlink"),
-        (libc::SYS_unlinkat, "unlinkat"),
-        (libc::SYS_mkdir, "mkdir"),
-        (libc::SYS_getpid, "getpid"),
-        (libc::SYS_gettid, "gettid"),
-        (libc::SYS_tgkill, "tgkill"),
-        (libc::SYS_futex, "futex"),
-        (libc::SYS_futex_waitv, "futex_waitv"),
-        (libc::SYS_sched_yield, "sched_yield"),
-        (libc::SYS_nanosleep, "nanosleep"),
-        (libc::SYS_clock_nanosleep, "clock_nanosleep"),
-        (libc::SYS_clock_gettime, "clock_gettime"),
-        (libc::SYS_rt_sigprocmask, "rt_sigprocmask"),
-        (libc::SYS_rt_sigreturn, "rt_sigreturn"),
-        (libc::SYS_prctl, "prctl"),
-        (libc::SYS_getrandom, "getrandom"),
-        (libc::SYS_memfd_create, "memfd_create"),
-        (libc::SYS_pidfd_open, "pidfd_open"),
-        (libc::SYS_pidfd_getfd, "pidfd_getfd"),
-        (libc::SYS_pidfd_send_signal, "pidfd_send_signal"),
-        (libc::SYS_eventfd2, "eventfd"),
-        (libc::SYS_epoll_wait, "epoll_wait"),
-        (libc::SYS_epoll_pwait, "epoll_pwait"),
-        (libc::SYS_epoll_ctl, "epoll_ctl"),
-        (libc::SYS_socket, "socket"),
-        (libc::SYS_connect, "connect"),
-        (libc::SYS_sendto, "sendto"),
-        (libc::SYS_recvfrom, "recvfrom"),
-        (libc::SYS_sendmsg, "sendmsg"),
-        (libc::SYS_recvmsg, "recvmsg"),
-        (libc::SYS_exit, "exit"),
-        (libc::SYS_exit_group, "exit_group"),
-    ]
-};

@@ -12,7 +12,8 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use iced_x86::{
-    Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory,
+    Decoder, DecoderOptions, Instruction as Decoded, InstructionInfoFactory, Mnemonic, OpAccess,
+    Register, UsedMemory,
 };
 use nix::libc::user_regs_struct as Registers;
 
@@ -76,13 +77,13 @@ impl Code {
         let used = self.factory.info(&decoded).used_memory();
         Instruction {
             is_system_call: decoded.mnemonic() == Mnemonic::Syscall,
-            operands: used.iter().filter_map(Operand::of).collect(),
+            operands: used.iter().filter_map(|used| Operand::of(used, &decoded)).collect(),
         }
     }
 }
 
 impl Operand {
-    fn of(used: &UsedMemory) -> Option<Self> {
+    fn of(used: &UsedMemory, decoded: &Decoded) -> Option<Self> {
         let (kind, is_certain) = match used.access() {
             OpAccess::None | OpAccess::NoMemAccess => return None,
             OpAccess::Read => (Kind::Load, true),
@@ -92,10 +93,9 @@ impl Operand {
             OpAccess::ReadWrite => (Kind::Update, true),
             OpAccess::ReadCondWrite => (Kind::Update, false),
         };
-        let len_bytes = match used.memory_size().size() {
-            0 => UNKNOWN_LEN_BYTES,
-            len => len,
-        };
+        // A repeated string instruction has no size as a whole, but one for each round.
+        let sizes = [used.memory_size().size(), decoded.memory_size().size()];
+        let len_bytes = sizes.into_iter().find(|&len| len > 0).unwrap_or(UNKNOWN_LEN_BYTES);
         Some(Self { used: *used, kind, len_bytes, is_certain })
     }
 

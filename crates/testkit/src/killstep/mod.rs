@@ -24,8 +24,11 @@
 //! killstep::run(&Locking, How::Kill, Depth::from_environment()).expect_clean();
 //! ```
 
+mod attach;
 mod boundary;
+mod call;
 mod code;
+mod course;
 mod mark;
 mod memory;
 mod pin;
@@ -36,7 +39,8 @@ mod run;
 mod tracee;
 mod walk;
 
-pub use boundary::{Access, Boundary, Call, Kind, Place};
+pub use boundary::{Access, Boundary, Kind, Place};
+pub use call::Call;
 pub use mark::{begin, end};
 pub use plan::{Depth, How, Plan, Recovery};
 pub use report::{Finding, Report};

@@ -64,10 +64,11 @@ mod tests {
     #[test]
     fn all_is_as_it_was_afterwards() {
         let before = sched_getaffinity(None).expect("processors");
+        let persona = personality::get().expect("a persona");
         let pinned = Pinned::here();
         assert_eq!(sched_getaffinity(None).expect("processors").count(), 1);
         drop(pinned);
         assert!(sched_getaffinity(None).expect("processors") == before);
-        assert!(!personality::get().expect("a persona").contains(Persona::ADDR_NO_RANDOMIZE));
+        assert_eq!(personality::get(), Ok(persona));
     }
 }

@@ -26,8 +26,8 @@ impl fmt::Display for Place {
 struct Symbols {
     /// Offset in the file, length, address.
     segments: Vec<(u64, u64, u64)>,
-    /// Address and name, by address.
-    functions: Vec<(u64, String)>,
+    /// Address, length and name, by address.
+    functions: Vec<(u64, u64, String)>,
 }
 
 impl Symbols {
@@ -39,14 +39,16 @@ impl Symbols {
             let (offset, len) = segment.file_range();
             (offset, len, segment.address())
         });
-        let mut functions: Vec<(u64, String)> = file
+        let mut functions: Vec<(u64, u64, String)> = file
             .symbols()
             .chain(file.dynamic_symbols())
             .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
-            .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?.to_owned())))
+            .filter_map(|symbol| {
+                Some((symbol.address(), symbol.size(), symbol.name().ok()?.to_owned()))
+            })
             .collect();
         functions.sort();
-        functions.dedup_by_key(|(address, _)| *address);
+        functions.dedup_by_key(|(address, ..)| *address);
         Some(Self { segments: segments.collect(), functions })
     }
 
@@ -56,9 +58,10 @@ impl Symbols {
             .iter()
             .find(|(start, len, _)| (*start..start.saturating_add(*len)).contains(&offset))?;
         let address = address + (offset - start);
-        let after = self.functions.partition_point(|(start, _)| *start <= address);
-        let (start, name) = self.functions.get(after.checked_sub(1)?)?;
-        Some((name, address - start))
+        let after = self.functions.partition_point(|(start, ..)| *start <= address);
+        let (start, len, name) = self.functions.get(after.checked_sub(1)?)?;
+        // Beyond its end is a function whose name was stripped.
+        (address - start < *len).then_some((name, address - start))
     }
 }
 
@@ -82,10 +85,11 @@ mod tests {
     fn an_address_has_the_name_of_its_function() {
         let symbols = Symbols {
             segments: vec![(0, 0x100, 0), (0x100, 0x100, 0x1100)],
-            functions: vec![(0x1110, "first".to_owned()), (0x1120, "second".to_owned())],
+            functions: vec![(0x1110, 12, "first".to_owned()), (0x1120, 16, "second".to_owned())],
         };
         assert_eq!(symbols.at(0x118), Some(("first", 8)));
         assert_eq!(symbols.at(0x120), Some(("second", 0)));
+        assert_eq!(symbols.at(0x11c), None);
         assert_eq!(symbols.at(0x108), None);
         assert_eq!(symbols.at(0x200), None);
     }
@@ -94,7 +98,7 @@ mod tests {
     fn this_program_has_symbols() {
         let program = std::env::current_exe().expect("this program's path");
         let symbols = Symbols::read(&program).expect("an ELF file");
-        assert!(symbols.functions.iter().any(|(_, name)| name == "main"));
+        assert!(symbols.functions.iter().any(|(.., name)| name == "main"));
         assert!(!symbols.segments.is_empty());
     }
 

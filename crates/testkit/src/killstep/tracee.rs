@@ -107,6 +107,24 @@ impl Tracee {
         Ok(ptrace::syscall(self.thread, named(signal)?)?)
     }
 
+    /// It stops before it executes the instruction at this address, from now on: a debug register of
+    /// the processor, so the code stays as it is.
+    pub(super) fn break_at(&self, address: Option<u64>) -> io::Result<()> {
+        const ENABLE_FIRST: libc::c_long = 1;
+        self.set_debug_register(7, 0)?;
+        if let Some(address) = address {
+            self.set_debug_register(0, address.cast_signed())?;
+            self.set_debug_register(7, ENABLE_FIRST)?;
+        }
+        Ok(())
+    }
+
+    fn set_debug_register(&self, which: usize, value: libc::c_long) -> io::Result<()> {
+        let first = std::mem::offset_of!(libc::user, u_debugreg);
+        let offset = std::ptr::without_provenance_mut(first + which * size_of::<libc::c_long>());
+        Ok(ptrace::write_user(self.thread, offset, value)?)
+    }
+
     /// Lets go of it.
     pub(super) fn detach(&self) -> io::Result<()> {
         Ok(ptrace::detach(self.thread, None)?)

@@ -6,13 +6,14 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use nix::libc::{self, user_regs_struct as Registers};
-use rustix::process::{Pid, Signal};
+use nix::libc::user_regs_struct as Registers;
 
+use super::attach::{attached, end, is_mark};
 use super::code::{Code, Instruction};
-use super::mark::{BEGIN, END, GO, HERE};
-use super::memory::Mappings;
-use super::tracee::{Stop, Tracee, name_at};
+use super::course::Spot;
+use super::mark::END;
+use super::memory::{Found, Mappings, Objects};
+use super::tracee::{Stop, Tracee};
 use super::{Access, Boundary, Call, Place};
 use crate::{Child, DEADLINE};
 
@@ -23,12 +24,22 @@ pub(super) struct Decoded {
     layout: Mappings,
 }
 
+/// How a way at full speed went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    There,
+    /// It came to the end before.
+    End,
+    /// The machine cannot do it.
+    Refused,
+}
+
 /// A process that is stepped. Killed on drop.
 pub(super) struct Walk<'a> {
     child: Child,
     tracee: Tracee,
     who: &'static str,
-    objects: Vec<PathBuf>,
+    objects: Objects,
     decoded: &'a mut Decoded,
     registers: Registers,
     next: Rc<Instruction>,
@@ -52,12 +63,14 @@ impl<'a> Walk<'a> {
     pub(super) fn start(
         who: &'static str,
         mut child: Child,
-        objects: Vec<PathBuf>,
+        objects: &[PathBuf],
         decoded: &'a mut Decoded,
     ) -> Result<Self, String> {
         let tracee = attached(&mut child)?;
         let trouble = |error: io::Error| format!("cannot trace: {error}");
-        let layout = Mappings::read(child.id(), &objects).map_err(trouble)?;
+        let mut objects =
+            Objects::of(objects).map_err(|error| format!("shared memory: {error}"))?;
+        let layout = Mappings::read(child.id(), &mut objects).map_err(trouble)?;
         decoded.adopt(layout);
         let mut walk = Self {
             registers: tracee.registers().map_err(trouble)?,
@@ -98,7 +111,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub(super) fn place(&self) -> Place {
+    /// The address of the next instruction.
+    pub(super) fn address(&self) -> u64 {
+        self.registers.rip
+    }
+
+    fn place(&self) -> Place {
         self.decoded.layout.place(self.registers.rip)
     }
 
@@ -137,6 +155,39 @@ impl<'a> Walk<'a> {
     /// On to the next boundary. Not when it is blocked.
     pub(super) fn step(&mut self) -> Result<(), String> {
         self.try_step().map_err(|error| self.lost(&error))?
+    }
+
+    /// From the beginning to a boundary, at full speed. `help` is called each time it sleeps.
+    pub(super) fn run_to(
+        &mut self,
+        number: usize,
+        spot: &Spot,
+        help: &mut dyn FnMut(),
+    ) -> Result<Run, String> {
+        let address = self.decoded.layout.address(&spot.here.place);
+        let Some(address) = address.filter(|&address| {
+            // A machine may have no debug registers to give.
+            self.number == 0 && self.tracee.break_at(Some(address)).is_ok()
+        }) else {
+            return Ok(Run::Refused);
+        };
+        let run = self.try_run(address, spot.times, help).map_err(|error| self.lost(&error))??;
+        if run == Run::There {
+            self.number = number;
+            self.event = spot.events_before;
+            self.changed = spot.here.changed;
+            self.ended = spot.here.ended;
+        }
+        Ok(run)
+    }
+
+    /// To the end, at full speed. `help` is called each time it sleeps. Not when it is blocked.
+    pub(super) fn run_to_end(&mut self, help: &mut dyn FnMut()) -> Result<(), String> {
+        if self.at_end {
+            return Ok(());
+        }
+        let nowhere = u64::MAX;
+        self.try_run(nowhere, 1, help).map_err(|error| self.lost(&error))?.map(|_| ())
     }
 
     /// It is blocked, and somebody has helped it on: to the boundary after the system call.
@@ -203,10 +254,57 @@ impl<'a> Walk<'a> {
         }
         let changed = self.note_changes(stores);
         if call.is_some_and(Call::maps) {
-            self.decoded.adopt(Mappings::read(self.child.id(), &self.objects)?);
+            self.decoded.adopt(Mappings::read(self.child.id(), &mut self.objects)?);
         }
         self.arrive(was_event, changed, call);
         Ok(Ok(()))
+    }
+
+    fn try_run(
+        &mut self,
+        address: u64,
+        times: usize,
+        help: &mut dyn FnMut(),
+    ) -> io::Result<Result<Run, String>> {
+        let (mut left, mut is_in_call) = (times, false);
+        let run = loop {
+            self.tracee.to_system_call(self.signal.take())?;
+            let stop = if is_in_call { self.woken(help)? } else { Some(self.tracee.wait()?) };
+            match stop {
+                None => return Ok(Err(format!("the {} still sleeps", self.who))),
+                Some(Stop::Gone(how)) => return Ok(Err(self.gone(&how))),
+                Some(Stop::Signal(signal)) => self.signal = Some(signal),
+                Some(Stop::Interrupted) => {}
+                Some(Stop::SystemCall) => {
+                    is_in_call = !is_in_call;
+                    let registers = self.tracee.registers()?;
+                    let (call, memory) = (registers.orig_rax, self.tracee.memory());
+                    if is_in_call && is_mark(&registers, call, END.to_bytes(), memory) {
+                        self.at_end = true;
+                        break Run::End;
+                    }
+                }
+                Some(Stop::Step) => {
+                    left -= usize::from(self.tracee.registers()?.rip == address);
+                    if left == 0 {
+                        self.look()?;
+                        break Run::There;
+                    }
+                }
+            }
+        };
+        self.tracee.break_at(None)?;
+        Ok(Ok(run))
+    }
+
+    /// In a system call: waits until it stops, and has it helped on if it sleeps.
+    fn woken(&mut self, help: &mut dyn FnMut()) -> io::Result<Option<Stop>> {
+        let stop = self.tracee.wait_in_system_call()?;
+        if stop.is_some() {
+            return Ok(stop);
+        }
+        help();
+        self.tracee.wait_within_deadline()
     }
 
     fn try_wake(&mut self) -> io::Result<Result<(), String>> {
@@ -287,14 +385,15 @@ impl Walk<'_> {
         for operand in &instruction.operands {
             let Some(address) = operand.address(&self.registers) else { continue };
             let found = self.decoded.layout.shared_at(address, operand.len_bytes);
-            let Some((object, offset_bytes)) = found else { continue };
+            let Some(Found { object, offset, path }) = found else { continue };
             if operand.kind.writes() {
                 let bytes = read(self.tracee.memory(), address, operand.len_bytes);
                 stores.push(Before { access: self.accesses.len(), address, bytes });
             }
             let access = Access {
                 object,
-                offset_bytes,
+                file: path,
+                offset_bytes: offset,
                 len_bytes: operand.len_bytes,
                 kind: operand.kind,
                 changed: false,
@@ -334,66 +433,6 @@ impl Decoded {
         }
         self.layout = layout;
     }
-}
-
-/// Kills it. Its traced thread has to be reaped here, before its parent can reap the process.
-fn end(child: &Child, tracee: &Tracee) {
-    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    if let Some(process) = process {
-        let _ = rustix::process::kill_process(process, Signal::KILL);
-        tracee.wait_gone();
-    }
-}
-
-fn attached(child: &mut Child) -> Result<Tracee, String> {
-    let thread = loop {
-        let line = child.line().ok_or("the process ended before its operation began")?;
-        if let Some(thread) = line.strip_prefix(HERE) {
-            break thread.parse::<i32>().map_err(|error| format!("{line}: {error}"))?;
-        }
-    };
-    if u32::try_from(thread) == Ok(child.id()) {
-        return Err("the operation is on the main thread, which is reaped by another".to_owned());
-    }
-    let tracee = Tracee::seize(child.id(), thread).map_err(|error| format!("ptrace: {error}"))?;
-    let outcome = to_begin(child, &tracee);
-    if outcome.is_err() {
-        end(child, &tracee);
-    }
-    outcome.map(|()| tracee)
-}
-
-/// At full speed to where the first mark returns.
-fn to_begin(child: &mut Child, tracee: &Tracee) -> Result<(), String> {
-    let trouble = |error: io::Error| format!("cannot trace: {error}");
-    tracee.interrupt().map_err(trouble)?;
-    let mut is_begun = false;
-    let mut is_told = false;
-    loop {
-        let mut signal = None;
-        match tracee.wait().map_err(trouble)? {
-            Stop::Gone(how) => return Err(format!("ended before its operation began: {how}")),
-            Stop::SystemCall if is_begun => return Ok(()),
-            Stop::SystemCall => {
-                let registers = tracee.registers().map_err(trouble)?;
-                let (call, memory) = (registers.orig_rax, tracee.memory());
-                is_begun = is_mark(&registers, call, BEGIN.to_bytes(), memory);
-            }
-            Stop::Signal(number) => signal = Some(number),
-            Stop::Step | Stop::Interrupted => {}
-        }
-        tracee.to_system_call(signal).map_err(trouble)?;
-        if !std::mem::replace(&mut is_told, true) {
-            child.tell(GO);
-        }
-    }
-}
-
-/// Whether it is at `prctl(PR_SET_NAME, name)`.
-fn is_mark(registers: &Registers, call: u64, name: &[u8], memory: &File) -> bool {
-    let is_set_name = i64::try_from(call) == Ok(libc::SYS_prctl)
-        && i32::try_from(registers.rdi) == Ok(libc::PR_SET_NAME);
-    is_set_name && name_at(memory, registers.rsi) == name
 }
 
 fn read(memory: &File, address: u64, len_bytes: usize) -> Vec<u8> {

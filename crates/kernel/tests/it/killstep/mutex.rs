@@ -8,7 +8,7 @@ use switchboard_kernel::pthread::{Locked, Mutex, MutexOptions, OBJECT_BYTES};
 use switchboard_kernel::shared_words::{SharedWords, Slot};
 use switchboard_testkit::Child;
 use switchboard_testkit::child::{instruction, report};
-use switchboard_testkit::killstep::{self, Access, Boundary, Depth, How, Plan};
+use switchboard_testkit::killstep::{self, Access, Boundary, Depth, How, Plan, Recovery, Report};
 
 use crate::shared_words::{opened, path_of};
 
@@ -35,9 +35,13 @@ pub(crate) fn locker(arguments: &[String]) {
             drop(locked);
             killstep::end();
         }
+        "lock and repair" => {
+            killstep::begin();
+            drop(mutex.lock().expect("locked").or_repair(|| ()).expect("marked"));
+            killstep::end();
+        }
         operation => {
-            // The first look at the clock searches for it, in tens of thousands of instructions.
-            let _ = Deadline::after(PATIENCE);
+            warm_up();
             killstep::begin();
             let locked = match operation {
                 "lock" => mutex.lock(),
@@ -50,6 +54,13 @@ pub(crate) fn locker(arguments: &[String]) {
             }
         }
     }
+}
+
+/// The first look at the clock searches for it, in tens of thousands of instructions: not here.
+fn warm_up() {
+    let memory = SharedWords::create(4096).expect("memory");
+    let mutex = Mutex::create(slot(&memory), MutexOptions::new()).expect("a mutex");
+    drop(mutex.lock_until(Deadline::after(PATIENCE)).expect("locked"));
 }
 
 fn slot(memory: &SharedWords) -> Slot {
@@ -142,33 +153,65 @@ impl Plan for Locking {
     }
 }
 
-fn check(test: &str, how: How, is_contended: bool, operations: &[&'static str]) {
+impl Recovery for Locking {
+    fn survivor(&self, world: &mut World) -> Child {
+        world.let_go();
+        world.child("lock and repair")
+    }
+}
+
+/// Runs a check of each operation, with and without priority inheritance.
+fn each(test: &str, is_contended: bool, operations: &[&'static str], check: impl Fn(&Locking)) {
     if killstep::refused(test) {
         return;
     }
     for inherit in [false, true] {
         for operation in operations {
             let options = MutexOptions::new().priority_inheritance(inherit);
-            let plan = Locking { operation, is_contended, options };
-            killstep::run(&plan, how, Depth::from_environment()).expect_clean();
+            check(&Locking { operation, is_contended, options });
         }
     }
 }
 
+fn run(plan: &Locking, how: How) -> Report {
+    let report = killstep::run(plan, how, Depth::from_environment());
+    report.expect_clean();
+    let sleeps = report.events.iter().any(|event| event.blocked.is_some());
+    assert_eq!(sleeps, plan.is_contended, "{report}");
+    report
+}
+
+const ALL: &[&str] = &["lock", "try lock", "timed lock", "unlock"];
+const THAT_WAIT: &[&str] = &["lock", "timed lock"];
+
 #[test]
 fn a_killed_holder_hinders_nobody() {
-    let operations = ["lock", "try lock", "timed lock", "unlock"];
-    check("a_killed_holder_hinders_nobody", How::Kill, false, &operations);
+    each("a_killed_holder_hinders_nobody", false, ALL, |plan| {
+        let report = run(plan, How::Kill);
+        // It is taken by one store, and given back by one.
+        let changed = report.accesses.iter().filter(|access| access.changed);
+        assert!(changed.clone().any(|access| access.is_within(0..4)), "{report}");
+    });
 }
 
 #[test]
 fn a_killed_waiter_hinders_nobody() {
-    check("a_killed_waiter_hinders_nobody", How::Kill, true, &["lock", "timed lock"]);
+    each("a_killed_waiter_hinders_nobody", true, THAT_WAIT, |plan| drop(run(plan, How::Kill)));
 }
 
 #[test]
-fn a_stopped_holder_or_waiter_goes_on() {
-    let operations = ["lock", "try lock", "timed lock", "unlock"];
-    check("a_stopped_holder_or_waiter_goes_on", How::Stop, false, &operations);
-    check("a_stopped_holder_or_waiter_goes_on", How::Stop, true, &["lock", "timed lock"]);
+fn a_stopped_holder_goes_on() {
+    each("a_stopped_holder_goes_on", false, ALL, |plan| drop(run(plan, How::Stop)));
+}
+
+#[test]
+fn a_stopped_waiter_goes_on() {
+    each("a_stopped_waiter_goes_on", true, THAT_WAIT, |plan| drop(run(plan, How::Stop)));
+}
+
+#[test]
+fn an_heir_that_is_killed_hinders_nobody() {
+    each("an_heir_that_is_killed_hinders_nobody", false, &["lock", "unlock"], |plan| {
+        killstep::run_recovery(plan, Depth::from_environment()).expect_clean();
+    });
 }

@@ -121,7 +121,7 @@ fn a_writer_killed_at_any_call_leaves_what_it_acknowledged() {
     assert!(runs > 30, "only {runs} calls");
 }
 
-fn check_writer(address: &str, said: &[String], what: &str) {
+pub(super) fn check_writer(address: &str, said: &[String], what: &str) {
     let acknowledged = said
         .iter()
         .filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok())

@@ -2,6 +2,8 @@
 
 pub(crate) mod crash;
 mod damage;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod killstep;
 pub(crate) mod limits;
 pub(crate) mod topic;
 
