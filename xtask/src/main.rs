@@ -45,6 +45,11 @@ Commands:
                   `test` kills only where something changed; count and add up. Takes minutes to hours.
                   With FILTER: only tests whose names contain it too.
     --release     Optimised code, as users get it.
+  prove models [FILTER]
+                  Run the loom models of the synchronisation objects with wide bounds, then make each of
+                  a list of mistakes in a copy, and see that the models notice. Takes minutes to hours.
+                  With FILTER: only models whose names contain it.
+    --mistakes    Only the mistakes. Takes some minutes.
 
 The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
 with CI=true in the environment, if anything was skipped. 2: wrong usage.
@@ -60,6 +65,7 @@ enum Task {
     Tidy,
     Ci(test::Options),
     Prove(prove::Options),
+    ProveModels(prove::models::Options),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +88,9 @@ fn main() -> ExitCode {
             Task::Test(options) => test::run(&workspace, &options, &mut tally),
             Task::Ci(options) => ci::run(&workspace, &options, &mut tally),
             Task::Prove(options) => prove::run(&workspace, &options, &mut tally),
+            Task::ProveModels(options) => {
+                prove::models::run(&workspace, &options, &mut tally);
+            }
             Task::Tidy => run_tidy(&workspace, &mut tally),
             Task::Help => {}
         },
@@ -104,7 +113,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         return Err("which task?".to_owned());
     };
     if command == "prove" {
-        return parse_prove(rest).map(Task::Prove);
+        return parse_prove(rest);
     }
     let mut options = test::Options::default();
     for argument in rest {
@@ -127,24 +136,30 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
     }
 }
 
-fn parse_prove(arguments: &[String]) -> Result<prove::Options, String> {
+fn parse_prove(arguments: &[String]) -> Result<Task, String> {
     let Some((what, rest)) = arguments.split_first() else {
-        return Err("prove what? `kill`".to_owned());
+        return Err("prove what? `kill` or `models`".to_owned());
     };
-    if what != "kill" {
-        return Err(format!("cannot prove `{what}`, only `kill`"));
+    if !["kill", "models"].contains(&what.as_str()) {
+        return Err(format!("cannot prove `{what}`, only `kill` and `models`"));
     }
     let mut options = prove::Options::default();
+    let mut mistakes = false;
     for argument in rest {
         match argument.as_str() {
-            "--release" => options.release = true,
+            "--release" if what == "kill" => options.release = true,
+            "--mistakes" if what == "models" => mistakes = true,
             filter if !filter.starts_with('-') && options.filter.is_none() => {
                 options.filter = Some(filter.to_owned());
             }
-            other => return Err(format!("`prove kill` takes no `{other}`")),
+            other => return Err(format!("`prove {what}` takes no `{other}`")),
         }
     }
-    Ok(options)
+    Ok(if what == "kill" {
+        Task::Prove(options)
+    } else {
+        Task::ProveModels(prove::models::Options { mistakes, filter: options.filter })
+    })
 }
 
 #[cfg(test)]
@@ -169,7 +184,13 @@ mod tests {
             parsed("prove kill --release mutex"),
             Ok(Task::Prove(o)) if o.release && o.filter.as_deref() == Some("mutex")
         ));
-        for wrong in ["prove", "prove life", "prove kill a b", "prove kill --fast"] {
+        assert!(matches!(
+            parsed("prove models --mistakes bell"),
+            Ok(Task::ProveModels(o)) if o.mistakes && o.filter.as_deref() == Some("bell")
+        ));
+        for wrong in
+            ["prove", "prove models --release", "prove life", "prove kill a b", "prove kill --fast"]
+        {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
         for wrong in

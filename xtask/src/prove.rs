@@ -1,7 +1,9 @@
-//! `cargo xtask prove kill`: every test of the kill harness, at every boundary.
+//! `cargo xtask prove`: what takes longer than `cargo xtask test`. Here `prove kill`: every test of the kill harness, at every boundary.
 //!
 //! The tests are those that have `killstep` in their names. `cargo xtask test` runs them too, with a
 //! victim for each boundary where the world may have changed.
+
+pub(crate) mod models;
 
 use std::process::{Command, Stdio};
 use std::thread;
