@@ -98,13 +98,6 @@ pub(super) const MISTAKES: &[Mistake] = &[
         models: "rw_lock::",
     },
     Mistake {
-        what: "a writer closes by less than SeqCst",
-        file: "rw_lock.rs",
-        right: "OPEN | CLOSING => self.state().store(CLOSING, Ordering::SeqCst),",
-        wrong: "OPEN | CLOSING => self.state().store(CLOSING, Ordering::Release),",
-        models: "rw_lock::",
-    },
-    Mistake {
         what: "a writer opens without releasing",
         file: "rw_lock.rs",
         right: "self.lock.state().store(OPEN, Ordering::Release);",
@@ -165,13 +158,6 @@ pub(super) const MISTAKES: &[Mistake] = &[
         file: "semaphore.rs",
         right: ".fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {",
         wrong: ".fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {",
-        models: "semaphore::",
-    },
-    Mistake {
-        what: "who does not queue takes the mark off",
-        file: "semaphore.rs",
-        right: "if self.lower(0) { Ok(()) } else { self.queue_up(deadline) }",
-        wrong: "if self.lower(LISTENED) { Ok(()) } else { self.queue_up(deadline) }",
         models: "semaphore::",
     },
     Mistake {

@@ -1,7 +1,10 @@
 //! Conditions with their mutex: bells, seats and the mutex together.
 
+use loom::thread::JoinHandle;
+
 use super::{Arc, Bounds, Plain, explore, join, threads};
 use crate::pthread::MutexOptions;
+use crate::real_std::sync::Mutex as Others;
 use crate::sync::condvar::Condvar;
 use crate::sync::mutex::MutexGuard;
 use crate::sync::{Mutex, Shared};
@@ -10,13 +13,15 @@ pub(super) struct Shop {
     pub(super) mutex: Mutex,
     pub(super) changed: Condvar,
     pub(super) things: Plain,
+    /// Who buys beside those that a model names.
+    pub(super) others: Others<Vec<JoinHandle<()>>>,
 }
 
 impl Shop {
     pub(super) fn new() -> Arc<Self> {
         let mutex = Mutex::anonymous(MutexOptions::new()).expect("a mutex");
         let changed = Condvar::anonymous(()).expect("a condition");
-        Arc::new(Self { mutex, changed, things: Plain::new(0) })
+        Arc::new(Self { mutex, changed, things: Plain::new(0), others: Others::default() })
     }
 
     pub(super) fn enter(&self) -> MutexGuard<'_> {

@@ -16,7 +16,7 @@ mod semaphore;
 use crate::real_std;
 use crate::real_std::sync::Arc;
 use crate::real_std::time::Instant;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use loom::thread::JoinHandle;
 

@@ -8,16 +8,16 @@ use crate::sync::monitor::Monitor;
 
 #[derive(Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-struct Account {
+pub(super) struct Account {
     left: u32,
     right: u32,
 }
 
-fn account() -> Arc<Monitor<Account>> {
+pub(super) fn account() -> Arc<Monitor<Account>> {
     Arc::new(Monitor::anonymous(Account { left: 0, right: 0 }).expect("a monitor"))
 }
 
-fn add(account: &Monitor<Account>) {
+pub(super) fn add(account: &Monitor<Account>) {
     account
         .with(|account| {
             assert_eq!(account.left, account.right, "half a change");

@@ -15,6 +15,7 @@ use core::cell::Cell;
 pub(crate) use core::sync::atomic::{Ordering, compiler_fence};
 pub(crate) use loom::sync::atomic::fence;
 
+use super::death::goes_on;
 use super::futex::Sleepers;
 
 /// Where a `SeqCst` access has a fence.
@@ -53,28 +54,39 @@ impl AtomicU32 {
         &self.sleepers
     }
 
+    /// What is there now or was there before, without a step.
+    pub(super) fn glimpse(&self) -> u32 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    /// Changed by the kernel.
+    pub(super) fn mark(&self, bits: u32) -> u32 {
+        self.word.fetch_or(bits, Ordering::SeqCst)
+    }
+
+    /// Changed without a step of its own.
+    pub(super) fn leave(&self, value: u32) -> u32 {
+        self.word.swap(value, Ordering::Release)
+    }
+
     pub(crate) fn load(&self, order: Ordering) -> u32 {
-        fenced(order, || self.word.load(order))
+        fenced(order, 0, || self.word.load(order))
     }
 
     pub(crate) fn store(&self, value: u32, order: Ordering) {
-        fenced(order, || self.word.store(value, order));
-    }
-
-    pub(crate) fn swap(&self, value: u32, order: Ordering) -> u32 {
-        fenced(order, || self.word.swap(value, order))
+        fenced(order, (), || self.word.store(value, order));
     }
 
     pub(crate) fn fetch_add(&self, value: u32, order: Ordering) -> u32 {
-        fenced(order, || self.word.fetch_add(value, order))
+        fenced(order, 0, || self.word.fetch_add(value, order))
     }
 
     pub(crate) fn fetch_or(&self, bits: u32, order: Ordering) -> u32 {
-        fenced(order, || self.word.fetch_or(bits, order))
+        fenced(order, 0, || self.word.fetch_or(bits, order))
     }
 
     pub(crate) fn fetch_max(&self, value: u32, order: Ordering) -> u32 {
-        fenced(order, || self.word.fetch_max(value, order))
+        fenced(order, 0, || self.word.fetch_max(value, order))
     }
 
     pub(crate) fn compare_exchange(
@@ -84,7 +96,7 @@ impl AtomicU32 {
         order: Ordering,
         failure: Ordering,
     ) -> Result<u32, u32> {
-        fenced(order, || self.word.compare_exchange(old, new, order, failure))
+        fenced(order, Err(0), || self.word.compare_exchange(old, new, order, failure))
     }
 
     pub(crate) fn fetch_update(
@@ -93,11 +105,15 @@ impl AtomicU32 {
         read: Ordering,
         change: impl FnMut(u32) -> Option<u32>,
     ) -> Result<u32, u32> {
-        fenced(order, || self.word.fetch_update(order, read, change))
+        fenced(order, Err(0), || self.word.fetch_update(order, read, change))
     }
 }
 
-fn fenced<R>(order: Ordering, access: impl FnOnce() -> R) -> R {
+/// A step, with its fence. A dead thread makes none and gets `nothing`.
+fn fenced<R>(order: Ordering, nothing: R, access: impl FnOnce() -> R) -> R {
+    if !goes_on() {
+        return nothing;
+    }
     let fences = if order == Ordering::SeqCst { CHOSEN.0.get() } else { Fences::None };
     if fences == Fences::Before {
         fence(Ordering::SeqCst);

@@ -14,6 +14,7 @@ use switchboard_kernel::Result;
 pub(crate) use switchboard_kernel::futex::Waited;
 
 use super::atomic::{AtomicU32, Ordering, fence};
+use super::death::goes_on;
 use crate::io::Deadline;
 use crate::real_std::sync::OnceLock;
 
@@ -46,15 +47,18 @@ impl Sleepers {
 }
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<Waited> {
+    if !goes_on() {
+        return Ok(Waited::Woken);
+    }
     if LOOKS.0.get() && deadline != Deadline::NEVER {
         loom::thread::yield_now();
-        let changed = word.load(Ordering::Relaxed) != expected;
+        let changed = word.glimpse() != expected;
         return Ok(if changed { Waited::ValueChanged } else { Waited::TimedOut });
     }
     let queue = word.sleepers().queue();
     fence(Ordering::SeqCst);
     let mut count = queue.count.lock().expect("nobody panics with it");
-    if word.load(Ordering::Relaxed) != expected {
+    if word.glimpse() != expected {
         return Ok(Waited::ValueChanged);
     }
     *count += 1;
@@ -63,11 +67,16 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
 }
 
 pub(crate) fn wake(word: &AtomicU32, at_most: u32) -> Result<u32> {
+    Ok(if goes_on() { wake_now(word, at_most) } else { 0 })
+}
+
+/// Without a step of its own.
+pub(super) fn wake_now(word: &AtomicU32, at_most: u32) -> u32 {
     let queue = word.sleepers().queue();
     fence(Ordering::SeqCst);
     let mut count = queue.count.lock().expect("nobody panics with it");
     let woken = at_most.min(*count);
     *count -= woken;
     (0..woken).for_each(|_| queue.woken.notify_one());
-    Ok(woken)
+    woken
 }

@@ -1,6 +1,7 @@
 //! What the algorithms run in, in place of the memory, the C library and the kernel.
 
 pub(crate) mod atomic;
+pub(crate) mod death;
 pub(crate) mod futex;
 pub(crate) mod pthread;
 pub(crate) mod shared_words;

@@ -12,6 +12,7 @@ use loom::sync::Arc;
 use switchboard_kernel::{Error, Result};
 
 use super::atomic::{AtomicU32, Ordering};
+use super::death::goes_on;
 use super::{futex, shared_words::Slot};
 use crate::io::Deadline;
 
@@ -37,15 +38,20 @@ impl MutexOptions {
 loom::thread_local! {
     /// The robust list of a thread.
     static ROBUST_LIST: RefCell<Vec<Arc<AtomicU32>>> = RefCell::new(Vec::new());
+    /// The mutex that it is about to take.
+    static PENDING: RefCell<Option<Arc<AtomicU32>>> = RefCell::new(None);
 }
 
-/// What the kernel does when this thread dies. Its guards are to be forgotten.
-pub(crate) fn die() {
+/// What the kernel does when this thread dies.
+pub(super) fn die() {
     for word in ROBUST_LIST.with(RefCell::take) {
-        let before = word.fetch_or(OWNER_DIED, Ordering::SeqCst);
-        if before & WAITED_FOR != 0 {
-            let _ = futex::wake(&word, 1);
+        if word.mark(OWNER_DIED) & WAITED_FOR != 0 {
+            futex::wake_now(&word, 1);
         }
+    }
+    // It may have been woken to take this one, and another sleeps on.
+    if let Some(word) = PENDING.with(RefCell::take) {
+        futex::wake_now(&word, 1);
     }
 }
 
@@ -65,7 +71,11 @@ impl Mutex {
     }
 
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
+        if !goes_on() {
+            return Err(Error::from_raw("pthread_mutex_lock", libc::EOWNERDEAD));
+        }
         let mut others = 0;
+        PENDING.with(|pending| pending.replace(Some(Arc::clone(&self.word))));
         loop {
             let found = self.word.load(Ordering::Relaxed);
             if found & HELD != 0 && found & OWNER_DIED == 0 {
@@ -103,6 +113,7 @@ impl Mutex {
 
     fn taken(&self, found: u32) -> Locked<'_> {
         ROBUST_LIST.with(|list| list.borrow_mut().push(Arc::clone(&self.word)));
+        PENDING.with(RefCell::take);
         let guard = Guard { mutex: self, of_this_thread: PhantomData };
         if found & OWNER_DIED == 0 {
             Locked::Consistent(guard)
@@ -143,10 +154,14 @@ impl Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
+        if !goes_on() {
+            return;
+        }
         let word = &self.mutex.word;
         ROBUST_LIST.with(|list| list.borrow_mut().retain(|held| !Arc::ptr_eq(held, word)));
-        if word.swap(FREE, Ordering::Release) & WAITED_FOR != 0 {
-            let _ = futex::wake(word, 1);
+        // If it dies before it wakes another, the kernel does.
+        if word.leave(FREE) & WAITED_FOR != 0 {
+            futex::wake_now(word, 1);
         }
     }
 }
