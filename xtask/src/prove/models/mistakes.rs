@@ -143,7 +143,7 @@ pub(super) const MISTAKES: &[Mistake] = &[
         what: "the dead keep their seats",
         file: "seats.rs",
         right: "Ok(Found::OfTheDead(Seat { index, mutex: &self.mutexes[index], _guard: guard }))",
-        wrong: "drop(guard); Ok(Found::None)",
+        wrong: "core::mem::forget(guard); Ok(Found::None)",
         models: "deaths::",
     },
     Mistake {
@@ -172,6 +172,13 @@ pub(super) const MISTAKES: &[Mistake] = &[
         file: "barrier.rs",
         right: "self.round().store((round + 1) % ROUNDS, Ordering::Release);",
         wrong: "self.round().store((round + 1) % ROUNDS, Ordering::Relaxed);",
+        models: "barrier::",
+    },
+    Mistake {
+        what: "that a member has arrived is seen without acquiring",
+        file: "barrier.rs",
+        right: "let found = word.load(Ordering::Acquire);",
+        wrong: "let found = word.load(Ordering::Relaxed);",
         models: "barrier::",
     },
     Mistake {

@@ -10,6 +10,7 @@ use core::cell::Cell;
 use core::panic::AssertUnwindSafe;
 
 use crate::real_std::panic::{catch_unwind, resume_unwind};
+use crate::real_std::thread::panicking;
 
 use super::pthread;
 
@@ -22,7 +23,6 @@ enum Life {
     Long,
     /// So many more steps.
     Steps(usize),
-    Over,
 }
 
 /// What unwinds a thread that dies.
@@ -43,18 +43,17 @@ pub(crate) fn live<R>(steps: usize, act: impl FnOnce() -> R) -> Option<R> {
     }
 }
 
-/// Before each step. False if this thread is dead, and is only being cleared away.
+/// Before each step. False if this thread is dead, or a model has failed, and all is only being cleared away.
 pub(super) fn goes_on() -> bool {
+    if panicking() {
+        return false;
+    }
     match LIFE.with(Cell::get) {
         Life::Long => true,
-        Life::Steps(0) => {
-            LIFE.with(|life| life.set(Life::Over));
-            resume_unwind(Box::new(Died))
-        }
+        Life::Steps(0) => resume_unwind(Box::new(Died)),
         Life::Steps(left) => {
             LIFE.with(|life| life.set(Life::Steps(left - 1)));
             true
         }
-        Life::Over => false,
     }
 }

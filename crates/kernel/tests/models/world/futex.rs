@@ -1,8 +1,8 @@
 //! The kernel's side of a futex.
 //!
-//! Source: the kernel's `kernel/futex/waitwake.c`: who waits is counted, passes a full barrier, takes the
-//! lock of the queue, and only then compares the word; who wakes passes a full barrier and takes the lock.
-//! Those who wait longest are woken first.
+//! Source: the kernel's `kernel/futex/waitwake.c`: who waits takes the lock of the queue, and only then
+//! compares the word; who wakes takes the lock. Those who wait longest are woken first. The full barriers on
+//! the way are left out: nothing may rely on them but that lock.
 //!
 //! A wait has no deadline here: who is not woken hangs, which loom reports. Only where a model has deaths
 //! ([`with_looks`]), a wait that has a deadline may end for no reason at any time.
@@ -13,7 +13,7 @@ use loom::sync::{Condvar, Mutex};
 use switchboard_kernel::Result;
 pub(crate) use switchboard_kernel::futex::Waited;
 
-use super::atomic::{AtomicU32, Ordering, fence};
+use super::atomic::AtomicU32;
 use super::death::goes_on;
 use crate::io::Deadline;
 use crate::real_std::sync::OnceLock;
@@ -56,7 +56,6 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
         return Ok(if changed { Waited::ValueChanged } else { Waited::TimedOut });
     }
     let queue = word.sleepers().queue();
-    fence(Ordering::SeqCst);
     let mut count = queue.count.lock().expect("nobody panics with it");
     if word.glimpse() != expected {
         return Ok(Waited::ValueChanged);
@@ -73,7 +72,6 @@ pub(crate) fn wake(word: &AtomicU32, at_most: u32) -> Result<u32> {
 /// Without a step of its own.
 pub(super) fn wake_now(word: &AtomicU32, at_most: u32) -> u32 {
     let queue = word.sleepers().queue();
-    fence(Ordering::SeqCst);
     let mut count = queue.count.lock().expect("nobody panics with it");
     let woken = at_most.min(*count);
     *count -= woken;

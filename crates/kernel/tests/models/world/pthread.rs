@@ -8,13 +8,13 @@
 use core::cell::RefCell;
 use core::marker::PhantomData;
 
-use loom::sync::Arc;
 use switchboard_kernel::{Error, Result};
 
 use super::atomic::{AtomicU32, Ordering};
 use super::death::goes_on;
 use super::{futex, shared_words::Slot};
 use crate::io::Deadline;
+use crate::real_std::sync::Arc;
 
 pub(crate) use switchboard_kernel::pthread::OBJECT_BYTES;
 
