@@ -50,6 +50,8 @@ Commands:
                   a list of mistakes in a copy, and see that the models notice. Takes minutes to hours.
                   With FILTER: only models whose names contain it.
     --mistakes    Only the mistakes. Takes some minutes.
+  prove tsan      Run threads on all synchronisation objects under ThreadSanitizer; then one that forgets
+                  to lock, which has to be noticed. Takes some minutes.
 
 The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
 with CI=true in the environment, if anything was skipped. 2: wrong usage.
@@ -66,6 +68,7 @@ enum Task {
     Ci(test::Options),
     Prove(prove::Options),
     ProveModels(prove::models::Options),
+    ProveTsan,
 }
 
 fn main() -> ExitCode {
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
             Task::ProveModels(options) => {
                 prove::models::run(&workspace, &options, &mut tally);
             }
+            Task::ProveTsan => prove::tsan::run(&workspace, &mut tally),
             Task::Tidy => run_tidy(&workspace, &mut tally),
             Task::Help => {}
         },
@@ -138,10 +142,10 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
 
 fn parse_prove(arguments: &[String]) -> Result<Task, String> {
     let Some((what, rest)) = arguments.split_first() else {
-        return Err("prove what? `kill` or `models`".to_owned());
+        return Err("prove what? `kill`, `models` or `tsan`".to_owned());
     };
-    if !["kill", "models"].contains(&what.as_str()) {
-        return Err(format!("cannot prove `{what}`, only `kill` and `models`"));
+    if !["kill", "models", "tsan"].contains(&what.as_str()) {
+        return Err(format!("cannot prove `{what}`, only `kill`, `models` and `tsan`"));
     }
     let mut options = prove::Options::default();
     let mut mistakes = false;
@@ -149,16 +153,16 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         match argument.as_str() {
             "--release" if what == "kill" => options.release = true,
             "--mistakes" if what == "models" => mistakes = true,
-            filter if !filter.starts_with('-') && options.filter.is_none() => {
+            filter if what != "tsan" && !filter.starts_with('-') && options.filter.is_none() => {
                 options.filter = Some(filter.to_owned());
             }
             other => return Err(format!("`prove {what}` takes no `{other}`")),
         }
     }
-    Ok(if what == "kill" {
-        Task::Prove(options)
-    } else {
-        Task::ProveModels(prove::models::Options { mistakes, filter: options.filter })
+    Ok(match what.as_str() {
+        "kill" => Task::Prove(options),
+        "models" => Task::ProveModels(prove::models::Options { mistakes, filter: options.filter }),
+        _ => Task::ProveTsan,
     })
 }
 

@@ -4,6 +4,7 @@
 //! victim for each boundary where the world may have changed.
 
 pub(crate) mod models;
+pub(crate) mod tsan;
 
 use std::process::{Command, Stdio};
 use std::thread;
