@@ -5,7 +5,8 @@
  *
  * The near side sends first and, in a round trip, measures; the far side answers or, one way,
  * measures. Alone, the near side does both halves. Descriptor 3 is where to send, 4 where to receive,
- * or 3 is memory in which the ids are offsets; System V objects are given by id.
+ * or 3 is memory in which the ids are offsets; System V objects are given by id; what the patterns
+ * use is found by names and keys made of the ids.
  * It prints, in nanoseconds: total, then p50, p90, p99 and p99.9 of the round trips.
  */
 #define _GNU_SOURCE
@@ -27,6 +28,7 @@ enum { MUTEX = 128, WORDS = 192 };
 enum mechanism {
     PIPE, UNIX_STREAM, DATAGRAM, SEQPACKET, POSIX_MQ, SYSV_MSG, STREAM_SOCKET, PTY, EVENTFD,
     POSIX_SEM, SYSV_SEM, FUTEX, PTHREAD, SIGNAL, SIGNALFD,
+    NAMED_SEM, SHARED_VALUE,
     PTHREAD_MUTEX, FLOCK, PROCESS_LOCK, OPEN_FILE_LOCK, INOTIFY, SPLICE, TEE, VMSPLICE,
     MEMORY_IN_64, MEMORY_OUT_64, MEMORY_IN_4096, MEMORY_OUT_4096, MEMFD, POSIX_SHM, SYSV_SHM
 };
@@ -49,6 +51,7 @@ static inline uint64_t now_ns(void)
 #include "messages.h"
 #include "wakes.h"
 #include "alone.h"
+#include "named.h"
 
 /* The mechanism is a constant at every call, so choosing costs nothing. */
 static ALWAYS_INLINE void put(enum mechanism mechanism, struct typed_message *message)
@@ -57,6 +60,8 @@ static ALWAYS_INLINE void put(enum mechanism mechanism, struct typed_message *me
         put_message(mechanism, message);
     else if (mechanism <= SIGNALFD)
         put_wake(mechanism);
+    else if (mechanism <= SHARED_VALUE)
+        put_named(mechanism, message->text);
     else
         once(mechanism);
 }
@@ -67,6 +72,8 @@ static ALWAYS_INLINE void take(enum mechanism mechanism, struct typed_message *m
         take_message(mechanism, message);
     else if (mechanism <= SIGNALFD)
         take_wake(mechanism);
+    else if (mechanism <= SHARED_VALUE)
+        take_named(mechanism, message->text);
 }
 
 static int by_value(const void *a, const void *b)
@@ -192,6 +199,7 @@ int main(int argc, char **argv)
     in_id = atoi(argv[8]);
     prepare_wakes(name);
     prepare_alone(name);
+    prepare_named(name);
 
     IS("pipe", PIPE)
     IS("fifo", PIPE)
@@ -229,6 +237,14 @@ int main(int argc, char **argv)
     IS("memfd", MEMFD)
     IS("posix-shm", POSIX_SHM)
     IS("sysv-shm", SYSV_SHM)
+    IS("event-sem", NAMED_SEM)
+    IS("event-sysv-sem", SYSV_SEM)
+    IS("event-signal", SIGNAL)
+    IS("state-watch", SHARED_VALUE)
+    IS("state-set-64", MEMORY_IN_64)
+    IS("state-get-64", MEMORY_OUT_64)
+    IS("state-set-4096", MEMORY_IN_4096)
+    IS("state-get-4096", MEMORY_OUT_4096)
     fprintf(stderr, "no such mechanism: %s\n", name);
     return 2;
 }

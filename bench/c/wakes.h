@@ -21,6 +21,14 @@ static pid_t peer;
 static sigset_t signals;
 static int signal_fd = -1, queued;
 
+/* Tells the other side who this is, and waits until it has done so too. */
+static void meet(void)
+{
+    pid_t self = getpid();
+    if (write(OUT, &self, sizeof self) != sizeof self || read(IN, &peer, sizeof peer) != sizeof peer)
+        die("pid");
+}
+
 /* Maps the memory; or blocks the signal and tells the other side who to send it to. */
 static void prepare_wakes(const char *name)
 {
@@ -30,16 +38,14 @@ static void prepare_wakes(const char *name)
         if (memory == MAP_FAILED)
             die("mmap");
     }
-    if (strncmp(name, "signal", 6) != 0)
+    if (strncmp(name, "signal", 6) != 0 && strcmp(name, "event-signal") != 0)
         return;
-    pid_t self = getpid();
     queued = SIGRTMIN;
     sigemptyset(&signals);
     sigaddset(&signals, queued);
     if (sigprocmask(SIG_BLOCK, &signals, NULL) != 0)
         die("sigprocmask");
-    if (write(OUT, &self, sizeof self) != sizeof self || read(IN, &peer, sizeof peer) != sizeof peer)
-        die("pid");
+    meet();
     signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signal_fd < 0)
         die("signalfd");

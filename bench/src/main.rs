@@ -1,5 +1,5 @@
-//! Measures Switchboard: the kernel crate's wrappers against plain C, and the command against `cat`
-//! and `socat`. README.md says how, and what came out.
+//! Measures Switchboard: the kernel crate's wrappers and the patterns against plain C, and the command
+//! against `cat` and `socat`. README.md says how, and what came out.
 
 mod command;
 mod consumer;
@@ -31,6 +31,8 @@ struct Arguments {
 enum Benchmark {
     /// Every wrapper with a hot path against the same system calls in plain C
     Wrappers(wrappers::Arguments),
+    /// Events and states against the mechanisms beneath them in plain C
+    Patterns(wrappers::Arguments),
     /// How many system calls the C and the Rust program of `wrappers` make; exit 1 if they differ
     Syscalls(syscalls::Arguments),
     /// `send --raw` and `recv --raw` of a large file against cat and socat
@@ -52,6 +54,7 @@ fn main() -> Result<(), Failure> {
     }
     let good = match Arguments::parse().benchmark {
         Benchmark::Wrappers(arguments) => wrappers::main(&arguments)?,
+        Benchmark::Patterns(arguments) => wrappers::patterns(&arguments)?,
         Benchmark::Syscalls(arguments) => syscalls::main(&arguments)?,
         Benchmark::Raw(arguments) => raw::main(&arguments)?,
         Benchmark::Lines(arguments) => lines::main(&arguments)?,

@@ -14,7 +14,7 @@ use crate::{Failure, PEER};
 use Operation::{Alone, OneWay, RoundTrip};
 
 /// Every mechanism that is measured, and what is done with it.
-pub(crate) const TABLE: &[(&str, &[Operation])] = &[
+pub(crate) const TABLE: &Table = &[
     ("pipe", &[RoundTrip, OneWay]),
     ("fifo", &[RoundTrip, OneWay]),
     ("unix-stream", &[RoundTrip, OneWay]),
@@ -55,16 +55,33 @@ pub(crate) const TABLE: &[(&str, &[Operation])] = &[
     ("sysv-shm", &[Alone]),
 ];
 
-/// The rows of [`TABLE`] with these names, all if there are none.
+/// Every pattern that is measured against what it is made of. `event-signal` is `signal:` and so on;
+/// states are over `posix-shm:`.
+pub(crate) const PATTERNS: &Table = &[
+    ("event-sem", &[RoundTrip, Alone]),
+    ("event-sysv-sem", &[RoundTrip, Alone]),
+    ("event-signal", &[RoundTrip, Alone]),
+    ("state-watch", &[RoundTrip]),
+    ("state-set-64", &[Alone]),
+    ("state-get-64", &[Alone]),
+    ("state-set-4096", &[Alone]),
+    ("state-get-4096", &[Alone]),
+];
+
+/// What is measured, and what is done with it.
+pub(crate) type Table = [(&'static str, &'static [Operation])];
+
+/// The rows of a table with these names, all if there are none.
 pub(crate) fn chosen(
+    table: &'static Table,
     only: &[String],
 ) -> Result<Vec<(&'static str, &'static [Operation])>, Failure> {
-    if let Some(unknown) = only.iter().find(|name| TABLE.iter().all(|(known, _)| known != name)) {
-        let known: Vec<&str> = TABLE.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = only.iter().find(|name| table.iter().all(|(known, _)| known != name)) {
+        let known: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
         return Err(format!("no mechanism {unknown:?}; there are {known:?}").into());
     }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
-    Ok(TABLE.iter().filter(|(name, _)| wanted(name)).copied().collect())
+    Ok(table.iter().filter(|(name, _)| wanted(name)).copied().collect())
 }
 
 /// Which program is measured.

@@ -12,7 +12,7 @@ use switchboard_kernel::pty::{Master, Modes};
 use switchboard_kernel::shared_words::{OBJECT_BYTES, SharedWords};
 use switchboard_kernel::unix_socket::{Kind, enable_packet_ends};
 use switchboard_kernel::{
-    Permissions, fifo, io, pipe, posix_sem, sysv_msg, sysv_sem, tcp, udp, unix_socket,
+    Permissions, fifo, io, pipe, posix_sem, posix_shm, sysv_msg, sysv_sem, tcp, udp, unix_socket,
 };
 
 use crate::Failure;
@@ -59,11 +59,19 @@ impl End {
 pub(crate) struct Objects {
     pub(crate) near: End,
     pub(crate) far: End,
-    queues: Vec<sysv_msg::MessageQueue>,
-    sets: Vec<sysv_sem::SemaphoreSet>,
+    named: Named,
 }
 
-impl Drop for Objects {
+/// Objects that outlive their processes, unless they are removed.
+#[derive(Default)]
+struct Named {
+    queues: Vec<sysv_msg::MessageQueue>,
+    sets: Vec<sysv_sem::SemaphoreSet>,
+    semaphores: Vec<String>,
+    segments: Vec<String>,
+}
+
+impl Drop for Named {
     fn drop(&mut self) {
         for queue in &self.queues {
             let _ = queue.remove();
@@ -71,11 +79,20 @@ impl Drop for Objects {
         for set in &self.sets {
             let _ = set.remove();
         }
+        for name in &self.semaphores {
+            let _ = posix_sem::unlink(name);
+        }
+        for name in &self.segments {
+            let _ = posix_shm::unlink(name);
+        }
     }
 }
 
 impl Objects {
     pub(crate) fn new(run: &Run, scratch: &Scratch) -> Result<Self, Failure> {
+        if run.mechanism.starts_with("event-") || run.mechanism.starts_with("state-") {
+            return Self::of_pattern(run);
+        }
         if run.operation == Operation::Alone {
             return Self::alone(run.mechanism, scratch);
         }
@@ -114,7 +131,44 @@ impl Objects {
                 (end(0, SECOND)?, end(SECOND, 0)?)
             }
         };
-        Ok(Self { near, far, queues: Vec::new(), sets: Vec::new() })
+        Ok(Self { near, far, ..Self::default() })
+    }
+
+    /// What a pattern finds by a name or a key: one for each way, or one if there is only one side.
+    fn of_pattern(run: &Run) -> Result<Self, Failure> {
+        let there = 2 * i32::try_from(std::process::id())?;
+        let alone = run.operation == Operation::Alone;
+        let back = if alone { there } else { there + 1 };
+        let mut objects = Self::default();
+        (objects.near, objects.far) = match (run.mechanism, alone) {
+            ("event-signal", true) => (to_itself()?, End::default()),
+            ("event-signal" | "state-watch", _) => pipe_pair()?,
+            _ => Default::default(),
+        };
+        (objects.near.out_id, objects.near.in_id) = (there, back);
+        (objects.far.out_id, objects.far.in_id) = (back, there);
+        for id in there..=back {
+            let name = name_of(id);
+            match run.mechanism {
+                "event-sem" => {
+                    let options = posix_sem::CreateOptions::new().exclusive(true);
+                    posix_sem::Semaphore::create(&name, &options)?;
+                    objects.named.semaphores.push(name);
+                }
+                "event-sysv-sem" => {
+                    let options = sysv_sem::CreateOptions::new().exclusive(true);
+                    let key = sysv_sem::Key::Value(id);
+                    objects.named.sets.push(sysv_sem::SemaphoreSet::create(&key, &options)?);
+                }
+                "event-signal" => {}
+                _ => {
+                    let len_bytes = 3 * PAGE as u64;
+                    posix_shm::Segment::create(&name, len_bytes, Permissions::new())?;
+                    objects.named.segments.push(name);
+                }
+            }
+        }
+        Ok(objects)
     }
 
     /// What one process needs that puts and takes by itself.
@@ -128,10 +182,7 @@ impl Objects {
                 both.near.in_id = both.near.out_id;
                 return Ok(both);
             }
-            "signal" | "signalfd" => {
-                let (reader, writer) = pipe::pipe()?;
-                End::new(writer, reader)
-            }
+            "signal" | "signalfd" => to_itself()?,
             "flock" | "process-lock" | "open-file-lock" | "inotify" => {
                 let mut options = std::fs::File::options();
                 let options = options.create(true).truncate(false).read(true).write(true);
@@ -147,7 +198,7 @@ impl Objects {
             "splice" | "tee" | "vmsplice" | "memfd" | "posix-shm" | "sysv-shm" => End::default(),
             other => return Err(format!("no such mechanism: {other}").into()),
         };
-        Ok(Self { near, far: End::default(), queues: Vec::new(), sets: Vec::new() })
+        Ok(Self { near, ..Self::default() })
     }
 
     fn sysv_msg() -> Result<Self, Failure> {
@@ -155,9 +206,9 @@ impl Objects {
         for _ in 0..2 {
             let options = sysv_msg::CreateOptions::new();
             let queue = sysv_msg::MessageQueue::create(&sysv_msg::Key::Private, &options)?;
-            objects.queues.push(queue);
+            objects.named.queues.push(queue);
         }
-        let (there, back) = (objects.queues[0].id(), objects.queues[1].id());
+        let (there, back) = (objects.named.queues[0].id(), objects.named.queues[1].id());
         (objects.near, objects.far) = (End::numbered(there, back), End::numbered(back, there));
         Ok(objects)
     }
@@ -167,12 +218,17 @@ impl Objects {
         for _ in 0..2 {
             let options = sysv_sem::CreateOptions::new();
             let set = sysv_sem::SemaphoreSet::create(&sysv_sem::Key::Private, &options)?;
-            objects.sets.push(set);
+            objects.named.sets.push(set);
         }
-        let (there, back) = (objects.sets[0].id(), objects.sets[1].id());
+        let (there, back) = (objects.named.sets[0].id(), objects.named.sets[1].id());
         (objects.near, objects.far) = (End::numbered(there, back), End::numbered(back, there));
         Ok(objects)
     }
+}
+
+/// The name of what is found by a number.
+pub(crate) fn name_of(id: i32) -> String {
+    format!("/switchboard-bench-{id}")
 }
 
 /// Where the object of the way back is; that of the way there is at 0.
@@ -200,6 +256,12 @@ fn pipe_pair() -> Result<(End, End), Failure> {
     let (from_near, to_far) = pipe::pipe()?;
     let (from_far, to_near) = pipe::pipe()?;
     Ok((End::new(to_far, from_far), End::new(to_near, from_near)))
+}
+
+/// Both ends of one pipe.
+fn to_itself() -> Result<End, Failure> {
+    let (reader, writer) = pipe::pipe()?;
+    Ok(End::new(writer, reader))
 }
 
 /// The near side has the master.

@@ -3,6 +3,7 @@
 
 mod alone;
 mod messages;
+mod patterns;
 mod wakes;
 
 use std::time::Instant;
@@ -41,7 +42,7 @@ pub(crate) fn main(arguments: &[String]) -> std::result::Result<(), Failure> {
         warm_up: warm_up.parse()?,
     };
     let ids = (out_id.parse()?, in_id.parse()?);
-    for run in [messages::run, wakes::run, alone::run] {
+    for run in [messages::run, wakes::run, alone::run, patterns::run] {
         if run(&job, name, ids)? {
             return Ok(());
         }
@@ -156,6 +157,10 @@ fn report(total_ns: u128, samples: &mut [u32]) {
     }
     println!();
 }
+
+/// Aligned as in C: to a cache line, which would otherwise be left to chance.
+#[repr(align(64))]
+struct Aligned<const N: usize>([u8; N]);
 
 /// A mechanism, used through its wrapper.
 trait Channel {

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::figures::table;
-use crate::mechanism::{Language, Operation, Run, chosen};
+use crate::mechanism::{Language, Operation, Run, TABLE, chosen};
 use crate::peer::UDP_BURST;
 use crate::scratch::Scratch;
 use crate::{Failure, two_cpus};
@@ -34,7 +34,7 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
     let mut rows = Vec::new();
     let mut entries = Vec::new();
     let mut same = true;
-    for (mechanism, operations) in chosen(&arguments.only)? {
+    for (mechanism, operations) in chosen(TABLE, &arguments.only)? {
         for operation in operations.iter().copied() {
             eprintln!("{mechanism}, {}", operation.name());
             let c = data_path(mechanism, operation, messages, Language::C, &scratch)?;

@@ -1,11 +1,12 @@
-//! Every wrapper of the kernel crate that has a hot path, against the same system calls in C.
+//! Every wrapper of the kernel crate that has a hot path, against the same system calls in C; and the
+//! patterns against what they are made of.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::figures::{median, median_ratio, table};
-use crate::mechanism::{Language, Operation, Run, chosen};
+use crate::mechanism::{Language, Operation, PATTERNS, Run, TABLE, Table, chosen};
 use crate::peer::{MOST_SAMPLES, UDP_BURST};
 use crate::scratch::Scratch;
 use crate::{Failure, load, two_cpus};
@@ -122,10 +123,24 @@ impl Case {
 
 /// Whether every wrapper is as fast as it should be.
 pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
+    compare("wrappers", TABLE, Some(MOST_RATIO), arguments)
+}
+
+/// What the patterns cost: they do more than C does, so there is no bound.
+pub(crate) fn patterns(arguments: &Arguments) -> Result<bool, Failure> {
+    compare("patterns", PATTERNS, None, arguments)
+}
+
+fn compare(
+    benchmark: &str,
+    table: &'static Table,
+    most_ratio: Option<f64>,
+    arguments: &Arguments,
+) -> Result<bool, Failure> {
     let rounds = arguments.rounds.unwrap_or(if arguments.quick { 5 } else { 11 });
     let target = Duration::from_millis(if arguments.quick { 8 } else { 24 });
     let scratch = Scratch::new()?;
-    let mut cases = cases(arguments)?;
+    let mut cases = cases(table, arguments)?;
     for case in &mut cases {
         case.calibrate(target, &scratch)?;
     }
@@ -147,14 +162,18 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
         }
     }
     if arguments.json {
-        println!("{:#}", as_json(&cases, second));
+        println!("{:#}", as_json(benchmark, &cases, second));
     } else {
         print(&cases, second);
     }
-    Ok(arguments.control || cases.iter().all(|case| case.ratio() <= MOST_RATIO))
+    let Some(most) = most_ratio else { return Ok(true) };
+    if !arguments.json {
+        print_over(&cases, most);
+    }
+    Ok(arguments.control || cases.iter().all(|case| case.ratio() <= most))
 }
 
-fn cases(arguments: &Arguments) -> Result<Vec<Case>, Failure> {
+fn cases(table: &'static Table, arguments: &Arguments) -> Result<Vec<Case>, Failure> {
     let (first, second) = two_cpus()?;
     let mut placements = vec![("same core", (first, first))];
     if first == second {
@@ -162,7 +181,7 @@ fn cases(arguments: &Arguments) -> Result<Vec<Case>, Failure> {
     } else {
         placements.push(("two cores", (first, second)));
     }
-    let chosen = chosen(&arguments.only)?;
+    let chosen = chosen(table, &arguments.only)?;
     let mut cases = Vec::new();
     for operation in Operation::ALL {
         for (mechanism, _) in chosen.iter().filter(|(_, measured)| measured.contains(&operation)) {
@@ -188,9 +207,12 @@ fn print(cases: &[Case], second: Language) {
             Operation::Alone => print_alone(&of, other),
         }
     }
-    let over: Vec<_> = cases.iter().filter(|case| case.ratio() > MOST_RATIO).collect();
+}
+
+fn print_over(cases: &[Case], most: f64) {
+    let over: Vec<_> = cases.iter().filter(|case| case.ratio() > most).collect();
     println!(
-        "{} of {} at most {MOST_RATIO}; median of all ratios {:.3}",
+        "{} of {} at most {most}; median of all ratios {:.3}",
         cases.len() - over.len(),
         cases.len(),
         median(cases.iter().map(Case::ratio))
@@ -254,7 +276,7 @@ fn print_alone(cases: &[&Case], other: &str) {
     println!("{}\n", table(heads, &cases.iter().map(row).collect::<Vec<_>>()));
 }
 
-fn as_json(cases: &[Case], second: Language) -> Value {
+fn as_json(benchmark: &str, cases: &[Case], second: Language) -> Value {
     let contender = |case: &Case, which: usize| {
         let round = |round: &[Sample; 2]| {
             let Sample { each, percentiles: [p50, p90, p99, p999] } = round[which];
@@ -279,7 +301,7 @@ fn as_json(cases: &[Case], second: Language) -> Value {
         })
     };
     json!({
-        "benchmark": "wrappers",
+        "benchmark": benchmark,
         "first": Language::C.name(),
         "second": second.name(),
         "cases": cases.iter().map(case).collect::<Vec<_>>(),

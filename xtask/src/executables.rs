@@ -32,26 +32,23 @@ pub(crate) struct Built {
     pub(crate) examples: Vec<PathBuf>,
 }
 
-/// How to build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// With the checks of a debug build.
-    Debug,
-    /// As users get it.
-    Release,
-}
-
 /// Builds; Cargo's own messages go to the terminal as they come.
-pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<Built, String> {
-    let release = if profile == Profile::Release { &["--release"][..] } else { &[] };
-    let tests = [&["test", "--workspace", "--all-features", "--no-run"], release].concat();
+pub(crate) fn build(workspace: &Workspace) -> Result<Built, String> {
+    let tests = ["test", "--workspace", "--all-features", "--no-run"];
     let mut built = artifacts(workspace, &tests)?;
     if built.command.is_none() {
         // Cargo builds a package's commands along with its tests only if it has integration tests.
-        let all = [&["build", "--workspace", "--all-features"], release].concat();
+        let all = ["build", "--workspace", "--all-features"];
         built.command = artifacts(workspace, &all)?.command;
     }
     Ok(built)
+}
+
+/// Builds only the test executables, optimised or not.
+pub(crate) fn build_tests(workspace: &Workspace, release: bool) -> Result<Vec<Executable>, String> {
+    let tests = ["test", "--workspace", "--all-features", "--no-run", "--tests"];
+    let release = if release { &["--release"][..] } else { &[] };
+    Ok(artifacts(workspace, &[&tests, release].concat())?.tests)
 }
 
 fn artifacts(workspace: &Workspace, arguments: &[&str]) -> Result<Built, String> {

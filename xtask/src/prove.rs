@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::executables::{self, Executable, Profile};
+use crate::executables::{self, Executable};
 use crate::kills::Total;
 use crate::stage::{Programs, Stage};
 use crate::tally::Tally;
@@ -38,15 +38,14 @@ pub(crate) struct Options {
 /// Runs everything.
 pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
     let started = Instant::now();
-    show::step("Building the workspace and its tests");
-    let profile = if options.release { Profile::Release } else { Profile::Debug };
-    let built = match executables::build(workspace, profile) {
-        Ok(built) => built,
+    show::step("Building the tests");
+    let executables = match executables::build_tests(workspace, options.release) {
+        Ok(executables) => executables,
         Err(why) => return tally.fail("build", &why),
     };
     show::step("Killing at every boundary");
     let mut total = Total::default();
-    for executable in &built.tests {
+    for executable in &executables {
         if let Err(error) = prove(workspace, options, executable, &mut total, tally) {
             tally.fail(&executable.name, &error.to_string());
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::executables::{self, Built, Executable, Profile};
+use crate::executables::{self, Built, Executable};
 use crate::kills::Total;
 use crate::ordinary_user::OrdinaryUser;
 use crate::stage::{Place, Programs, Stage};
@@ -41,7 +41,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         tidy_at_once(&tree, tally);
     }
     show::step("Building the workspace and its tests");
-    let built = match executables::build(workspace, Profile::Debug) {
+    let built = match executables::build(workspace) {
         Ok(built) => built,
         Err(why) => return tally.fail("build", &why),
     };

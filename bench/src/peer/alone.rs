@@ -16,7 +16,7 @@ use switchboard_kernel::shared_words::{OBJECT_BYTES, SharedWords};
 use switchboard_kernel::splice::{Pages, SpliceFlags, splice, tee};
 use switchboard_kernel::{Permissions, Result, pipe, process, sysv_shm};
 
-use super::{BYTES, Job, Known, MUTEX, OUT, PAGE, repeat};
+use super::{Aligned, BYTES, Job, Known, MUTEX, OUT, PAGE, repeat};
 
 pub(super) fn run(job: &Job, name: &str, _: (i32, i32)) -> Known {
     match name {
@@ -129,10 +129,6 @@ fn dropped(from: impl AsFd, nowhere: &std::fs::File) -> Result<()> {
 fn mapping() -> Result<Mapping> {
     Mapping::of_file(process::inherited_descriptor(OUT)?, Mode::ReadWrite, 0, 2 * PAGE)
 }
-
-/// Aligned as in C: to a cache line, which would otherwise be left to chance.
-#[repr(align(64))]
-struct Aligned<const N: usize>([u8; N]);
 
 fn copy_in<const N: usize>(job: &Job) -> Known {
     let (mapping, bytes) = (mapping()?, Aligned([1; N]));

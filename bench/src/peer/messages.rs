@@ -58,12 +58,12 @@ macro_rules! descriptors {
         }
 
         impl Channel for $name {
-            #[inline]
+            #[inline(always)]
             fn put(&mut self, message: &[u8; BYTES]) -> Result<()> {
                 $put(&self.out, message).map(|sent| assert_eq!(sent, BYTES))
             }
 
-            #[inline]
+            #[inline(always)]
             fn take(&mut self, message: &mut [u8; BYTES]) -> Result<()> {
                 $take(&self.from, message)
             }
@@ -102,19 +102,19 @@ fn write_whole(fd: &OwnedFd, message: &[u8; BYTES]) -> Result<usize> {
 struct PtyMaster(Master);
 
 impl Channel for PtyMaster {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, message: &[u8; BYTES]) -> Result<()> {
         self.0.write_all(message)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, message: &mut [u8; BYTES]) -> Result<()> {
         whole(message, |room| self.0.read(room))
     }
 }
 
 /// A stream may give a message in parts.
-#[inline]
+#[inline(always)]
 fn whole(
     message: &mut [u8; BYTES],
     mut recv: impl FnMut(&mut [u8]) -> Result<usize>,
@@ -134,12 +134,12 @@ struct PosixMq {
 }
 
 impl Channel for PosixMq {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, message: &[u8; BYTES]) -> Result<()> {
         self.out.send(message, 0)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, message: &mut [u8; BYTES]) -> Result<()> {
         self.from.recv(message).map(|(received, _)| assert_eq!(received, BYTES))
     }
@@ -154,12 +154,12 @@ struct SysvMsg {
 }
 
 impl Channel for SysvMsg {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         self.out.send_buffer(&self.outgoing)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         self.from.recv(Select::Any, &mut self.incoming)?;
         assert_eq!(self.incoming.text().len(), BYTES);
@@ -174,12 +174,12 @@ struct Event {
 }
 
 impl Channel for Event {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         self.out.add(1)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         self.from.take().map(drop)
     }

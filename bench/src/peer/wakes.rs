@@ -11,42 +11,45 @@ use switchboard_kernel::signalfd::SignalFd;
 use switchboard_kernel::sysv_sem::{Operation, SemaphoreSet};
 use switchboard_kernel::{Result, futex, io, process};
 
+use crate::Failure;
+
 use super::{BYTES, Channel, IN, Job, Known, MUTEX, OUT, WORDS, run as run_channel};
 
 pub(super) fn run(job: &Job, name: &str, (out_id, in_id): (i32, i32)) -> Known {
     let memory = || SharedWords::from_fd(process::inherited_descriptor(OUT)?);
-    let (out_at, in_at) = (usize::try_from(out_id), usize::try_from(in_id));
     match name {
         "posix-sem" => {
-            let (out, from) = (memory()?, memory()?);
-            let out = Semaphore::open_in(out.slot(out_at?, OBJECT_BYTES)?)?;
-            let from = Semaphore::open_in(from.slot(in_at?, OBJECT_BYTES)?)?;
-            run_channel(job, PosixSem { out, from })
+            let memory = memory()?;
+            let open = |at| Semaphore::open_in(memory.slot(at, OBJECT_BYTES)?);
+            let (out, from) = both_ways(out_id, in_id, open)?;
+            run_channel(job, PosixSem { out: &out, from: from.as_ref().unwrap_or(&out) })
         }
         "sysv-sem" => {
             let (out, from) = (SemaphoreSet::from_id(out_id), SemaphoreSet::from_id(in_id));
             run_channel(job, SysvSem { out, from })
         }
         "futex" => {
-            let (out, from) = (memory()?, memory()?);
-            let out = out.slot(out_at?, OBJECT_BYTES)?;
-            run_channel(job, Futex { out, from: from.slot(in_at?, OBJECT_BYTES)? })
+            let memory = memory()?;
+            let open = |at| memory.slot(at, OBJECT_BYTES);
+            let (out, from) = both_ways(out_id, in_id, open)?;
+            run_channel(job, Futex { out: &out, from: from.as_ref().unwrap_or(&out) })
         }
         "pthread" => {
-            let turn = |at| -> Result<Turn> {
-                let memory = memory()?;
+            let memory = memory()?;
+            let open = |at| -> Result<Turn> {
                 let changed = Condition::open(memory.slot(at, OBJECT_BYTES)?)?;
                 Ok(Turn { changed, come: memory.slot(WORDS + at, 8)? })
             };
-            let mutex = Mutex::open(memory()?.slot(MUTEX, OBJECT_BYTES)?)?;
-            run_channel(job, Pthread { mutex, out: turn(out_at?)?, from: turn(in_at?)? })
+            let mutex = Mutex::open(memory.slot(MUTEX, OBJECT_BYTES)?)?;
+            let (out, from) = both_ways(out_id, in_id, open)?;
+            run_channel(job, Pthread { mutex, out: &out, from: from.as_ref().unwrap_or(&out) })
         }
         "signal" => {
-            let (peer, set) = meet()?;
+            let (peer, set) = meet_blocking()?;
             run_channel(job, Signals { peer, signal: queued(), set })
         }
         "signalfd" => {
-            let (peer, set) = meet()?;
+            let (peer, set) = meet_blocking()?;
             let signals = SignalFd::new(&set)?;
             run_channel(job, SignalDescriptor { peer, signal: queued(), signals })
         }
@@ -54,18 +57,29 @@ pub(super) fn run(job: &Job, name: &str, (out_id, in_id): (i32, i32)) -> Known {
     }
 }
 
-struct PosixSem {
-    out: Semaphore,
-    from: Semaphore,
+/// The objects of the way out and the way in: one for both, if they are at the same place.
+fn both_ways<T>(
+    out_id: i32,
+    in_id: i32,
+    open: impl Fn(usize) -> Result<T>,
+) -> std::result::Result<(T, Option<T>), Failure> {
+    let out = open(out_id.try_into()?)?;
+    let from = if in_id == out_id { None } else { Some(open(in_id.try_into()?)?) };
+    Ok((out, from))
 }
 
-impl Channel for PosixSem {
-    #[inline]
+struct PosixSem<'a> {
+    out: &'a Semaphore,
+    from: &'a Semaphore,
+}
+
+impl Channel for PosixSem<'_> {
+    #[inline(always)]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         self.out.post()
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         self.from.wait()
     }
@@ -77,12 +91,12 @@ struct SysvSem {
 }
 
 impl Channel for SysvSem {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         self.out.operate(&[Operation::add_one(0)])
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         self.from.operate(&[Operation::take_one(0)])
     }
@@ -90,13 +104,13 @@ impl Channel for SysvSem {
 
 /// The word is 1 when it is the other side's turn. Who waits asks the kernel first, not the word, so
 /// that both languages make as many calls.
-struct Futex {
-    out: Slot,
-    from: Slot,
+struct Futex<'a> {
+    out: &'a Slot,
+    from: &'a Slot,
 }
 
-impl Channel for Futex {
-    #[inline]
+impl Channel for Futex<'_> {
+    #[inline(always)]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         let word = &self.out.words()[0];
         // Partner: the swap in `take`.
@@ -104,7 +118,7 @@ impl Channel for Futex {
         futex::wake(word, 1).map(drop)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         let word = &self.from.words()[0];
         loop {
@@ -117,10 +131,10 @@ impl Channel for Futex {
     }
 }
 
-struct Pthread {
+struct Pthread<'a> {
     mutex: Mutex,
-    out: Turn,
-    from: Turn,
+    out: &'a Turn,
+    from: &'a Turn,
 }
 
 struct Turn {
@@ -128,15 +142,15 @@ struct Turn {
     come: Slot,
 }
 
-impl Pthread {
-    #[inline]
+impl Pthread<'_> {
+    #[inline(always)]
     fn locked(&self) -> Result<Guard<'_>> {
         self.mutex.lock()?.or_repair(|| ())
     }
 }
 
-impl Channel for Pthread {
-    #[inline]
+impl Channel for Pthread<'_> {
+    #[inline(always)]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         let guard = self.locked()?;
         // Relaxed: the mutex orders it.
@@ -146,7 +160,7 @@ impl Channel for Pthread {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         let mut guard = self.locked()?;
         let come = &self.from.come.words()[0];
@@ -160,13 +174,18 @@ impl Channel for Pthread {
 }
 
 /// Blocks the signal, and tells the other side who to send it to. Alone, that is this process.
-fn meet() -> Result<(u32, SignalSet)> {
+fn meet_blocking() -> Result<(u32, SignalSet)> {
     let set = SignalSet::from(queued());
     signal::block(&set)?.keep();
+    Ok((meet()?, set))
+}
+
+/// Tells the other side the number of this process, and waits for that of the other.
+pub(super) fn meet() -> Result<u32> {
     io::write_all(process::inherited_descriptor(OUT)?, &std::process::id().to_ne_bytes())?;
     let mut peer = [0; 4];
     io::read_full(process::inherited_descriptor(IN)?, &mut peer)?;
-    Ok((u32::from_ne_bytes(peer), set))
+    Ok(u32::from_ne_bytes(peer))
 }
 
 /// `SIGRTMIN`, which is never merged.
@@ -181,12 +200,12 @@ struct Signals {
 }
 
 impl Channel for Signals {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         signal::queue(self.peer, self.signal, 1)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         let received = signal::wait(&self.set, Deadline::NEVER)?;
         assert_eq!(received.and_then(|received| received.value), Some(1));
@@ -201,12 +220,12 @@ struct SignalDescriptor {
 }
 
 impl Channel for SignalDescriptor {
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         signal::queue(self.peer, self.signal, 1)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         let received = self.signals.next(Deadline::NEVER)?;
         assert_eq!(received.and_then(|received| received.value), Some(1));

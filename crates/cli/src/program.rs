@@ -9,7 +9,7 @@ use std::time::Duration;
 use switchboard_kernel as kernel;
 use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::pipe;
-use switchboard_kernel::process::{Child, Spawn};
+use switchboard_kernel::process::{Child, Spawn, find_program};
 
 use crate::exit_code::Exit;
 use crate::interrupt::{Interrupt, wait_for};
@@ -17,6 +17,18 @@ use crate::output::{self, Failure, system};
 
 /// A program has so long to end after SIGTERM when this process is interrupted.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// Looks a command's program up, before anything is taken for it. No command is fine.
+///
+/// # Errors
+/// Exit 2: it is not there, or may not be run.
+pub(crate) fn must_be_there(command: &[OsString]) -> Result<(), Failure> {
+    let Some(program) = command.first() else { return Ok(()) };
+    let found = find_program(program);
+    found.map(drop).map_err(|error| {
+        Failure::new(Exit::Usage, format!("cannot run {}: {error}", name_of(command)))
+    })
+}
 
 /// Starts a program with these bytes on its standard input, or with this process's own input. It is
 /// killed when this process dies. The bytes stay the caller's when it cannot be started.

@@ -70,6 +70,7 @@ impl Error {
     }
 
     /// An error of `call` from a raw error number. Numbers outside 1 to 4095 become `EIO`.
+    #[cold]
     #[must_use]
     pub fn from_raw(call: &'static str, errno: i32) -> Self {
         let errno = if (1..4096).contains(&errno) { errno } else { libc::EIO };

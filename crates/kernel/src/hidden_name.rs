@@ -5,12 +5,13 @@
 //! object half-made, whatever the umask, and a name that is taken stays with whoever has it.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 use rustix::rand::GetRandomFlags;
 
 use crate::error::{Error, OfCall, Result};
@@ -165,7 +166,10 @@ impl Drop for Hidden<'_> {
 
 /// The path by which this process reaches what a descriptor stands for.
 pub(crate) fn descriptor_path(fd: BorrowedFd<'_>) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+    let mut path = OsString::with_capacity(32);
+    path.push("/proc/self/fd/");
+    path.push(DecInt::from_fd(fd).as_ref());
+    path.into()
 }
 
 /// `chown` takes the all-ones id for "leave it as it is", which is not what a caller meant.

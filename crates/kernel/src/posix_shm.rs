@@ -10,13 +10,12 @@
 //! POSIX semaphores.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, OfCall, Result};
-use crate::hidden_name::{Place, descriptor_path};
+use crate::hidden_name::descriptor_path;
 use crate::io::retry;
 use crate::mmap::{Mapping, Mode, reserve};
 use crate::permissions::Permissions;
@@ -87,17 +86,16 @@ impl Segment {
     /// that owner or group; `ENOENT`: no `/dev/shm`, or `/proc` is not mounted; `EOPNOTSUPP`:
     /// `/dev/shm` is no tmpfs; `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn create(name: &str, len_bytes: u64, permissions: Permissions) -> Result<Self> {
-        let path = path_of(name)?;
-        let place = Place::of(&path, OFlags::PATH)?;
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let name = file_name(name)?;
         let nobody = rustix::fs::Mode::empty();
-        let folder = place.folder();
-        let fd = retry("shm_open", || rustix::fs::openat(folder, c".", flags, nobody))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(FOLDER, flags, nobody).of("open")?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let fd = retry("shm_open", || rustix::fs::openat(&folder, c".", flags, nobody))?;
         reserve(&fd, len_bytes)?;
         permissions.apply(&fd)?;
         let unnamed = descriptor_path(fd.as_fd());
-        rustix::fs::linkat(CWD, unnamed, folder, place.name(), AtFlags::SYMLINK_FOLLOW)
-            .of("linkat")?;
+        rustix::fs::linkat(CWD, unnamed, folder, name, AtFlags::SYMLINK_FOLLOW).of("linkat")?;
         Ok(Self(fd))
     }
 
@@ -215,7 +213,12 @@ pub fn limits() -> Result<Limits> {
 /// Where the C library has them.
 const FOLDER: &str = "/dev/shm";
 
-fn path_of(name: &str) -> Result<PathBuf> {
+fn path_of(name: &str) -> Result<String> {
+    Ok([FOLDER, "/", file_name(name)?].concat())
+}
+
+/// What a name is called in the folder: a name has one slash, at its start.
+fn file_name(name: &str) -> Result<&str> {
     posix_mq::validate_name(name).map_err(|error| Error::from_raw("shm_open", error.errno()))?;
-    Ok(Path::new(FOLDER).join(&name[1..]))
+    Ok(&name[1..])
 }

@@ -132,8 +132,9 @@ impl SharedWords {
             return Err(Error::new("slot", Errno::BUSY));
         }
         taken.push(offset_bytes..end);
-        let claim = Arc::new(Claim { memory: self.clone(), start: offset_bytes });
-        Ok(Slot { memory: self.clone(), offset_bytes, len_bytes, claim })
+        let address = self.0.mapped.address().wrapping_add(offset_bytes);
+        let claim = Claim { memory: self.clone(), start: offset_bytes };
+        Ok(Slot { address, len_bytes, claim: Arc::new(claim) })
     }
 }
 
@@ -153,14 +154,14 @@ impl fmt::Debug for SharedWords {
 /// A piece of [`SharedWords`] that nothing else in this process has by the same mapping.
 #[derive(Debug)]
 pub struct Slot {
-    memory: SharedWords,
-    offset_bytes: usize,
+    /// Kept, so that a lock does not have to follow pointers to find it.
+    address: *mut u8,
     len_bytes: usize,
-    /// Held for what its drop does.
     claim: Arc<Claim>,
 }
 
-/// What keeps other slots away from the bytes of a slot and of its parts, until all are dropped.
+/// The mapping of a slot and of its parts; it keeps other slots away from the bytes until all are
+/// dropped.
 #[derive(Debug)]
 struct Claim {
     memory: SharedWords,
@@ -173,6 +174,12 @@ impl Drop for Claim {
         taken.retain(|other| other.start != self.start);
     }
 }
+
+// SAFETY: the address is one of a mapping of the process, which `claim` keeps, and not of a thread.
+// What may be done with the bytes is for those to say who take the address.
+unsafe impl Send for Slot {}
+// SAFETY: as for Send; a shared reference gives words that are atomic, or the address.
+unsafe impl Sync for Slot {}
 
 impl Slot {
     /// The piece as words. Other processes may change them at any time.
@@ -208,23 +215,19 @@ impl Slot {
         if !aligned || len_bytes == 0 || end.is_none_or(|end| end > self.len_bytes) {
             return Err(Error::new("slot", Errno::INVAL));
         }
-        Ok(Self {
-            memory: self.memory.clone(),
-            offset_bytes: self.offset_bytes + offset_bytes,
-            len_bytes,
-            claim: Arc::clone(&self.claim),
-        })
+        let address = self.address.wrapping_add(offset_bytes);
+        Ok(Self { address, len_bytes, claim: Arc::clone(&self.claim) })
     }
 
     /// The memory it is a piece of.
     #[must_use]
     pub fn memory(&self) -> &SharedWords {
-        &self.memory
+        &self.claim.memory
     }
 
     /// Where it is. The bytes may only be accessed as what every process takes them for.
     #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
-        self.memory.0.mapped.address().wrapping_add(self.offset_bytes)
+        self.address
     }
 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use crate::error::{Error, OfCall, Result};
-use crate::io::{retry, timespec};
+use crate::io::{retry, set_nonblocking, timespec};
 
 /// `timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)`: readable once it has expired.
 #[derive(Debug)]
@@ -28,6 +28,19 @@ impl TimerFd {
         rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)
             .of("timerfd_create")
             .map(Self)
+    }
+
+    /// `timerfd_gettime()`, `fcntl(O_NONBLOCK)`: a timer that another process made and passed on,
+    /// armed or not. It stays the one timer for all who have it, in whichever process: each may arm
+    /// it, and an expiration is cleared by the first who asks. It runs by the clock that its maker
+    /// chose. Makes it non-blocking for all of them.
+    ///
+    /// # Errors
+    /// `EINVAL` when the descriptor is of something else.
+    pub fn received(fd: OwnedFd) -> Result<Self> {
+        rustix::time::timerfd_gettime(&fd).of("timerfd_gettime")?;
+        set_nonblocking(&fd, true)?;
+        Ok(Self(fd))
     }
 
     /// `timerfd_settime()`: expires `after` from now, and then every `every`, if given.

@@ -249,10 +249,11 @@ pub enum RecvError {
     },
     /// The message is not of the expected type; receiving again goes on with the next one.
     ///
-    /// It was rejected at once. Where the transport redelivers it goes back to its sender, which gives
-    /// it out again, to this or another receiver, as often as its
+    /// It was given back at once. Over a link it goes to its sender, which gives it out again, to this
+    /// or another receiver, as often as its
     /// [`max_deliveries`](crate::Options#structfield.max_deliveries) says, and counts it as rejected
-    /// then. Elsewhere nobody else has it: its bytes are here.
+    /// then. In a log it waits for another receiver, and that counts as no delivery. Elsewhere nobody
+    /// else has it: its bytes are here.
     Encoding {
         /// Why.
         problem: EncodingError,
@@ -276,7 +277,8 @@ impl fmt::Display for RecvError {
             Self::PeerMisbehaved { peer, problem } => write!(f, "{peer} misbehaved: {problem}"),
             Self::Damaged { problem, missing: 0 } => f.write_str(problem),
             Self::Damaged { problem, missing } => {
-                write!(f, "{problem}; {missing} messages are missing")
+                let are = if *missing == 1 { "is" } else { "are" };
+                write!(f, "{problem}; {} {are} missing", Counted(*missing, "message"))
             }
             Self::PeerRefused { peer, problem } => write!(f, "{peer} was turned away: {problem}"),
             Self::Encoding { problem, bytes } => {

@@ -43,6 +43,6 @@ pub use framing::Framing;
 pub use message::{Bytes, EncodingError, Json, Message, Named, Plain, Text};
 pub use options::Options;
 pub use pattern::event::{Event, Listener, Notifier, Occurrence, Origin};
-pub use pattern::queue::{Delivery, Incoming, Queue, Receiver, Sender, Ticket};
+pub use pattern::queue::{Delivery, Incoming, Queue, Receiver, Rejection, Sender, Ticket};
 pub use pattern::state::{Layout, State, Value};
 pub use pattern::topic::{Publisher, Sample, Start, Subscriber, Topic};

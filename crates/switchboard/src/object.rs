@@ -9,7 +9,8 @@ use switchboard_kernel as kernel;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 
-/// Makes the object of an address: a FIFO, a POSIX or a System V message queue.
+/// Makes the object of an address: a FIFO, a message queue, a semaphore, the memory of a state, or a
+/// log.
 ///
 /// # Errors
 /// `AddressInUse` when it exists; `NotSupported` for addresses without such an object; limits by

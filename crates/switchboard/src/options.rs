@@ -15,7 +15,9 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// Wait for the other side to appear. Default `true`: either side may start first.
+    /// Wait for the other side to appear. Default `true`: either side may start first. Without it a
+    /// sender to a log (`file:`) that is full does not wait for a receiver to make room either: `send`
+    /// fails with `Full`, as `try_send` does.
     pub wait: bool,
     /// Connect again when the other side dies. Default `true`. Without it a sender gives up with
     /// its unacknowledged messages, which a stream of bytes must (its middle is of no use).
@@ -30,8 +32,8 @@ pub struct Options {
     pub prefetch_bytes: u32,
     /// The largest message this side takes, in bytes. Default: what the transport's row declares.
     pub max_message_bytes: Option<u32>,
-    /// How often a message is given out until its sender counts it as undeliverable, when receivers
-    /// reject it. Default 5.
+    /// How often a message is given out until it counts as undeliverable, when receivers reject it.
+    /// Default 5. The sender's option over a link, the receiver's in a log.
     pub max_deliveries: u16,
     /// Acknowledgements are written once this many wait, or when nothing is left to receive.
     /// Default 1: each at once. More make a fast stream faster; after a death up to this many

@@ -1,18 +1,20 @@
-//! `switchboard create ADDRESS`: a FIFO, a message queue, a semaphore or shared memory, with owner,
-//! mode and sizes.
+//! `switchboard create ADDRESS`: a FIFO, a message queue, a semaphore, shared memory or a log, with
+//! owner, mode and sizes.
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::json;
+use switchboard::transport::Transport;
 use switchboard::{Address, object};
 
 use super::with_examples;
-use crate::endpoint::with_option;
+use crate::endpoint::{self, with_option};
 use crate::exit_code::Exit;
+use crate::interrupt::Interrupt;
 use crate::output::{Outcome, print_json};
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// What to create, as fifo:PATH, mq:/NAME, sysv:PATH#ID, sem:/NAME or posix-shm:/NAME
+    /// What to create, as fifo:PATH, mq:/NAME, sysv:PATH#ID, sem:/NAME, posix-shm:/NAME or file:PATH
     address: String,
     /// Permission bits in octal; 0600 unless said otherwise [as ?mode=]
     #[arg(long, value_name = "OCTAL")]
@@ -45,14 +47,15 @@ struct Arguments {
 
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("create"));
+    let schemes = endpoint::schemes(Transport::creates);
     with_examples(
         command
-            .about("Create a FIFO, queue, semaphore or memory that outlives this command")
-            .long_about(
-                "Create a FIFO, queue, semaphore or memory that outlives this command.\n\nOwner, \
+            .about("Create a FIFO, queue, semaphore, memory or log that outlives this command")
+            .long_about(format!(
+                "Create a FIFO, queue, semaphore, memory or log that outlives this command.\n\nOwner, \
                  group and mode are set before anybody can open it. An object that exists already is \
-                 an error.",
-            ),
+                 an error. There is something to create for {schemes}.",
+            )),
         "  switchboard create fifo:/tmp/jobs --mode 0660 --group robots
   switchboard create mq:/jobs --max-messages 10 --max-message 4KiB
   switchboard create 'sysv:/etc/hostname#7?capacity=16KiB'
@@ -78,6 +81,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         None => text,
     });
     let address: Address = text.parse()?;
+    // A large object takes a while to make: a signal meanwhile leaves it whole, not half made.
+    let _interrupt = Interrupt::watch(None)?;
     object::create(&address)?;
     if arguments.json {
         print_json(&json!({ "address": address.as_str(), "created": true }))?;

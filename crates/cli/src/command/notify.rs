@@ -34,7 +34,8 @@ pub(super) fn build() -> clap::Command {
             "Notify those who wait for an event.\n\nIt never waits. On semaphores each notification \
              is counted, and kept until somebody takes it; the semaphore is made if it is not there. \
              A signal is pending in its process until it is taken; SIGRTMIN and above are queued, \
-             the others are merged with one that is pending.",
+             the others are merged with one that is pending. A process that neither waits for a signal \
+             nor handles it is ended by most of them.",
         ),
         "  switchboard notify sem:/ready
   switchboard notify --count 3 sysv-sem:/etc/hostname#7

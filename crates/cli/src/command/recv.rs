@@ -7,13 +7,11 @@ mod jobs;
 mod numbers;
 mod printing;
 
-use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use switchboard::transport::Transport;
-use switchboard::{Address, Bytes, Error, Options, Queue, Receiver, RecvError};
-use switchboard_kernel::process::find_program;
+use switchboard::{Address, Bytes, Error, Options, Queue, Receiver, RecvError, Rejection};
 
 use self::numbers::{Number, Numbers};
 use super::with_examples;
@@ -22,6 +20,7 @@ use crate::exit_code::Exit;
 use crate::format::{Choice, Format};
 use crate::interrupt::Interrupt;
 use crate::output::{self, Failure, Outcome, counted};
+use crate::program;
 use crate::standard_streams::require_stdout;
 
 #[derive(Args, Debug)]
@@ -69,8 +68,10 @@ pub(super) fn build() -> clap::Command {
                  when every sender that joined has ended. Where nobody can know that ({endless}) \
                  --count or --timeout ends it; with --raw, an empty message does, and silence is no end \
                  (exit 3).\n\nA message is acknowledged once it is printed, or once COMMAND has ended \
-                 with 0. Otherwise, or when it contains a line feed and lines are printed, it goes back \
-                 to its sender, where the transport redelivers. COMMAND finds SWITCHBOARD_ADDRESS, \
+                 with 0. Otherwise, or when it contains a line feed and lines are printed, it is given \
+                 back, where the transport redelivers: to its sender, which gives it out again at once; \
+                 or to a log, which offers it to other receivers first, and after the fifth time that \
+                 COMMAND failed to nobody. What became of it is said. COMMAND finds SWITCHBOARD_ADDRESS, \
                  SWITCHBOARD_DELIVERIES and SWITCHBOARD_REDELIVERED in its environment. A COMMAND that \
                  is not there is exit 2, before anything is taken.",
             )),
@@ -82,21 +83,23 @@ pub(super) fn build() -> clap::Command {
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
-    run_with(matches, |address, options| Queue::<Bytes>::at(address, options).receiver())
+    let open = |address, options| Queue::<Bytes>::at(address, options).receiver();
+    run_with(matches, Source::Queue, open)
 }
 
 /// Receives over whatever `open` opens.
 pub(super) fn run_with(
     matches: &ArgMatches,
+    source: Source,
     open: impl FnOnce(Address, Options) -> Result<Receiver<Bytes>, Error>,
 ) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let format = arguments.format.format();
     let address = endpoint::address(&arguments.address, format)?;
     // Before anything is taken that could be lost.
-    match arguments.command.first() {
-        Some(program) => must_be_there(program)?,
-        None => require_stdout()?,
+    match arguments.command.is_empty() {
+        false => program::must_be_there(&arguments.command)?,
+        true => require_stdout()?,
     }
     let interrupt = Interrupt::watch(None)?;
     let runs = !arguments.command.is_empty();
@@ -112,6 +115,7 @@ pub(super) fn run_with(
     let receiver = open(address.clone(), options)?;
     let receiving = Receiving {
         receiver,
+        source,
         address,
         interrupt: &interrupt,
         format,
@@ -132,17 +136,10 @@ pub(super) fn run_with(
     if runs { receiving.run(&arguments.command, arguments.jobs) } else { receiving.print() }
 }
 
-fn must_be_there(program: &OsStr) -> Result<(), Failure> {
-    let found = find_program(program);
-    found.map(drop).map_err(|error| {
-        let message = format!("cannot run {}: {error}", output::shown(&program.to_string_lossy()));
-        Failure::new(Exit::Usage, message)
-    })
-}
-
 /// One receiving end at work.
 struct Receiving<'a> {
     receiver: Receiver<Bytes>,
+    source: Source,
     address: Address,
     interrupt: &'a Interrupt,
     format: Format,
@@ -297,6 +294,21 @@ impl Receiving<'_> {
         }
     }
 
+    /// What becomes of a message that was not acknowledged.
+    fn fate(&self, rejected: Result<Rejection, RecvError>) -> String {
+        match rejected {
+            _ if self.source == Source::Topic => "passed over".to_owned(),
+            Ok(Rejection::GivenBack) => "given back".to_owned(),
+            Ok(Rejection::ForGood) => {
+                "rejected for good: it was given out as often as it may be".to_owned()
+            }
+            Ok(_) => {
+                format!("{}: cannot redeliver; the message is lost", self.address.scheme())
+            }
+            Err(error) => format!("cannot be given back: {}", output::shown(&error.to_string())),
+        }
+    }
+
     /// What was done.
     fn account(&self) -> String {
         if self.format == Format::Raw {
@@ -311,12 +323,13 @@ fn missing(lost: u64) -> String {
     format!("{} {} missing", counted(lost, "message"), if lost == 1 { "is" } else { "are" })
 }
 
-/// What becomes of a message that was not acknowledged.
-fn fate(given_back: bool, address: &Address) -> String {
-    if given_back {
-        return "given back".to_owned();
-    }
-    format!("{}: cannot redeliver; the message is lost", address.scheme())
+/// Where messages come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A queue: each is acknowledged, or given back.
+    Queue,
+    /// A topic: they stay for other subscribers, whatever becomes of them here.
+    Topic,
 }
 
 /// How long silence lasts before a terminal is told.

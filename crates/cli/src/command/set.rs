@@ -42,7 +42,7 @@ pub(super) fn build() -> clap::Command {
     with_examples(
         command.about("Give a state a new value").long_about(
             "Give a state a new value.\n\nThe memory is made if it is not there, for values of up to \
-             ?size= bytes (4 KiB). Readers have the old value or the new one, never a part of each; \
+             ?size= bytes (4 KiB; at most 1 GiB). Readers have the old value or the new one, never a part of each; \
              with ?layout=bare, for programs that are not ours, that is not sure. One process sets at \
              a time: set waits for another that is doing so.",
         ),
@@ -60,7 +60,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         Some(value) => value.clone().into_vec(),
         None => read_all(&address, &interrupt)?,
     };
-    let options = Options::default().wait_for_peer(!arguments.no_wait);
+    let options =
+        Options::default().wait_for_peer(!arguments.no_wait).cancel(Some(interrupt.cancel()));
     let state = State::at(address, options);
     let mut writer = open(&state, &arguments, &interrupt)?;
     writer.set(&value)?;
@@ -86,6 +87,10 @@ fn open(state: &State, arguments: &Arguments, interrupt: &Interrupt) -> Result<W
     loop {
         let error = match state.writer() {
             Err(error) if error.kind() == ErrorKind::AddressInUse && !arguments.no_wait => error,
+            result if is_over(interrupt) => {
+                drop(result);
+                return Err(interrupt.failure("nothing was set"));
+            }
             result => return Ok(result?),
         };
         if deadline.passed() {
@@ -101,6 +106,12 @@ fn open(state: &State, arguments: &Arguments, interrupt: &Interrupt) -> Result<W
             return Err(interrupt.failure("nothing was set"));
         }
     }
+}
+
+/// Whether a signal came that ends this.
+fn is_over(interrupt: &Interrupt) -> bool {
+    let now = Deadline::after(Duration::ZERO);
+    io::wait_for(interrupt.fd(), Interest::Readable, now).unwrap_or(false)
 }
 
 /// All of standard input, if it is not more than any state takes.

@@ -26,11 +26,18 @@ pub(super) fn build() -> clap::Command {
         recv::arguments("subscribe")
             .arg(from)
             .mut_arg("follow", |argument| argument.hide(true))
+            .mut_arg("verbose", |argument| argument.hide(true))
+            .mut_arg("command", |argument| {
+                argument.help("Run this for each message, with the message on its standard input")
+            })
             .about("Subscribe to a topic: print each message as a line, or run a command for it")
             .long_about(format!(
                 "Subscribe to a topic: print each message as a line, or run a command for it.\n\nEvery \
                  subscriber gets every message. Topics are carried by: {schemes}. It goes on until \
-                 --count, --timeout or Ctrl-C ends it; --no-wait takes what is there. With \
+                 --count, --timeout or Ctrl-C ends it; --no-wait takes what is there. Nothing is \
+                 acknowledged or given back: a message for which COMMAND fails, or that the output \
+                 cannot hold, is reported and passed over, and the exit code is 1. COMMAND finds \
+                 SWITCHBOARD_ADDRESS in its environment. With \
                  ?reader=NAME a log keeps the place, and the next subscriber of that name goes on \
                  there. What cannot be read, or was removed by retention, is reported, and the exit \
                  code is 1.",
@@ -45,7 +52,7 @@ const FROM: &str = "from";
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let start = matches.get_one(FROM).copied().unwrap_or_default();
-    recv::run_with(matches, |address, options| {
+    recv::run_with(matches, recv::Source::Topic, |address, options| {
         Ok(Topic::<Bytes>::at(address, options).subscriber(start)?.into())
     })
 }

@@ -22,15 +22,17 @@ pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("unlink"));
     with_examples(
         command
-            .about("Remove FIFOs, queues, semaphores, memory, and sockets of dead processes")
+            .about("Remove FIFOs, queues, semaphores, memory, logs, and sockets of dead processes")
             .long_about(
-                "Remove FIFOs, queues, semaphores, memory, and sockets of dead processes.\n\nWho has \
-                 the object open keeps it, except for System V queues and semaphores, which are gone \
-                 at once. A socket that somebody listens on is not removed. With several addresses, an \
-                 error does not keep the others.",
+                "Remove FIFOs, queues, semaphores, memory, logs, and sockets of dead processes.\n\nWho \
+                 has the object open keeps it, except for System V queues and semaphores, which are gone \
+                 at once, and logs, whose messages are removed with them: a recv that waits for one ends \
+                 with an error. A socket that somebody listens on, and a log that somebody writes to, \
+                 are not removed. With several addresses, an error does not keep the others.",
             ),
         "  switchboard unlink mq:/jobs fifo:/tmp/jobs
-  switchboard unlink sysv:0x5b01",
+  switchboard unlink sysv:0x5b01
+  switchboard unlink sem:/ready posix-shm:/engine file:/var/tmp/jobs",
     )
 }
 

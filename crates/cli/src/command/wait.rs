@@ -52,7 +52,8 @@ pub(super) fn build() -> clap::Command {
                  goes to one who waits; the semaphore is made if it is not there. Signals are those \
                  that are sent to this command: --announce prints its address. COMMAND finds \
                  SWITCHBOARD_ADDRESS in its environment, and SWITCHBOARD_VALUE and SWITCHBOARD_PID \
-                 where they are known.",
+                 where they are known. A COMMAND that is not there is exit 2, before anything is \
+                 taken.",
             ),
         "  switchboard wait sem:/ready
   switchboard wait --follow sysv-sem:/etc/hostname#7 -- ./work
@@ -63,6 +64,8 @@ pub(super) fn build() -> clap::Command {
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let address: Address = arguments.address.parse()?;
+    // Before an event is taken that would be lost.
+    program::must_be_there(&arguments.command)?;
     let interrupt = Interrupt::watch(None)?;
     let options =
         Options::default().wait_for_peer(!arguments.no_wait).cancel(Some(interrupt.cancel()));

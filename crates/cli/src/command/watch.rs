@@ -50,7 +50,7 @@ pub(super) fn build() -> clap::Command {
                 "Print each new value of a state, followed by a line feed, or run a command for \
                  it.\n\nWhat is set in quick succession may be seen as one change: the newest value \
                  counts. Writer and reader may start in any order. COMMAND finds SWITCHBOARD_ADDRESS \
-                 and SWITCHBOARD_VERSION in its environment.",
+                 and SWITCHBOARD_VERSION in its environment. A COMMAND that is not there is exit 2.",
             ),
         "  switchboard watch mmap:./speed
   switchboard watch --initial --json posix-shm:/engine
@@ -61,6 +61,7 @@ pub(super) fn build() -> clap::Command {
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let address: Address = arguments.address.parse()?;
+    program::must_be_there(&arguments.command)?;
     let interrupt = Interrupt::watch(None)?;
     let options = Options::default().cancel(Some(interrupt.cancel()));
     let mut watching = Watching { arguments, interrupt: &interrupt, seen: 0, exit: Exit::Done };

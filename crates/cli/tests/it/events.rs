@@ -50,7 +50,9 @@ fn a_command_for_each_event() {
     run(scratch.path(), &fails, "").code(1).says("event 1: sh exited with 7");
     run(scratch.path(), &["notify", &event.0], "").code(0);
     let none = ["wait", &event.0, "--", "/nowhere/at/all"];
-    run(scratch.path(), &none, "").code(1).says("cannot run /nowhere/at/all");
+    run(scratch.path(), &none, "").code(2).says("cannot run /nowhere/at/all");
+    // The event is still there.
+    run(scratch.path(), &["wait", "--no-wait", &event.0], "").code(0);
 }
 
 #[test]
@@ -90,7 +92,7 @@ fn what_cannot_be() {
     here(&["wait", "--no-wait", &event.0]).code(3).says("no semaphore of this name");
     here(&["notify", "--no-wait", &event.0]).code(3).says("no semaphore of this name");
     here(&["notify", "--value", "1", &event.0]).code(1).says("no number");
-    here(&["notify", "mq:/jobs"]).code(1).says("carries no event; it carries queue");
+    here(&["notify", "mq:/jobs"]).code(1).says("an event is carried by");
     here(&["wait", "signal:1/SIGUSR1"]).code(1).says("signal:self/SIGUSR1");
     here(&["wait", "signal:self/SIGNOT"]).code(2).says("no signal \"SIGNOT\"");
     here(&["wait", "signal:self/SIGKILL"]).code(2).says("cannot be waited for");

@@ -9,6 +9,8 @@ const COMMANDS: &[&str] = &[
     "demo",
     "send",
     "recv",
+    "publish",
+    "subscribe",
     "notify",
     "wait",
     "set",

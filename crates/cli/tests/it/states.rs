@@ -170,3 +170,64 @@ fn ended_by_a_signal() {
     setting.wait().code(1).says("nothing was set");
     assert!(!scratch.join("t").exists());
 }
+
+#[test]
+fn a_command_that_is_not_there_is_said_before_a_value_comes() {
+    let scratch = Scratch::new();
+    let watch = ["watch", "mmap:./s", "--", "/nowhere/at/all"];
+    run(scratch.path(), &watch, "").code(2).says("cannot run /nowhere/at/all");
+}
+
+#[test]
+fn more_than_a_state_can_have_is_refused_before_anything_is_made() {
+    let scratch = Scratch::new();
+    let name = unique("large");
+    for address in [
+        "mmap:./s?size=1073741825".to_owned(),
+        "mmap:./s?size=2GiB&layout=bare".to_owned(),
+        format!("posix-shm:/{name}?size=3GiB"),
+        format!("sysv-shm:{}?size=2GiB", scratch.path().display()),
+    ] {
+        for arguments in [&["create", &address][..], &["set", &address, "x"]] {
+            run(scratch.path(), arguments, "").code(2).says("^ a state has 1 GiB at most");
+        }
+    }
+    assert!(!scratch.join("s").exists());
+    assert!(!std::path::Path::new("/dev/shm").join(name).exists());
+}
+
+#[test]
+fn a_large_state_is_made_without_touching_its_memory() {
+    let scratch = Scratch::new();
+    // Looking at all of it would take as much memory as it has.
+    let mut shell = std::process::Command::new("sh");
+    let limit = "ulimit -t 1; exec \"$0\" set --json 'mmap:./s?size=64MiB' x";
+    shell.arg("-c").arg(limit).arg(crate::run::binary()).current_dir(scratch.path());
+    let said = Run::command(shell).end().code(0).text();
+    assert!(said.contains("\"version\":1"), "{said}");
+    let metadata = std::fs::metadata(scratch.join("s")).expect("a file");
+    assert!(metadata.len() > 2 * (64 << 20));
+}
+
+#[test]
+fn a_look_through_large_memory_can_be_ended() {
+    let scratch = Scratch::new();
+    let file = std::fs::File::create(scratch.join("s")).expect("a file");
+    // A hole of so many zeroes takes seconds to read.
+    file.set_len(4 << 30).expect("a length");
+    let setting = Run::start(scratch.path(), &["set", "mmap:./s", "x"]);
+    let maps = format!("/proc/{}/maps", setting.id());
+    eventually("it is mapped", || {
+        std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("/s\n"))
+    });
+    setting.signal(Signal::TERM);
+    setting.wait().code(1).says("interrupted: nothing was set");
+    let mut first = [0xff; 64];
+    std::os::unix::fs::FileExt::read_exact_at(
+        &std::fs::File::open(scratch.join("s")).expect("a file"),
+        &mut first,
+        0,
+    )
+    .expect("read");
+    assert_eq!(first, [0; 64], "it was not prepared");
+}

@@ -113,9 +113,11 @@ impl Condition {
     ) -> Result<(Locked<'m>, bool)> {
         let mutex = guard.into_mutex();
         let found = wait(self.raw(), mutex.raw());
-        mutex.given_up();
         match found {
-            libc::ENOTRECOVERABLE => Err(Error::from_raw(call, found)),
+            libc::ENOTRECOVERABLE => {
+                mutex.given_up();
+                Err(Error::from_raw(call, found))
+            }
             0 | libc::EOWNERDEAD => Ok((mutex.taken(call, found)?, false)),
             libc::ETIMEDOUT => Ok((mutex.taken(call, 0)?, true)),
             _ => {

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, pthread_mutex_t, pthread_mutexattr_t};
 use rustix::io::Errno;
@@ -71,10 +71,9 @@ pub struct Mutex {
     /// Not dropped while a thread of this process holds the mutex: the C library has linked it into
     /// a list of that thread, by its address.
     slot: ManuallyDrop<Slot>,
-    /// How often this handle is locked: 0 or 1, unless a thread ended without unlocking. Changed with
-    /// the mutex held, which orders it, so by plain loads and stores: a read-modify-write would cost
-    /// as much as taking the mutex does.
-    held: AtomicUsize,
+    /// Whether this handle is locked, by a thread that may have ended since. Stored to with the mutex
+    /// held, which orders it, and by nobody else: there is no need to load it first, which would cost.
+    held: AtomicBool,
 }
 
 impl Mutex {
@@ -103,7 +102,7 @@ impl Mutex {
     }
 
     fn of(slot: Slot) -> Self {
-        Self { slot: ManuallyDrop::new(slot), held: AtomicUsize::new(0) }
+        Self { slot: ManuallyDrop::new(slot), held: AtomicBool::new(false) }
     }
 
     /// `pthread_mutex_lock()`: blocks until the mutex is this thread's.
@@ -205,21 +204,24 @@ impl Mutex {
     /// What a call that takes the mutex returned, as a guard.
     #[inline]
     pub(super) fn taken(&self, call: &'static str, found: c_int) -> Result<Locked<'_>> {
-        if found != 0 && found != libc::EOWNERDEAD {
-            return Err(Error::from_raw(call, found));
+        match found {
+            0 => Ok(Locked::Consistent(self.guard())),
+            libc::EOWNERDEAD => Ok(Locked::OwnerDied(Orphaned { guard: self.guard() })),
+            _ => Err(Error::from_raw(call, found)),
         }
-        self.set_held(usize::wrapping_add);
-        let guard = Guard { mutex: self, of_this_thread: PhantomData };
-        Ok(match found {
-            0 => Locked::Consistent(guard),
-            _ => Locked::OwnerDied(Orphaned { guard }),
-        })
+    }
+
+    /// Only with the mutex held.
+    #[inline]
+    fn guard(&self) -> Guard<'_> {
+        self.set_held(true);
+        Guard { mutex: self, of_this_thread: PhantomData }
     }
 
     /// Only with the mutex held. Relaxed: see `held`; a drop needs `self` alone and so comes after.
     #[inline]
-    fn set_held(&self, change: fn(usize, usize) -> usize) {
-        self.held.store(change(self.held.load(Ordering::Relaxed), 1), Ordering::Relaxed);
+    fn set_held(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     #[inline]
@@ -230,7 +232,7 @@ impl Mutex {
 
 impl Drop for Mutex {
     fn drop(&mut self) {
-        if self.held.load(Ordering::Relaxed) == 0 {
+        if !self.held.load(Ordering::Relaxed) {
             // SAFETY: dropped here and nowhere else, and not used after.
             unsafe { ManuallyDrop::drop(&mut self.slot) };
         }
@@ -253,6 +255,7 @@ impl<'a> Locked<'a> {
     ///
     /// # Errors
     /// As [`Orphaned::mark_consistent`].
+    #[inline]
     pub fn or_repair(self, repair: impl FnOnce()) -> Result<Guard<'a>> {
         match self {
             Self::Consistent(guard) => Ok(guard),
@@ -300,10 +303,10 @@ impl<'a> Guard<'a> {
 }
 
 impl Mutex {
-    /// The C library gave the mutex up for a guard that was taken apart. The mutex may not be held,
-    /// if it became unusable: several threads may come here at a time then.
+    /// The C library gave the mutex up for a guard that was taken apart, and it became unusable: nobody
+    /// holds it any more, and nobody will.
     pub(super) fn given_up(&self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.set_held(false);
     }
 }
 
@@ -311,13 +314,13 @@ impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
         // Before it is unlocked: after, another thread may be changing it.
-        self.mutex.set_held(usize::wrapping_sub);
+        self.mutex.set_held(false);
         // SAFETY: an initialised mutex that is mapped and held by this thread, with which the
         // guard stayed.
         let result = unsafe { libc::pthread_mutex_unlock(self.mutex.raw()) };
         if result != 0 {
             // In a child after fork, it is still the parent's; see `Mutex::slot`.
-            self.mutex.set_held(usize::wrapping_add);
+            self.mutex.set_held(true);
         }
     }
 }

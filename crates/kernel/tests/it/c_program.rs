@@ -4,14 +4,37 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use switchboard_testkit::Scratch;
+use switchboard_testkit::{Child, Scratch};
 
-/// Compiles a program into the folder: its path, or `None` after noting that the test was skipped.
-pub(crate) fn compile(test: &str, scratch: &Scratch, source: &str) -> Option<PathBuf> {
-    let path = scratch.join("program");
+/// A compiled C program, removed on drop.
+pub(crate) struct Program {
+    scratch: Scratch,
+}
+
+impl Program {
+    /// Runs it.
+    pub(crate) fn command(&self) -> Command {
+        Command::new(self.path())
+    }
+
+    /// Starts it; every line of its output counts as said.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command();
+        command.args(arguments);
+        Child::command(command)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.scratch.join("program")
+    }
+}
+
+/// Compiles a program; `None` after noting that the test was skipped.
+pub(crate) fn compile(test: &str, source: &str) -> Option<Program> {
+    let program = Program { scratch: Scratch::new() };
     let compiler = Command::new("gcc")
         .args(["-D_GNU_SOURCE", "-O1", "-Wall", "-Werror", "-pthread", "-x", "c", "-", "-o"])
-        .arg(&path)
+        .arg(program.path())
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
@@ -24,5 +47,5 @@ pub(crate) fn compile(test: &str, scratch: &Scratch, source: &str) -> Option<Pat
     drop(input);
     let output = compiler.wait_with_output().expect("its end");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(path)
+    Some(program)
 }

@@ -1,14 +1,17 @@
 //! Waiting for many descriptors, of all the kinds that can be watched.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::epoll::{Epoll, Events};
 use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::io::{Deadline, Interest, Ready};
-use switchboard_kernel::pidfd;
 use switchboard_kernel::posix_mq::{Access, CreateOptions, MessageQueue, unlink};
+use switchboard_kernel::{pidfd, pipe};
 use switchboard_testkit::{Child, DEADLINE, unique};
+
+use crate::{hand_over, python};
 
 const READABLE: Ready = Ready { readable: true, writable: false, hung_up: false };
 
@@ -105,4 +108,36 @@ fn a_message_queue_can_be_watched() {
     assert!(found(&epoll, now())[&5].writable);
     queue.send(b"x", 0).expect("room");
     assert_eq!(found(&epoll, now()), BTreeMap::from([(5, READABLE)]));
+}
+
+/// Watches the reading end of one pipe, and has the writing end of another.
+const PYTHON: &str = "
+import select
+watching = select.epoll()
+watching.register(fds[0], select.EPOLLIN)
+say('watching')
+say([event == select.EPOLLHUP for _, event in watching.poll()])
+told()
+";
+
+#[test]
+fn python_sees_our_death_and_we_see_that_of_python() {
+    let (theirs, held) = pipe::pipe().expect("a pipe");
+    let (ours, by_python) = pipe::pipe().expect("a pipe");
+    let test = "epoll::python_sees_our_death_and_we_see_that_of_python";
+    let fds = [theirs.as_fd(), by_python.as_fd()];
+    let Some(mut python) = python::start_with(test, "select", PYTHON, &fds) else { return };
+    let mut holder = hand_over::start("hand-over-holder", &[], &[held.as_fd()]);
+    drop((held, by_python));
+    holder.expect("holding");
+    python.expect("watching");
+    holder.kill();
+    python.expect("[True]");
+
+    let epoll = Epoll::new().expect("epoll");
+    epoll.add(&ours, 1, Interest::Readable).expect("added");
+    assert!(found(&epoll, now()).is_empty());
+    python.kill();
+    let hung_up = Ready { readable: false, writable: false, hung_up: true };
+    assert_eq!(found(&epoll, Deadline::after(DEADLINE)), BTreeMap::from([(1, hung_up)]));
 }

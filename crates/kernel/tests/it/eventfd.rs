@@ -1,7 +1,7 @@
-//! Counters shared with a shell, which knows nothing of this crate.
+//! Counters shared with a shell and with Python, which know nothing of this crate.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use switchboard_kernel::error::ErrorKind;
@@ -9,8 +9,10 @@ use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::io::{Deadline, Interest, duplicate, set_nonblocking, wait_for};
 use switchboard_kernel::process::{Child, Spawn};
 use switchboard_testkit::DEADLINE;
+use switchboard_testkit::child::{instruction, report};
 
 use crate::privileges::wait_until_blocked_in;
+use crate::{hand_over, python};
 
 /// A shell with the counter as its descriptor 7, and its output.
 fn shell(counter: &EventFd, script: &str) -> (Child, std::fs::File) {
@@ -88,4 +90,54 @@ fn a_descriptor_of_another_kind_is_refused() {
     let not_a_counter = EventFd::from(reader);
     assert_eq!(not_a_counter.try_take().map_err(|error| error.errno()), Err(libc::EINVAL));
     let _: OwnedFd = not_a_counter.into();
+}
+
+/// Role: adds 5, and stays.
+pub(crate) fn adder(arguments: &[String]) {
+    let (mut fds, _) = hand_over::take(arguments);
+    EventFd::from(fds.remove(0)).add(5).expect("room");
+    report("added");
+    let _ = instruction();
+}
+
+const PYTHON_HAS_EVENTFD: &str = "os; os.eventfd";
+
+#[test]
+fn python_waits_and_adds_and_either_is_killed() {
+    let counter = EventFd::new(0).expect("a counter");
+    let program = "say(os.eventfd_read(fds[0]))\n\
+                   os.eventfd_write(fds[0], 3)\n\
+                   told()\n\
+                   os.eventfd_read(fds[0])";
+    let test = "python_waits_and_adds_and_either_is_killed";
+    let Some(mut python) =
+        python::start_with(test, PYTHON_HAS_EVENTFD, program, &[counter.as_fd()])
+    else {
+        return;
+    };
+    wait_until_blocked_in(python.id(), libc::SYS_read);
+    let mut adder = hand_over::start("eventfd-adder", &[], &[counter.as_fd()]);
+    adder.expect("added");
+    adder.kill();
+    python.expect("5");
+    assert_eq!(counter.take(), Ok(3));
+
+    python.tell("wait again");
+    wait_until_blocked_in(python.id(), libc::SYS_read);
+    python.kill();
+    counter.add(1).expect("room");
+    assert_eq!(counter.try_take(), Ok(Some(1)), "the dead took nothing along");
+}
+
+#[test]
+fn a_counter_of_python_outlives_it() {
+    let program = "give(meet(), os.eventfd(7, os.EFD_CLOEXEC))\ntold()";
+    let test = "a_counter_of_python_outlives_it";
+    let Some((mut python, connection)) = python::meet(test, PYTHON_HAS_EVENTFD, program, &[])
+    else {
+        return;
+    };
+    let counter = EventFd::from(hand_over::given(&connection));
+    python.kill();
+    assert_eq!((counter.take(), counter.try_take()), (Ok(7), Ok(None)));
 }

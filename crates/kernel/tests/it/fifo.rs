@@ -11,6 +11,7 @@ use switchboard_testkit::{Child, DEADLINE, Scratch};
 
 use crate::hand_over;
 use crate::pipe::fill;
+use crate::python;
 
 fn new_fifo(scratch: &Scratch) -> PathBuf {
     let path = scratch.join("fifo");
@@ -249,4 +250,50 @@ fn an_open_fifo_is_a_pipe() {
     fifo::unlink(&path).unwrap();
     io::write_all(&writer, b"still here").unwrap();
     assert_eq!(io::read(&reader, &mut [0; 16]), Ok(10));
+}
+
+/// Reads, writes until nobody reads, and writes once more to whoever comes then.
+const PYTHON: &str = "
+with open(sys.argv[1], 'rb', 0) as reader:
+    say(reader.read(5).decode())
+    say(len(reader.read(5)))
+writer = open(sys.argv[1], 'wb', 0)
+told()
+try:
+    while True:
+        writer.write(bytes(4096))
+except BrokenPipeError:
+    writer.close()
+    say('broken')
+writer = open(sys.argv[1], 'wb', 0)
+writer.write(b'last words')
+told()
+";
+
+#[test]
+fn python_at_either_end() {
+    let scratch = Scratch::new();
+    let path = new_fifo(&scratch);
+    let test = "fifo::python_at_either_end";
+    let Some(mut python) = python::start(test, "os", PYTHON, &[path.to_str().unwrap()]) else {
+        return;
+    };
+    let mut ours = Child::role("fifo-writer", &[path.display()]);
+    ours.expect("wrote");
+    python.expect("words");
+    ours.kill();
+    python.expect("0");
+
+    let mut ours = Child::role("fifo-reader", &[path.display()]);
+    ours.expect("open");
+    python.tell("write");
+    ours.kill();
+    python.expect("broken");
+
+    let reader = fifo::open_reader_blocking(&path).unwrap();
+    let mut buffer = [0; 64];
+    assert_eq!(io::read(&reader, &mut buffer), Ok(10));
+    assert_eq!(&buffer[..10], b"last words");
+    python.kill();
+    assert_eq!(io::read(&reader, &mut buffer), Ok(0));
 }

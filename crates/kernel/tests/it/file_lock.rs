@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use switchboard_kernel::file_lock::{Converted, Guard, Lock, Mode, Range};
@@ -11,8 +10,9 @@ use switchboard_kernel::signal::{self, Action, Handler, Signal};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
-use crate::hand_over;
+use crate::c_program::compile;
 use crate::privileges::wait_until_blocked_in;
+use crate::{hand_over, python};
 
 const KINDS: [&str; 3] = ["flock", "process", "open-file"];
 
@@ -362,7 +362,7 @@ fn what_cannot_be_locked() {
 }
 
 const PYTHON: &str = r#"
-import fcntl, struct, sys
+import fcntl, struct
 file = open(sys.argv[1], "r+b")
 kind = sys.argv[2]
 if kind == "flock":
@@ -372,23 +372,18 @@ elif kind == "process":
 else:
     # struct flock as C lays it out; F_OFD_SETLK.
     fcntl.fcntl(file, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 2, 4, 0))
-print("held", flush=True)
-sys.stdin.read()
+say("held")
+told()
 "#;
 
 #[test]
 fn python_keeps_us_out_until_it_dies() {
-    let interpreter = std::env::var("SWITCHBOARD_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    if Command::new(&interpreter).arg("--version").output().is_err() {
-        switchboard_testkit::skip::skip("python_keeps_us_out_until_it_dies", "no Python");
-        return;
-    }
     for kind in KINDS {
         let scratch = Scratch::new();
         let (path, file) = file(&scratch);
-        let mut python = Command::new(&interpreter);
-        python.args(["-c", PYTHON]).arg(&path).arg(kind);
-        let mut child = Child::command(python);
+        let arguments = [path.to_str().unwrap(), kind];
+        let test = "python_keeps_us_out_until_it_dies";
+        let Some(mut child) = python::start(test, "fcntl", PYTHON, &arguments) else { return };
         child.expect("held");
         let exclusive = lock(kind, Mode::Exclusive);
         assert!(exclusive.try_lock(&file).unwrap().is_none(), "{kind}");
@@ -400,5 +395,53 @@ fn python_keeps_us_out_until_it_dies() {
         }
         child.kill();
         assert!(exclusive.try_lock(&file).unwrap().is_some(), "{kind}");
+    }
+}
+
+/// Says who holds the file, if the kernel knows it, then waits for the lock, and stays.
+const C_WAITER: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+int main(int count, char **arguments) {
+    int fd = open(arguments[1], O_RDWR | O_CLOEXEC), result;
+    struct flock asked = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2, .l_len = 4};
+    struct flock wanted = asked;
+    if (fd < 0 || fcntl(fd, F_OFD_GETLK, &asked)) return 1;
+    printf("%d\n", asked.l_type == F_UNLCK ? 0 : (int)asked.l_pid);
+    fflush(stdout);
+    if (!strcmp(arguments[2], "flock"))
+        result = flock(fd, LOCK_EX);
+    else
+        result = fcntl(fd, strcmp(arguments[2], "process") ? F_OFD_SETLKW : F_SETLKW, &wanted);
+    puts(result ? "failed" : "held");
+    fflush(stdout);
+    return pause();
+}
+"#;
+
+#[test]
+fn a_c_program_waits_until_we_die() {
+    let Some(program) = compile("a_c_program_waits_until_we_die", C_WAITER) else { return };
+    for kind in KINDS {
+        let scratch = Scratch::new();
+        let (path, file) = file(&scratch);
+        let (mut ours, _) = other(&path);
+        let range = if kind == "flock" { "0 0" } else { "5 1" };
+        assert_eq!(told(&mut ours, &format!("{kind} exclusive try {range}")), "held");
+        let mut c = program.start(&[path.to_str().unwrap(), kind]);
+        c.expect(&match kind {
+            "flock" => "0".to_owned(),
+            "process" => ours.id().to_string(),
+            _ => "-1".to_owned(),
+        });
+        wait_until_blocked_in(c.id(), call(kind));
+        ours.kill();
+        c.expect("held");
+        assert!(lock(kind, Mode::Shared).try_lock(&file).unwrap().is_none(), "{kind}");
+        c.kill();
+        assert!(lock(kind, Mode::Shared).try_lock(&file).unwrap().is_some(), "{kind}");
     }
 }

@@ -1,6 +1,7 @@
 //! Words that processes sleep on.
 
 use std::num::NonZeroU32;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,15 +14,21 @@ use switchboard_kernel::shared_words::{SharedWords, Slot};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE};
 
-use crate::interruption;
+use crate::interruption::{self, wait_until_asleep};
+use crate::python;
 use crate::shared_words::{opened, path_of};
 
 /// Where children have the words: not where the test has them.
 fn shared() -> (String, Slot) {
-    let memory = SharedWords::create(8192).expect("memory");
-    let slot = memory.slot(4096, 64).expect("a slot");
+    let (memory, slot) = shared_memory();
     // The slot keeps the descriptor open.
     (path_of(&memory), slot)
+}
+
+fn shared_memory() -> (SharedWords, Slot) {
+    let memory = SharedWords::create(8192).expect("memory");
+    let slot = memory.slot(4096, 64).expect("a slot");
+    (memory, slot)
 }
 
 fn soon() -> Deadline {
@@ -64,7 +71,7 @@ pub(crate) fn any_waiter(arguments: &[String]) {
 fn waiting(path: &str, bits: &str) -> (Child, u32) {
     let mut child = Child::role("futex_waiter", &[path, bits]);
     let thread = child.line().expect("a line").parse().expect("a thread id");
-    interruption::wait_until_asleep(child.id(), thread, libc::SYS_futex);
+    wait_until_asleep(child.id(), thread, libc::SYS_futex);
     (child, thread)
 }
 
@@ -179,4 +186,86 @@ fn several_words_are_waited_for_at_once() {
     words[2].0.store(1, Ordering::Release);
     assert_eq!(wake(words[2].0, 1), Ok(1));
     child.expect("Woken(1) 1");
+}
+
+/// Waits and wakes by system calls of the two numbers that come before this, as it is told. A struct
+/// futex_waitv is a value, an address and flags (2: the word has 32 bits).
+const PYTHON: &str = "
+import mmap, struct
+memory = mmap.mmap(fds[0], 8192)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory, 4096))
+word = lambda index: ctypes.c_void_p(start + 4 * index)
+both = b''.join(struct.pack('QQII', 0, start + 4 * index, 2, 0) for index in (1, 2))
+orders = {
+    'wait': lambda: c('syscall', FUTEX, word(0), 0, 0, None, None, 0),
+    'wake': lambda: c('syscall', FUTEX, word(0), 1, 1, None, None, 0),
+    'wait for both': lambda: c('syscall', WAITV, both, 2, 0, None, 0),
+}
+while order := told():
+    say(orders[order]())
+";
+
+fn python(test: &str, memory: &SharedWords) -> Option<Child> {
+    let (one, several) = (libc::SYS_futex, libc::SYS_futex_waitv);
+    let program = format!("FUTEX, WAITV = {one}, {several}\n{PYTHON}");
+    python::start_with(test, "ctypes", &program, &[memory.as_fd()])
+}
+
+fn told_and_asleep(python: &mut Child, order: &str, call: libc::c_long) {
+    python.tell(order);
+    wait_until_asleep(python.id(), python.id(), call);
+}
+
+#[test]
+fn python_waits_and_wakes_and_either_is_killed() {
+    let (memory, slot) = shared_memory();
+    let test = "python_waits_and_wakes_and_either_is_killed";
+    let Some(mut python) = python(test, &memory) else { return };
+    let (path, word) = (path_of(&memory), &slot.words()[0]);
+    told_and_asleep(&mut python, "wait", libc::SYS_futex);
+    word.store(1, Ordering::Release);
+    assert_eq!(wake(word, 1), Ok(1));
+    python.expect("0");
+    python.tell("wait");
+    python.expect("EAGAIN");
+
+    word.store(0, Ordering::Release);
+    let (mut ours, _) = waiting(&path, "1");
+    let (mut doomed, _) = waiting(&path, "1");
+    doomed.kill();
+    python.tell("wake");
+    python.expect("1");
+    ours.expect("Woken 0");
+    python.tell("wake");
+    python.expect("0");
+
+    told_and_asleep(&mut python, "wait", libc::SYS_futex);
+    let (mut ours, _) = waiting(&path, "1");
+    python.kill();
+    assert_eq!(wake(word, 1), Ok(1));
+    ours.expect("Woken 0");
+}
+
+#[test]
+fn python_waits_for_several_words() {
+    let (memory, slot) = shared_memory();
+    let (first, second) = (&slot.words()[1], &slot.words()[2]);
+    if wait_any(&[(first, 1)], soon()).is_err_and(|e| e.kind() == ErrorKind::NotSupported) {
+        return;
+    }
+    let Some(mut python) = python("python_waits_for_several_words", &memory) else { return };
+    for (index, word) in [first, second].into_iter().enumerate() {
+        told_and_asleep(&mut python, "wait for both", libc::SYS_futex_waitv);
+        assert_eq!(wake(word, 1), Ok(1));
+        python.expect(&index.to_string());
+    }
+    told_and_asleep(&mut python, "wait for both", libc::SYS_futex_waitv);
+    python.kill();
+    assert_eq!((wake(first, 1), wake(second, 1)), (Ok(0), Ok(0)));
+
+    let mut ours = Child::role("futex_any_waiter", &[path_of(&memory)]);
+    let thread = ours.line().expect("a line").parse().expect("a thread id");
+    wait_until_asleep(ours.id(), thread, libc::SYS_futex_waitv);
+    ours.kill();
+    assert_eq!((wake(first, 1), wake(second, 1)), (Ok(0), Ok(0)));
 }

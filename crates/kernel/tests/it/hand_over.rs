@@ -12,20 +12,29 @@ use switchboard_testkit::{Child, DEADLINE, Scratch};
 /// Starts a role and gives it copies of descriptors; the role's arguments follow the one that
 /// [`take`] reads.
 pub(crate) fn start(role: &str, arguments: &[&str], fds: &[BorrowedFd<'_>]) -> Child {
+    let (child, connection) = meet(|path| Child::role(role, &[&[path], arguments].concat()));
+    unix::send_with_fds(&connection, b"descriptors", fds).expect("descriptors sent");
+    ready(&connection);
+    child
+}
+
+/// Starts a child that gets the path of a socket, and the connection that it makes to there.
+pub(crate) fn meet(start: impl FnOnce(&str) -> Child) -> (Child, OwnedFd) {
     let scratch = Scratch::new();
     let path = scratch.join("s");
     let address = Address::Path(path.clone());
     let listener = unix::listen_at(Kind::Seqpacket, &address, Permissions::new(), 1, false)
         .expect("a listener");
-    let mut all = vec![path.to_str().expect("a path")];
-    all.extend(arguments);
-    let child = Child::role(role, &all);
+    let child = start(path.to_str().expect("a path"));
     ready(&listener);
-    let connection = unix::accept(&listener, false).expect("the child's connection");
-    unix::send_with_fds(&connection, b"descriptors", fds).expect("descriptors sent");
-    // The scratch folder goes only when the child is done with it.
-    ready(&connection);
-    child
+    (child, unix::accept(&listener, false).expect("the child's connection"))
+}
+
+/// The descriptor that the other end of a connection sends.
+pub(crate) fn given(connection: &OwnedFd) -> OwnedFd {
+    ready(connection);
+    let (_, mut fds) = unix::recv_with_fds(connection, &mut [0; 32], 1).expect("a message");
+    fds.pop().expect("a descriptor")
 }
 
 /// In the child: the descriptors, and the role's own arguments.

@@ -15,6 +15,7 @@ use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
 use crate::privileges::{become_ordinary_user, wait_until_blocked_in};
+use crate::python;
 
 fn soon() -> Deadline {
     Deadline::after(DEADLINE)
@@ -331,4 +332,47 @@ fn masks_print_what_is_in_them() {
     assert!(Mask::ALL.contains(Mask::OPEN | Mask::MOVE_SELF) && !Mask::ALL.contains(Mask::ONCE));
     assert_eq!(Mask::ALL.without(Mask::ALL), Mask::EMPTY);
     assert_eq!((Mask::OPEN | Mask::ACCESS).bits(), libc::IN_OPEN | libc::IN_ACCESS);
+}
+
+/// Watches a folder by the C library's calls, for IN_CREATE and IN_CLOSE_WRITE. A struct inotify_event
+/// is four words, the last of which is the length of the name after it.
+const PYTHON: &str = "
+import struct
+watcher = c('inotify_init1', os.O_CLOEXEC)
+assert c('inotify_add_watch', watcher, os.fsencode(sys.argv[1]), 0x100 | 0x8) == 1
+say('watching')
+while events := os.read(watcher, 4096):
+    while events:
+        watch, mask, cookie, length = struct.unpack_from('iIII', events)
+        name, events = events[16:16 + length], events[16 + length:]
+        say({0x100: 'CREATE', 0x8: 'CLOSE_WRITE'}[mask], os.fsdecode(name.rstrip(bytes(1))))
+";
+
+#[test]
+fn python_sees_our_death_and_we_see_that_of_python() {
+    let scratch = Scratch::new();
+    let (path, folder) = (scratch.join("file"), scratch.path().to_str().unwrap());
+    fs::write(&path, "").unwrap();
+    let test = "python_sees_our_death_and_we_see_that_of_python";
+    let Some(mut python) = python::start(test, "ctypes", PYTHON, &[folder]) else { return };
+    python.expect("watching");
+    let mut ours = Child::role("inotify-writer", &[path.display()]);
+    ours.expect("open");
+    fs::hard_link(&path, scratch.join("other")).unwrap();
+    python.expect("CREATE other");
+    ours.kill();
+    python.expect("CLOSE_WRITE file");
+    python.kill();
+
+    let inotify = Inotify::new().unwrap();
+    inotify.watch(scratch.path(), Mask::CLOSE_WRITE).unwrap();
+    let program = "file = open(sys.argv[1], 'w')\nsay('open')\ntold()";
+    let mut python = python::start(test, "ctypes", program, &[path.to_str().unwrap()]).unwrap();
+    python.expect("open");
+    assert_eq!(seen(&inotify), [""; 0]);
+    python.kill();
+    let mut buffer = Buffer::new();
+    assert!(inotify.read(&mut buffer, soon()).unwrap() > 0);
+    let events: Vec<_> = buffer.events().map(|event| text(&event)).collect();
+    assert_eq!(events, ["CLOSE_WRITE file"]);
 }

@@ -44,6 +44,7 @@ use switchboard_testkit::child::{Role, enter};
 
 /// What the child processes of these tests do.
 const ROLES: &[(&str, Role)] = &[
+    ("eventfd-adder", eventfd::adder),
     ("fifo-creator", fifo::creator),
     ("fifo-opener", fifo::opener),
     ("fifo-reader", fifo::reader),
@@ -100,6 +101,7 @@ const ROLES: &[(&str, Role)] = &[
     ("posix_sem_waiter", posix_sem::waiter),
     ("process_comm", process::comm),
     ("process_file_limit", process::file_limit_role),
+    ("process_orphaner", process::tree::orphaner),
     ("process_parent", process::parent),
     ("process_named", process::tree::named),
     ("process_subreaper", process::tree::subreaper),
@@ -139,6 +141,7 @@ const ROLES: &[(&str, Role)] = &[
     ("sysv_shm_limits", sysv_shm::limits_role),
     ("sysv_shm_modes", sysv_shm::modes),
     ("sysv_shm_user", sysv_shm::user),
+    ("timerfd-armer", timerfd::armer),
     ("tcp-interrupted", tcp::interrupted),
     ("tcp-peer", tcp::peer),
     ("udp-member", udp::member),

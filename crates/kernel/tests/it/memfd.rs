@@ -12,9 +12,11 @@ use switchboard_kernel::{Permissions, posix_shm};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, unique};
 
+use crate::c_program::compile;
 use crate::hand_over;
-use crate::mmap::{compile, error_of};
+use crate::mmap::error_of;
 use crate::privileges::is_root;
+use crate::python;
 
 const FIXED: fn() -> Seals = || Seals::SHRINK | Seals::GROW;
 
@@ -238,6 +240,13 @@ fn huge_pages_are_shared_where_there_are_some() {
     child.expect("7");
     child.expect("stored");
     assert_eq!(memory.load_u64(memory.len() - 8), Ok(8));
+    let program = "import mmap\nm = mmap.mmap(fds[0], 4 << 20)\nsay(m[-8])\nm[-8] = 9";
+    let test = "huge_pages_are_shared_where_there_are_some";
+    if let Some(mut python) = python::start_with(test, "mmap", program, &[memfd.as_fd()]) {
+        python.expect("8");
+        assert!(python.wait().success());
+        assert_eq!(memory.load_u64(memory.len() - 8), Ok(9));
+    }
 
     let cut = Memfd::create_huge("cut", 2 * PAGE, PAGE).expect("two pages");
     let memory = cut.map(Mode::ReadWrite).expect("a mapping");
@@ -252,7 +261,6 @@ fn a_c_program_reads_inherited_memory() {
     let memfd = sealed(FIXED());
     memfd.map(Mode::ReadWrite).expect("a mapping").write_at(0, b"from rust\0").expect("written");
     let source = r#"
-        #define _GNU_SOURCE
         #include <fcntl.h>
         #include <stdio.h>
         #include <sys/mman.h>
@@ -266,7 +274,7 @@ fn a_c_program_reads_inherited_memory() {
         }"#;
     let Some(program) = compile("a_c_program_reads_inherited_memory", source) else { return };
     let input = memfd.as_fd().try_clone_to_owned().expect("a copy");
-    let output = std::process::Command::new(program.path()).stdin(input).output();
+    let output = program.command().stdin(input).output();
     let output = output.expect("a C program");
     assert!(output.status.success(), "{}", output.status);
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "from rust");
@@ -297,4 +305,71 @@ fn memory_lives_as_long_as_somebody_has_it() {
     let memfd = Memfd::received(fds.remove(0), FIXED()).expect("sealed");
     let memory = memfd.map(Mode::ReadOnly).expect("a mapping");
     assert_eq!(memory.load_u32(0), Ok(u32::from_ne_bytes(*b"kept")));
+}
+
+/// Makes memory, gives it away, seals it, gives it away again, and stays.
+const PYTHON_MAKES: &str = "
+import fcntl, mmap
+connection = meet()
+fd = os.memfd_create('python', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+os.ftruncate(fd, 4096)
+mmap.mmap(fd, 4096)[:11] = b'from python'
+give(connection, fd)
+told()
+fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+give(connection, fd)
+told()
+";
+
+#[test]
+fn memory_of_python_is_checked_and_outlives_it() {
+    let test = "memory_of_python_is_checked_and_outlives_it";
+    let Some((mut python, connection)) = python::meet(test, "mmap", PYTHON_MAKES, &[]) else {
+        return;
+    };
+    let not_sealed_yet = hand_over::given(&connection);
+    assert_eq!(error_of(Memfd::received(not_sealed_yet, FIXED())), "EPERM");
+    python.tell("seal it");
+    let memfd = Memfd::received(hand_over::given(&connection), FIXED()).expect("sealed");
+    python.kill();
+    let mut found = [0; 11];
+    memfd.map(Mode::ReadWrite).expect("a mapping").read_at(0, &mut found).expect("read");
+    assert_eq!(&found, b"from python");
+}
+
+/// Takes read-only memory, and once more from a process of this crate that is killed meanwhile.
+const PYTHON_TAKES: &str = "
+import fcntl, mmap
+def refused(call):
+    try: call()
+    except OSError as error: say(errno.errorcode[error.errno])
+assert fcntl.fcntl(fds[0], fcntl.F_GET_SEALS) & 6 == fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+refused(lambda: mmap.mmap(fds[0], 4096))
+refused(lambda: fcntl.fcntl(fds[0], fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE))
+say(mmap.mmap(fds[0], 4096, prot=mmap.PROT_READ)[:9].decode())
+given = take(socket.socket(fileno=fds[1]))[0]
+say('taken')
+told()
+refused(lambda: os.ftruncate(given, 0))
+say(mmap.mmap(given, 4096)[:4].decode())
+";
+
+#[test]
+fn python_takes_ours_which_outlives_us() {
+    let memfd = sealed(FIXED());
+    memfd.map(Mode::ReadWrite).expect("a mapping").write_at(0, b"from rust").expect("written");
+    let read_only = memfd.reopen_read_only().expect("a descriptor");
+    let (ours, theirs) = unix::pair(unix::Kind::Seqpacket).expect("a pair");
+    let test = "python_takes_ours_which_outlives_us";
+    let fds = [read_only.as_fd(), theirs.as_fd()];
+    let Some(mut python) = python::start_with(test, "mmap", PYTHON_TAKES, &fds) else { return };
+    for expected in ["EACCES", "EPERM", "from rust"] {
+        python.expect(expected);
+    }
+    let mut sender = hand_over::start("memfd_sender", &[], &[ours.as_fd()]);
+    python.expect("taken");
+    sender.kill();
+    python.tell("killed");
+    python.expect("EPERM");
+    python.expect("left");
 }

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use switchboard_kernel::Permissions;
@@ -18,6 +17,7 @@ use switchboard_kernel::mmap::{Advice, Mapping, Mode, Sync, create_file, page_by
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, Scratch};
 
+use crate::c_program::compile;
 use crate::python;
 
 pub(crate) use made::sleeper;
@@ -365,7 +365,7 @@ fn a_c_program_shares_the_file() {
         }"#;
     mapping.atomic_u64(64).expect("a word").store(1, Ordering::Relaxed);
     let Some(program) = compile("a_c_program_shares_the_file", source) else { return };
-    let output = Command::new(program.path()).arg(shared.path()).output().expect("a C program");
+    let output = program.command().arg(shared.path()).output().expect("a C program");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "from rust");
     assert_eq!(text_at(&mapping, 0, 6), Ok("from c".to_owned()));
     assert_eq!(mapping.load_u64(64), Ok(42));
@@ -379,37 +379,14 @@ fn python_shares_the_file() {
     let program = "import mmap, sys\n\
                    with open(sys.argv[1], 'r+b') as file, mmap.mmap(file.fileno(), 0) as m:\n\
                    \tprint(m[10:19].decode())\n\
-                   \tm[10:21] = b'from python'\n";
+                   \tprivate = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)\n\
+                   \tprivate[10:14] = b'mine'\n\
+                   \tm[10:21] = b'from python'\n\
+                   \tprint(private[10:21].decode())\n";
     let Some(said) = python::run("python_shares_the_file", "mmap", program, &[shared.path()])
     else {
         return;
     };
-    assert_eq!(said, "from rust");
+    assert_eq!(said, "from rust\nmine rust\0\0");
     assert_eq!(text_at(&mapping, 10, 11), Ok("from python".to_owned()));
-}
-
-/// A compiled C program, removed on drop.
-pub(crate) struct Program {
-    scratch: Scratch,
-}
-
-impl Program {
-    pub(crate) fn path(&self) -> PathBuf {
-        self.scratch.join("program")
-    }
-}
-
-/// Compiles a C program; `None` after noting that the test was skipped.
-pub(crate) fn compile(test: &str, source: &str) -> Option<Program> {
-    let program = Program { scratch: Scratch::new() };
-    let file = program.scratch.join("program.c");
-    std::fs::write(&file, source).expect("a source file");
-    let mut compiler = Command::new("gcc");
-    compiler.args(["-O1", "-o"]).arg(program.path()).arg(&file);
-    let Ok(output) = compiler.output() else {
-        switchboard_testkit::skip::skip(test, "no gcc");
-        return None;
-    };
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(program)
 }

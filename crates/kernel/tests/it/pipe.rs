@@ -11,6 +11,7 @@ use switchboard_testkit::child::report;
 use switchboard_testkit::{Child, DEADLINE};
 
 use crate::hand_over;
+use crate::python::{self, Death};
 
 /// Writes until nothing more fits; the descriptor must be non-blocking.
 pub(crate) fn fill(fd: impl AsFd) -> Result<usize> {
@@ -183,4 +184,14 @@ pub(crate) fn out_of_descriptors(_: &[String]) {
 pub(crate) fn limit_descriptors(most: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
+}
+
+#[test]
+fn python_at_either_end() {
+    let death = Death { ends: true, writing: &["EPIPE"] };
+    python::check("pipe::python_at_either_end", &death, || {
+        let ((from_there, to_here), (from_here, to_there)) =
+            (pipe::pipe().unwrap(), pipe::pipe().unwrap());
+        ([from_there, to_there], [from_here, to_here])
+    });
 }

@@ -14,7 +14,8 @@ use switchboard_kernel::{Error, Permissions};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, unique};
 
-use crate::mmap::{compile, error_of};
+use crate::c_program::compile;
+use crate::mmap::error_of;
 use crate::privileges::{NOBODY, become_ordinary_user, is_root};
 use crate::python;
 
@@ -330,7 +331,7 @@ fn a_c_program_shares_the_segment() {
             return shm_unlink(arguments[1]) ? 3 : 0;
         }"#;
     let Some(program) = compile("a_c_program_shares_the_segment", source) else { return };
-    let status = Command::new(program.path()).arg(&name.0).status().expect("a C program");
+    let status = program.command().arg(&name.0).status().expect("a C program");
     assert!(status.success(), "{status}");
     assert_eq!(memory.load_u32(0), Ok(42));
     assert_eq!(error_of(unlink(&name.0)), "ENOENT");

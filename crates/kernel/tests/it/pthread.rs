@@ -184,6 +184,10 @@ fn a_thread_that_ends_with_the_mutex_counts_as_dead() {
     });
     drop(shared.mutex.lock().expect("locked").or_repair(|| ()));
     drop(consistent(shared.mutex.lock()));
+    // Its list of held mutexes ended with it: nothing keeps this one's place.
+    let memory = shared.memory.clone();
+    drop(shared);
+    memory.slot(MUTEX, OBJECT_BYTES).expect("free again");
 }
 
 #[test]

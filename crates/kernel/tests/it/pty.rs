@@ -1,7 +1,7 @@
 //! Tests of `pty.rs`, with real shells.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -337,4 +337,38 @@ fn python_on_the_slave() {
     assert_eq!(said.as_deref(), Some("b'from here\\n'"));
     assert_eq!(shown(&master, "\n"), "FROM HERE\r\n");
     assert!(Path::new("/dev/pts").is_dir());
+}
+
+/// Has the master, and what it types comes to us.
+const PYTHON_MASTER: &str = "
+master, slave = os.openpty()
+say(os.ttyname(slave))
+told()
+os.close(slave)
+os.write(master, b'typed\\n')
+say(os.read(master, 100))
+told()
+";
+
+#[test]
+fn python_on_the_master_is_killed() {
+    let test = "python_on_the_master_is_killed";
+    let Some(mut python) = python::start(test, "termios", PYTHON_MASTER, &[]) else { return };
+    let slave = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(python.line().expect("a path"))
+        .unwrap();
+    assert!(is_terminal(&slave));
+    Modes::of(&slave).unwrap().echo(false).set(&slave).unwrap();
+    python.tell("type");
+    let mut buffer = [0; 32];
+    assert_eq!(io::read(&slave, &mut buffer), Ok(6));
+    assert_eq!(&buffer[..6], b"typed\n");
+    io::write_all(&slave, b"shown\n").unwrap();
+    python.expect("b'shown\\r\\n'");
+    python.kill();
+    assert_eq!(io::read(&slave, &mut buffer), Ok(0));
+    assert_eq!(io::write(&slave, b"anybody?").unwrap_err().name(), "EIO");
 }

@@ -21,7 +21,7 @@ use switchboard_kernel::signal::{self, Code, Received, Signal, SignalSet};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE};
 
-pub(crate) use c::distrustful;
+pub(crate) use c::{SENDER, distrustful};
 pub(crate) use handler::{recorder, restorer, waker};
 
 use crate::privileges::{become_ordinary_user, is_root, wait_until_blocked_in};

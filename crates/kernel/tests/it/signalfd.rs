@@ -11,8 +11,9 @@ use switchboard_kernel::signalfd::{BATCH, SignalFd};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE};
 
+use crate::c_program::compile;
 use crate::hand_over;
-use crate::signal::{from_here, role_blocking, rt, text};
+use crate::signal::{SENDER, from_here, role_blocking, rt, text};
 
 fn now() -> Deadline {
     Deadline::after(Duration::ZERO)
@@ -194,4 +195,56 @@ fn descriptors_run_out() {
 pub(crate) fn out_of_descriptors(_: &[String]) {
     switchboard_kernel::process::set_file_limit(3).unwrap();
     report(SignalFd::new(&mine()).unwrap_err().name());
+}
+
+const C_READER: &str = r#"
+#include <signal.h>
+#include <stdio.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+int main(void) {
+    sigset_t set;
+    struct signalfd_siginfo info;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGRTMIN + 1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC);
+    puts("ready");
+    fflush(stdout);
+    while (read(fd, &info, sizeof info) == sizeof info) {
+        int number = info.ssi_signo == SIGUSR1 ? -1 : (int)info.ssi_signo - SIGRTMIN;
+        printf("%d %u %d\n", number, info.ssi_pid, info.ssi_int);
+        fflush(stdout);
+    }
+    return 1;
+}
+"#;
+
+#[test]
+fn a_c_program_reads_what_we_send_and_sends_what_we_read() {
+    let test = "a_c_program_reads_what_we_send_and_sends_what_we_read";
+    let (Some(reader), Some(sender)) = (compile(test, C_READER), compile(test, SENDER)) else {
+        return;
+    };
+    let mut reader = reader.start(&[]);
+    reader.expect("ready");
+    let pidfd = switchboard_kernel::pidfd::open(reader.id()).unwrap();
+    signal::queue_pidfd(&pidfd, rt(1), -77).unwrap();
+    reader.expect(&format!("1 {} -77", std::process::id()));
+    let mut ours = Child::role("signal-sender", &[reader.id()]);
+    ours.expect("sent");
+    ours.kill();
+    reader.expect(&format!("1 {} 99", ours.id()));
+    signal::send_pidfd(&pidfd, Signal::USR1).unwrap();
+    reader.expect(&format!("-1 {} 0", std::process::id()));
+    reader.kill();
+    assert_eq!(signal::send_pidfd(&pidfd, Signal::USR1).unwrap_err().name(), "ESRCH");
+
+    let mut taker = ready_taker();
+    let mut sender = sender.start(&[&taker.id().to_string()]);
+    assert!(sender.wait().success());
+    let uid = rustix::process::getuid().as_raw();
+    taker.expect(&format!("SIGRTMIN+1 Queue {:?} {:?} Some(17)", Some(sender.id()), Some(uid)));
+    taker.expect("SIGRTMIN+1 Queue Some(1) Some(4711) Some(18)");
 }

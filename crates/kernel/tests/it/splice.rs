@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use switchboard_kernel::io::{self, Deadline, Interest, wait_for};
@@ -15,6 +15,7 @@ use switchboard_kernel::{ErrorKind, Permissions, fifo};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};
 
+use crate::c_program::compile;
 use crate::pipe::fill;
 use crate::{hand_over, python};
 
@@ -343,4 +344,58 @@ fn python_moves_what_this_side_gave() {
         assert_eq!(python.join().unwrap().as_deref(), Some("done"));
     });
     assert_eq!(read_all(&reader), [b'p'; GIVEN]);
+}
+
+/// `give TO` gives a page to a pipe; `move FROM TO` doubles what is in one, then moves it.
+const C_PROGRAM: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+static char page[4096] __attribute__((aligned(4096)));
+int main(int count, char **arguments) {
+    int to = open(arguments[count - 1], O_WRONLY | O_CLOEXEC);
+    if (!strcmp(arguments[1], "give")) {
+        struct iovec part = {page, sizeof page};
+        memset(page, 'c', sizeof page);
+        printf("%zd\n", vmsplice(to, &part, 1, 0));
+    } else {
+        int from = open(arguments[2], O_RDONLY | O_CLOEXEC);
+        ssize_t doubled = tee(from, to, 65536, 0);
+        printf("%zd %zd\n", doubled, splice(from, NULL, to, NULL, 65536, 0));
+    }
+    fflush(stdout);
+    return pause();
+}
+"#;
+
+/// The path by which a child opens a pipe of this process.
+fn path_of(fd: impl AsFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_fd().as_raw_fd())
+}
+
+#[test]
+fn a_c_program_gives_doubles_and_moves_pages_and_either_is_killed() {
+    let test = "a_c_program_gives_doubles_and_moves_pages_and_either_is_killed";
+    let Some(program) = compile(test, C_PROGRAM) else { return };
+    let (from, source) = pipe::pipe().unwrap();
+    let (sink, to) = pipe::pipe().unwrap();
+    let mut c = program.start(&["give", &path_of(&source)]);
+    c.expect(&PIPE_BUF.to_string());
+    c.kill();
+    assert_eq!(tee(&from, &to, PIPE_BUF, WAIT), Ok(PIPE_BUF));
+    assert_eq!(splice(&from, &to, PIPE_BUF, WAIT), Ok(PIPE_BUF));
+    let mut pages = [0; 2 * PIPE_BUF];
+    assert_eq!(io::read_full(&sink, &mut pages), Ok(pages.len()));
+    assert!(pages == [b'c'; 2 * PIPE_BUF]);
+
+    let mut ours = hand_over::start("splice-pages", &[], &[source.as_fd()]);
+    ours.expect("given");
+    ours.kill();
+    let mut c = program.start(&["move", &path_of(&from), &path_of(&to)]);
+    c.expect(&format!("{GIVEN} {GIVEN}"));
+    drop(to);
+    c.kill();
+    assert_eq!(read_all(&sink), [b'a'; 2 * GIVEN]);
 }

@@ -419,3 +419,26 @@ fn a_set_of_another_program_is_ready_after_its_first_operation() {
     set.operate(&[Operation::add_one(0)]).expect("added");
     assert_eq!(SemaphoreSet::open_ready(&key, Deadline::after(DEADLINE)), Ok(*set));
 }
+
+#[test]
+fn what_a_killed_python_did_with_undo_is_put_back() {
+    let scratch = Scratch::new();
+    let key = Key::Path { path: scratch.path().to_owned(), id: 44 };
+    let Removed(set) = &Removed::with(&key, &CreateOptions::new().values([3]));
+    let program = "import sysv_ipc\n\
+                   s = sysv_ipc.Semaphore(sysv_ipc.ftok(sys.argv[1], 44, True))\n\
+                   s.acquire()\n\
+                   s.undo = True\n\
+                   s.acquire(); s.acquire()\n\
+                   say('taken')\n\
+                   s.acquire()\n";
+    let path = scratch.path().to_str().expect("a path");
+    let test = "what_a_killed_python_did_with_undo_is_put_back";
+    let Some(mut child) = python::start(test, "sysv_ipc", program, &[path]) else { return };
+    child.expect("taken");
+    wait_until_asleep(child.id(), child.id(), SEMOP);
+    assert_eq!(set.values(), Ok(vec![0]));
+    child.kill();
+    // What it took without undo, nobody gives back.
+    assert_eq!(set.values(), Ok(vec![2]));
+}

@@ -1,7 +1,6 @@
 //! System V shared memory between processes, at its limits, and with C and Python at the other end.
 
 use std::fs;
-use std::process::Command;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::Mode;
@@ -12,7 +11,8 @@ use switchboard_kernel::{Error, Permissions};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, Scratch};
 
-use crate::mmap::{compile, error_of};
+use crate::c_program::compile;
+use crate::mmap::error_of;
 use crate::privileges::{NOBODY, become_ordinary_user, is_root};
 use crate::python;
 
@@ -304,7 +304,7 @@ fn a_c_program_makes_the_segment() {
             return 0;
         }"#;
     let Some(program) = compile("a_c_program_makes_the_segment", source) else { return };
-    let status = Command::new(program.path()).arg(scratch.path()).status().expect("a C program");
+    let status = program.command().arg(scratch.path()).status().expect("a C program");
     assert!(status.success(), "{status}");
     let segment = Removed(Segment::open(&key).expect("a segment"));
     let status = segment.0.status().expect("a status");

@@ -14,6 +14,7 @@ use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE, skip};
 
 use crate::hand_over::ready;
+use crate::python::{self, Death};
 
 const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
@@ -254,4 +255,15 @@ fn a_full_connection_would_block() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn python_at_either_end() {
+    let death = Death { ends: true, writing: &["EPIPE", "ECONNRESET"] };
+    python::check("tcp::python_at_either_end", &death, || {
+        let listener = tcp::listen_at(V4, 1, false).unwrap();
+        let ours = tcp::connect(tcp::local_address(&listener).unwrap()).unwrap();
+        let (theirs, _) = tcp::accept(&listener, false).unwrap();
+        (python::both(ours), python::both(theirs))
+    });
 }

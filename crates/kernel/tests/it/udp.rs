@@ -13,6 +13,7 @@ use switchboard_testkit::{Child, DEADLINE, skip};
 
 use crate::hand_over::ready;
 use crate::privileges::is_root;
+use crate::python::{self, Death};
 use crate::tcp::has_ipv6;
 
 const V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -239,4 +240,15 @@ pub(crate) fn member(arguments: &[String]) {
     };
     assert_eq!(again.unwrap_err().name(), "EADDRNOTAVAIL");
     report("left");
+}
+
+#[test]
+fn python_at_either_end() {
+    let death = Death { ends: false, writing: &["ECONNREFUSED"] };
+    python::check("udp::python_at_either_end", &death, || {
+        let ours = std::net::UdpSocket::bind(V4).unwrap();
+        let theirs = udp::connect(ours.local_addr().unwrap(), false).unwrap();
+        ours.connect(udp::local_address(&theirs).unwrap()).unwrap();
+        (python::both(ours.into()), python::both(theirs))
+    });
 }

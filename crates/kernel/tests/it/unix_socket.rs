@@ -12,6 +12,7 @@ use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE, Scratch, skip};
 
 use crate::hand_over::{self, ready};
+use crate::python::{self, Death};
 
 pub(crate) mod descriptors;
 pub(crate) mod names;
@@ -261,4 +262,66 @@ pub(crate) fn pair_user(arguments: &[String]) {
     let mut buffer = [0; 64];
     assert_eq!(unix::recv(&fds[0], &mut buffer), Ok(8));
     assert_eq!(unix::send(&fds[0], b"answer"), Ok(6));
+}
+
+#[test]
+fn python_at_either_end() {
+    for (kind, ends, writing) in [
+        (Kind::Stream, true, &["EPIPE"]),
+        (Kind::Seqpacket, true, &["EPIPE"]),
+        (Kind::Datagram, false, &["ECONNREFUSED"]),
+    ] {
+        let death = Death { ends, writing };
+        python::check("unix_socket::python_at_either_end", &death, || {
+            let (ours, theirs) = unix::pair(kind).unwrap();
+            (python::both(ours), python::both(theirs))
+        });
+    }
+}
+
+/// Listens, answers once with the credentials of who asks and a descriptor of its own, and stays.
+const PYTHON: &str = "
+import struct
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+listener.bind(sys.argv[1])
+listener.listen()
+say('listening')
+connection = listener.accept()[0]
+credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+given = socket.recv_fds(connection, 8, 1)[1][0]
+os.write(given, b'by descriptor')
+reader, writer = os.pipe()
+os.write(writer, b'from there')
+socket.send_fds(connection, [b'%d' % struct.unpack('3i', credentials)[0]], [reader])
+told()
+";
+
+#[test]
+fn python_listens_and_passes_descriptors() {
+    let scratch = Scratch::new();
+    let path = scratch.join("s");
+    let test = "unix_socket::python_listens_and_passes_descriptors";
+    let module = "socket; socket.send_fds";
+    let Some(mut child) = python::start(test, module, PYTHON, &[path.to_str().unwrap()]) else {
+        return;
+    };
+    child.expect("listening");
+    let address = Address::Path(path);
+    let connection = unix::connect_to(Kind::Stream, &address, false).unwrap();
+    assert_eq!(unix::peer_credentials(&connection).unwrap().pid, Some(child.id()));
+    let (reader, writer) = switchboard_kernel::pipe::pipe().unwrap();
+    unix::send_with_fds(&connection, b"d", &[writer.as_fd()]).unwrap();
+    drop(writer);
+    let mut buffer = [0; 32];
+    let (received, fds) = unix::recv_with_fds(&connection, &mut buffer, 1).unwrap();
+    assert_eq!(buffer[..received.len], *std::process::id().to_string().as_bytes());
+    assert_eq!(io::read(&fds[0], &mut buffer), Ok(10));
+    assert_eq!(&buffer[..10], b"from there");
+    assert_eq!(io::read(&reader, &mut buffer), Ok(13));
+
+    child.kill();
+    assert_eq!(io::read(&reader, &mut buffer), Ok(0));
+    assert_eq!(unix::recv(&connection, &mut buffer), Ok(0));
+    let refused = unix::connect_to(Kind::Stream, &address, false).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }

@@ -8,6 +8,7 @@ use switchboard_kernel::{Permissions, process};
 use super::AddressError;
 use crate::framing::Framing;
 use crate::log::Durability;
+use crate::log::writer::LEAST_SEGMENT_BYTES;
 use crate::pattern::state::Layout;
 use crate::transport::Transport;
 
@@ -141,7 +142,10 @@ pub(super) fn parse_option(
         "plaintext" => query.plaintext = true,
         "max-message" => query.max_message_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
         "capacity" => query.capacity_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
-        "segment" => query.segment_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
+        "segment" => {
+            let bytes = size(value).filter(|bytes| u64::from(*bytes) >= LEAST_SEGMENT_BYTES);
+            query.segment_bytes = Some(bytes.ok_or_else(|| wrong(SEGMENT))?);
+        }
         "durability" => {
             let level = Durability::parse(value);
             query.durability = Some(level.ok_or_else(|| wrong("memory, written or synced"))?);
@@ -162,7 +166,13 @@ pub(super) fn parse_option(
             }
             query.reader = Some(value.to_owned());
         }
-        "size" => query.size_bytes = Some(size(value).ok_or_else(|| wrong(SIZE))?),
+        "size" => {
+            let bytes = size(value).ok_or_else(|| wrong(SIZE))?;
+            if bytes > transport.capabilities.largest_message_bytes {
+                return Err(wrong("a state has 1 GiB at most"));
+            }
+            query.size_bytes = Some(bytes);
+        }
         "layout" => {
             let layout = Layout::parse(value).ok_or_else(|| wrong("a layout is slots or bare"))?;
             query.layout = Some(layout);
@@ -187,6 +197,7 @@ pub(super) fn parse_option(
     Ok(())
 }
 
+const SEGMENT: &str = "a segment has 4096 bytes or more, below 4 GiB: 64KiB, 16MiB";
 const SIZE: &str = "a size is a number of bytes, or with KiB, MiB or GiB, below 4 GiB";
 
 /// `4096`, `64KiB`, `4MiB` in bytes.

@@ -1,10 +1,10 @@
 //! The folder of a log: its files, its locks and its bell.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
 use switchboard_kernel::file_lock::{self, Guard, Lock, Range};
@@ -57,6 +57,10 @@ impl Folder {
                 return Err(Error::new(ErrorKind::AddressInUse, address, problem)
                     .hint("a log is a folder; choose another name"));
             }
+            Ok(_) if !make && !holds_log(path) => {
+                let problem = "there is no log of this name, but another folder";
+                return Err(Error::new(ErrorKind::NotFound, address, problem));
+            }
             Ok(_) => {}
             Err(error) if error.kind() == Io::NotFound && make => {
                 match make_folder(path, &permissions) {
@@ -81,6 +85,25 @@ impl Folder {
         let (lock, bell) = (open(LOCK, 0)?, open(BELL, BELL_BYTES as u64)?);
         let page = Mapping::of_file(&bell, Mode::ReadWrite, 0, BELL_BYTES)
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
+        Ok(Self { address: address.clone(), path: path.to_owned(), permissions, lock, bell, page })
+    }
+
+    /// Opens the folder of a log that is there, to read it: without its locks, and without asking to be
+    /// woken. What waits looks by itself.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn open_to_read(address: &Address) -> Result<Self, Error> {
+        let path =
+            address.path().ok_or_else(|| Error::new(ErrorKind::BadAddress, address, "no path"))?;
+        let open = |name: &str| {
+            let opened = File::open(path.join(name));
+            opened.map_err(|error| system(address, "cannot open the log", error))
+        };
+        let (lock, bell) = (open(LOCK)?, open(BELL)?);
+        let page = Mapping::of_file(&bell, Mode::ReadOnly, 0, BELL_BYTES)
+            .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
+        let permissions = address.query.permissions();
         Ok(Self { address: address.clone(), path: path.to_owned(), permissions, lock, bell, page })
     }
 
@@ -202,40 +225,56 @@ impl Folder {
         }
     }
 
-    /// Removes the files of the log, and nothing else that is in the folder.
-    pub(crate) fn remove_files(&self) -> io::Result<()> {
-        let readers = self.path.join(READERS);
-        if readers.is_dir() {
-            std::fs::remove_dir_all(&readers)?;
-        }
+    /// What is in the folder and not of the log, if there is something.
+    pub(crate) fn foreign(&self) -> io::Result<Option<PathBuf>> {
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let ours = [LOCK, BELL, TABLE].contains(&name.as_ref())
-                || segment::parse_name(&name).is_some()
-                || hidden_pid(&name).is_some();
-            if ours {
+            if is_readers(&entry)? {
+                for place in std::fs::read_dir(entry.path())? {
+                    let place = place?;
+                    if !place.file_type()?.is_file() {
+                        return Ok(Some(place.path()));
+                    }
+                }
+            } else if !is_ours(&entry) {
+                return Ok(Some(entry.path()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes the files of the log, and nothing else that is in the folder.
+    pub(crate) fn remove_files(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if is_readers(&entry)? {
+                for place in std::fs::read_dir(entry.path())? {
+                    std::fs::remove_file(place?.path())?;
+                }
+                std::fs::remove_dir(entry.path())?;
+            } else if is_ours(&entry) {
                 std::fs::remove_file(entry.path())?;
             }
         }
         Ok(())
     }
 
-    fn word(&self, at: usize) -> &AtomicU64 {
-        static NONE: AtomicU64 = AtomicU64::new(0);
-        // The page is as long as both words need, and they are aligned.
-        self.page.atomic_u64(at).unwrap_or(&NONE)
+    /// A word of the bell; `None` where it may only be read.
+    fn word(&self, at: usize) -> Option<&AtomicU64> {
+        self.page.atomic_u64(at).ok()
     }
 
     /// Changes when there are new segments.
     pub(crate) fn generation(&self) -> u64 {
-        self.word(GENERATION_AT).load(Acquire)
+        // It acquires: pairs with the count of `changed`. The page is as long as the word needs.
+        self.page.load_u64(GENERATION_AT).unwrap_or(0)
     }
 
     /// There is a new segment, or one less.
     pub(crate) fn changed(&self) {
-        self.word(GENERATION_AT).fetch_add(1, SeqCst);
+        if let Some(generation) = self.word(GENERATION_AT) {
+            generation.fetch_add(1, SeqCst);
+        }
         self.ring();
     }
 
@@ -244,22 +283,26 @@ impl Folder {
     pub(crate) fn ring(&self) {
         // Pairs with the fence of `raise`: either this sees the flag, or the waiter sees the change.
         fence(SeqCst);
-        if self.word(FLAG_AT).load(Relaxed) != 0 {
-            self.ring_out();
+        if let Some(flag) = self.word(FLAG_AT)
+            && flag.load(Relaxed) != 0
+        {
+            self.ring_out(flag);
         }
     }
 
     #[cold]
-    fn ring_out(&self) {
-        self.word(FLAG_AT).store(0, Relaxed);
+    fn ring_out(&self, flag: &AtomicU64) {
+        flag.store(0, Relaxed);
         // A bell that cannot be written wakes nobody; they look again by themselves.
         let _ = self.bell.write_at(&[1], RING_AT);
     }
 
-    /// Asks to be woken by the next change. Look once more after it.
+    /// Asks to be woken by the next change, where that is allowed. Look once more after it.
     pub(crate) fn raise(&self) {
-        self.word(FLAG_AT).store(1, Relaxed);
-        fence(SeqCst);
+        if let Some(flag) = self.word(FLAG_AT) {
+            flag.store(1, Relaxed);
+            fence(SeqCst);
+        }
     }
 }
 
@@ -272,6 +315,28 @@ fn system(address: &Address, doing: &str, error: io::Error) -> Error {
 /// The exclusive lock of one byte, which belongs to an open file and not to a process.
 pub(crate) fn byte_lock(byte: u64) -> Lock {
     Lock::open_file(file_lock::Mode::Exclusive).range(Range { start: byte, len_bytes: 1 })
+}
+
+/// Whether a folder holds a log, or a part of one. Where it cannot be looked into, opening the log says
+/// why.
+fn holds_log(path: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(path) else { return true };
+    entries.flatten().any(|entry| is_ours(&entry))
+}
+
+/// Whether a file of the folder is one that a log makes there.
+fn is_ours(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let Some(name) = name.to_str() else { return false };
+    let named = [LOCK, BELL, TABLE].contains(&name)
+        || segment::parse_name(name).is_some()
+        || hidden_pid(name).is_some();
+    named && entry.file_type().is_ok_and(|kind| kind.is_file())
+}
+
+/// Whether it is the folder of the places.
+fn is_readers(entry: &DirEntry) -> io::Result<bool> {
+    Ok(entry.file_name() == READERS && entry.file_type()?.is_dir())
 }
 
 fn make_folder(path: &Path, permissions: &Permissions) -> io::Result<()> {

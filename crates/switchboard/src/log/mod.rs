@@ -1,11 +1,15 @@
 //! The log behind `file:`: segments on disk, written by one process each and read by many.
 //!
 //! `docs/design/log.md` draws the bytes and says what happens when a process dies, or the disk lies,
-//! at each step. `frame`, `segment` and `table` know the bytes and do no I/O.
+//! at each step. `frame`, `segment`, `table` and `places` know the bytes, `progress` how far a named
+//! subscriber is; they do no I/O.
 
 pub(crate) mod folder;
 pub(crate) mod frame;
+pub(crate) mod gone;
+mod mapped;
 pub(crate) mod places;
+pub(crate) mod progress;
 pub(crate) mod reader;
 pub(crate) mod segment;
 pub(crate) mod table;

@@ -9,21 +9,39 @@ const CHECKSUM_AT: usize = 16 + 8 * LANES;
 const COPY_BYTES: usize = CHECKSUM_AT + 4;
 const COPIES_AT: [usize; 2] = [0, 4096];
 
-/// The next message of each lane; 0 where none was read.
+/// The next message of each lane; 0 for a lane that was not there yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Places {
     generation: u64,
     next: [u64; LANES],
 }
 
+/// What a file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Nothing: nobody of this name has been here.
+    Nothing,
+    /// Places.
+    Places(Box<Places>),
+    /// Something, of which no copy holds.
+    Damaged,
+}
+
 impl Places {
-    /// Reads what a file holds. Where no copy holds, everything is new.
-    pub(crate) fn parse(bytes: &[u8]) -> Self {
+    /// Before every message of every lane.
+    pub(crate) const BEFORE_ALL: Self = Self { generation: 0, next: [0; LANES] };
+
+    /// Reads what a file holds.
+    pub(crate) fn parse(bytes: &[u8]) -> Kept {
         let copy = |at: usize| bytes.get(at..at + COPY_BYTES).and_then(Self::parse_copy);
         let [first, second] = COPIES_AT.map(copy);
         let generation = |places: &Option<Self>| places.as_ref().map(|places| places.generation);
         let newer = if generation(&second) > generation(&first) { second } else { first };
-        newer.unwrap_or(Self { generation: 0, next: [0; LANES] })
+        match newer {
+            Some(places) => Kept::Places(Box::new(places)),
+            None if bytes.iter().all(|byte| *byte == 0) => Kept::Nothing,
+            None => Kept::Damaged,
+        }
     }
 
     fn parse_copy(bytes: &[u8]) -> Option<Self> {
@@ -61,9 +79,9 @@ impl Places {
         }
     }
 
-    /// The lanes that were read, and the next message of each.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        (0..).zip(self.next).filter(|(_, next)| *next > 0)
+    /// The next message of a lane; `None` for one that was not there yet.
+    pub(crate) fn get(&self, lane: u32) -> Option<u64> {
+        self.next.get(lane as usize).copied().filter(|next| *next > 0)
     }
 }
 
@@ -71,21 +89,32 @@ impl Places {
 mod tests {
     use super::*;
 
+    /// The place in lane 63.
+    fn place(file: &[u8]) -> Option<u64> {
+        let Kept::Places(places) = Places::parse(file) else { panic!("no copy holds") };
+        assert_eq!(places.get(62), None);
+        places.get(63)
+    }
+
     #[test]
     fn the_newer_copy_counts_and_a_damaged_one_does_not() {
         let mut file = vec![0; 8192];
-        let mut places = Places::parse(&[]);
+        assert_eq!(Places::parse(&file), Kept::Nothing);
+        assert_eq!(Places::parse(&[]), Kept::Nothing);
+        let mut places = Places::BEFORE_ALL;
         for next in [5, 6] {
             places.set(63, next);
             let (at, bytes) = places.next_copy();
             file[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
         }
-        assert_eq!(Places::parse(&file).all().collect::<Vec<_>>(), [(63, 6)]);
-        let newer = COPIES_AT[0];
+        assert_eq!(place(&file), Some(6));
+        let [newer, older] = COPIES_AT;
         for bit in 0..COPY_BYTES * 8 {
             let mut damaged = file.clone();
             damaged[newer + bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Places::parse(&damaged).all().collect::<Vec<_>>(), [(63, 5)], "bit {bit}");
+            assert_eq!(place(&damaged), Some(5), "bit {bit}");
+            damaged[older + bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Places::parse(&damaged), Kept::Damaged, "bit {bit}");
         }
     }
 }

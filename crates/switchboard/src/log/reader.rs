@@ -6,7 +6,8 @@ use std::sync::Arc;
 use switchboard_kernel::mmap::{Mapping, Mode};
 
 use super::folder::Folder;
-use super::frame::{self, Commit, HEADER_BYTES, Header, Place, frame_bytes};
+use super::frame::{Commit, frame_bytes};
+use super::mapped::{Found, Segment};
 use super::segment;
 use crate::error::Error;
 
@@ -28,6 +29,10 @@ pub(crate) struct LaneReader {
     lane: u32,
     /// The number of the next message.
     expected: u64,
+    /// The number after the last frame that was seen: as far as the lane reaches, for all that is known.
+    reached: u64,
+    /// Numbers may begin again: see [`LaneReader::counting_again`].
+    counts_again: bool,
     open: Option<Segment>,
     /// The first segment to look at, where the place is given by a segment.
     from_segment: Option<u64>,
@@ -35,30 +40,32 @@ pub(crate) struct LaneReader {
     searched: Option<u64>,
 }
 
-/// A segment that is being read.
-#[derive(Debug)]
-struct Segment {
-    number: u64,
-    mapping: Mapping,
-    header: Option<segment::Header>,
-    /// Where the next frame begins.
-    offset: u64,
-    /// The folder's generation when nothing followed.
-    followed: Option<u64>,
-    /// What stands at `offset` does not hold, and that was said.
-    dead: bool,
-}
-
 impl LaneReader {
     /// A place before a message, wherever it is.
     pub(crate) fn at_message(folder: Arc<Folder>, lane: u32, sequence: u64) -> Self {
         let expected = sequence.max(1);
-        Self { folder, lane, expected, open: None, from_segment: None, searched: None }
+        Self {
+            folder,
+            lane,
+            expected,
+            reached: 0,
+            counts_again: false,
+            open: None,
+            from_segment: None,
+            searched: None,
+        }
     }
 
     /// A place at the beginning of a segment.
     pub(crate) fn at_segment(folder: Arc<Folder>, lane: u32, number: u64) -> Self {
         Self { from_segment: Some(number), ..Self::at_message(folder, lane, 1) }
+    }
+
+    /// From now on it goes back to smaller numbers where a sender began with them after segments were
+    /// removed. Without this no message comes with a number below one that came before.
+    pub(crate) fn counting_again(mut self) -> Self {
+        self.counts_again = true;
+        self
     }
 
     pub(crate) fn lane(&self) -> u32 {
@@ -68,6 +75,12 @@ impl LaneReader {
     /// The number of the next message.
     pub(crate) fn expected(&self) -> u64 {
         self.expected
+    }
+
+    /// The number after the last message that was seen, which may be before the place; 0 where none was
+    /// looked for.
+    pub(crate) fn reached(&self) -> u64 {
+        self.reached
     }
 
     /// Where the next frame begins in the open segment.
@@ -167,15 +180,13 @@ impl LaneReader {
         bytes: &mut Vec<u8>,
     ) -> Option<Step> {
         let open = self.open.as_mut()?;
+        self.reached = sequence.saturating_add(1);
         if sequence > self.expected {
             // Said first; the frame is read again after.
             let missing = sequence - self.expected;
             self.expected = sequence;
             bytes.truncate(bytes.len() - payload_bytes);
-            let problem = format!(
-                "{missing} messages before message {sequence} of lane {} are missing",
-                self.lane
-            );
+            let problem = format!("lane {} goes on with message {sequence}", self.lane);
             return Some(Step::Damage { problem, missing });
         }
         open.offset += frame_bytes(payload_bytes) as u64;
@@ -183,7 +194,7 @@ impl LaneReader {
             bytes.truncate(bytes.len() - payload_bytes);
             return None;
         }
-        self.expected += 1;
+        self.expected = self.expected.saturating_add(1);
         Some(Step::Message { sequence, time_ns, payload_bytes })
     }
 
@@ -208,6 +219,7 @@ impl LaneReader {
                 Some(first) => first,
                 None => self.first_in_segment(),
             };
+            self.reached = self.reached.max(self.expected);
             return Ok(problem);
         }
         // The last one that begins at or before it; a header that does not hold cannot tell.
@@ -295,6 +307,8 @@ impl LaneReader {
             }
             Ok(_) => None,
         };
+        let first = header.map_or(0, |header| header.first_sequence);
+        self.reached = self.reached.max(first);
         self.open = Some(Segment {
             number,
             mapping,
@@ -325,11 +339,14 @@ impl LaneReader {
             None => {
                 open.dead = true;
                 let bytes = open.bytes_after();
-                // A word that is not zero was a commit: a message was there, at least one.
-                self.expected += 1;
+                // A word that is not zero was a commit: a message was there, at least one. It may have
+                // been one before the place.
+                let after = self.reached.max(1).saturating_add(1);
+                let missing = after.saturating_sub(expected).min(1);
+                self.expected += missing;
                 let problem =
                     format!("{name}: {bytes} bytes from {from} on, the last ones, do not hold");
-                Some(Step::Damage { problem, missing: 1 })
+                Some(Step::Damage { problem, missing })
             }
         }
     }
@@ -358,10 +375,21 @@ impl LaneReader {
         if let Some(step) = self.past_hole() {
             return Ok(Moved::Damage(step));
         }
-        Ok(match self.open_segment(next)? {
-            Some(step) => Moved::Damage(step),
-            None => Moved::On,
-        })
+        let reached = self.reached;
+        if let Some(step) = self.open_segment(next)? {
+            return Ok(Moved::Damage(step));
+        }
+        let first = self.header().map_or(reached, |header| header.first_sequence);
+        if first >= reached || !self.counts_again {
+            return Ok(Moved::On);
+        }
+        // The next sender found less of the lane than this reader has seen.
+        (self.expected, self.reached) = (first, first);
+        let problem = format!(
+            "segments of lane {lane} were removed while they were read; its messages count from \
+             {first} again"
+        );
+        Ok(Moved::Damage(Step::Damage { problem, missing: 0 }))
     }
 
     /// In a segment that takes no more frames: what follows the zeros at the place. Goes on at a
@@ -390,121 +418,4 @@ enum Moved {
     On,
     Damage(Step),
     No,
-}
-
-enum Found {
-    Frame { sequence: u64, time_ns: u64, payload_bytes: usize },
-    Damage,
-    Nothing,
-}
-
-impl Segment {
-    /// Stands for a file of which nothing can be read.
-    fn nothing(number: u64) -> switchboard_kernel::Result<Self> {
-        Ok(Self {
-            number,
-            mapping: Mapping::anonymous(segment::HEADER_BYTES)?,
-            header: None,
-            offset: segment::HEADER_BYTES as u64,
-            followed: None,
-            dead: true,
-        })
-    }
-
-    /// The word where the next frame begins.
-    #[inline]
-    fn commit(&self) -> Commit {
-        // It acquires: pairs with the releasing store of the writer.
-        match self.mapping.load_u64(self.offset as usize) {
-            Ok(word) => frame::read_commit(u64::from_le(word)),
-            Err(_) if self.mapping.is_truncated() => Commit::Damaged,
-            Err(_) => Commit::Empty,
-        }
-    }
-
-    /// The frame at the place, checked. Its payload is added to `bytes`.
-    #[inline]
-    fn frame(&self, lane: u32, bytes: &mut Vec<u8>) -> Found {
-        if self.dead {
-            return Found::Nothing;
-        }
-        match self.commit() {
-            Commit::Empty => Found::Nothing,
-            Commit::Damaged => Found::Damage,
-            Commit::Message(len) => match self.copy(lane, self.offset, len, bytes) {
-                Some(header) => Found::Frame {
-                    sequence: header.sequence,
-                    time_ns: header.time_ns,
-                    payload_bytes: header.payload_bytes,
-                },
-                None => Found::Damage,
-            },
-        }
-    }
-
-    /// Copies the frame at an offset, if it holds; its payload is added to `bytes`.
-    #[inline]
-    fn copy(
-        &self,
-        lane: u32,
-        offset: u64,
-        payload_bytes: usize,
-        bytes: &mut Vec<u8>,
-    ) -> Option<Header> {
-        let (at, whole) = (offset as usize, frame_bytes(payload_bytes));
-        if self.mapping.len() - at < whole {
-            return None;
-        }
-        let start = bytes.len();
-        bytes.resize(start + whole, 0);
-        let place = Place { lane, segment: self.number, offset };
-        let copied = self.mapping.read_at(at, &mut bytes[start..]);
-        let header = copied.ok().and_then(|()| Header::check(place, &bytes[start..]));
-        if header.is_some() {
-            // The payload alone stays.
-            bytes.copy_within(start + HEADER_BYTES..start + HEADER_BYTES + payload_bytes, start);
-            bytes.truncate(start + payload_bytes);
-        } else {
-            bytes.truncate(start);
-        }
-        header
-    }
-
-    /// The first frame from an offset on that holds, with a number of at least `least`.
-    fn next_that_holds(&self, lane: u32, from: u64, least: u64) -> Option<(u64, Header)> {
-        let mut bytes = Vec::new();
-        let mut offset = from.next_multiple_of(8);
-        while offset + HEADER_BYTES as u64 <= self.mapping.len() as u64 {
-            let word = self.mapping.load_u64(offset as usize).ok()?;
-            if let Commit::Message(len) = frame::read_commit(u64::from_le(word))
-                && let Some(header) = self.copy(lane, offset, len, &mut bytes)
-            {
-                if header.sequence >= least {
-                    return Some((offset, header));
-                }
-                bytes.clear();
-            }
-            offset += 8;
-        }
-        None
-    }
-
-    /// How many bytes from the place on there are up to the last one that is not zero.
-    fn bytes_after(&self) -> u64 {
-        let mut last = self.offset;
-        let mut at = self.offset;
-        let mut block = [0; 4096];
-        let len = self.mapping.len() as u64;
-        while at < len {
-            let n = (len - at).min(block.len() as u64) as usize;
-            if self.mapping.read_at(at as usize, &mut block[..n]).is_err() {
-                break;
-            }
-            if let Some(found) = block[..n].iter().rposition(|byte| *byte != 0) {
-                last = at + found as u64 + 1;
-            }
-            at += n as u64;
-        }
-        last - self.offset
-    }
 }

@@ -7,12 +7,19 @@ pub(crate) const LANES: usize = 64;
 pub(crate) const CLAIMS: usize = 64;
 
 const MAGIC: [u8; 8] = *b"SWBDQUE1";
-const LANES_AT: usize = 24;
-const CLAIMS_AT: usize = LANES_AT + 8 * LANES;
+const NEXT_AT: usize = 24;
+const AGAIN_AT: usize = NEXT_AT + 8 * LANES;
+const CLAIMS_AT: usize = AGAIN_AT + 8 * LANES;
 const CLAIM_BYTES: usize = 40;
-const CHECKSUM_AT: usize = CLAIMS_AT + CLAIM_BYTES * CLAIMS;
-/// Bytes of one copy.
-pub(crate) const TABLE_BYTES: usize = CHECKSUM_AT + 4;
+const COUNT_AT: usize = CLAIMS_AT + CLAIM_BYTES * CLAIMS;
+const RETURNED_AT: usize = COUNT_AT + 8;
+const RETURNED_BYTES: usize = 16;
+/// The most messages given back that wait in the table.
+pub(crate) const MOST_RETURNED: usize = 1024;
+/// Bytes of a copy without messages given back. They say how long a longer one is.
+pub(crate) const LEAST_BYTES: usize = RETURNED_AT + 4;
+/// Bytes of the longest copy.
+pub(crate) const MOST_BYTES: usize = LEAST_BYTES + RETURNED_BYTES * MOST_RETURNED;
 
 /// A run of messages that one receiver has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +63,15 @@ impl Claim {
     }
 }
 
+/// A message that a receiver gave back, and that nobody has now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Returned {
+    pub(crate) lane: u32,
+    /// How often it was handed out, as far as that counts.
+    pub(crate) deliveries: u32,
+    pub(crate) sequence: u64,
+}
+
 /// The table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
@@ -64,12 +80,24 @@ pub(crate) struct Table {
     pub(crate) rejected: u64,
     /// The next message of each lane to hand out.
     pub(crate) next: [u64; LANES],
+    /// Messages of each lane before this one may have been handed out when the table was damaged:
+    /// they come marked.
+    pub(crate) again: [u64; LANES],
     pub(crate) claims: [Claim; CLAIMS],
+    /// At most [`MOST_RETURNED`].
+    pub(crate) returned: Vec<Returned>,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { generation: 0, rejected: 0, next: [1; LANES], claims: [Claim::default(); CLAIMS] }
+        Self {
+            generation: 0,
+            rejected: 0,
+            next: [1; LANES],
+            again: [1; LANES],
+            claims: [Claim::default(); CLAIMS],
+            returned: Vec::new(),
+        }
     }
 }
 
@@ -77,17 +105,19 @@ impl Table {
     /// Everything before this message of a lane is settled.
     pub(crate) fn settled_before(&self, lane: u32) -> u64 {
         let claimed = self.claims.iter().filter(|claim| claim.lane == lane && !claim.is_empty());
+        let returned = self.returned.iter().filter(|returned| returned.lane == lane);
         let next = self.next.get(lane as usize).copied().unwrap_or(1);
-        claimed.map(|claim| claim.first).fold(next, u64::min)
+        let unsettled = claimed.map(|claim| claim.first);
+        unsettled.chain(returned.map(|returned| returned.sequence)).fold(next, u64::min)
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(TABLE_BYTES);
+        let mut bytes = Vec::with_capacity(LEAST_BYTES + RETURNED_BYTES * self.returned.len());
         bytes.extend(MAGIC);
         bytes.extend(self.generation.to_le_bytes());
         bytes.extend(self.rejected.to_le_bytes());
-        for next in self.next {
-            bytes.extend(next.to_le_bytes());
+        for place in self.next.into_iter().chain(self.again) {
+            bytes.extend(place.to_le_bytes());
         }
         for claim in &self.claims {
             bytes.extend(claim.lane.to_le_bytes());
@@ -96,23 +126,39 @@ impl Table {
                 bytes.extend(word.to_le_bytes());
             }
         }
+        // Never more than were allowed to be added.
+        bytes.extend((self.returned.len() as u64).to_le_bytes());
+        for returned in &self.returned {
+            bytes.extend(returned.lane.to_le_bytes());
+            bytes.extend(returned.deliveries.to_le_bytes());
+            bytes.extend(returned.sequence.to_le_bytes());
+        }
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }
 
-    /// Reads a copy; `None` when it does not hold.
+    /// How long the copy is that begins so; `None` when no copy does.
+    pub(crate) fn len_bytes(head: &[u8]) -> Option<usize> {
+        let count = head.get(COUNT_AT..RETURNED_AT).map(|bytes| word(bytes, 0))?;
+        let count = usize::try_from(count).ok().filter(|count| *count <= MOST_RETURNED)?;
+        (head[..8] == MAGIC).then_some(LEAST_BYTES + RETURNED_BYTES * count)
+    }
+
+    /// Reads a copy; `None` when it does not hold. What follows it is not looked at.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; TABLE_BYTES] = bytes.try_into().ok()?;
-        let (body, checksum) = bytes.split_at(CHECKSUM_AT);
-        if body[..8] != MAGIC || crc32c::crc32c(body).to_le_bytes() != checksum {
+        let bytes = bytes.get(..Self::len_bytes(bytes)?)?;
+        let (body, checksum) = bytes.split_at(bytes.len() - 4);
+        if crc32c::crc32c(body).to_le_bytes() != checksum {
             return None;
         }
-        let half =
-            |at: usize| u32::from_le_bytes([body[at], body[at + 1], body[at + 2], body[at + 3]]);
-        let word = |at: usize| u64::from(half(at)) | u64::from(half(at + 4)) << 32;
+        let half = |at: usize| half(body, at);
+        let word = |at: usize| word(body, at);
         let mut table = Self { generation: word(8), rejected: word(16), ..Self::default() };
         for (lane, next) in table.next.iter_mut().enumerate() {
-            *next = word(LANES_AT + 8 * lane);
+            *next = word(NEXT_AT + 8 * lane);
+        }
+        for (lane, again) in table.again.iter_mut().enumerate() {
+            *again = word(AGAIN_AT + 8 * lane);
         }
         for (at, claim) in table.claims.iter_mut().enumerate() {
             let at = CLAIMS_AT + CLAIM_BYTES * at;
@@ -124,6 +170,10 @@ impl Table {
                 settled: word(at + 24),
             };
         }
+        table.returned = (RETURNED_AT..body.len())
+            .step_by(RETURNED_BYTES)
+            .map(|at| Returned { lane: half(at), deliveries: half(at + 4), sequence: word(at + 8) })
+            .collect();
         Some(table)
     }
 
@@ -137,6 +187,14 @@ impl Table {
     }
 }
 
+fn half(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from(half(bytes, at)) | u64::from(half(bytes, at + 4)) << 32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,14 +203,26 @@ mod tests {
     fn a_table_is_read_as_it_was_written_and_no_flipped_bit_passes() {
         let mut table = Table { generation: 8, rejected: 1, ..Table::default() };
         table.next[63] = 77;
+        table.again[62] = 5;
         table.claims[63] = Claim { lane: 63, deliveries: 2, first: 70, end: 77, settled: 0b101 };
-        let good = table.to_bytes();
-        assert_eq!(Table::parse(&good), Some(table));
-        for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Table::parse(&bytes), None, "bit {bit}");
+        for count in [0, 1, 3] {
+            let returned = |n: u64| Returned { lane: 63, deliveries: 1, sequence: 60 + n };
+            table.returned = (0..count).map(returned).collect();
+            let good = table.to_bytes();
+            assert_eq!(Table::len_bytes(&good[..LEAST_BYTES]), Some(good.len()));
+            assert_eq!(Table::parse(&good), Some(table.clone()));
+            // What comes before is the same for each count.
+            let from = if count == 0 { 0 } else { COUNT_AT };
+            for bit in from * 8..good.len() * 8 {
+                let mut bytes = good.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Table::parse(&bytes), None, "bit {bit}");
+            }
+            assert_eq!(Table::parse(&good[..good.len() - 1]), None, "cut off");
         }
+        assert_eq!(Table::parse(&[]), None);
+        table.returned = vec![Returned { lane: 0, deliveries: 0, sequence: 1 }; MOST_RETURNED + 1];
+        assert_eq!(Table::parse(&table.to_bytes()), None, "more than a table takes");
     }
 
     #[test]
@@ -173,5 +243,8 @@ mod tests {
         table.claims[0] = Claim { lane: 2, first: 20, end: 30, ..Claim::default() };
         table.claims[1] = Claim { lane: 1, first: 5, end: 6, ..Claim::default() };
         assert_eq!(table.settled_before(2), 20);
+        let returned = |lane, sequence| Returned { lane, deliveries: 1, sequence };
+        table.returned = vec![returned(2, 25), returned(2, 15), returned(1, 2)];
+        assert_eq!(table.settled_before(2), 15);
     }
 }

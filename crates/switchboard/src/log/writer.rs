@@ -16,6 +16,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Blocks are reserved so far ahead.
 const RESERVE_BYTES: u64 = 1 << 20;
+/// No lane comes so far: a message each nanosecond for two centuries.
+const MOST_SEQUENCE: u64 = 1 << 62;
 /// The length of a segment, unless the address says otherwise.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// The shortest segment.
@@ -47,6 +49,12 @@ pub(crate) struct LaneWriter {
     sequence: u64,
     /// Frames before this are as durable as asked.
     durable: u64,
+    /// When the segment was made, ns since 1970.
+    made_ns: u64,
+    /// When its last message was written; `None` where it has none.
+    last_ns: Option<u64>,
+    /// The segment before it, where this writer finished it, and when its last message was written.
+    ended: Option<(u64, u64)>,
     /// What a predecessor left unfinished.
     recovered: Option<String>,
     /// The frame being written; kept for its memory.
@@ -74,38 +82,58 @@ pub(crate) fn largest_payload_bytes(segment_bytes: u64) -> usize {
 }
 
 impl LaneWriter {
-    /// Takes a free lane and goes on after its last message.
-    pub(crate) fn open(folder: Arc<Folder>, manner: Manner) -> Result<Self, Error> {
+    /// Takes a free lane and goes on after its last message, with no number below what `least` says
+    /// of the lane: so far it was read, although segments may have been removed since.
+    pub(crate) fn open(
+        folder: Arc<Folder>,
+        manner: Manner,
+        least: impl FnOnce(u32) -> Result<u64, Error>,
+    ) -> Result<Self, Error> {
         let lane = folder.take_lane()?;
         folder.sweep();
+        // What is beyond every number is a lie.
+        let least =
+            Some(least(lane)?).filter(|least| *least <= MOST_SEQUENCE).map_or(1, |n| n.max(1));
+        // Every segment that was ever made was counted: this number is a new one, also for readers
+        // that still have a removed segment.
+        let unused = folder.generation() + 1;
         let last = folder.segments()?.into_iter().rev().find(|(of, _)| *of == lane);
         let Some((_, number)) = last else {
-            return Self::start(folder, manner, lane, 1, 1, None);
+            return Self::start(folder, manner, lane, unused, least, None);
         };
         // Everything after the last message that holds is looked at, once.
         let mut reader = LaneReader::at_segment(Arc::clone(&folder), lane, number);
         let mut bytes = Vec::new();
-        let mut problem = None;
+        let (mut problem, mut last_ns) = (None, None);
         loop {
             let step = match reader.next(&mut bytes)? {
                 Step::Nothing => reader.past_hole().unwrap_or(Step::Nothing),
                 step => step,
             };
             match step {
-                Step::Message { .. } => bytes.clear(),
+                Step::Message { time_ns, .. } => {
+                    last_ns = Some(time_ns);
+                    bytes.clear();
+                }
                 Step::Damage { problem: found, .. } => {
                     problem.get_or_insert(found);
                 }
                 Step::Nothing => break,
             }
         }
-        let sequence = reader.expected();
+        let sequence = reader.expected().max(least);
+        if sequence > MOST_SEQUENCE {
+            let problem =
+                format!("lane {lane} has a message {}, which no sender wrote", sequence - 1);
+            return Err(Error::new(ErrorKind::Mismatch, &folder.address, problem));
+        }
+        let removed = sequence > reader.expected();
         let path = folder.segment_path(lane, number);
         let whole = reader.header().filter(|header| {
             std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == header.file_bytes)
         });
         match whole {
-            Some(header) if problem.is_none() => {
+            Some(header) if problem.is_none() && !removed => {
                 let file = File::options()
                     .read(true)
                     .write(true)
@@ -113,6 +141,8 @@ impl LaneWriter {
                     .map_err(|error| folder.system("cannot open a segment", error))?;
                 let mapping = map(&folder, &file, header.file_bytes)?;
                 let offset = reader.offset();
+                // The one that made it may have died before it told anybody.
+                folder.changed();
                 Ok(Self {
                     manner: Manner { segment_bytes: header.file_bytes, ..manner },
                     folder,
@@ -124,15 +154,23 @@ impl LaneWriter {
                     reserved: offset,
                     sequence,
                     durable: offset,
+                    made_ns: header.made_ns,
+                    last_ns,
+                    ended: None,
                     recovered: None,
                     frame: Vec::new(),
                 })
             }
             _ => {
-                let recovered = problem.or_else(|| {
-                    Some(format!("{} is damaged; a new one was started", path.display()))
+                let recovered = problem.unwrap_or_else(|| match removed {
+                    true => format!(
+                        "messages of lane {lane} before {sequence} are not there any more; a new \
+                         segment was started"
+                    ),
+                    false => format!("{} is damaged; a new one was started", path.display()),
                 });
-                Self::start(folder, manner, lane, number + 1, sequence, recovered)
+                let number = unused.max(number + 1);
+                Self::start(folder, manner, lane, number, sequence, Some(recovered))
             }
         }
     }
@@ -159,6 +197,9 @@ impl LaneWriter {
             reserved: 0,
             sequence,
             durable: offset,
+            made_ns: coarse_time_ns(),
+            last_ns: None,
+            ended: None,
             recovered,
             frame: Vec::new(),
         })
@@ -170,6 +211,8 @@ impl LaneWriter {
         let number = self.segment + 1;
         let (file, mapping) =
             make_segment(&self.folder, self.manner, self.lane, number, self.sequence)?;
+        self.ended = self.last_ns.take().map(|last_ns| (self.segment, last_ns));
+        self.made_ns = coarse_time_ns();
         self.segment = number;
         self.offset = segment::HEADER_BYTES as u64;
         self.durable = self.offset;
@@ -181,6 +224,17 @@ impl LaneWriter {
     /// What a predecessor left unfinished, and what became of it.
     pub(crate) fn recovered(&self) -> Option<&str> {
         self.recovered.as_deref()
+    }
+
+    /// When the segment that is written was made, ns since 1970; `None` while it has no message.
+    pub(crate) fn began_ns(&self) -> Option<u64> {
+        self.last_ns.and(Some(self.made_ns))
+    }
+
+    /// When the last message of a segment was written, if this writer knows it.
+    pub(crate) fn ended_ns(&self, lane: u32, segment: u64) -> Option<u64> {
+        let ended = self.ended.filter(|(number, _)| self.lane == lane && *number == segment);
+        ended.map(|(_, ended_ns)| ended_ns)
     }
 
     pub(crate) fn is_durable(&self) -> bool {
@@ -201,7 +255,8 @@ impl LaneWriter {
         let whole = frame_bytes(payload.len());
         self.frame.clear();
         self.frame.resize(whole, 0);
-        frame::encode(place, self.sequence, coarse_time_ns(), payload, &mut self.frame);
+        let now_ns = coarse_time_ns();
+        frame::encode(place, self.sequence, now_ns, payload, &mut self.frame);
         let at = self.offset as usize;
         let stored = self
             .mapping
@@ -216,6 +271,7 @@ impl LaneWriter {
         }
         self.offset = end;
         self.sequence += 1;
+        self.last_ns = Some(now_ns);
         if self.manner.durability == Durability::Memory {
             self.durable = end;
         }

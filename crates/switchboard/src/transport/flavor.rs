@@ -6,6 +6,7 @@ use switchboard_kernel::io::Deadline;
 
 use super::{Raw, Receipt, StreamReceiver, StreamSender, file, mq, packet, sysv};
 use crate::error::{RecvError, SendError};
+use crate::pattern::queue::Rejection;
 
 /// The sending end of any transport.
 #[derive(Debug)]
@@ -188,6 +189,7 @@ impl ReceiverFlavor {
         match self {
             Self::Stream(end) => end.acknowledge_all(receipts),
             Self::File(end) => end.acknowledge_all(receipts),
+            Self::Subscriber(end) => end.acknowledge_all(receipts),
             _ => Ok(()),
         }
     }
@@ -196,15 +198,34 @@ impl ReceiverFlavor {
         match self {
             Self::Stream(end) => end.acknowledge(receipt),
             Self::File(end) => end.acknowledge(receipt),
+            Self::Subscriber(end) => end.acknowledge(receipt),
             _ => Ok(true),
         }
     }
 
-    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
+    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
         match self {
-            Self::Stream(end) => end.reject(receipt),
+            Self::Stream(end) => end.reject(receipt).map(Rejection::by_sender),
             Self::File(end) => end.reject(receipt),
-            _ => Ok(false),
+            Self::Subscriber(end) => end.reject(receipt),
+            _ => Ok(Rejection::NotTaken),
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
+        match self {
+            // A link has no word for it.
+            Self::Stream(end) => end.reject(receipt).map(Rejection::by_sender),
+            Self::File(end) => end.give_back(receipt),
+            Self::Subscriber(end) => end.reject(receipt),
+            _ => Ok(Rejection::NotTaken),
+        }
+    }
+
+    /// A subscriber's messages count as taken when they are acknowledged from now on.
+    pub(crate) fn count_acknowledged(&mut self) {
+        if let Self::Subscriber(end) = self {
+            end.count_acknowledged();
         }
     }
 

@@ -19,10 +19,11 @@ use super::{Setup, StateMemory, WriterLock};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::object::{cannot_unlink, no_name};
-use crate::pattern::state::{object_bytes, prepare};
+use crate::pattern::state::{object_bytes, prepare_new};
 
 pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Error> {
     let address = &setup.address;
+    let mut made = false;
     let file = match open(path(address)?, true) {
         Err(error) if error.kind() == kernel::ErrorKind::NotFound && setup.options.wait => {
             match make(address) {
@@ -30,7 +31,10 @@ pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Er
                 Err(error) if error.kind() == kernel::ErrorKind::AlreadyExists => {
                     open(path(address)?, true)
                 }
-                result => result,
+                result => {
+                    made = true;
+                    result
+                }
             }
         }
         result => result,
@@ -38,6 +42,9 @@ pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Er
     let file = file.map_err(|error| explain(address, "cannot open the file", error))?;
     let memory = map(address, &file, Mode::ReadWrite)?;
     let lock = lock_file(address, file, &memory)?;
+    if made {
+        prepare_new(address, &memory)?;
+    }
     Ok((memory, lock))
 }
 
@@ -53,7 +60,7 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
     let file = make(address).map_err(|error| explain(address, "cannot make the file", error))?;
     let memory = map(address, &file, Mode::ReadWrite)?;
     let _lock = lock_file(address, file, &memory)?;
-    prepare(address, &memory)
+    prepare_new(address, &memory)
 }
 
 /// Removes the file's name. Who has it mapped keeps it.

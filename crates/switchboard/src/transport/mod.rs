@@ -174,14 +174,21 @@ impl Transport {
         carried.into_iter().filter_map(|(name, carried)| carried.then_some(name)).collect()
     }
 
+    /// Whether it has an object that can be made apart from its use.
+    #[must_use]
+    pub fn creates(&self) -> bool {
+        self.object.as_ref().is_some_and(|object| object.create.is_some())
+    }
+
     /// The error of a pattern that it does not carry.
     pub(crate) fn does_not_carry(&self, pattern: &str, address: &Address) -> Error {
         let (scheme, carried) = (self.scheme, self.patterns().join(", "));
         let problem = format!("{scheme}: carries no {pattern}; it carries {carried}");
         let others = TABLE.iter().filter(|row| row.patterns().contains(&pattern));
         let others: Vec<&str> = others.map(|row| row.scheme).collect();
+        let article = if pattern.starts_with('e') { "an" } else { "a" };
         Error::new(ErrorKind::NotSupported, address, problem)
-            .hint(format!("a {pattern} is carried by {}", others.join(", ")))
+            .hint(format!("{article} {pattern} is carried by {}", others.join(", ")))
     }
 }
 

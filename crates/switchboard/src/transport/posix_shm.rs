@@ -15,10 +15,11 @@ use super::{Setup, StateMemory, WriterLock};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::object::{cannot_unlink, no_name};
-use crate::pattern::state::{object_bytes, prepare};
+use crate::pattern::state::{object_bytes, prepare_new};
 
 pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Error> {
     let address = &setup.address;
+    let mut made = false;
     let segment = match open(address, Access::ReadWrite) {
         Err(error) if error.kind() == ErrorKind::NotFound && setup.options.wait => {
             match make(address) {
@@ -26,13 +27,19 @@ pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Er
                 Err(error) if error.kind() == ErrorKind::AddressInUse => {
                     open(address, Access::ReadWrite)?
                 }
-                result => result?,
+                result => {
+                    made = true;
+                    result?
+                }
             }
         }
         result => result?,
     };
     let memory = map(address, &segment, Mode::ReadWrite)?;
     let lock = lock_file(address, segment.into(), &memory)?;
+    if made {
+        prepare_new(address, &memory)?;
+    }
     Ok((memory, lock))
 }
 
@@ -46,7 +53,7 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
     let segment = make(address)?;
     let memory = map(address, &segment, Mode::ReadWrite)?;
     let _lock = lock_file(address, segment.into(), &memory)?;
-    prepare(address, &memory)
+    prepare_new(address, &memory)
 }
 
 /// Removes its name. Who has it mapped keeps it.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use switchboard_kernel::io::{self, Deadline, Interest};
 
@@ -63,6 +64,14 @@ impl Setup {
             options: self.options.clone(),
             schema: self.schema.clone(),
         }
+    }
+
+    /// Whether waiting should end now.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        let now = Deadline::after(Duration::ZERO);
+        let cancel = self.options.cancel.as_ref();
+        // A descriptor that cannot be waited for ends nothing.
+        cancel.is_some_and(|fd| io::wait_for(fd, Interest::Readable, now).unwrap_or(false))
     }
 
     /// An error of a system call made for this address.

@@ -18,21 +18,32 @@ use super::{Setup, StateMemory, WriterLock};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::object::{cannot_unlink, no_name};
-use crate::pattern::state::{Layout, object_bytes, prepare};
+use crate::pattern::state::{Layout, object_bytes, prepare_new};
 
 /// Mixed into a segment's key, it gives that of the lock: `"SWlk"`.
 const LOCK_KEY: i32 = 0x5357_6c6b;
 
 pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Error> {
     let address = &setup.address;
+    let mut made = false;
     let segment = match open(address) {
         Err(error) if error.kind() == ErrorKind::NotFound && setup.options.wait => {
-            make(address, false)?
+            match make(address) {
+                // Somebody else was faster.
+                Err(error) if error.kind() == ErrorKind::AddressInUse => open(address)?,
+                result => {
+                    made = true;
+                    result?
+                }
+            }
         }
         result => result?,
     };
     let memory = attach(address, segment, Access::ReadWrite)?;
     let lock = lock(address, &memory)?;
+    if made {
+        prepare_new(address, &memory)?;
+    }
     Ok((memory, lock))
 }
 
@@ -42,10 +53,10 @@ pub(crate) fn open_reader(setup: &Setup) -> Result<StateMemory, Error> {
 
 /// Makes the segment, to stay until it is removed.
 pub(crate) fn create(address: &Address) -> Result<(), Error> {
-    let segment = make(address, true)?;
+    let segment = make(address)?;
     let memory = attach(address, segment, Access::ReadWrite)?;
     let _lock = lock(address, &memory)?;
-    prepare(address, &memory)
+    prepare_new(address, &memory)
 }
 
 /// Removes the segment, and the set that is its lock. Who has it attached keeps it.
@@ -59,10 +70,9 @@ pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     removed.map_err(|error| cannot_unlink(address, error))
 }
 
-fn make(address: &Address, exclusive: bool) -> Result<Segment, Error> {
+fn make(address: &Address) -> Result<Segment, Error> {
     let len = usize::try_from(object_bytes(address)).unwrap_or(usize::MAX);
-    let options =
-        CreateOptions::new().permissions(address.query.permissions()).exclusive(exclusive);
+    let options = CreateOptions::new().permissions(address.query.permissions()).exclusive(true);
     Segment::create(key(address)?, len, &options).map_err(|error| {
         let failed = Error::system(address, "cannot make the segment", error);
         let limits = limits();

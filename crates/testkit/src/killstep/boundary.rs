@@ -17,6 +17,8 @@ pub struct Boundary {
     pub place: Place,
     /// Whether the instruction before changed shared bytes.
     pub changed: bool,
+    /// Whether it read some: what it knows of them may be old news by now.
+    pub loaded: bool,
     /// The system call that the instruction before was.
     pub ended: Option<Call>,
     /// The system call that the next instruction is.
@@ -52,6 +54,8 @@ impl fmt::Display for Boundary {
         }
         if self.changed {
             write!(f, ", shared bytes changed")?;
+        } else if self.loaded {
+            write!(f, ", shared bytes read")?;
         }
         for (what, call) in
             [("ended", self.ended), ("begins", self.begins), ("sleeps in", self.blocked)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::walk::Walk;
-use super::{Boundary, Depth, Place};
+use super::{Boundary, Depth, How, Place};
 
 /// A boundary to go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +67,18 @@ impl Course {
         boundaries.filter(|here| here.is_event()).cloned().collect()
     }
 
-    /// Those at which to kill.
-    pub(super) fn goals(&self, depth: Depth) -> Vec<Goal> {
-        match depth {
-            Depth::Every => (0..self.len()).map(Goal::Number).collect(),
-            Depth::Quick => (0..self.events().len()).map(Goal::Event).collect(),
-        }
+    /// Those at which to kill, or to stop.
+    pub(super) fn goals(&self, how: How, depth: Depth) -> Vec<Goal> {
+        let goal = |spot: &Spot| match depth {
+            Depth::Every => Some(Goal::Number(spot.here.number)),
+            Depth::Quick if spot.here.is_event() => Some(Goal::Event(spot.events_before)),
+            // Who is dead has forgotten what it read.
+            Depth::Quick if how == How::Stop && spot.here.loaded => {
+                Some(Goal::Number(spot.here.number))
+            }
+            Depth::Quick => None,
+        };
+        self.spots.iter().filter_map(goal).collect()
     }
 
     /// The last arrival that is not beyond the goal, and the goal by its number.
@@ -106,6 +112,7 @@ mod tests {
                 who: "victim",
                 place: Place { module: Path::new("/x").into(), offset },
                 changed,
+                loaded: offset == 4,
                 ended: None,
                 begins: None,
                 blocked: None,
@@ -129,7 +136,14 @@ mod tests {
         assert_eq!(way(Goal::Event(2)), Some((3, Goal::Number(3))));
         assert_eq!(way(Goal::Event(3)), None);
         assert_eq!(way(Goal::End), None);
-        assert_eq!(course.goals(Depth::Quick).len(), 3);
-        assert_eq!(course.goals(Depth::Every).len(), 4);
+    }
+
+    #[test]
+    fn a_stop_also_matters_after_a_load() {
+        let course = course(&[(0, true, true), (4, true, false), (8, true, true)]);
+        let (first, load, last) = (Goal::Event(0), Goal::Number(1), Goal::Event(1));
+        assert_eq!(course.goals(How::Kill, Depth::Quick), [first, last]);
+        assert_eq!(course.goals(How::Stop, Depth::Quick), [first, load, last]);
+        assert_eq!(course.goals(How::Kill, Depth::Every).len(), 3);
     }
 }

@@ -6,21 +6,27 @@
 //! another one, and nothing of the victim runs while the harness looks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::personality::{self, Persona};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// One harness at a time: two would slow each other down, and with them what looks at the clock.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// This thread, and what it starts from now on, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Pinned {
     processors: Option<CpuSet>,
     persona: Option<Persona>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Pinned {
     /// Where either is refused (some containers do), the harness works all the same: slower, and
     /// addresses differ from run to run.
     pub(super) fn here() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let processors = sched_getaffinity(None).ok();
         if let Some(allowed) = processors {
             let one = one_of(&allowed);
@@ -30,7 +36,7 @@ impl Pinned {
         if let Some(persona) = persona {
             let _ = personality::set(persona | Persona::ADDR_NO_RANDOMIZE);
         }
-        Self { processors, persona }
+        Self { processors, persona, _turn: turn }
     }
 }
 
@@ -45,7 +51,7 @@ impl Drop for Pinned {
     }
 }
 
-/// Another one each time, so that harnesses that run at a time spread out.
+/// Another one each time, so that harnesses of other programs that run at a time spread out.
 fn one_of(allowed: &CpuSet) -> CpuSet {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let processors: Vec<usize> =

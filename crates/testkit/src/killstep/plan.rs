@@ -80,7 +80,8 @@ pub enum How {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// Where the world may have changed: the first, those after an instruction that changed shared
-    /// bytes, those before and after a system call, and while it sleeps in one.
+    /// bytes, those before and after a system call, and while it sleeps in one. For [`How::Stop`], those
+    /// after an instruction that read shared bytes too: what was read may be old news when it goes on.
     Quick,
     /// All.
     Every,

@@ -23,13 +23,15 @@ pub struct Report {
     pub boundaries: usize,
     /// Those at which a victim was killed or stopped.
     pub killed: usize,
+    /// Whether the operation sleeps.
+    pub sleeps: bool,
     /// Those that a victim did not come to: it ended sooner than the first one.
     pub missed: usize,
     /// Those at which a victim was at another instruction than the first one.
     pub strayed: usize,
     /// What is wrong.
     pub findings: Vec<Finding>,
-    /// Where the world may have changed on the way of the first victim, which nobody killed.
+    /// Where the world may have changed on the way of a victim that nobody killed.
     pub events: Vec<Boundary>,
     /// What that victim did to shared memory, in order.
     pub accesses: Vec<Access>,
@@ -84,7 +86,9 @@ impl Report {
         let shown: Vec<String> =
             self.findings.iter().take(MOST_SHOWN).map(ToString::to_string).collect();
         assert!(self.findings.is_empty(), "{self}\n{}", shown.join("\n"));
-        assert!(self.killed > 0 && self.missed <= self.killed / 10, "{self}");
+        // Who sleeps for a while and looks again takes more or fewer turns, as the machine is busy.
+        let most_missed = self.killed / if self.sleeps { 2 } else { 10 };
+        assert!(self.killed > 0 && self.missed <= most_missed, "{self}");
     }
 
     /// Says it, and adds it to the file that `cargo xtask` names in `SWITCHBOARD_KILLS`: killed,

@@ -14,7 +14,7 @@ use super::course::Spot;
 use super::mark::END;
 use super::memory::{Found, Mappings, Objects};
 use super::tracee::{Stop, Tracee};
-use super::{Access, Boundary, Call, Place};
+use super::{Access, Boundary, Call, Kind, Place};
 use crate::{Child, DEADLINE};
 
 /// Code that was decoded on an earlier way, and the layout that it is for.
@@ -47,6 +47,7 @@ pub(super) struct Walk<'a> {
     number: usize,
     event: usize,
     changed: bool,
+    loaded: bool,
     ended: Option<Call>,
     blocked: Option<Call>,
     /// It sleeps no more, because it was interrupted to be stopped.
@@ -84,6 +85,7 @@ impl<'a> Walk<'a> {
             number: 0,
             event: 0,
             changed: false,
+            loaded: false,
             ended: None,
             blocked: None,
             interrupted: false,
@@ -103,6 +105,7 @@ impl<'a> Walk<'a> {
             who: self.who,
             place: self.place(),
             changed: self.changed,
+            loaded: self.loaded,
             ended: self.ended,
             begins: self.begins(),
             blocked: self.blocked,
@@ -152,6 +155,13 @@ impl<'a> Walk<'a> {
         std::mem::take(&mut self.accesses)
     }
 
+    /// Whether the last instruction was a system call whose deadline had passed. A victim that is stepped
+    /// may be so slow that it never sleeps.
+    pub(super) fn has_timed_out(&self) -> bool {
+        const TIMED_OUT: u64 = (-(nix::errno::Errno::ETIMEDOUT as i64)).cast_unsigned();
+        self.ended.is_some() && self.registers.rax == TIMED_OUT
+    }
+
     /// On to the next boundary. Not when it is blocked.
     pub(super) fn step(&mut self) -> Result<(), String> {
         self.try_step().map_err(|error| self.lost(&error))?
@@ -176,6 +186,7 @@ impl<'a> Walk<'a> {
             self.number = number;
             self.event = spot.events_before;
             self.changed = spot.here.changed;
+            self.loaded = spot.here.loaded;
             self.ended = spot.here.ended;
         }
         Ok(run)
@@ -333,6 +344,7 @@ impl<'a> Walk<'a> {
     /// At the next boundary, after one that was an event or not.
     fn arrive(&mut self, was_event: bool, changed: bool, ended: Option<Call>) {
         self.event += usize::from(was_event);
+        self.loaded = self.accesses.iter().any(|(access, _)| access.kind != Kind::Store);
         self.number += 1;
         self.changed = changed;
         self.ended = ended;

@@ -15,7 +15,7 @@ use switchboard_kernel::io::{Deadline, Interest};
 use switchboard_kernel::process::{Child, Signal};
 
 use super::numbers::Number;
-use super::{Next, Receiving, Remarks, fate};
+use super::{Next, Receiving, Remarks};
 use crate::exit_code::Exit;
 use crate::output::{self, Failure, Outcome, counted, system};
 use crate::program::{self, GRACE, ended, name_of};
@@ -143,8 +143,9 @@ impl Receiving<'_> {
             error.advice().into_iter().for_each(output::advise);
             return Ok(());
         }
-        let given_back = self.receiver.reject_ticket(message.ticket).unwrap_or(false);
-        let fate = fate(given_back, &self.address);
+        // It was not begun.
+        let rejected = self.receiver.give_back_ticket(message.ticket);
+        let fate = self.fate(rejected);
         let failure = system(&format!("cannot run {name}"), error);
         Err(failure.adding(&fate))
     }
@@ -190,11 +191,11 @@ impl Receiving<'_> {
             return told.or_else(|error| self.after(error).map(drop));
         }
         self.exit = Exit::Failed;
-        let given_back = self.receiver.reject_ticket(job.ticket).unwrap_or(false);
+        let rejected = self.receiver.reject_ticket(job.ticket);
         self.numbers.give_back(job.number, job.hash);
         let ended = ended(status);
         let (number, name) = (job.number, name_of(command));
-        let fate = fate(given_back, &self.address);
+        let fate = self.fate(rejected);
         output::warn(&format!("{number}: {name} {ended}; {fate}"));
         Ok(())
     }
@@ -231,8 +232,9 @@ impl Receiving<'_> {
                 Ok(status) if status.success() => {
                     let _ = self.receiver.acknowledge_ticket(job.ticket);
                 }
+                // It was not finished, which says nothing about it.
                 _ => {
-                    let _ = self.receiver.reject_ticket(job.ticket);
+                    let _ = self.receiver.give_back_ticket(job.ticket);
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use switchboard::{Incoming, Ticket};
 
 use super::numbers::{Number, Numbers};
-use super::{Next, Receiving, Remarks, fate};
+use super::{Next, Receiving, Remarks};
 use crate::endpoint::ends_with_empty;
 use crate::exit_code::Exit;
 use crate::format::{self, Format, Unwritable};
@@ -87,13 +87,13 @@ impl Receiving<'_> {
     fn give_back(&mut self, page: &mut Page<'_>) {
         for refused in page.refused.drain(..) {
             self.exit = Exit::Failed;
-            let given_back = self.receiver.reject_ticket(refused.ticket).unwrap_or(false);
+            let rejected = self.receiver.give_back_ticket(refused.ticket);
             // It is said once of a message, however often that comes again.
             if refused.number.known {
                 continue;
             }
             let Refused { number, problem, excerpt, .. } = &refused;
-            let fate = fate(given_back, &self.address);
+            let fate = self.fate(rejected);
             let advice = problem.advice().filter(|_| !std::mem::replace(&mut page.advised, true));
             page.progress.aside(|| {
                 let address = &self.address;

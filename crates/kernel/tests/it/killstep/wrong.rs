@@ -148,8 +148,9 @@ fn a_victim_that_was_stopped_loses_what_others_did() {
     for how in [How::Kill, How::Stop] {
         killstep::run(&Counting("atomic"), how, Depth::from_environment()).expect_clean();
     }
-    killstep::run(&Counting("wrong on purpose"), How::Kill, Depth::Every).expect_clean();
-    let report = killstep::run(&Counting("wrong on purpose"), How::Stop, Depth::Every);
+    let wrong = Counting("wrong on purpose");
+    killstep::run(&wrong, How::Kill, Depth::from_environment()).expect_clean();
+    let report = killstep::run(&wrong, How::Stop, Depth::from_environment());
     assert!(!report.findings.is_empty(), "{report}");
     assert!(report.findings.iter().all(|found| found.what == "the count is 1"), "{report}");
 }
@@ -161,7 +162,7 @@ fn a_recovery_that_is_not_finished_is_begun_again() {
     }
     let depth = Depth::from_environment();
     killstep::run_recovery(&Announcing("set"), depth).expect_clean();
-    killstep::run(&Announcing("add"), How::Kill, Depth::Every).expect_clean();
+    killstep::run(&Announcing("add"), How::Kill, depth).expect_clean();
     let report = killstep::run_recovery(&Announcing("add"), depth);
     assert!(report.findings.iter().all(|found| found.what == "the count is 2"), "{report}");
     let at = report.findings.first().and_then(|found| found.at.as_ref()).expect("a finding");

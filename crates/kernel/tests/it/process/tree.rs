@@ -16,6 +16,7 @@ use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};
 
 use super::{pipe, soon};
+use crate::python;
 
 fn now() -> Deadline {
     Deadline::after(Duration::ZERO)
@@ -57,6 +58,7 @@ pub(crate) fn subreaper(_: &[String]) {
     adopts_past_a_parent_that_lives();
     leaves_own_children_alone();
     waits_for_whoever_comes();
+    adopts_from_a_killed_python();
     set_child_subreaper(false).unwrap();
     assert_eq!(is_child_subreaper(), Ok(false));
     assert_eq!(children(std::process::id()), Ok(vec![]));
@@ -125,6 +127,57 @@ fn waits_for_whoever_comes() {
     assert_eq!(id, child.id());
 }
 
+fn adopts_from_a_killed_python() {
+    let program = "import subprocess\nsay(subprocess.Popen(['sleep', '1000']).pid)\ntold()";
+    let test = "orphans_are_adopted_and_reaped";
+    let Some(mut python) = python::start(test, "subprocess", program, &[]) else { return };
+    let orphan: u32 = python.line().unwrap().parse().unwrap();
+    let pidfd = Identity::of(orphan).unwrap().open().unwrap();
+    assert_eq!(stat(orphan).unwrap().parent, python.id());
+    python.kill();
+    assert_eq!(stat(orphan).unwrap().parent, std::process::id());
+    pidfd::send_signal(&pidfd, Signal::KILL).unwrap();
+    assert_eq!(pidfd::wait_dead(&pidfd, soon()), Ok(true));
+    assert_eq!(reap_orphans(&[]).unwrap().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [orphan]);
+}
+
+/// Role: has a child that lives on, and is killed.
+pub(crate) fn orphaner(_: &[String]) {
+    let child = Spawn::new("sleep").arg("1000").spawn().unwrap();
+    report(format_args!("{} {}", std::process::id(), child.id()));
+    let _ = instruction();
+}
+
+/// A subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) that starts the role, and waits for it and for the
+/// orphan that it leaves.
+const PYTHON: &str = "
+import signal
+assert c('prctl', 36, 1, 0, 0, 0) == 0
+role = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+say('@@ role', os.waitpid(role, 0)[1])
+orphan = int(told())
+os.kill(orphan, signal.SIGTERM)
+say('@@ orphan', os.waitpid(orphan, 0)[1])
+";
+
+#[test]
+fn python_adopts_the_child_of_ours_that_is_killed() {
+    let test = "python_adopts_the_child_of_ours_that_is_killed";
+    let Some(command) = python::command(test, "ctypes", PYTHON, &[]) else { return };
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut python =
+        switchboard_testkit::Child::role_under::<&str>(&words, "process_orphaner", &[]);
+    let line = python.line().unwrap();
+    let (role, orphan) = line.split_once(' ').unwrap();
+    let role = Identity::of(role.parse().unwrap()).unwrap().open().unwrap();
+    pidfd::send_signal(&role, Signal::KILL).unwrap();
+    python.expect(&format!("role {}", libc::SIGKILL));
+    python.tell(orphan);
+    python.expect(&format!("orphan {}", libc::SIGTERM));
+    assert!(python.wait().success());
+}
+
 #[test]
 fn a_tree_is_listed_from_the_top() {
     let (mut top, line, held) =
@@ -176,10 +229,10 @@ fn names_may_look_like_fields() {
 fn what_the_kernel_says_of_this_process() {
     let own = stat(std::process::id()).unwrap();
     // The C library's word, which knows a group and a session of outside this PID namespace as 0.
-    let script = "import os; p = os.getppid(); print(p, os.getpgid(p), os.getsid(p))";
-    let asked = std::process::Command::new("python3").args(["-c", script]).output().unwrap();
-    let said = String::from_utf8(asked.stdout).unwrap();
-    assert_eq!(said.trim(), format!("{} {} {}", own.id, own.group, own.session));
+    let script = "p = os.getppid(); print(p, os.getpgid(p), os.getsid(p))";
+    let test = "what_the_kernel_says_of_this_process";
+    let Some(said) = python::run(test, "os", script, &[]) else { return };
+    assert_eq!(said, format!("{} {} {}", own.id, own.group, own.session));
     let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
     assert_eq!((own.id, own.parent), (std::process::id(), parent.unsigned_abs()));
     for nobody in [0, u32::MAX] {

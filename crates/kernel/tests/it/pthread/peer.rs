@@ -2,8 +2,6 @@
 //! this crate's making, or the C program of `peer.c`. Both take the same commands.
 
 use std::fmt::Debug;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,9 +12,9 @@ use switchboard_kernel::posix_sem::Semaphore;
 use switchboard_kernel::pthread::{Condition, Guard, Locked, Mutex, MutexOptions, OBJECT_BYTES};
 use switchboard_kernel::shared_words::{SharedWords, Slot};
 use switchboard_testkit::child::{instruction, report};
-use switchboard_testkit::{Child, DEADLINE, Scratch};
+use switchboard_testkit::{Child, DEADLINE};
 
-use crate::c_program;
+use crate::c_program::{Program, compile};
 use crate::interruption::{self, wait_until_asleep};
 use crate::shared_words::{opened, path_of};
 
@@ -194,24 +192,17 @@ pub(crate) fn ours(shared: &Shared) -> Peer {
 }
 
 /// The C program `peer.c`; gone on drop.
-pub(crate) struct CPeer {
-    _scratch: Scratch,
-    path: PathBuf,
-}
+pub(crate) struct CPeer(Program);
 
 impl CPeer {
     /// Compiles it, or returns `None` after noting that the test was skipped.
     pub(crate) fn compile(test: &str) -> Option<Self> {
-        let scratch = Scratch::new();
-        let path = c_program::compile(test, &scratch, include_str!("../peer.c"))?;
-        Some(Self { _scratch: scratch, path })
+        compile(test, include_str!("../peer.c")).map(Self)
     }
 
     /// Starts it.
     pub(crate) fn start(&self, memory: &SharedWords) -> Peer {
-        let mut command = Command::new(&self.path);
-        command.arg(path_of(memory));
-        let child = Child::command(command);
+        let child = self.0.start(&[&path_of(memory)]);
         let thread = child.id();
         Peer { child, thread }
     }

@@ -1,14 +1,12 @@
 //! With C at the other end.
 
-use std::process::Command;
-
 use switchboard_kernel::io::Deadline;
 use switchboard_kernel::signal::{self, Code, SignalSet};
+use switchboard_testkit::DEADLINE;
 use switchboard_testkit::child::report;
-use switchboard_testkit::{Child, DEADLINE, Scratch};
 
 use super::{role_blocking, rt, text};
-use crate::c_program;
+use crate::c_program::compile;
 
 const RECEIVER: &str = r#"
 #include <signal.h>
@@ -30,11 +28,8 @@ int main(void) {
 
 #[test]
 fn a_c_program_takes_a_value() {
-    let scratch = Scratch::new();
-    let Some(program) = c_program::compile("a_c_program_takes_a_value", &scratch, RECEIVER) else {
-        return;
-    };
-    let mut child = Child::command(Command::new(program));
+    let Some(program) = compile("a_c_program_takes_a_value", RECEIVER) else { return };
+    let mut child = program.start(&[]);
     child.expect("ready");
     let pidfd = switchboard_kernel::pidfd::open(child.id()).unwrap();
     signal::queue_pidfd(pidfd, rt(1), -123_456).unwrap();
@@ -44,7 +39,7 @@ fn a_c_program_takes_a_value() {
 }
 
 /// The second signal says that it is from process 1 and of user 4711.
-const SENDER: &str = r#"
+pub(crate) const SENDER: &str = r#"
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,12 +63,11 @@ int main(int argc, char **argv) {
 
 #[test]
 fn a_c_program_sends_a_value_and_may_lie_about_itself() {
-    let scratch = Scratch::new();
     let test = "a_c_program_sends_a_value_and_may_lie_about_itself";
-    let Some(program) = c_program::compile(test, &scratch, SENDER) else { return };
+    let Some(program) = compile(test, SENDER) else { return };
     let mut receiver = role_blocking("RTMIN+1", "signal-distrustful", &[""; 0]);
     receiver.expect("ready");
-    let mut sender = Command::new(program).arg(receiver.id().to_string()).spawn().unwrap();
+    let mut sender = program.command().arg(receiver.id().to_string()).spawn().unwrap();
     let pid = sender.id();
     assert_eq!(sender.wait().unwrap().code(), Some(0));
     let uid = rustix::process::getuid().as_raw();

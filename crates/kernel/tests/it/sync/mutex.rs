@@ -1,11 +1,7 @@
 //! The mutex: told of deaths, shared with C.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-
 use switchboard_kernel::shared_words::SharedWords;
 use switchboard_kernel::sync::{Mutex, MutexOptions, Shared};
-use switchboard_testkit::Scratch;
 
 use super::{Peer, kept, name_of, obey_each, opened, repaired, shortly, soon};
 use crate::c_program;
@@ -107,35 +103,26 @@ int main(int argc, char **argv) {
 
 #[test]
 fn a_c_program_shares_it() {
-    let scratch = Scratch::new();
-    let Some(program) = c_program::compile("a_c_program_shares_it", &scratch, C) else { return };
+    let Some(program) = c_program::compile("a_c_program_shares_it", C) else { return };
     let mutex = Mutex::anonymous(MutexOptions::new()).expect("a mutex");
-    let mut c = Command::new(program)
-        .arg(path_of(mutex.memory()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the program");
-    let mut input = c.stdin.take().expect("piped");
-    let mut lines = BufReader::new(c.stdout.take().expect("piped")).lines();
-    let mut told = |command: &str| {
-        writeln!(input, "{command}").expect("told");
-        lines.next().expect("an answer").expect("a line")
+    let mut c = program.start(&[&path_of(mutex.memory())]);
+    let mut told = |command: &str, result: &str| {
+        c.tell(command);
+        c.expect(result);
     };
 
     let guard = mutex.lock().expect("locked");
-    assert_eq!(told("try"), "EBUSY");
+    told("try", "EBUSY");
     drop(guard);
-    assert_eq!(told("lock"), "ok");
+    told("lock", "ok");
     assert_eq!(name_of(mutex.try_lock()), "EBUSY");
-    assert_eq!(told("unlock"), "ok");
+    told("unlock", "ok");
 
     let mut ours = Peer::start("mutex", mutex.memory());
     ours.told("lock", "ok");
     ours.kill();
-    assert_eq!(told("lock"), "EOWNERDEAD");
-    assert_eq!(told("consistent"), "ok");
-    c.kill().expect("killed");
-    c.wait().expect("its end");
+    told("lock", "EOWNERDEAD");
+    told("consistent", "ok");
+    c.kill();
     assert!(mutex.lock_until(soon()).expect("locked").owner_died());
 }

@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::options::Options;
 use crate::transport::{QueueEnds, Setup};
 
-pub use receiver::{Delivery, Incoming, Receiver, Ticket};
+pub use receiver::{Delivery, Incoming, Receiver, Rejection, Ticket};
 pub use sender::Sender;
 
 /// A queue's name and options; its ends are made from it.

@@ -67,6 +67,27 @@ pub struct Incoming<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(Receipt);
 
+/// What became of a message that was not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// It was given back: to a log, which hands it out again, or to its sender, which does so as often
+    /// as its [`max_deliveries`](crate::Options#structfield.max_deliveries) says.
+    GivenBack,
+    /// That was the last delivery of this receiver's
+    /// [`max_deliveries`](crate::Options#structfield.max_deliveries): the log hands it out no more.
+    ForGood,
+    /// The transport takes nothing back, or the message is settled already: whoever has it has it alone.
+    NotTaken,
+}
+
+impl Rejection {
+    /// Over a link, where the sender counts.
+    pub(crate) fn by_sender(taken: bool) -> Self {
+        if taken { Self::GivenBack } else { Self::NotTaken }
+    }
+}
+
 /// The receiving end of a queue.
 ///
 /// It runs no thread: connections are accepted and acknowledgements written while one of its methods
@@ -90,7 +111,7 @@ impl<T: Message> Receiver<T> {
     /// # Errors
     /// `Ended` when every sender that joined has said its end, or died. `PeerDied`,
     /// `PeerMisbehaved` and `PeerRefused` report one peer, once; receiving again goes on with the
-    /// others. `Encoding`: the message is not a `T`; it is rejected already. `Interrupted`.
+    /// others. `Encoding`: the message is not a `T`; it is given back already. `Interrupted`.
     pub fn recv(&mut self) -> Result<Delivery<T>, RecvError> {
         self.recv_until(Deadline::NEVER)
     }
@@ -113,7 +134,7 @@ impl<T: Message> Receiver<T> {
         match taken {
             Some((Err(error), receipt)) => {
                 // Nobody holds it, so nobody else could settle it, and the window would stay taken.
-                self.flavor.reject(receipt)?;
+                self.flavor.give_back(receipt)?;
                 Err(error)
             }
             Some((Ok(delivery), _)) if took => Ok(delivery),
@@ -139,20 +160,34 @@ impl<T: Message> Receiver<T> {
         Ok(delivery.message)
     }
 
-    /// Gives a message back, for another delivery. `false` where the transport cannot: then the
-    /// message is in the caller's hands alone.
+    /// Gives a message back that was worked on in vain: that counts as a delivery.
+    ///
+    /// A link's sender hands it to the receiver that has least to do. A log offers it to other
+    /// receivers at once, and to this one after 0.5 s, twice as long after each further delivery.
     ///
     /// # Errors
     /// As [`acknowledge`](Self::acknowledge).
-    pub fn reject(&mut self, delivery: Delivery<T>) -> Result<bool, RecvError> {
+    pub fn reject(&mut self, delivery: Delivery<T>) -> Result<Rejection, RecvError> {
         self.flavor.reject(delivery.receipt)
+    }
+
+    /// Gives a message back that this receiver can do nothing with, or did not begin.
+    ///
+    /// From a log, that is no delivery: it is offered to others, and never again to this receiver.
+    /// Over a link it is the same as [`reject`](Self::reject), since its sender cannot tell.
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub fn give_back(&mut self, delivery: Delivery<T>) -> Result<Rejection, RecvError> {
+        self.flavor.give_back(delivery.receipt)
     }
 
     /// Writes acknowledgements that wait (see
     /// [`acknowledge_every`](crate::Options#structfield.acknowledge_every)).
     ///
     /// # Errors
-    /// As [`acknowledge`](Self::acknowledge).
+    /// `Damaged`: a log's table was found damaged, and repaired; else as
+    /// [`acknowledge`](Self::acknowledge).
     pub fn flush(&mut self) -> Result<(), RecvError> {
         self.flavor.flush()
     }
@@ -243,8 +278,24 @@ impl Receiver<Bytes> {
     ///
     /// # Errors
     /// As [`acknowledge`](Self::acknowledge).
-    pub fn reject_ticket(&mut self, ticket: Ticket) -> Result<bool, RecvError> {
+    pub fn reject_ticket(&mut self, ticket: Ticket) -> Result<Rejection, RecvError> {
         self.flavor.reject(ticket.0)
+    }
+
+    /// Gives a message back by its ticket; see [`give_back`](Self::give_back).
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub fn give_back_ticket(&mut self, ticket: Ticket) -> Result<Rejection, RecvError> {
+        self.flavor.give_back(ticket.0)
+    }
+}
+
+impl<T> Receiver<T> {
+    /// A subscriber's messages count as taken when they are acknowledged from now on.
+    pub(crate) fn counting_acknowledged(mut self) -> Self {
+        self.flavor.count_acknowledged();
+        self
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) mod slots;
 
 use std::time::Duration;
 
-use switchboard_kernel::io::{Deadline, Interest, wait_for};
+use switchboard_kernel::io::Deadline;
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, WaitError};
@@ -107,14 +107,15 @@ impl State {
     ///
     /// # Errors
     /// `AddressInUse`: there is a writer, which is named; `NotFound`; `PermissionDenied`; `Mismatch`:
-    /// the memory holds something else; limits by name.
+    /// the memory holds something else; limits by name; `System`: the
+    /// [`cancel`](Options#structfield.cancel) descriptor became readable while large memory was looked at.
     pub fn writer(&self) -> Result<Writer, Error> {
         let setup = self.setup();
         let (memory, lock) = (self.ends()?.writer)(&setup)?;
         let wanted = self.address.query.size_bytes;
         let layout = self.layout();
         let slots = match layout {
-            Layout::Slots => Geometry::prepare(&memory, wanted)
+            Layout::Slots => Geometry::prepare(&memory, wanted, || setup.is_cancelled())
                 .and_then(|geometry| slots::Writer::new(&memory, geometry))
                 .map(Some),
             Layout::Bare => match Geometry::read(&memory) {
@@ -183,6 +184,9 @@ impl State {
                 let problem = format!("a value has {capacity} bytes at most here");
                 Error::new(ErrorKind::LimitReached, address, problem)
                     .hint("the size is fixed when it is created (?size=)")
+            }
+            Problem::Cancelled => {
+                Error::new(ErrorKind::System, address, "interrupted before it was ready")
             }
             Problem::Memory(error) if error.name() == "EIO" => {
                 Error::system(address, "its memory was cut short", error)
@@ -355,13 +359,7 @@ impl Reader {
     }
 
     fn check_cancel(&self) -> Result<(), WaitError> {
-        let Some(cancel) = &self.setup.options.cancel else { return Ok(()) };
-        let now = Deadline::after(Duration::ZERO);
-        match wait_for(cancel, Interest::Readable, now) {
-            Ok(true) => Err(WaitError::Interrupted),
-            Ok(false) => Ok(()),
-            Err(error) => Err(self.setup.system("cannot wait", error).into()),
-        }
+        if self.setup.is_cancelled() { Err(WaitError::Interrupted) } else { Ok(()) }
     }
 }
 
@@ -392,13 +390,13 @@ pub(crate) fn object_bytes(address: &Address) -> u64 {
     }
 }
 
-/// Makes new memory ready for an address that was made just now.
-pub(crate) fn prepare(address: &Address, memory: &StateMemory) -> Result<(), Error> {
+/// Makes memory ready that was made just now for an address: it is known to be all zeroes.
+pub(crate) fn prepare_new(address: &Address, memory: &StateMemory) -> Result<(), Error> {
     if address.query.layout.unwrap_or_default() == Layout::Bare {
         return Ok(());
     }
     let state = State::at(address.clone(), Options::default());
-    let prepared = Geometry::prepare(memory, address.query.size_bytes);
+    let prepared = Geometry::prepare_new(memory, address.query.size_bytes);
     prepared.map(drop).map_err(|problem| state.explain(problem))
 }
 

@@ -53,6 +53,8 @@ pub(crate) enum Problem {
     Damaged,
     /// More than the capacity.
     TooLarge { capacity: u32 },
+    /// It was not wanted any more.
+    Cancelled,
     /// The memory cannot be used.
     Memory(kernel::Error),
 }
@@ -104,13 +106,27 @@ impl Geometry {
     }
 
     /// Prepares memory that is all zeroes, or reads what is there. Only who has the writer's lock
-    /// may do this. `wanted` is the capacity, if so much fits.
-    pub(crate) fn prepare(memory: &Memory, wanted: Option<u32>) -> Result<Self, Problem> {
+    /// may do this. `wanted` is the capacity, if so much fits. Zeroes are looked at one by one, until
+    /// `is_cancelled`.
+    pub(crate) fn prepare(
+        memory: &Memory,
+        wanted: Option<u32>,
+        is_cancelled: impl Fn() -> bool,
+    ) -> Result<Self, Problem> {
         if let Some(geometry) = Self::read(memory)? {
             return Ok(geometry);
         }
-        if !is_zero(memory)? {
+        if !is_zero(memory, is_cancelled)? {
             return Err(not_ours(memory));
+        }
+        Self::prepare_new(memory, wanted)
+    }
+
+    /// As [`prepare`](Self::prepare), of memory that this process has just made, whose zeroes need not be
+    /// looked at.
+    pub(crate) fn prepare_new(memory: &Memory, wanted: Option<u32>) -> Result<Self, Problem> {
+        if let Some(geometry) = Self::read(memory)? {
+            return Ok(geometry);
         }
         let room = (memory.len() - HEADER_BYTES) / 2;
         let Some(most) = room.checked_sub(SLOT_HEAD_BYTES).map(|room| room & !63) else {
@@ -327,12 +343,16 @@ fn checksum(version: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&start), bytes)
 }
 
-fn is_zero(memory: &Memory) -> Result<bool, Problem> {
+fn is_zero(memory: &Memory, is_cancelled: impl Fn() -> bool) -> Result<bool, Problem> {
     let mut part = vec![0; (64 << 10).min(memory.len())];
+    let zeroes = part.clone();
     // What a writer that was killed while preparing has left.
     let first_checksum = HEADER_BYTES + CHECKSUM_AT;
     let ignored = [LAYOUT_AT..WRITER_AT, first_checksum..first_checksum + 4];
     for start in (0..memory.len()).step_by(part.len()) {
+        if start % (16 << 20) == 0 && is_cancelled() {
+            return Err(Problem::Cancelled);
+        }
         let end = memory.len().min(start + part.len());
         let part = &mut part[..end - start];
         memory.read_at(start, part)?;
@@ -343,7 +363,8 @@ fn is_zero(memory: &Memory) -> Result<bool, Problem> {
                 }
             });
         }
-        if part.iter().any(|byte| *byte != 0) {
+        // Compared as a whole: byte by byte it takes ten times as long where nothing is optimised.
+        if *part != zeroes[..part.len()] {
             return Ok(false);
         }
     }

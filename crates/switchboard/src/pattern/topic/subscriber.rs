@@ -58,8 +58,11 @@ impl<T: Message> Subscriber<T> {
         self.0.try_recv().map(sample)
     }
 
-    /// Keeps the place under its name (`?reader=`), which otherwise happens when nothing more is there,
-    /// and when this is dropped.
+    /// Keeps the place under its name (`?reader=`), after every message received so far.
+    ///
+    /// Otherwise a message counts as taken when the next one is asked for, and the place is kept when
+    /// nothing more is there, after 256 messages, after a second while messages come, and when this is
+    /// dropped. If this process dies before, at most 256 messages come again.
     ///
     /// # Errors
     /// What the system says.
@@ -94,9 +97,12 @@ impl Subscriber<Bytes> {
 }
 
 impl<T> From<Subscriber<T>> for Receiver<T> {
-    /// The receiver that it is: acknowledging does nothing there, and nothing can be rejected.
+    /// The receiver that it is. A place that is kept (`?reader=`) stays there before the first message
+    /// that is not acknowledged; a rejected one counts as acknowledged, since nobody else has it, unless
+    /// the [`cancel`](crate::Options#structfield.cancel) descriptor is readable. Without a name
+    /// acknowledging does nothing. What is missing is told by `Damaged` alone.
     fn from(subscriber: Subscriber<T>) -> Self {
-        subscriber.0
+        subscriber.0.counting_acknowledged()
     }
 }
 

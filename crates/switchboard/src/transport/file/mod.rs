@@ -4,7 +4,9 @@
 //! publisher appends to a lane of its own; receivers share the messages by a table in the log,
 //! subscribers each have their own place.
 
+mod named;
 mod receiver;
+mod retention;
 mod sender;
 mod shared_table;
 mod subscriber;
@@ -19,6 +21,7 @@ use crate::log::folder::Folder;
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
 use crate::log::reader::LaneReader;
 use crate::log::segment::Pattern;
+use crate::log::writer::{LEAST_SEGMENT_BYTES, SEGMENT_BYTES};
 use crate::object::{cannot_unlink, no_name};
 use crate::pattern::topic::Start;
 
@@ -57,7 +60,8 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
     }
 }
 
-/// Removes a log that nobody writes: its files, and then the folder.
+/// Removes a log that nobody writes: its files, and then the folder. Where anything else is in the
+/// folder, nothing is removed.
 pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     let Target::Path(path) = &address.target else { return Err(no_name(address)) };
     let folder = Folder::open(address, false)?;
@@ -65,15 +69,49 @@ pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
         let problem = format!("a sender is writing to it (lane {lane})");
         return Err(Error::new(ErrorKind::AddressInUse, address, problem));
     }
-    folder
-        .remove_files()
-        .and_then(|()| std::fs::remove_dir(path))
-        .map_err(|error| cannot_unlink(address, from_io(&error)))
+    let failed = |error: std::io::Error| cannot_unlink(address, from_io(&error));
+    let refuse_foreign = |removed: &str| match folder.foreign().map_err(failed)? {
+        Some(foreign) => {
+            let problem = format!("{} is not of the log; {removed}", foreign.display());
+            Err(Error::new(ErrorKind::AddressInUse, address, problem)
+                .hint("move it to another folder, and unlink the log then"))
+        }
+        None => Ok(()),
+    };
+    refuse_foreign("nothing was removed")?;
+    folder.remove_files().map_err(failed)?;
+    std::fs::remove_dir(path).or_else(|error| {
+        // It may have come meanwhile.
+        refuse_foreign("the files of the log were removed, and the folder was left")?;
+        Err(failed(error))
+    })
 }
 
 /// Opens the folder for an endpoint, and checks that what is in it fits.
 fn open_folder(setup: &Setup, pattern: Pattern) -> Result<Arc<Folder>, Error> {
-    let folder = Arc::new(Folder::open(&setup.address, setup.options.wait)?);
+    check_options(&setup.address, pattern)?;
+    let folder = Folder::open(&setup.address, setup.options.wait)?;
+    check_content(setup, pattern, folder)
+}
+
+/// Opens the folder for a subscriber. One that keeps no place may do with reading.
+fn open_topic(setup: &Setup) -> Result<Arc<Folder>, Error> {
+    let error = match open_folder(setup, Pattern::Topic) {
+        Ok(folder) => return Ok(folder),
+        Err(error) => error,
+    };
+    // Not allowed by its mode; or the file system is mounted to be read.
+    let may_be_read = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::System);
+    if setup.address.query.reader.is_some() || !may_be_read {
+        return Err(error);
+    }
+    let folder = Folder::open_to_read(&setup.address).map_err(|_| error)?;
+    check_content(setup, Pattern::Topic, folder)
+}
+
+/// Checks that what is in a folder fits an endpoint.
+fn check_content(setup: &Setup, pattern: Pattern, folder: Folder) -> Result<Arc<Folder>, Error> {
+    let folder = Arc::new(folder);
     let found = folder.segments()?.into_iter().find_map(|(lane, number)| {
         LaneReader::at_message(Arc::clone(&folder), lane, 1).peek(number)
     });
@@ -90,6 +128,44 @@ fn open_folder(setup: &Setup, pattern: Pattern) -> Result<Arc<Folder>, Error> {
         )));
     }
     Ok(folder)
+}
+
+/// Refuses options that mean nothing for a pattern, and sizes that cannot be kept.
+fn check_options(address: &Address, pattern: Pattern) -> Result<(), Error> {
+    let query = &address.query;
+    let refuse = |problem: String| Err(Error::new(ErrorKind::BadAddress, address, problem));
+    let of_one_pattern = [
+        ("retain", Pattern::Topic, query.retain.is_some()),
+        ("retain-bytes", Pattern::Topic, query.retain_bytes.is_some()),
+        ("reader", Pattern::Topic, query.reader.is_some()),
+        ("capacity", Pattern::Queue, query.capacity_bytes.is_some()),
+    ];
+    let misfit = of_one_pattern.iter().find(|(_, of, given)| *given && *of != pattern);
+    if let Some((option, of, _)) = misfit {
+        let (of, is) = (of.name(), pattern.name());
+        return refuse(format!("?{option}= means something for a {of} only, and this is a {is}"));
+    }
+    let segment = segment_bytes(address);
+    if query.capacity_bytes.is_some_and(|capacity| u64::from(capacity) < 2 * segment) {
+        let least = 2 * segment;
+        return refuse(format!(
+            "a queue's log takes two segments at least: ?capacity= has to be {least} or more, or \
+             ?segment= ({segment}) less"
+        ));
+    }
+    if query.retain_bytes.is_some_and(|most| most < segment) {
+        return refuse(format!(
+            "a topic's log keeps a segment at least: ?retain-bytes= has to be {segment} or more, or \
+             ?segment= ({segment}) less"
+        ));
+    }
+    Ok(())
+}
+
+/// The length of the segments that are made.
+fn segment_bytes(address: &Address) -> u64 {
+    let asked = address.query.segment_bytes.map_or(SEGMENT_BYTES, u64::from);
+    asked.max(LEAST_SEGMENT_BYTES).next_multiple_of(4096)
 }
 
 fn from_io(error: &std::io::Error) -> switchboard_kernel::Error {

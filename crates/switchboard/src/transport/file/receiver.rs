@@ -1,26 +1,32 @@
 //! The receiving end of a queue in a log.
 
-use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
+mod given_back;
+mod held;
+mod share;
+
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use switchboard_kernel::io::{Deadline, Interest};
 
+use self::share::Share;
 use super::open_folder;
 use super::shared_table::{Found, SharedTable, prune_settled};
 use super::watch::{LONGEST, SOON, Watch};
 use crate::error::{Error, RecvError};
 use crate::log::folder::Folder;
-use crate::log::reader::{LaneReader, Step};
+use crate::log::gone::Standing;
+use crate::log::reader::LaneReader;
 use crate::log::segment::Pattern;
-use crate::log::table::{Claim, LANES, Table};
+use crate::log::table::Table;
+use crate::pattern::queue::Rejection;
 use crate::transport::{Raw, Receipt, Setup, wait_or_cancel};
 
 #[derive(Debug)]
 pub(crate) struct FileReceiver {
     setup: Setup,
     folder: Arc<Folder>,
+    standing: Standing,
     table: SharedTable,
     watch: Watch,
     /// A place in each lane that there is.
@@ -29,79 +35,13 @@ pub(crate) struct FileReceiver {
     lanes_known: Option<u64>,
     /// The lane whose turn it is.
     turn: usize,
-    held: Vec<Held>,
-    /// Taken and not handed out.
-    ready: VecDeque<Item>,
-    bytes: Vec<u8>,
-    /// How often messages were rejected here.
-    rejections: HashMap<(u32, u64), u16>,
-    /// Settled, and not in the table.
-    unwritten: u32,
-    rejected: u64,
+    share: Share,
     look_for_dead: bool,
     /// For lanes with several segments: the oldest may go when everything before this message is
     /// settled.
     prune_at: Vec<(u32, u64)>,
     /// The folder's generation when that was found out.
     prune_known: Option<u64>,
-    reports: VecDeque<RecvError>,
-}
-
-/// A claim of this receiver.
-#[derive(Debug)]
-struct Held {
-    index: usize,
-    lane: u32,
-    deliveries: u32,
-    first: u64,
-    /// For each message from `first` on, whether it is settled. Its end is the claim's end.
-    settled: VecDeque<bool>,
-}
-
-/// A message that was taken.
-#[derive(Debug)]
-struct Item {
-    lane: u32,
-    sequence: u64,
-    deliveries: u16,
-    redelivered: bool,
-    payload: Range<usize>,
-}
-
-impl Held {
-    fn end(&self) -> u64 {
-        self.first + self.settled.len() as u64
-    }
-
-    fn settle(&mut self, sequence: u64) -> bool {
-        let Some(at) = sequence.checked_sub(self.first) else { return false };
-        match self.settled.get_mut(at as usize) {
-            Some(settled) => !std::mem::replace(settled, true),
-            None => false,
-        }
-    }
-
-    fn is_settled(&self, sequence: u64) -> bool {
-        let at = sequence.checked_sub(self.first);
-        at.and_then(|at| self.settled.get(at as usize)).copied().unwrap_or(true)
-    }
-
-    /// As it goes into the table. What is settled at its front is forgotten.
-    fn claim(&mut self) -> Claim {
-        while self.settled.front() == Some(&true) {
-            self.settled.pop_front();
-            self.first += 1;
-        }
-        let mut claim = Claim {
-            lane: self.lane,
-            deliveries: self.deliveries,
-            first: self.first,
-            end: self.end(),
-            settled: 0,
-        };
-        claim.settle(|sequence| self.is_settled(sequence));
-        claim
-    }
 }
 
 impl FileReceiver {
@@ -110,22 +50,17 @@ impl FileReceiver {
         let durability = setup.address.query.durability.unwrap_or_default();
         Ok(Self {
             setup: setup.again(),
+            standing: Standing::of(&folder)?,
             table: SharedTable::open(&folder, durability)?,
             watch: Watch::new(&folder)?,
+            share: Share::new(&folder, setup.options.prefetch_bytes),
             folder,
             lanes: Vec::new(),
             lanes_known: None,
             turn: 0,
-            held: Vec::new(),
-            ready: VecDeque::new(),
-            bytes: Vec::new(),
-            rejections: HashMap::new(),
-            unwritten: 0,
-            rejected: 0,
             look_for_dead: true,
             prune_at: Vec::new(),
             prune_known: None,
-            reports: VecDeque::new(),
         })
     }
 
@@ -138,18 +73,19 @@ impl FileReceiver {
             return Ok(true);
         }
         self.report()?;
-        self.look_for_dead |= self.watch.clear();
-        self.refill()?;
-        if self.watch.is_armed() && self.ready.is_empty() && self.reports.is_empty() {
+        if self.watch.clear() {
+            self.look_for_dead = true;
+            self.standing.check()?;
+        }
+        self.refill_if_there()?;
+        let nothing = self.share.ready.is_empty() && self.share.reports.is_empty();
+        if self.watch.is_armed() && nothing {
             self.folder.raise();
             self.watch.ring_after(LONGEST);
-            self.refill()?;
-        }
-        if self.hand_out(with) {
-            return Ok(true);
+            self.refill_if_there()?;
         }
         self.report()?;
-        Ok(false)
+        Ok(self.hand_out(with))
     }
 
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
@@ -161,38 +97,42 @@ impl FileReceiver {
     }
 
     fn report(&mut self) -> Result<(), RecvError> {
-        self.reports.pop_front().map_or(Ok(()), Err)
+        self.share.reports.pop_front().map_or(Ok(()), Err)
     }
 
     #[inline]
     fn hand_out(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> bool {
-        let Some(item) = self.ready.pop_front() else { return false };
+        let Some(item) = self.share.ready.pop_front() else { return false };
         with(Raw {
             receipt: Receipt { connection: item.lane.into(), sequence: item.sequence },
             redelivered: item.redelivered,
             deliveries: item.deliveries,
-            ..Raw::bare(&self.bytes[item.payload])
+            ..Raw::bare(&self.share.bytes[item.payload])
         });
         true
     }
 
-    /// Messages taken and not settled.
-    fn outstanding(&self) -> usize {
-        let unsettled = |held: &Held| held.settled.iter().filter(|settled| !**settled).count();
-        self.held.iter().map(unsettled).sum()
+    /// An error of a log that was removed says that.
+    fn refill_if_there(&mut self) -> Result<(), RecvError> {
+        let Err(error) = self.refill() else { return Ok(()) };
+        self.standing.check()?;
+        Err(error)
     }
 
     /// Takes messages, if there are any and this receiver may have more.
     fn refill(&mut self) -> Result<(), RecvError> {
-        if !self.ready.is_empty() {
+        if !self.share.ready.is_empty() {
             return Ok(());
         }
-        self.bytes.clear();
+        self.share.bytes.clear();
         self.find_lanes()?;
         let prefetch = self.setup.options.prefetch_messages.max(1) as usize;
-        let mut room = prefetch.saturating_sub(self.outstanding());
-        let more = room > 0 && self.lanes.iter_mut().any(LaneReader::may_have_more);
-        if !(more || self.look_for_dead || self.unwritten > 0) {
+        let mut room = prefetch.saturating_sub(self.share.outstanding());
+        let more = room > 0
+            && (self.share.left
+                || self.share.given_back.is_due()
+                || self.lanes.iter_mut().any(LaneReader::may_have_more));
+        if !(more || self.look_for_dead || self.share.unwritten > 0) {
             return Ok(());
         }
         let mut lanes = std::mem::take(&mut self.lanes);
@@ -207,42 +147,24 @@ impl FileReceiver {
             return Ok(());
         };
         let before = locked.table.clone();
-        let mut taking = Taking {
-            folder: &self.folder,
-            shared: &self.table,
-            held: &mut self.held,
-            ready: &mut self.ready,
-            bytes: &mut self.bytes,
-            reports: &mut self.reports,
-            most_bytes: self.setup.options.prefetch_bytes.max(1) as usize,
-        };
-        match locked.found {
-            Found::Whole => {}
-            Found::Half => taking.say(HALF),
-            Found::Nothing => taking.begin_anew(&mut locked.table, lanes),
-        }
-        note_settled(taking.held, &mut locked.table);
+        let share = &mut self.share;
+        share.settle_up(&mut locked)?;
         if std::mem::take(&mut self.look_for_dead) {
-            taking.take_over(&mut locked.table, room)?;
+            share.take_over(&self.table, &mut locked.table, room)?;
         }
+        share.take_returned(&self.table, &mut locked.table, room)?;
         let count = lanes.len();
         for step in 0..count {
             let lane = &mut lanes[(self.turn + step) % count];
             if *room == 0 {
                 break;
             }
-            taking.take_from(lane, &mut locked.table, room)?;
+            share.take_from(lane, &self.table, &mut locked.table, room)?;
         }
         self.turn = self.turn.wrapping_add(1) % count.max(1);
-        locked.table.rejected += std::mem::take(&mut self.rejected);
         if locked.table != before || locked.found != Found::Whole {
             locked.write()?;
-            if locked.found != Found::Whole {
-                // Both copies hold again.
-                locked.write()?;
-            }
         }
-        self.unwritten = 0;
         let table = locked.table.clone();
         drop(locked);
         self.prune(&table)
@@ -254,8 +176,11 @@ impl FileReceiver {
         if self.lanes_known == Some(generation) {
             return Ok(());
         }
+        let segments = self.folder.segments()?;
+        // They are found by name: those of another log in its place are not to be read.
+        self.standing.check()?;
         self.lanes_known = Some(generation);
-        for (lane, _) in self.folder.segments()? {
+        for (lane, _) in segments {
             if !self.lanes.iter().any(|known| known.lane() == lane) {
                 self.lanes.push(LaneReader::at_message(Arc::clone(&self.folder), lane, 1));
             }
@@ -285,78 +210,66 @@ impl FileReceiver {
     }
 
     pub(crate) fn acknowledge(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
-        let settled = self.settle(receipt);
+        let settled = self.share.settle(receipt);
         self.write_if_due()?;
         Ok(settled)
     }
 
     pub(crate) fn acknowledge_all(&mut self, receipts: &[Receipt]) -> Result<(), RecvError> {
         for receipt in receipts {
-            self.settle(*receipt);
+            self.share.settle(*receipt);
         }
         self.write_if_due()
     }
 
-    /// Notes that a message is settled. Whether it was not.
-    fn settle(&mut self, receipt: Receipt) -> bool {
-        let (lane, sequence) = (receipt.connection as u32, receipt.sequence);
-        let mut held = self.held.iter_mut().filter(|held| held.lane == lane);
-        let settled = held.any(|held| held.settle(sequence));
-        self.unwritten += u32::from(settled);
-        if settled && !self.rejections.is_empty() {
-            self.rejections.remove(&(lane, sequence));
-        }
-        settled
-    }
-
     fn write_if_due(&mut self) -> Result<(), RecvError> {
-        let due = self.unwritten >= self.setup.options.acknowledge_every.max(1);
-        if due { self.flush() } else { Ok(()) }
+        let due = self.share.unwritten >= self.setup.options.acknowledge_every.max(1);
+        if due { self.write_out() } else { Ok(()) }
     }
 
-    /// Hands a message out again, or counts it as rejected for good.
-    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
-        let (lane, sequence) = (receipt.connection as u32, receipt.sequence);
-        let held = self.held.iter().find(|held| held.lane == lane && !held.is_settled(sequence));
-        let Some(held) = held else { return Ok(false) };
-        let before = u16::try_from(held.deliveries).unwrap_or(u16::MAX);
-        let here = self.rejections.entry((lane, sequence)).or_insert(0);
-        *here += 1;
-        let deliveries = before.saturating_add(*here);
-        if deliveries >= self.setup.options.max_deliveries.max(1) {
-            self.rejected += 1;
-            self.settle(receipt);
-            self.flush()?;
-            return Ok(true);
+    /// Puts a message where others take it at once and this receiver after a pause; or, when that was
+    /// its last delivery, counts it as rejected for good.
+    pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
+        let Some(before) = self.share.deliveries(receipt) else { return Ok(Rejection::NotTaken) };
+        let deliveries = before.saturating_add(1);
+        if deliveries >= u32::from(self.setup.options.max_deliveries.max(1)) {
+            self.share.rejected += 1;
+            self.share.settle(receipt);
+            self.write_out()?;
+            return Ok(Rejection::ForGood);
         }
-        let mut reader = LaneReader::at_message(Arc::clone(&self.folder), lane, sequence);
-        let start = self.bytes.len();
-        match reader.next(&mut self.bytes)? {
-            Step::Message { sequence: found, .. } if found == sequence => {
-                let payload = start..self.bytes.len();
-                self.ready.push_back(Item {
-                    lane,
-                    sequence,
-                    deliveries,
-                    redelivered: true,
-                    payload,
-                });
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+        self.share.give_back(receipt, deliveries, Some(deliveries));
+        self.tell_given_back()
     }
 
-    /// Writes what was settled into the table.
+    /// Puts a message where others take it at once, and this receiver never: it was no delivery.
+    pub(crate) fn give_back(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
+        let Some(before) = self.share.deliveries(receipt) else { return Ok(Rejection::NotTaken) };
+        self.share.give_back(receipt, before, None);
+        self.tell_given_back()
+    }
+
+    fn tell_given_back(&mut self) -> Result<Rejection, RecvError> {
+        self.write_out()?;
+        // Whoever else receives may have it now.
+        self.folder.changed();
+        Ok(Rejection::GivenBack)
+    }
+
+    /// Writes what was settled into the table, and reports what was found damaged: there may be no
+    /// further look.
     pub(crate) fn flush(&mut self) -> Result<(), RecvError> {
-        if self.unwritten == 0 && self.rejected == 0 {
+        self.write_out()?;
+        self.report()
+    }
+
+    fn write_out(&mut self) -> Result<(), RecvError> {
+        if self.share.unwritten == 0 && self.share.rejected == 0 {
             return Ok(());
         }
         let mut locked = self.table.lock()?;
-        note_settled(&mut self.held, &mut locked.table);
-        locked.table.rejected += std::mem::take(&mut self.rejected);
+        self.share.settle_up(&mut locked)?;
         locked.write()?;
-        self.unwritten = 0;
         let table = locked.table.clone();
         drop(locked);
         Ok(self.prune(&table)?)
@@ -364,7 +277,8 @@ impl FileReceiver {
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
         // The bell has to be asked for before it is slept on.
-        if self.watch.arm() || !(self.ready.is_empty() && self.reports.is_empty()) {
+        let nothing = self.share.ready.is_empty() && self.share.reports.is_empty();
+        if self.watch.arm() || !nothing {
             return Ok(());
         }
         let cancel = self.setup.options.cancel.as_ref();
@@ -375,28 +289,22 @@ impl FileReceiver {
         }
     }
 
-    /// Gives back what was taken and never handed out, so that it does not come as redelivered.
-    fn give_back(&mut self) -> Result<(), Error> {
-        if self.held.is_empty() {
+    /// Gives back what was taken and never handed out, as it was found.
+    fn put_back(&mut self) -> Result<(), Error> {
+        if self.share.held.is_empty() {
             return Ok(());
         }
         let mut locked = self.table.lock()?;
-        for held in &mut self.held {
-            let unseen =
-                self.ready.iter().filter(|item| item.lane == held.lane && !item.redelivered);
-            let Some(first) = unseen.map(|item| item.sequence).min() else { continue };
-            let next = &mut locked.table.next[held.lane as usize % LANES];
-            if *next == held.end() && first >= held.first && first < *next {
-                *next = first;
-                held.settled.truncate((first - held.first) as usize);
-            }
+        if locked.found != Found::Whole {
+            // The next receiver repairs it, and can say so.
+            return Ok(());
         }
-        note_settled(&mut self.held, &mut locked.table);
-        locked.table.rejected += std::mem::take(&mut self.rejected);
+        self.share.put_back(&mut locked.table);
+        self.share.settle_up(&mut locked)?;
         locked.write()?;
         drop(locked);
         // Whoever else receives may have these now.
-        self.folder.ring();
+        self.folder.changed();
         Ok(())
     }
 }
@@ -404,212 +312,7 @@ impl FileReceiver {
 impl Drop for FileReceiver {
     fn drop(&mut self) {
         // If it fails, what is unsettled comes again, marked: nothing is lost.
-        let _ = self.give_back();
+        let _ = self.put_back();
+        self.share.held.iter().for_each(|held| self.table.let_go(held.index));
     }
 }
-
-/// Puts what is settled into the table.
-fn note_settled(held: &mut [Held], table: &mut Table) {
-    for held in held {
-        table.claims[held.index] = held.claim();
-    }
-}
-
-const HALF: &str =
-    "one copy of the queue's table is damaged; what was received last may come again";
-const NOTHING: &str = "the queue's table is damaged; every message that is still there comes again";
-
-/// Takes messages into claims, under the table's lock.
-struct Taking<'a> {
-    folder: &'a Arc<Folder>,
-    shared: &'a SharedTable,
-    held: &'a mut Vec<Held>,
-    ready: &'a mut VecDeque<Item>,
-    bytes: &'a mut Vec<u8>,
-    reports: &'a mut VecDeque<RecvError>,
-    most_bytes: usize,
-}
-
-impl Taking<'_> {
-    /// Neither copy of the table held: every message that is still there comes again, marked.
-    fn begin_anew(&mut self, table: &mut Table, lanes: &[LaneReader]) {
-        for held in self.held.iter_mut() {
-            held.settled.clear();
-        }
-        for lane in lanes {
-            let mut reader = LaneReader::at_message(Arc::clone(self.folder), lane.lane(), 1);
-            let mut bytes = Vec::new();
-            // The number after the last message, and the first there is.
-            let mut first = None;
-            while let Ok(step @ (Step::Message { .. } | Step::Damage { .. })) =
-                reader.next(&mut bytes)
-            {
-                if let Step::Message { sequence, .. } = step {
-                    first.get_or_insert(sequence);
-                }
-                bytes.clear();
-            }
-            let index = table.claims.iter().position(Claim::is_empty);
-            if let (Some(first), Some(index)) = (first, index) {
-                let (lane, end) = (lane.lane(), reader.expected());
-                table.next[lane as usize % LANES] = end;
-                table.claims[index] = Claim { lane, deliveries: 0, first, end, settled: 0 };
-            }
-        }
-        self.say(NOTHING);
-    }
-
-    fn say(&mut self, problem: &str) {
-        self.reports.push_back(RecvError::Damaged { problem: problem.to_owned(), missing: 0 });
-    }
-
-    /// Takes over the claims of dead receivers: their messages come again, marked.
-    fn take_over(&mut self, table: &mut Table, room: &mut usize) -> Result<(), Error> {
-        for index in 0..table.claims.len() {
-            let claim = table.claims[index];
-            let ours = self.held.iter().any(|held| held.index == index);
-            if claim.is_empty() || ours || *room == 0 || !self.shared.try_hold(index)? {
-                continue;
-            }
-            let Some(len) = claim.end.checked_sub(claim.first).filter(|len| *len <= MOST_CLAIMED)
-            else {
-                // No receiver claims so many: the table does not make sense here.
-                table.claims[index] = Claim::default();
-                continue;
-            };
-            let settled: VecDeque<bool> =
-                (0..len).map(|at| claim.is_settled(claim.first + at)).collect();
-            let deliveries = claim.deliveries.saturating_add(1);
-            let mut held =
-                Held { index, lane: claim.lane, deliveries, first: claim.first, settled };
-            let mut reader =
-                LaneReader::at_message(Arc::clone(self.folder), claim.lane, claim.first);
-            self.read_claimed(&mut reader, &mut held)?;
-            *room = room.saturating_sub(held.settled.iter().filter(|settled| !**settled).count());
-            table.claims[index] = held.claim();
-            self.held.push(held);
-        }
-        Ok(())
-    }
-
-    /// Reads the messages of a claim that are not settled. What is missing counts as settled.
-    fn read_claimed(&mut self, reader: &mut LaneReader, held: &mut Held) -> Result<(), Error> {
-        let end = held.end();
-        let mut found = VecDeque::from(vec![false; held.settled.len()]);
-        loop {
-            let start = self.bytes.len();
-            match reader.next(self.bytes)? {
-                Step::Message { sequence, .. } if sequence < end => {
-                    if held.is_settled(sequence) {
-                        self.bytes.truncate(start);
-                    } else {
-                        found[(sequence - held.first) as usize] = true;
-                        let deliveries = u16::try_from(held.deliveries).unwrap_or(u16::MAX);
-                        let payload = start..self.bytes.len();
-                        let lane = held.lane;
-                        self.ready.push_back(Item {
-                            lane,
-                            sequence,
-                            deliveries,
-                            redelivered: true,
-                            payload,
-                        });
-                    }
-                    if sequence + 1 == end {
-                        break;
-                    }
-                }
-                Step::Damage { problem, missing } => {
-                    self.reports.push_back(RecvError::Damaged { problem, missing });
-                }
-                Step::Message { .. } | Step::Nothing => {
-                    self.bytes.truncate(start);
-                    break;
-                }
-            }
-        }
-        for (settled, found) in held.settled.iter_mut().zip(found) {
-            *settled |= !found;
-        }
-        Ok(())
-    }
-
-    /// Takes messages of a lane that nobody has, into a claim.
-    fn take_from(
-        &mut self,
-        lane: &mut LaneReader,
-        table: &mut Table,
-        room: &mut usize,
-    ) -> Result<(), Error> {
-        let Some(next) = table.next.get_mut(lane.lane() as usize) else { return Ok(()) };
-        if lane.expected() > *next {
-            // Somebody gave messages back.
-            *lane = LaneReader::at_message(Arc::clone(self.folder), lane.lane(), *next);
-        }
-        lane.skip_to(*next);
-        let first = *next;
-        let mut taken = VecDeque::new();
-        while *room > 0 && self.bytes.len() < self.most_bytes && (taken.len() as u64) < MOST_CLAIMED
-        {
-            let start = self.bytes.len();
-            match lane.next(self.bytes)? {
-                Step::Message { sequence, .. } => {
-                    // What is missing before it counts as settled.
-                    taken.resize((sequence - first) as usize, true);
-                    taken.push_back(false);
-                    let payload = start..self.bytes.len();
-                    let lane = lane.lane();
-                    self.ready.push_back(Item {
-                        lane,
-                        sequence,
-                        deliveries: 0,
-                        redelivered: false,
-                        payload,
-                    });
-                    *room -= 1;
-                }
-                Step::Damage { problem, missing } => {
-                    self.reports.push_back(RecvError::Damaged { problem, missing });
-                }
-                Step::Nothing => break,
-            }
-        }
-        if taken.is_empty() {
-            return Ok(());
-        }
-        *next = first + taken.len() as u64;
-        self.hold(lane.lane(), first, taken, table)
-    }
-
-    /// Adds messages to a claim of this receiver.
-    fn hold(
-        &mut self,
-        lane: u32,
-        first: u64,
-        taken: VecDeque<bool>,
-        table: &mut Table,
-    ) -> Result<(), Error> {
-        let same = |held: &&mut Held| held.lane == lane && held.deliveries == 0;
-        let held = match self.held.iter_mut().filter(same).find(|held| held.end() == first) {
-            Some(held) => {
-                held.settled.extend(taken);
-                held
-            }
-            None => {
-                let empty = self.held.iter().position(|held| held.settled.is_empty());
-                let index = match empty {
-                    Some(at) => self.held.swap_remove(at).index,
-                    None => self.shared.free_claim(table)?,
-                };
-                self.held.push(Held { index, lane, deliveries: 0, first, settled: taken });
-                let Some(held) = self.held.last_mut() else { return Ok(()) };
-                held
-            }
-        };
-        table.claims[held.index] = held.claim();
-        Ok(())
-    }
-}
-
-/// The most messages in one claim.
-const MOST_CLAIMED: u64 = 1 << 20;

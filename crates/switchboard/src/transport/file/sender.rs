@@ -2,21 +2,21 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
-use switchboard_kernel::io::{Deadline, Interest, coarse_time_ns};
+use switchboard_kernel::io::{Deadline, Interest};
 
+use super::named;
+use super::retention::Retention;
 use super::shared_table::{self, prune_settled};
 use super::watch::{LONGEST, Watch};
-use super::{CAPACITY_BYTES, open_folder};
+use super::{CAPACITY_BYTES, open_folder, segment_bytes};
 use crate::error::{Error, SendError};
 use crate::log::folder::Folder;
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
-use crate::log::reader::LaneReader;
+use crate::log::gone::Standing;
 use crate::log::segment::Pattern;
-use crate::log::writer::{
-    LEAST_SEGMENT_BYTES, LaneWriter, Manner, Refusal, SEGMENT_BYTES, largest_payload_bytes,
-};
+use crate::log::table::Table;
+use crate::log::writer::{LaneWriter, Manner, Refusal, largest_payload_bytes};
 use crate::transport::{Setup, wait_or_cancel};
 
 /// Whoever waits is told after so many bytes, also in the middle of a batch.
@@ -26,21 +26,25 @@ const RING_BYTES: usize = 64 << 10;
 pub(crate) struct FileSender {
     setup: Setup,
     folder: Arc<Folder>,
+    standing: Standing,
     writer: LaneWriter,
     watch: Watch,
     manner: Manner,
+    /// What a topic keeps; `None` where it keeps everything.
+    retention: Option<Retention>,
     limit_bytes: usize,
     appended: u64,
     acknowledged: u64,
     /// Bytes appended since others were told.
     untold_bytes: usize,
+    /// The last message found no room.
+    is_full: bool,
 }
 
 impl FileSender {
     pub(super) fn open(setup: &Setup, pattern: Pattern) -> Result<Self, Error> {
         let query = &setup.address.query;
-        let segment_bytes = query.segment_bytes.map_or(SEGMENT_BYTES, u64::from);
-        let segment_bytes = segment_bytes.max(LEAST_SEGMENT_BYTES).next_multiple_of(4096);
+        let segment_bytes = segment_bytes(&setup.address);
         let manner = Manner {
             pattern,
             schema: setup.schema.fingerprint,
@@ -49,19 +53,29 @@ impl FileSender {
         };
         let folder = open_folder(setup, pattern)?;
         let watch = Watch::new(&folder)?;
-        let writer = LaneWriter::open(Arc::clone(&folder), manner)?;
+        let mut writer = LaneWriter::open(Arc::clone(&folder), manner, |lane| match pattern {
+            Pattern::Queue => Ok(handed_out(&shared_table::read_unlocked(&folder)?, lane)),
+            Pattern::Topic => Ok(named::furthest(&folder, lane)),
+        })?;
+        let mut retention = Retention::of(query);
+        if let Some(retention) = &mut retention {
+            retention.apply(&folder, &mut writer)?;
+        }
         let limit_bytes =
             largest_payload_bytes(segment_bytes).min(setup.largest_message_bytes() as usize);
         Ok(Self {
             setup: setup.again(),
+            standing: Standing::of(&folder)?,
             folder,
             writer,
             watch,
             manner,
+            retention,
             limit_bytes,
             appended: 0,
             acknowledged: 0,
             untold_bytes: 0,
+            is_full: false,
         })
     }
 
@@ -96,6 +110,7 @@ impl FileSender {
                 limit: self.limit().into(),
             });
         }
+        self.retain_if_due()?;
         loop {
             match self.writer.append(payload) {
                 Ok(()) => break,
@@ -130,13 +145,16 @@ impl FileSender {
     /// Goes on in a new segment, if there may be one.
     #[cold]
     fn next_segment(&mut self) -> Result<(), SendError> {
+        self.standing.check()?;
         // What was written so far is told, also if this takes long.
         self.folder.ring();
-        match self.manner.pattern {
-            Pattern::Queue => self.room_in_queue()?,
-            Pattern::Topic => self.retain()?,
+        if self.manner.pattern == Pattern::Queue {
+            self.room_in_queue()?;
         }
         self.writer.rotate()?;
+        if let Some(retention) = &mut self.retention {
+            retention.apply(&self.folder, &mut self.writer)?;
+        }
         self.acknowledged = self.appended;
         Ok(())
     }
@@ -156,47 +174,20 @@ impl FileSender {
         prune_settled(&self.folder, &table)?;
         if is_full(&self.folder)? {
             self.watch.ring_after(LONGEST);
+            self.is_full = true;
             return Err(SendError::Full);
         }
         Ok(())
     }
 
-    /// A topic keeps what its retention says.
-    fn retain(&mut self) -> Result<(), SendError> {
-        let query = &self.setup.address.query;
-        if query.retain.is_none() && query.retain_bytes.is_none() {
-            return Ok(());
-        }
-        let now = Duration::from_nanos(coarse_time_ns());
-        let segments = self.folder.segments()?;
-        let mut total: u64 = segments.len() as u64 * self.manner.segment_bytes;
-        let mut removed = false;
-        // The oldest of all lanes first; the newest of each lane stays.
-        let mut closed: Vec<(u64, u32, u64)> = segments
-            .windows(2)
-            .filter(|pair| pair[0].0 == pair[1].0)
-            .filter_map(|pair| {
-                let reader = LaneReader::at_message(Arc::clone(&self.folder), pair[0].0, 1);
-                // When the next one was made, the last message of this one was there.
-                Some((reader.peek(pair[1].1)?.made_ns, pair[0].0, pair[0].1))
-            })
-            .collect();
-        closed.sort_unstable();
-        for (ended_ns, lane, number) in closed {
-            let age = now.saturating_sub(Duration::from_nanos(ended_ns));
-            let too_old = query.retain.is_some_and(|retain| age > retain);
-            let too_many = query.retain_bytes.is_some_and(|most| total > most);
-            if !(too_old || too_many) {
-                break;
+    /// Removes what a topic does not keep any more, if it is time to look.
+    fn retain_if_due(&mut self) -> Result<(), Error> {
+        match &mut self.retention {
+            Some(retention) if retention.is_due() => {
+                retention.apply(&self.folder, &mut self.writer)
             }
-            self.folder.remove_segment(lane, number)?;
-            total -= self.manner.segment_bytes;
-            removed = true;
+            _ => Ok(()),
         }
-        if removed {
-            self.folder.changed();
-        }
-        Ok(())
     }
 
     /// Makes what was accepted as durable as asked, and tells whoever waits.
@@ -207,10 +198,14 @@ impl FileSender {
         }
         self.writer.make_durable()?;
         self.acknowledged = self.appended;
+        self.retain_if_due()?;
         Ok(true)
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        if std::mem::take(&mut self.is_full) && !self.setup.options.wait {
+            return Err(SendError::Full);
+        }
         if self.watch.arm() {
             // The bell has to be asked for before it is slept on.
             return Ok(());
@@ -222,6 +217,13 @@ impl FileSender {
             Err(error) => Err(self.folder.kernel("cannot wait", error).into()),
         }
     }
+}
+
+/// How far a queue was handed out in a lane: no message may have a number below.
+fn handed_out(table: &Table, lane: u32) -> u64 {
+    let claims = table.claims.iter().filter(|claim| claim.lane == lane && !claim.is_empty());
+    let next = table.next.get(lane as usize).copied().unwrap_or(1);
+    claims.map(|claim| claim.end).fold(next, u64::max)
 }
 
 impl Drop for FileSender {

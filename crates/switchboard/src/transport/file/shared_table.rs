@@ -1,8 +1,11 @@
 //! The table of a queue in its file: locked, read, and written so that a death leaves one whole copy.
 
 use std::fs::File;
+use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use switchboard_kernel::file_lock::Guard;
@@ -12,10 +15,11 @@ use crate::error::{Error, ErrorKind};
 use crate::log::Durability;
 use crate::log::folder::{Folder, TABLE, byte_lock};
 use crate::log::reader::LaneReader;
-use crate::log::table::{CLAIMS, TABLE_BYTES, Table};
+use crate::log::table::{CLAIMS, LEAST_BYTES, MOST_BYTES, Table};
 
 /// Where the two copies are.
-const COPIES_AT: [u64; 2] = [4096, 8192];
+const COPIES_AT: [u64; 2] = [4096, 24_576];
+const _: () = assert!(COPIES_AT[1] - COPIES_AT[0] >= MOST_BYTES as u64);
 /// How long the table may stay locked by one that does nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -40,7 +44,7 @@ pub(super) struct Locked<'a> {
 /// What was found of the two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Nothing is wrong; or there is no table yet.
+    /// Both hold.
     Whole,
     /// One copy is damaged: the table may be an older one.
     Half,
@@ -50,7 +54,18 @@ pub(super) enum Found {
 
 impl SharedTable {
     pub(super) fn open(folder: &Arc<Folder>, durability: Durability) -> Result<Self, Error> {
-        let file = folder.open_or_make(&folder.path().join(TABLE))?;
+        let path = folder.path().join(TABLE);
+        let failed = |error| folder.system("cannot open the queue's table", error);
+        let file = loop {
+            match File::options().read(true).write(true).open(&path) {
+                Ok(file) => break file,
+                Err(error) if error.kind() == Io::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+            if let Some(file) = make(folder, &path, durability)? {
+                break file;
+            }
+        };
         Ok(Self { folder: Arc::clone(folder), file, durability })
     }
 
@@ -86,30 +101,86 @@ impl SharedTable {
         self.folder.try_lock(&self.file, 1 + claim as u64)
     }
 
-    /// An empty claim for this receiver.
-    pub(super) fn free_claim(&self, table: &Table) -> Result<usize, Error> {
-        for claim in 0..CLAIMS {
+    /// Lets go of a claim of this receiver. Closing the file might not: a child that another thread is
+    /// just about to start has a copy of the descriptor.
+    pub(super) fn let_go(&self, claim: usize) {
+        // Who asks again for what it has gets it, to be unlocked.
+        if let Ok(Some(guard)) = byte_lock(1 + claim as u64).try_lock(&self.file) {
+            drop(guard);
+        }
+    }
+
+    /// An empty claim for this receiver, which has those in `held` already.
+    pub(super) fn free_claim(
+        &self,
+        table: &Table,
+        is_held: impl Fn(usize) -> bool,
+    ) -> Result<Option<usize>, Error> {
+        for claim in (0..CLAIMS).filter(|claim| !is_held(*claim)) {
             if table.claims[claim].is_empty() && self.try_hold(claim)? {
-                return Ok(claim);
+                return Ok(Some(claim));
             }
         }
+        Ok(None)
+    }
+
+    /// The error of a receiver for which no claim is left.
+    pub(super) fn no_claim(&self) -> Error {
         let problem =
             format!("{CLAIMS} receivers use this queue at the same time; it takes no more");
-        Err(Error::new(ErrorKind::LimitReached, &self.folder.address, problem))
+        Error::new(ErrorKind::LimitReached, &self.folder.address, problem)
     }
 }
 
 impl Locked<'_> {
     /// Writes the table into the copy that does not count. A death in between leaves the other.
+    /// After damage, both are written.
     pub(super) fn write(&mut self) -> Result<(), Error> {
-        self.table.generation += 1;
-        let at = COPIES_AT[(self.table.generation % 2) as usize];
-        let file = &self.shared.file;
-        let written = file.write_all_at(&self.table.to_bytes(), at).and_then(|()| {
-            if self.shared.durability == Durability::Synced { file.sync_data() } else { Ok(()) }
-        });
-        written.map_err(|error| self.shared.folder.system("cannot write the queue's table", error))
+        for _ in 0..if self.found == Found::Whole { 1 } else { 2 } {
+            self.table.generation += 1;
+            let shared = self.shared;
+            write_copy(&shared.file, &self.table, shared.durability)
+                .map_err(|error| shared.folder.system("cannot write the queue's table", error))?;
+        }
+        self.found = Found::Whole;
+        Ok(())
     }
+}
+
+fn write_copy(file: &File, table: &Table, durability: Durability) -> io::Result<()> {
+    let at = COPIES_AT[(table.generation % 2) as usize];
+    file.write_all_at(&table.to_bytes(), at)?;
+    if durability == Durability::Synced { file.sync_data() } else { Ok(()) }
+}
+
+/// Makes the file, with both copies in it before it has its name: a file without one is damaged. Of
+/// several that make it at the same time one wins; `None` for the others.
+fn make(folder: &Folder, path: &Path, durability: Durability) -> Result<Option<File>, Error> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let hidden = path.with_file_name(format!(".new-{}-{TABLE}{count}", std::process::id()));
+    // Where messages were received before, there was a table: one without copies says that.
+    let is_new = !was_received_from(folder)?;
+    let file = folder.make_file(&hidden, 0, &[])?;
+    let mut table = Table::default();
+    let written = (0..2).filter(|_| is_new).try_for_each(|_| {
+        table.generation += 1;
+        write_copy(&file, &table, durability)
+    });
+    let linked = written.and_then(|()| std::fs::hard_link(&hidden, path));
+    let _ = std::fs::remove_file(&hidden);
+    match linked {
+        Ok(()) => Ok(Some(file)),
+        Err(error) if error.kind() == Io::AlreadyExists => Ok(None),
+        Err(error) => Err(folder.system("cannot make the queue's table", error)),
+    }
+}
+
+/// Whether messages were settled already: the oldest of a lane is not its first.
+fn was_received_from(folder: &Folder) -> Result<bool, Error> {
+    let segments = folder.segments()?;
+    let mut oldest = segments.chunk_by(|a, b| a.0 == b.0).filter_map(|lane| lane.first());
+    Ok(oldest.any(|(_, number)| *number > 1))
 }
 
 /// The table as it is now, which others may change meanwhile; a new one where there is none.
@@ -118,33 +189,46 @@ pub(super) fn read_unlocked(folder: &Folder) -> Result<Table, Error> {
         Ok(file) => Ok(read(&file)
             .map_err(|error| folder.system("cannot read the queue's table", error))?
             .0),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Table::default()),
+        Err(error) if error.kind() == Io::NotFound => Ok(Table::default()),
         Err(error) => Err(folder.system("cannot open the queue's table", error)),
     }
 }
 
-fn read(file: &File) -> std::io::Result<(Table, Found)> {
-    let mut bytes = vec![0; COPIES_AT[1] as usize + TABLE_BYTES];
-    let mut len = 0;
-    while len < bytes.len() {
-        match file.read_at(&mut bytes[len..], len as u64)? {
-            0 => break,
-            n => len += n,
-        }
-    }
-    let copies = COPIES_AT.map(|at| &bytes[at as usize..at as usize + TABLE_BYTES]);
-    let [first, second] = copies.map(Table::parse);
-    // A copy that was never written is all zeros.
-    let damaged = copies
-        .iter()
-        .zip([&first, &second])
-        .filter(|(bytes, table)| table.is_none() && bytes.iter().any(|byte| *byte != 0));
-    let found = match (damaged.count(), first.is_some() || second.is_some()) {
-        (0, _) => Found::Whole,
-        (_, true) => Found::Half,
-        (_, false) => Found::Nothing,
+fn read(file: &File) -> io::Result<(Table, Found)> {
+    let first = read_copy(file, COPIES_AT[0])?;
+    let second = read_copy(file, COPIES_AT[1])?;
+    let found = match (&first, &second) {
+        (Some(_), Some(_)) => Found::Whole,
+        (None, None) => Found::Nothing,
+        _ => Found::Half,
     };
     Ok((Table::newer(first, second).unwrap_or_default(), found))
+}
+
+fn read_copy(file: &File, at: u64) -> io::Result<Option<Table>> {
+    let mut bytes = vec![0; LEAST_BYTES];
+    let len = match read_up_to(file, &mut bytes, at)? {
+        LEAST_BYTES => Table::len_bytes(&bytes),
+        _ => None,
+    };
+    let Some(len) = len else { return Ok(None) };
+    bytes.resize(len, 0);
+    let rest = read_up_to(file, &mut bytes[LEAST_BYTES..], at + LEAST_BYTES as u64)?;
+    Ok(if LEAST_BYTES + rest == len { Table::parse(&bytes) } else { None })
+}
+
+/// Reads until the buffer is full, or the file ends. How many bytes that were.
+fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut len = 0;
+    while len < bytes.len() {
+        match file.read_at(&mut bytes[len..], at + len as u64) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(error) if error.kind() == Io::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
 }
 
 /// Removes segments of which every message is settled. The newest of each lane stays.

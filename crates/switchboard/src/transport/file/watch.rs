@@ -44,7 +44,10 @@ impl Watch {
 
     /// The descriptor; from now on the bell is watched.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.arm();
+        if self.arm() {
+            // Whoever polls it first is woken to ask for the bell.
+            self.ring_after(SOON);
+        }
         self.epoll.as_fd()
     }
 

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard::{Bytes, Delivery, Json, Options, Queue, Receiver, RecvError, SendError, Sender};
+use switchboard::{
+    Bytes, Delivery, Json, Options, Queue, Receiver, RecvError, Rejection, SendError, Sender,
+};
 use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::unix_socket::{self as unix, Address, Kind};
 use switchboard_testkit::child::{instruction, report};
@@ -370,6 +372,11 @@ pub(crate) fn receiver(arguments: &[String]) {
             "reject" => {
                 for delivery in held.drain(..) {
                     let back = end.reject(delivery).expect("rejected");
+                    let back = match back {
+                        Rejection::GivenBack => "back",
+                        Rejection::ForGood => "for good",
+                        _ => "not taken",
+                    };
                     report(format!("rejected {back}"));
                 }
                 report("done");

@@ -1,10 +1,11 @@
-//! Death at every system call: the writer and the receiver of a log are killed as each call begins.
+//! Death at every system call: the writer, the receiver and a named subscriber of a log are killed as each
+//! call begins.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use switchboard::{Bytes, Queue, RecvError};
+use switchboard::{Bytes, Queue, RecvError, Start};
 use switchboard_testkit::Scratch;
 use switchboard_testkit::child::{Child, report};
 use switchboard_testkit::skip::skip;
@@ -51,6 +52,25 @@ pub(crate) fn receiver(arguments: &[String]) {
         }
     }
     drop(receiver);
+    report("end");
+}
+
+/// Role: receives everything under a name, and says so.
+pub(crate) fn named(arguments: &[String]) {
+    report("begin");
+    let topic = switchboard::Topic::<Bytes>::open(&arguments[0]).expect("a topic");
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
+    report("open");
+    for _ in 0..COUNT {
+        let sample = subscriber.try_recv().expect("a message");
+        report(format!("got {}", sample.number));
+        if sample.number.is_multiple_of(12) {
+            subscriber.save().expect("kept");
+            report(format!("kept {}", sample.number));
+        }
+    }
+    assert!(matches!(subscriber.try_recv(), Err(RecvError::Empty)));
+    drop(subscriber);
     report("end");
 }
 
@@ -201,4 +221,48 @@ fn check_receiver(address: &str, said: &[String], what: &str) {
     }
     let all: std::collections::BTreeSet<u64> = got.into_iter().chain(rest).collect();
     assert!(all.into_iter().eq(1..=COUNT), "{what}");
+}
+
+#[test]
+fn a_named_subscriber_killed_at_any_call_misses_nothing() {
+    const TEST: &str = "log::crash::a_named_subscriber_killed_at_any_call";
+    if !have_strace() {
+        return skip(TEST, "no strace");
+    }
+    let scratch = Scratch::new();
+    let trace = scratch.join("trace");
+    let place = |n: u32| {
+        let path = scratch.join(&format!("log{n}"));
+        publish(&format!("file:{}?segment=4096", path.display()), 1..COUNT + 1);
+        format!("file:{}?reader=archive", path.display())
+    };
+    let Some(calls) = calls("log-named", &place(0), &trace) else {
+        return skip(TEST, "strace may not trace here");
+    };
+    let mut runs = 0;
+    for (call, (before, total)) in calls {
+        for nth in before + 1..=total {
+            runs += 1;
+            let address = place(runs);
+            let said = killed_at("log-named", &address, &call, nth, &trace);
+            check_named(&address, &said, &format!("killed at {call} {nth}: {said:?}"));
+        }
+    }
+    assert!(runs > 30, "only {runs} calls");
+}
+
+fn check_named(address: &str, said: &[String], what: &str) {
+    let last = |start: &str| -> u64 {
+        let rest = said.iter().rev().find_map(|line| line.strip_prefix(start));
+        rest.map_or(0, |rest| rest.parse().expect("a number"))
+    };
+    // Once it was open, the place counts and not the start.
+    let open = said.iter().any(|line| line == "open");
+    let start = if open { Start::New } else { Start::Oldest };
+    let topic = switchboard::Topic::<Bytes>::open(address).expect("a topic");
+    let mut subscriber = topic.subscriber(start).expect("a subscriber");
+    let rest = super::numbers(&mut subscriber);
+    let first = rest.first().copied().unwrap_or(COUNT + 1);
+    assert!(rest.into_iter().eq(first..COUNT + 1), "{what}");
+    assert!(first > last("kept ") && first <= last("got ") + 1, "{what}: from {first} on");
 }

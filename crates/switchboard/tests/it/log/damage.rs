@@ -187,26 +187,116 @@ fn a_damaged_table_loses_no_message() {
     drop(receiver);
     let path = scratch.join("log").join("queue");
     let whole = std::fs::read(&path).expect("a table");
-    for (damage, least) in [(vec![4096 + 100], 10), (vec![8192 + 100], 10), (vec![4096, 8192], 20)]
-    {
+    let [first, second] = [4096, 24_576];
+    let flips = |places: &[usize]| {
         let mut bytes = whole.clone();
-        damage.iter().for_each(|at| bytes[*at] ^= 4);
+        places.iter().for_each(|at| bytes[*at] ^= 4);
+        bytes
+    };
+    let cut = |len: usize| whole[..len].to_vec();
+    let cases = [
+        ("the first copy", flips(&[first + 100]), 10),
+        ("the second copy", flips(&[second + 100]), 10),
+        ("both copies", flips(&[first, second]), 20),
+        ("the number of those given back", flips(&[first + 3608, second + 3615]), 20),
+        ("the second copy cut off", cut(second), 10),
+        ("the second copy cut short", cut(whole.len() - 1), 10),
+        ("both copies cut off", cut(first), 20),
+        ("nothing left", cut(0), 20),
+        ("zeros", vec![0; whole.len()], 20),
+    ];
+    for (what, bytes, least) in cases {
         std::fs::write(&path, &bytes).expect("damaged");
-        let (numbers, reports) = drain(&queue, &path, &whole);
-        assert!(numbers.len() >= least, "{damage:?}: {numbers:?}");
-        assert!((11..21).all(|n| numbers.contains(&n)), "{damage:?}: {numbers:?}");
-        assert_eq!(reports, 1, "{damage:?}");
+        let (numbers, reports, unmarked) = drain(&queue, &path, &whole);
+        assert!(numbers.len() >= least, "{what}: {numbers:?}");
+        assert!((11..21).all(|n| numbers.contains(&n)), "{what}: {numbers:?}");
+        assert_eq!((reports, unmarked), (1, 0), "{what}");
     }
 }
 
-/// Receives everything, and puts the table back as it was.
-fn drain(queue: &Queue<Bytes>, path: &Path, whole: &[u8]) -> (Vec<u64>, usize) {
+#[test]
+fn a_table_damaged_under_a_receiver_is_reported_and_repaired() {
+    let scratch = Scratch::new();
+    let address = format!("file:{}", scratch.join("log").display());
+    send(&address, 1..11);
+    let options = switchboard::Options::default().prefetch(4);
+    let queue = Queue::<Bytes>::open_with(&address, options).expect("a queue");
     let mut receiver = queue.receiver().expect("a receiver");
-    let (mut numbers, mut reports) = (Vec::new(), 0);
+    for n in 1..4 {
+        let delivery = receiver.recv().expect("a message");
+        assert_eq!((delivery.number(), delivery.redelivered), (n, false));
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    let held = receiver.recv().expect("a message");
+    File::options()
+        .write(true)
+        .open(scratch.join("log").join("queue"))
+        .and_then(|table| table.set_len(0))
+        .expect("cut");
+    // The acknowledgement meets the damage.
+    receiver.acknowledge(held).expect("acknowledged");
+    let error = receiver.flush().expect_err("it is reported");
+    assert!(matches!(&error, RecvError::Damaged { problem, .. } if problem.contains("table")));
+    let mut seen = Vec::new();
+    while let Ok(delivery) = receiver.try_recv() {
+        assert!(delivery.redelivered, "message {} comes unmarked", delivery.number());
+        seen.push(delivery.number());
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    assert!((1..11).all(|n| seen.contains(&n)), "{seen:?}");
+    drop(receiver);
+    send(&address, 11..12);
+    let delivery = queue.receiver().expect("a receiver").recv().expect("a message");
+    assert_eq!((delivery.message.0, delivery.redelivered), (payload(11), false), "all is well");
+}
+
+#[test]
+fn a_new_queue_and_an_empty_one_are_not_damaged() {
+    let scratch = Scratch::new();
+    let address = format!("file:{}", scratch.join("log").display());
+    let queue = Queue::<Bytes>::open(&address).expect("a queue");
+    let mut receiver = queue.receiver().expect("a receiver");
+    assert!(matches!(receiver.try_recv(), Err(RecvError::Empty)), "nothing was sent");
+    drop(receiver);
+    File::create(scratch.join("log").join("queue")).expect("cut to nothing");
+    let mut receiver = queue.receiver().expect("a receiver");
+    assert!(matches!(receiver.try_recv(), Err(RecvError::Empty)), "nothing can be missing");
+    drop(receiver);
+    std::fs::remove_file(scratch.join("log").join("queue")).expect("removed");
+    send(&address, 1..3);
+    let mut receiver = queue.receiver().expect("a receiver");
+    let delivery = receiver.recv().expect("a message");
+    assert!(!delivery.redelivered, "nobody has received from it");
+}
+
+#[test]
+fn a_table_removed_after_segments_were_is_damage() {
+    let scratch = Scratch::new();
+    let address = format!("file:{}?segment=4096", scratch.join("log").display());
+    let queue = Queue::<Bytes>::open(&address).expect("a queue");
+    send(&address, 1..COUNT + 1);
+    let mut receiver = queue.receiver().expect("a receiver");
+    while let Ok(delivery) = receiver.try_recv() {
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    drop(receiver);
+    assert!(!scratch.join("log").join("00-0000000001.seg").exists(), "the first was removed");
+    std::fs::remove_file(scratch.join("log").join("queue")).expect("removed");
+    let mut receiver = queue.receiver().expect("a receiver");
+    assert!(matches!(receiver.try_recv(), Err(RecvError::Damaged { .. })));
+    assert!(receiver.recv().expect("a message").redelivered);
+}
+
+/// Receives everything, and puts the table back as it was: the numbers, how many reports there were,
+/// and how many messages came unmarked.
+fn drain(queue: &Queue<Bytes>, path: &Path, whole: &[u8]) -> (Vec<u64>, usize, usize) {
+    let mut receiver = queue.receiver().expect("a receiver");
+    let (mut numbers, mut reports, mut unmarked) = (Vec::new(), 0, 0);
     loop {
         match receiver.try_recv() {
             Ok(delivery) => {
                 numbers.push(delivery.number());
+                unmarked += usize::from(!delivery.redelivered);
                 assert_eq!(delivery.message.0, payload(delivery.number()));
                 receiver.acknowledge(delivery).expect("acknowledged");
             }
@@ -217,5 +307,5 @@ fn drain(queue: &Queue<Bytes>, path: &Path, whole: &[u8]) -> (Vec<u64>, usize) {
     }
     drop(receiver);
     std::fs::write(path, whole).expect("restored");
-    (numbers, reports)
+    (numbers, reports, unmarked)
 }

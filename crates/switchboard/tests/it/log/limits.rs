@@ -1,6 +1,6 @@
 //! Limits of a log, hit on purpose: a clear error that names the limit, and nothing lost.
 
-use switchboard::{Bytes, ErrorKind, Queue, SendError, Topic};
+use switchboard::{Bytes, ErrorKind, Queue, SendError, Start, Topic};
 use switchboard_testkit::child::{Child, report};
 use switchboard_testkit::skip::skip;
 use switchboard_testkit::{DEADLINE, Scratch};
@@ -101,6 +101,38 @@ fn a_queue_that_is_full_waits_and_goes_on() {
 }
 
 #[test]
+fn a_queue_that_is_full_is_not_waited_for_without_wanting_to() {
+    let scratch = Scratch::new();
+    let address = format!("file:{}?segment=4096&capacity=8KiB", scratch.join("log").display());
+    switchboard::object::create(&address.parse().expect("an address")).expect("created");
+    let options = switchboard::Options::default().wait_for_peer(false);
+    let queue = Queue::<Bytes>::open_with(&address, options).expect("a queue");
+    let mut sender = queue.sender().expect("a sender");
+    let mut count = 0;
+    let error = loop {
+        match sender.send(&Bytes(payload(count + 1))) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, SendError::Full) && count > 10, "{count}: {error}");
+    for _ in 0..2 {
+        sender.drive().expect("nothing waits");
+        let error = sender.send(&Bytes(payload(count + 1))).expect_err("it is full");
+        assert!(matches!(error, SendError::Full), "{error}");
+    }
+    let mut receiver = queue.receiver().expect("a receiver");
+    for n in 1..=count {
+        let delivery = receiver.recv().expect("a message");
+        assert_eq!(delivery.message.0, payload(n));
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    sender.send(&Bytes(payload(count + 1))).expect("there is room again");
+    assert_eq!(receiver.recv().expect("a message").message.0, payload(count + 1));
+    sender.close().expect("closed");
+}
+
+#[test]
 fn a_message_too_large_is_refused_by_name() {
     let scratch = Scratch::new();
     let address = format!("file:{}?segment=64KiB", scratch.join("log").display());
@@ -123,4 +155,39 @@ fn what_is_in_the_way_is_named() {
     let missing = format!("file:{}", scratch.join("nothing").join("log").display());
     let error = Queue::<Bytes>::open(&missing).expect("a queue").sender().expect_err("no folder");
     assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn options_that_mean_nothing_here_are_refused() {
+    let scratch = Scratch::new();
+    let refused = |query: &str, says: &[&str]| {
+        let address = format!("file:{}?{query}", scratch.join("log").display());
+        let results = if says[0] == "queue" {
+            let queue = Queue::<Bytes>::open(&address).expect("a queue");
+            [queue.sender().map(drop), queue.receiver().map(drop)]
+        } else {
+            let topic = Topic::<Bytes>::open(&address).expect("a topic");
+            [topic.publisher().map(drop), topic.subscriber(Start::New).map(drop)]
+        };
+        for result in results {
+            let error = result.expect_err(query);
+            assert_eq!(error.kind(), ErrorKind::BadAddress, "{query}: {error}");
+            for word in says {
+                assert!(error.to_string().contains(word), "{query}: {error}");
+            }
+        }
+    };
+    for (query, says) in [
+        ("retain=7d", ["queue", "?retain="].as_slice()),
+        ("retain-bytes=1GiB", &["queue", "?retain-bytes="]),
+        ("reader=archive", &["queue", "?reader="]),
+        ("capacity=1GiB", &["topic", "?capacity="]),
+        ("capacity=1MiB", &["queue", "?capacity=", "33554432"]),
+        ("capacity=8191&segment=4096", &["queue", "?capacity=", "8192"]),
+        ("retain-bytes=1MiB", &["topic", "?retain-bytes=", "16777216"]),
+        ("retain-bytes=4095&segment=4096", &["topic", "?retain-bytes=", "4096"]),
+    ] {
+        refused(query, says);
+        assert!(!scratch.join("log").exists(), "{query}: nothing was made");
+    }
 }

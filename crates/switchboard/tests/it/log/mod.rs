@@ -2,14 +2,19 @@
 
 pub(crate) mod crash;
 mod damage;
+pub(crate) mod given_back;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
 pub(crate) mod limits;
+pub(crate) mod named;
+mod removed;
+mod retention;
 pub(crate) mod topic;
+pub(crate) mod waiting;
 
 use std::path::{Path, PathBuf};
 
-use switchboard::{Bytes, Queue, RecvError, Start, Topic};
+use switchboard::{Bytes, Queue, RecvError, Start, Subscriber, Topic};
 
 /// What a log gives to one who reads all of it.
 #[derive(Debug, Default)]
@@ -35,6 +40,18 @@ fn read_topic(address: &str) -> Readout {
                 readout.missing += missing;
             }
             Err(RecvError::Empty) => return readout,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The numbers of the messages that are there.
+fn numbers(subscriber: &mut Subscriber<Bytes>) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    loop {
+        match subscriber.try_recv() {
+            Ok(sample) => numbers.push(sample.number),
+            Err(RecvError::Empty) => return numbers,
             Err(error) => panic!("{error}"),
         }
     }

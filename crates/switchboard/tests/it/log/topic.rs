@@ -1,12 +1,13 @@
-//! Topics over a log: replay, named places, rotation, retention.
+//! Topics over a log: replay, named places, lanes.
 
 use std::time::{Duration, SystemTime};
 
-use switchboard::{Bytes, ErrorKind, Queue, RecvError, Start, Subscriber, Topic};
+use switchboard::{Bytes, ErrorKind, Queue, RecvError, Start, Topic};
 use switchboard_testkit::child::{Child, instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};
 
-use super::{payload, publish, read_topic, segments};
+use super::{numbers, publish, read_topic, segments};
+use crate::conformance::permissions::become_nobody;
 
 fn topic(scratch: &Scratch, query: &str) -> Topic<Bytes> {
     Topic::open(&address(scratch, query)).expect("a topic")
@@ -14,17 +15,6 @@ fn topic(scratch: &Scratch, query: &str) -> Topic<Bytes> {
 
 fn address(scratch: &Scratch, query: &str) -> String {
     format!("file:{}{query}", scratch.join("log").display())
-}
-
-fn numbers(subscriber: &mut Subscriber<Bytes>) -> Vec<u64> {
-    let mut numbers = Vec::new();
-    loop {
-        match subscriber.try_recv() {
-            Ok(sample) => numbers.push(sample.number),
-            Err(RecvError::Empty) => return numbers,
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 /// Role: publishes what it is told.
@@ -127,37 +117,6 @@ fn publishers_at_the_same_time_have_lanes_of_their_own() {
 }
 
 #[test]
-fn retention_removes_the_oldest_and_says_what_is_missing() {
-    let scratch = Scratch::new();
-    let query = "?segment=4096&retain-bytes=8KiB";
-    let mut slow = topic(&scratch, query).subscriber(Start::New).expect("a subscriber");
-    publish(&address(&scratch, query), 1..2);
-    assert_eq!(numbers(&mut slow), [1]);
-    publish(&address(&scratch, query), 2..201);
-    assert!(segments(&scratch.join("log")).len() <= 3);
-    let readout = read_topic(&address(&scratch, query));
-    let first = readout.messages.first().expect("a message").0;
-    assert!(first > 20 && readout.messages.last().expect("a message").0 == 200);
-    for (number, bytes) in readout.messages {
-        assert_eq!(bytes, payload(number));
-    }
-    // It was reading the first segment, which it still has; then it is told what it missed.
-    let (mut seen, mut missing) = (1, 0);
-    loop {
-        match slow.try_recv() {
-            Ok(sample) => {
-                assert_eq!(sample.number, seen + missing + 1);
-                seen += 1;
-            }
-            Err(RecvError::Damaged { missing: more, .. }) => missing += more,
-            Err(RecvError::Empty) => break,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert!(missing > 0 && seen + missing == 200, "{seen} seen, {missing} missing");
-}
-
-#[test]
 fn a_queue_and_a_topic_do_not_share_a_log() {
     let scratch = Scratch::new();
     publish(&address(&scratch, ""), 1..2);
@@ -171,4 +130,62 @@ fn a_queue_and_a_topic_do_not_share_a_log() {
         Topic::<zerocopy::byteorder::U64<zerocopy::byteorder::LE>>::open(&address(&scratch, ""));
     let error = typed.expect("a topic").publisher().expect_err("another type");
     assert_eq!(error.kind(), ErrorKind::Mismatch);
+}
+
+/// Role: another user, who subscribes and says what it gets.
+pub(crate) fn stranger(arguments: &[String]) {
+    become_nobody();
+    for query in ["?reader=archive", ""] {
+        let address = format!("{}{query}", arguments[0]);
+        let topic = Topic::<Bytes>::open(&address).expect("a topic");
+        let mut subscriber = match topic.subscriber(Start::Oldest) {
+            Ok(subscriber) => subscriber,
+            Err(error) => {
+                report(format!("{:?}", error.kind()));
+                continue;
+            }
+        };
+        report("open");
+        while let Ok(sample) = subscriber.recv_timeout(DEADLINE) {
+            report(format!("got {}", sample.number));
+        }
+    }
+}
+
+#[test]
+fn another_user_subscribes_to_what_it_may_read() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("log");
+    let mut publisher = topic(&scratch, "?mode=0644").publisher().expect("a publisher");
+    publisher.send(&Bytes(vec![1])).expect("published");
+    let set = |path: &std::path::Path, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(path, mode).expect("a mode");
+    };
+    let root = rustix::process::geteuid().is_root();
+    set(scratch.path(), 0o755);
+    if !root {
+        // An ordinary user is no other user, but its own files can be closed to it.
+        for file in std::fs::read_dir(&folder).expect("a folder").flatten() {
+            set(&file.path(), 0o444);
+        }
+        set(&folder, 0o555);
+    }
+    let mut child = Child::role("log-stranger", &[address(&scratch, "")]);
+    child.expect("PermissionDenied");
+    child.expect("open");
+    child.expect("got 1");
+    for number in 2..5 {
+        // It asks nobody to wake it, and looks by itself.
+        publisher.send(&Bytes(vec![1])).expect("published");
+        child.expect(&format!("got {number}"));
+    }
+    set(&folder, 0o755);
+    // Who shall not read it may not.
+    set(&folder.join("bell"), 0o600);
+    if root {
+        let mut child = Child::role("log-stranger", &[address(&scratch, "")]);
+        child.expect("PermissionDenied");
+        child.expect("PermissionDenied");
+    }
 }

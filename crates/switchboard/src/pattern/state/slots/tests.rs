@@ -9,7 +9,7 @@ const CAPACITY: u32 = 100;
 fn memory() -> (Mapping, Geometry) {
     let len = usize::try_from(object_bytes(CAPACITY)).expect("a length");
     let memory = Mapping::anonymous(len).expect("memory");
-    let geometry = Geometry::prepare(&memory, Some(CAPACITY)).expect("prepared");
+    let geometry = Geometry::prepare(&memory, Some(CAPACITY), || false).expect("prepared");
     (memory, geometry)
 }
 
@@ -97,7 +97,7 @@ fn half_prepared_memory_is_prepared_again() {
             half.atomic_u32(at).expect("a word").store(word, Ordering::Relaxed);
         }
         assert_eq!(Geometry::read(&half).expect("zeroes"), None);
-        assert_eq!(Geometry::prepare(&half, Some(CAPACITY)).expect("prepared"), geometry);
+        assert_eq!(Geometry::prepare(&half, Some(CAPACITY), || false).expect("prepared"), geometry);
         assert_eq!(load(&half, geometry), (0, Vec::new()));
     }
 }
@@ -184,15 +184,18 @@ fn lies_in_the_header_are_refused() {
 fn memory_of_somebody_else_is_left_alone() {
     for len in [1, 63, 64, 191] {
         let small = Mapping::anonymous(len).expect("memory");
-        assert!(matches!(Geometry::prepare(&small, None), Err(Problem::NotOurs(_))), "{len}");
+        assert!(
+            matches!(Geometry::prepare(&small, None, || false), Err(Problem::NotOurs(_))),
+            "{len}"
+        );
     }
     let least = Mapping::anonymous(192).expect("memory");
-    assert_eq!(Geometry::prepare(&least, Some(1)).expect("prepared").capacity(), 0);
+    assert_eq!(Geometry::prepare(&least, Some(1), || false).expect("prepared").capacity(), 0);
     let foreign = Mapping::anonymous(100_000).expect("memory");
     foreign.write_at(99_999, b"x").expect("a byte");
-    assert!(matches!(Geometry::prepare(&foreign, None), Err(Problem::NotOurs(_))));
+    assert!(matches!(Geometry::prepare(&foreign, None, || false), Err(Problem::NotOurs(_))));
     foreign.write_at(99_999, b"\0").expect("a byte");
-    assert_eq!(Geometry::prepare(&foreign, None).expect("prepared").capacity(), 49_856);
+    assert_eq!(Geometry::prepare(&foreign, None, || false).expect("prepared").capacity(), 49_856);
 }
 
 /// Versions beyond 32 bits: the word that readers sleep on has only the low half.
@@ -243,4 +246,14 @@ fn readers_never_see_two_values_mixed() {
             assert!(reader.join().expect("a reader") > 0);
         }
     });
+}
+
+#[test]
+fn only_memory_that_was_found_is_looked_at_and_that_can_be_ended() {
+    let memory = Mapping::anonymous(1 << 16).expect("memory");
+    memory.write_at((1 << 16) - 1, b"x").expect("written");
+    assert!(matches!(Geometry::prepare(&memory, None, || true), Err(Problem::Cancelled)));
+    assert!(matches!(Geometry::prepare(&memory, None, || false), Err(Problem::NotOurs(_))));
+    Geometry::prepare_new(&memory, None).expect("prepared without a look");
+    Geometry::prepare(&memory, None, || true).expect("it is prepared");
 }

@@ -1,0 +1,143 @@
+//! A segment that is mapped to be read: what stands at a place in it.
+
+use switchboard_kernel::mmap::Mapping;
+
+use super::frame::{self, Commit, HEADER_BYTES, Header, Place, frame_bytes};
+use super::segment;
+
+/// A segment that is being read.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    pub(super) mapping: Mapping,
+    pub(super) header: Option<segment::Header>,
+    /// Where the next frame begins.
+    pub(super) offset: u64,
+    /// The folder's generation when nothing followed.
+    pub(super) followed: Option<u64>,
+    /// What stands at `offset` does not hold, and that was said.
+    pub(super) dead: bool,
+}
+
+/// What stands at the place in a segment.
+pub(super) enum Found {
+    Frame { sequence: u64, time_ns: u64, payload_bytes: usize },
+    Damage,
+    Nothing,
+}
+
+impl Segment {
+    /// Stands for a file of which nothing can be read.
+    pub(super) fn nothing(number: u64) -> switchboard_kernel::Result<Self> {
+        Ok(Self {
+            number,
+            mapping: Mapping::anonymous(segment::HEADER_BYTES)?,
+            header: None,
+            offset: segment::HEADER_BYTES as u64,
+            followed: None,
+            dead: true,
+        })
+    }
+
+    /// The word where the next frame begins.
+    #[inline]
+    pub(super) fn commit(&self) -> Commit {
+        // It acquires: pairs with the releasing store of the writer.
+        match self.mapping.load_u64(self.offset as usize) {
+            Ok(word) => frame::read_commit(u64::from_le(word)),
+            Err(_) if self.mapping.is_truncated() => Commit::Damaged,
+            Err(_) => Commit::Empty,
+        }
+    }
+
+    /// The frame at the place, checked. Its payload is added to `bytes`.
+    #[inline]
+    pub(super) fn frame(&self, lane: u32, bytes: &mut Vec<u8>) -> Found {
+        if self.dead {
+            return Found::Nothing;
+        }
+        match self.commit() {
+            Commit::Empty => Found::Nothing,
+            Commit::Damaged => Found::Damage,
+            Commit::Message(len) => match self.copy(lane, self.offset, len, bytes) {
+                Some(header) => Found::Frame {
+                    sequence: header.sequence,
+                    time_ns: header.time_ns,
+                    payload_bytes: header.payload_bytes,
+                },
+                None => Found::Damage,
+            },
+        }
+    }
+
+    /// Copies the frame at an offset, if it holds; its payload is added to `bytes`.
+    #[inline]
+    fn copy(
+        &self,
+        lane: u32,
+        offset: u64,
+        payload_bytes: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Option<Header> {
+        let (at, whole) = (offset as usize, frame_bytes(payload_bytes));
+        if self.mapping.len() - at < whole {
+            return None;
+        }
+        let start = bytes.len();
+        bytes.resize(start + whole, 0);
+        let place = Place { lane, segment: self.number, offset };
+        let copied = self.mapping.read_at(at, &mut bytes[start..]);
+        let header = copied.ok().and_then(|()| Header::check(place, &bytes[start..]));
+        if header.is_some() {
+            // The payload alone stays.
+            bytes.copy_within(start + HEADER_BYTES..start + HEADER_BYTES + payload_bytes, start);
+            bytes.truncate(start + payload_bytes);
+        } else {
+            bytes.truncate(start);
+        }
+        header
+    }
+
+    /// The first frame from an offset on that holds, with a number of at least `least`.
+    pub(super) fn next_that_holds(
+        &self,
+        lane: u32,
+        from: u64,
+        least: u64,
+    ) -> Option<(u64, Header)> {
+        let mut bytes = Vec::new();
+        let mut offset = from.next_multiple_of(8);
+        while offset + HEADER_BYTES as u64 <= self.mapping.len() as u64 {
+            let word = self.mapping.load_u64(offset as usize).ok()?;
+            if let Commit::Message(len) = frame::read_commit(u64::from_le(word))
+                && let Some(header) = self.copy(lane, offset, len, &mut bytes)
+            {
+                if header.sequence >= least {
+                    return Some((offset, header));
+                }
+                bytes.clear();
+            }
+            offset += 8;
+        }
+        None
+    }
+
+    /// How many bytes from the place on there are up to the last one that is not zero.
+    pub(super) fn bytes_after(&self) -> u64 {
+        let mut last = self.offset;
+        let mut at = self.offset;
+        let mut block = [0; 4096];
+        let len = self.mapping.len() as u64;
+        while at < len {
+            let n = (len - at).min(block.len() as u64) as usize;
+            if self.mapping.read_at(at as usize, &mut block[..n]).is_err() {
+                break;
+            }
+            if let Some(found) = block[..n].iter().rposition(|byte| *byte != 0) {
+                last = at + found as u64 + 1;
+            }
+            at += n as u64;
+        }
+        last - self.offset
+    }
+}

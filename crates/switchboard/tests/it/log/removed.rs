@@ -1,0 +1,150 @@
+//! Logs removed: segments by hand, after which what is sent is received; and logs by `unlink`.
+
+use switchboard::{Address, Bytes, ErrorKind, Queue, RecvError, Start, Topic, object};
+use switchboard_testkit::{DEADLINE, Scratch};
+
+use super::{numbers, payload, publish, segments, send};
+
+fn address(scratch: &Scratch, query: &str) -> String {
+    format!("file:{}{query}", scratch.join("log").display())
+}
+
+fn remove(scratch: &Scratch, most: usize) {
+    for segment in segments(&scratch.join("log")).into_iter().rev().take(most) {
+        std::fs::remove_file(segment).expect("removed");
+    }
+}
+
+/// Takes what is there, and acknowledges it; numbers, and how many are said to be missing.
+fn take(receiver: &mut switchboard::Receiver<Bytes>, most: usize) -> (Vec<u64>, u64) {
+    let (mut numbers, mut lost) = (Vec::new(), 0);
+    while numbers.len() < most {
+        match receiver.try_recv() {
+            Ok(delivery) => {
+                numbers.push(delivery.number());
+                receiver.acknowledge(delivery).expect("acknowledged");
+            }
+            Err(RecvError::Damaged { missing, .. }) => lost += missing,
+            Err(RecvError::Empty) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (numbers, lost)
+}
+
+#[test]
+fn a_queue_goes_on_after_the_last_message_handed_out() {
+    let scratch = Scratch::new();
+    let queue = Queue::<Bytes>::open(&address(&scratch, "")).expect("a queue");
+    send(&address(&scratch, ""), 1..11);
+    let mut receiver = queue.receiver().expect("a receiver");
+    assert_eq!(take(&mut receiver, 100).0.len(), 10);
+    // Both for one who is there all the time, and for one who comes later.
+    for first in [11, 14] {
+        remove(&scratch, usize::MAX);
+        send(&address(&scratch, ""), first..first + 3);
+        let numbers: Vec<u64> = (first..first + 3).collect();
+        assert_eq!(take(&mut receiver, 100), (numbers, 0));
+        receiver = queue.receiver().expect("a receiver");
+    }
+}
+
+#[test]
+fn a_queue_of_which_the_newest_segment_is_removed_goes_on() {
+    let scratch = Scratch::new();
+    let short = address(&scratch, "?segment=4096");
+    // Somebody keeps the first message, and so the first segment.
+    let queue = Queue::<Bytes>::open(&short).expect("a queue");
+    send(&short, 1..101);
+    let mut receiver = queue.receiver().expect("a receiver");
+    let kept = receiver.try_recv().expect("a message");
+    assert_eq!(take(&mut receiver, 99).0.len(), 99);
+    let count = segments(&scratch.join("log")).len();
+    assert!(count > 2, "{count} segments");
+    remove(&scratch, count - 1);
+    send(&short, 101..201);
+    let (numbers, _) = take(&mut receiver, 100);
+    assert!(numbers.into_iter().eq(101..201));
+    receiver.acknowledge(kept).expect("acknowledged");
+}
+
+#[test]
+fn a_topic_goes_on_after_the_last_message_of_a_named_subscriber() {
+    let scratch = Scratch::new();
+    let named = Topic::<Bytes>::open(&address(&scratch, "?reader=archive")).expect("a topic");
+    publish(&address(&scratch, ""), 1..11);
+    let mut subscriber = named.subscriber(Start::Oldest).expect("a subscriber");
+    assert_eq!(numbers(&mut subscriber).len(), 10);
+    for first in [11, 14] {
+        remove(&scratch, usize::MAX);
+        publish(&address(&scratch, ""), first..first + 3);
+        assert!(numbers(&mut subscriber).into_iter().eq(first..first + 3));
+        drop(subscriber);
+        subscriber = named.subscriber(Start::New).expect("a subscriber");
+    }
+}
+
+#[test]
+fn a_subscriber_without_a_name_is_told_and_goes_on() {
+    let scratch = Scratch::new();
+    let topic = Topic::<Bytes>::open(&address(&scratch, "")).expect("a topic");
+    publish(&address(&scratch, ""), 1..11);
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
+    assert_eq!(numbers(&mut subscriber).len(), 10);
+    remove(&scratch, usize::MAX);
+    publish(&address(&scratch, ""), 1..4);
+    let error = subscriber.recv_timeout(DEADLINE).expect_err("its segment is gone");
+    assert!(matches!(&error, RecvError::Damaged { missing: 0, .. }), "{error}");
+    assert!(error.to_string().contains("removed"), "{error}");
+    let first = subscriber.recv_timeout(DEADLINE).expect("a message");
+    assert_eq!((first.number, first.message.0), (1, payload(1)));
+    assert_eq!(numbers(&mut subscriber), [2, 3]);
+}
+
+#[test]
+fn what_is_not_of_the_log_is_named_and_nothing_is_removed() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("log");
+    publish(&address(&scratch, ""), 1..11);
+    let named = Topic::<Bytes>::open(&address(&scratch, "?reader=archive")).expect("a topic");
+    drop(named.subscriber(Start::New).expect("a subscriber"));
+    let log: Address = address(&scratch, "").parse().expect("an address");
+    let foreign =
+        ["notes.txt", "1.seg", "readers/more", "lock.bak", "00-0000000009.seg", ".new-file"];
+    for name in foreign {
+        let path = folder.join(name);
+        match name {
+            // A folder of this name is no segment.
+            "readers/more" | "00-0000000009.seg" => std::fs::create_dir(&path).expect("a folder"),
+            _ => std::fs::write(&path, "mine").expect("a file"),
+        }
+        let error = object::unlink(&log).expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::AddressInUse, "{name}: {error}");
+        assert!(error.to_string().contains(path.to_str().expect("a path")), "{name}: {error}");
+        assert!(error.to_string().contains("nothing was removed"), "{name}: {error}");
+        assert!(error.advice().is_some_and(|advice| advice.contains("move")), "{error}");
+        assert!(path.exists(), "{name}");
+        if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) }
+            .expect("moved away");
+        assert_eq!(super::read_topic(&address(&scratch, "")).messages.len(), 10, "{name}");
+    }
+    object::unlink(&log).expect("removed");
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_folder_that_is_no_log_is_left_as_it_is() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("log");
+    std::fs::create_dir(&folder).expect("a folder");
+    let log: Address = address(&scratch, "").parse().expect("an address");
+    for content in [None, Some("notes.txt")] {
+        if let Some(name) = content {
+            std::fs::write(folder.join(name), "mine").expect("a file");
+        }
+        let error = object::unlink(&log).expect_err("no log");
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        let found = std::fs::read_dir(&folder).expect("a folder").count();
+        assert_eq!(found, usize::from(content.is_some()));
+    }
+}
