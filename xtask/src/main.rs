@@ -49,6 +49,13 @@ Commands:
                   check each other; count, and say who waited longest.
     --seconds N   For so long; 600 unless said otherwise.
     --release     As above.
+  prove models [FILTER]
+                  Run the loom models of the synchronisation objects with wide bounds, then make each of
+                  a list of mistakes in a copy, and see that the models notice. Takes minutes to hours.
+                  With FILTER: only models whose names contain it.
+    --mistakes    Only the mistakes. Takes some minutes.
+  prove tsan      Run threads on all synchronisation objects under ThreadSanitizer; then one that forgets
+                  to lock, which has to be noticed. Takes some minutes.
 
 The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
 with CI=true in the environment, if anything was skipped. 2: wrong usage.
@@ -64,6 +71,8 @@ enum Task {
     Tidy,
     Ci(test::Options),
     Prove(prove::Options),
+    ProveModels(prove::models::Options),
+    ProveTsan,
 }
 
 fn main() -> ExitCode {
@@ -86,6 +95,10 @@ fn main() -> ExitCode {
             Task::Test(options) => test::run(&workspace, &options, &mut tally),
             Task::Ci(options) => ci::run(&workspace, &options, &mut tally),
             Task::Prove(options) => prove::run(&workspace, &options, &mut tally),
+            Task::ProveModels(options) => {
+                prove::models::run(&workspace, &options, &mut tally);
+            }
+            Task::ProveTsan => prove::tsan::run(&workspace, &mut tally),
             Task::Tidy => run_tidy(&workspace, &mut tally),
             Task::Help => {}
         },
@@ -108,7 +121,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         return Err("which task?".to_owned());
     };
     if command == "prove" {
-        return parse_prove(rest).map(Task::Prove);
+        return parse_prove(rest);
     }
     let mut options = test::Options::default();
     for argument in rest {
@@ -131,32 +144,42 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
     }
 }
 
-fn parse_prove(arguments: &[String]) -> Result<prove::Options, String> {
+fn parse_prove(arguments: &[String]) -> Result<Task, String> {
     let Some((name, rest)) = arguments.split_first() else {
-        return Err("prove what? `kill` or `torture`".to_owned());
+        return Err("prove what? `kill`, `torture`, `models` or `tsan`".to_owned());
     };
-    let what = match name.as_str() {
-        "kill" => prove::What::Kill,
-        "torture" => prove::What::Torture { seconds: 600 },
-        _ => return Err(format!("cannot prove `{name}`, only `kill` and `torture`")),
-    };
-    let mut options = prove::Options { what, ..prove::Options::default() };
+    let mut options = prove::Options::default();
+    let mut mistakes = false;
+    match name.as_str() {
+        "kill" | "models" | "tsan" => {}
+        "torture" => options.what = prove::What::Torture { seconds: 600 },
+        _ => {
+            return Err(format!("cannot prove `{name}`, only `kill`, `torture`, `models`, `tsan`"));
+        }
+    }
     let mut rest = rest.iter();
     while let Some(argument) = rest.next() {
-        match (argument.as_str(), &mut options.what) {
-            ("--release", _) => options.release = true,
-            ("--seconds", prove::What::Torture { seconds }) => {
+        match (argument.as_str(), name.as_str(), &mut options.what) {
+            ("--release", "kill" | "torture", _) => options.release = true,
+            ("--mistakes", "models", _) => mistakes = true,
+            ("--seconds", _, prove::What::Torture { seconds }) => {
                 let number = rest.next().and_then(|number| number.parse().ok());
                 let number = number.filter(|number| (1..=86_400).contains(number));
                 *seconds = number.ok_or("--seconds takes a number from 1 to 86400")?;
             }
-            (filter, prove::What::Kill) if !filter.starts_with('-') && options.filter.is_none() => {
+            (filter, "kill" | "models", _)
+                if !filter.starts_with('-') && options.filter.is_none() =>
+            {
                 options.filter = Some(filter.to_owned());
             }
-            (other, _) => return Err(format!("`prove {name}` takes no `{other}`")),
+            (other, ..) => return Err(format!("`prove {name}` takes no `{other}`")),
         }
     }
-    Ok(options)
+    Ok(match name.as_str() {
+        "models" => Task::ProveModels(prove::models::Options { mistakes, filter: options.filter }),
+        "tsan" => Task::ProveTsan,
+        _ => Task::Prove(options),
+    })
 }
 
 #[cfg(test)]
@@ -185,12 +208,18 @@ mod tests {
             parsed("prove torture --seconds 20"),
             Ok(Task::Prove(o)) if o.what == prove::What::Torture { seconds: 20 }
         ));
+        assert!(matches!(
+            parsed("prove models --mistakes bell"),
+            Ok(Task::ProveModels(o)) if o.mistakes && o.filter.as_deref() == Some("bell")
+        ));
         for wrong in [
             "prove",
             "prove life",
             "prove kill a b",
             "prove kill --fast",
             "prove kill --seconds 3",
+            "prove models --release",
+            "prove tsan bell",
             "prove torture mutex",
             "prove torture --seconds 0",
             "prove torture --seconds",

@@ -4,6 +4,11 @@
 //! |---|---|---|
 //! | `prove kill` | `killstep`: a victim for each instruction boundary | for each where the world may have changed |
 //! | `prove torture` | `torture`: processes that are killed at random, for minutes | for seconds |
+//!
+//! [`models`] and [`tsan`] have ways of their own.
+
+pub(crate) mod models;
+pub(crate) mod tsan;
 
 use std::process::{Command, Stdio};
 use std::thread;

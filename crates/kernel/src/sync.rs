@@ -42,7 +42,7 @@
 //! *Signals.* No wait here is ended by a signal.
 
 mod barrier;
-pub mod bell;
+mod bell;
 mod condvar;
 mod locked;
 mod monitor;
@@ -55,14 +55,7 @@ mod permits;
 mod rw_lock;
 mod seats;
 mod semaphore;
-
-use std::time::Duration;
-
-use rustix::io::Errno;
-
-use crate::error::{Error, Result};
-use crate::io::Deadline;
-use crate::pthread;
+mod waiting;
 
 pub use barrier::{Barrier, Crossed, Member};
 pub use condvar::Condvar;
@@ -76,41 +69,8 @@ pub use order::LockOrder;
 pub use permits::{Permit, Permits};
 pub use rw_lock::{ReadGuard, RwLock, WriteGuard};
 pub use semaphore::Semaphore;
+pub use waiting::LOOK;
 
 pub use crate::pthread::MutexOptions;
 
-/// How often waits look whether somebody died whose death wakes nobody.
-pub const LOOK: Duration = Duration::from_millis(50);
-
-/// How long to wait: until a deadline, or not at all.
-type Patience = Option<Deadline>;
-
-/// The error of whoever has waited long enough, if it has.
-fn out_of_patience(patience: Patience) -> Result<()> {
-    match patience {
-        None => Err(Error::new("sync", Errno::BUSY)),
-        Some(deadline) if deadline.passed() => Err(Error::new("sync", Errno::TIMEDOUT)),
-        Some(_) => Ok(()),
-    }
-}
-
-/// Takes a mutex that protects nothing which could be left half done: whoever died with it does not
-/// matter.
-fn take(mutex: &pthread::Mutex, patience: Patience) -> Result<pthread::Guard<'_>> {
-    let locked = match patience {
-        None => mutex.try_lock(),
-        Some(deadline) => mutex.lock_until(deadline),
-    };
-    match locked {
-        Ok(locked) => locked.or_repair(|| ()),
-        Err(error) if [libc::ETIMEDOUT, libc::EBUSY].contains(&error.errno()) => {
-            Err(Error::from_raw("sync", error.errno()))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// When to look whether somebody died, or to give up, whichever is first.
-fn next_look(deadline: Deadline) -> Deadline {
-    deadline.min(Deadline::after(LOOK))
-}
+use waiting::{Patience, next_look, out_of_patience, take};

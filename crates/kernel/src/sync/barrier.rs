@@ -144,7 +144,9 @@ impl Barrier {
                     self.count_the_dead(1);
                 }
             }
-            let found = word.load(Ordering::Relaxed);
+            // Partner: the stores in `wait_until` and on drop. Acquire: whoever arrived may not have come
+            // to the door yet, and has what it wrote seen by all behind the barrier.
+            let found = word.load(Ordering::Acquire);
             if found != NOBODY && found != ARRIVED + round {
                 return Ok(false);
             }

@@ -10,6 +10,7 @@ mod object;
 mod once;
 mod order;
 mod permits;
+mod races;
 mod rw_lock;
 mod semaphore;
 
