@@ -5,6 +5,7 @@ mod command;
 mod consumer;
 mod figures;
 mod lines;
+mod locks;
 mod log;
 mod mechanism;
 mod objects;
@@ -41,6 +42,8 @@ enum Benchmark {
     Lines(lines::Arguments),
     /// `file:`, the log on disk, against a POSIX queue, and synced against write and fdatasync
     Log(log::Arguments),
+    /// The locks of `switchboard_kernel::sync` against the C library's own
+    Locks(locks::Arguments),
 }
 
 fn main() -> Result<(), Failure> {
@@ -48,6 +51,7 @@ fn main() -> Result<(), Failure> {
     // This program is also the other processes of its measurements.
     match words.split_first() {
         Some((word, rest)) if word == PEER => return peer::main(rest),
+        Some((word, rest)) if word == LOCKS_PEER => return locks::peer::main(rest),
         Some((word, rest)) if word == LOG_PEER => return log::peer(rest),
         Some((word, [])) if word == CONSUME => return consumer::main(),
         _ => {}
@@ -59,12 +63,15 @@ fn main() -> Result<(), Failure> {
         Benchmark::Raw(arguments) => raw::main(&arguments)?,
         Benchmark::Lines(arguments) => lines::main(&arguments)?,
         Benchmark::Log(arguments) => log::main(&arguments)?,
+        Benchmark::Locks(arguments) => locks::main(&arguments)?,
     };
     std::process::exit(i32::from(!good));
 }
 
 /// First argument of a process that is one side of a wrapper measurement.
 pub(crate) const PEER: &str = "peer";
+/// First argument of a process of a measurement of locks.
+pub(crate) const LOCKS_PEER: &str = "locks-peer";
 /// First argument of a process that is one side of a log measurement.
 pub(crate) const LOG_PEER: &str = "log-peer";
 /// First argument of a process that counts and checks the bytes of its standard input.

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 }
 
 /// Calls by name.
-type Counts = BTreeMap<String, i64>;
+pub(crate) type Counts = BTreeMap<String, i64>;
 
 /// Whether the two languages make the same calls everywhere.
 pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
@@ -127,7 +127,7 @@ fn data_path(
 }
 
 /// What `strace -c -U calls,name` wrote.
-fn read_counts(path: &Path) -> Result<Counts, Failure> {
+pub(crate) fn read_counts(path: &Path) -> Result<Counts, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("strace wrote no {}: {error}", path.display()))?;
     Ok(parse_counts(&text))

@@ -18,6 +18,7 @@ impl<G: Repairable> Locked<G> {
     ///
     /// # Errors
     /// As [`Orphaned::mark_consistent`].
+    #[inline(always)]
     pub fn or_repair(self, repair: impl FnOnce()) -> Result<G> {
         match self {
             Self::Consistent(guard) => Ok(guard),
@@ -66,6 +67,7 @@ impl<G: Repairable> Orphaned<G> {
 }
 
 impl<G: Repairable> Drop for Orphaned<G> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(guard) = &self.guard {
             guard.give_up();

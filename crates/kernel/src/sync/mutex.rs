@@ -61,7 +61,7 @@ impl Mutex {
     /// `EDEADLK` when this thread holds it already, or for a violation of the [`LockOrder`];
     /// `ENOTRECOVERABLE` when somebody let go of it after its holder died, without marking it
     /// consistent: then it stays unusable; `EINVAL` when other bytes are there by now.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn lock(&self) -> Result<Locked<MutexGuard<'_>>> {
         let note = self.note(Location::caller())?;
@@ -110,7 +110,7 @@ impl Mutex {
         Ok(self.locked(self.inner.lock()?, note, seat))
     }
 
-    #[inline]
+    #[inline(always)]
     fn locked<'a>(
         &'a self,
         locked: pthread::Locked<'a>,

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -90,7 +91,7 @@ thread_local! {
 /// A note that this thread holds a lock, or that nobody notes it. Taken back on drop.
 #[derive(Debug)]
 pub(super) struct Note {
-    lock: Option<usize>,
+    lock: Option<NonZeroUsize>,
 }
 
 impl Note {
@@ -108,7 +109,7 @@ impl Note {
             return Ok(Self { lock: None });
         }
         note(Held { lock, order: order.filter(|_| checked), since: place })?;
-        Ok(Self { lock: Some(lock) })
+        Ok(Self { lock: NonZeroUsize::new(lock) })
     }
 }
 
@@ -117,7 +118,10 @@ impl Drop for Note {
     fn drop(&mut self) {
         if let Some(lock) = self.lock {
             HELD.with_borrow_mut(|held| {
-                if let Some(index) = held.iter().rposition(|one| one.lock == lock) {
+                if held.pop_if(|one| one.lock == lock.get()).is_some() {
+                    return;
+                }
+                if let Some(index) = held.iter().rposition(|one| one.lock == lock.get()) {
                     held.remove(index);
                 }
             });
@@ -125,19 +129,27 @@ impl Drop for Note {
     }
 }
 
+#[inline]
 fn note(wanted: Held) -> Result<()> {
     HELD.with_borrow_mut(|held| {
-        let again = held.iter().find(|one| one.lock == wanted.lock);
-        let rank = |one: &Held| one.order.map(|order| order.rank);
-        let higher = held.iter().find(
-            |one| matches!((rank(one), rank(&wanted)), (Some(has), Some(wants)) if has >= wants),
-        );
-        if let Some(conflict) = again.or(higher) {
-            return Err(violation(&wanted, conflict));
+        if !held.is_empty() {
+            check(held, &wanted)?;
         }
         held.push(wanted);
         Ok(())
     })
+}
+
+fn check(held: &[Held], wanted: &Held) -> Result<()> {
+    let again = held.iter().find(|one| one.lock == wanted.lock);
+    let rank = |one: &Held| one.order.map(|order| order.rank);
+    let higher = held
+        .iter()
+        .find(|one| matches!((rank(one), rank(wanted)), (Some(has), Some(wants)) if has >= wants));
+    match again.or(higher) {
+        Some(conflict) => Err(violation(wanted, conflict)),
+        None => Ok(()),
+    }
 }
 
 /// Errors are small and carry the name of a call. So the text of a violation is kept for good: once for

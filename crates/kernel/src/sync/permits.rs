@@ -69,6 +69,7 @@ impl Permits {
     ///
     /// # Errors
     /// `EINVAL` when other bytes are there by now.
+    #[inline]
     pub fn acquire(&self) -> Result<Permit<'_>> {
         self.acquire_until(Deadline::NEVER)
     }
@@ -77,6 +78,7 @@ impl Permits {
     ///
     /// # Errors
     /// `ETIMEDOUT`; else as [`Permits::acquire`].
+    #[inline]
     pub fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>> {
         match self.try_seat()? {
             Some(permit) => Ok(permit),
@@ -88,6 +90,7 @@ impl Permits {
     ///
     /// # Errors
     /// `EBUSY` when all are held by threads that live; else as [`Permits::acquire`].
+    #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>> {
         match self.try_seat()? {
             Some(permit) => Ok(permit),
@@ -101,6 +104,7 @@ impl Permits {
         self.placed.number()
     }
 
+    #[inline]
     fn try_seat(&self) -> Result<Option<Permit<'_>>> {
         Ok(match self.seats.sit(self.placed.word(USED))? {
             Found::Seat(seat) | Found::OfTheDead(seat) => {
@@ -125,12 +129,14 @@ impl Permits {
         }
     }
 
+    #[inline]
     fn bell(&self) -> &AtomicU32 {
         self.placed.word(BELL)
     }
 }
 
 impl Drop for Permit<'_> {
+    #[inline]
     fn drop(&mut self) {
         drop(self.seat.take());
         let bell = self.permits.bell();

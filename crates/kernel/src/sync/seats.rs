@@ -72,6 +72,7 @@ impl Seats {
         Ok(Self { mutexes: mutexes.collect::<Result<_>>()? })
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.mutexes.len()
     }
@@ -82,6 +83,7 @@ impl Seats {
     }
 
     /// How many of them were ever used, whatever the word says.
+    #[inline]
     pub(super) fn in_use(&self, used: &AtomicU32) -> usize {
         // SeqCst: see `RwLock::write`, which must not miss a seat that somebody sat on.
         (used.load(Ordering::SeqCst) as usize).min(self.len())
