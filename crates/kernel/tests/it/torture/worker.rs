@@ -173,8 +173,8 @@ impl<'a> Worker<'a> {
     }
 
     fn once(&mut self) {
-        let once = self.world.once();
-        let called = once.call(|| self.alone(Inside::Once, |worker| worker.linger()));
+        let (index, once) = self.world.once();
+        let called = once.call(|| self.alone(Inside::Once(index), |worker| worker.linger()));
         self.got(called);
         self.must(once.is_done(), "it was done and is not");
     }
@@ -310,7 +310,7 @@ impl<'a> Worker<'a> {
 
     fn alone(&mut self, what: Inside, act: impl FnOnce(&mut Self)) {
         let others = self.world.enter(what, self.number);
-        self.must(others == 0, "two are in at a time");
+        self.must(others == 0, &format!("{what:?}: others are in at a time: {others:#b}"));
         act(self);
         self.world.leave(what, self.number);
     }

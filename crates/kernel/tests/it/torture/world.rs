@@ -84,7 +84,7 @@ pub(super) struct World {
 /// Single words, then words per kind, then words per worker.
 const FAILED: usize = 0;
 const INSIDE: usize = 1;
-const PAIRS: usize = INSIDE + 8;
+const PAIRS: usize = INSIDE + INSIDES;
 const PUT: usize = PAIRS + 4;
 const TAKEN: usize = PUT + 1;
 const FIRST_PLACE: usize = PUT + 2;
@@ -94,7 +94,8 @@ const KINDS: usize = 32;
 const PER_KIND: usize = 4;
 const EACH: usize = KINDS + 9 * PER_KIND;
 const PER_WORKER: usize = 8;
-const WORDS: usize = EACH + WORKERS * PER_WORKER;
+const INSIDE_ONCES: usize = EACH + WORKERS * PER_WORKER;
+const WORDS: usize = INSIDE_ONCES + ONCES;
 
 /// Who is inside of what: a bit for each worker, and in the upper half one for each that is about to be
 /// killed and does not count.
@@ -104,13 +105,33 @@ pub(super) enum Inside {
     Writing,
     Reading,
     Permits,
-    Once,
     Name,
     PlainName,
     Members,
+    /// One of those that are to be done once.
+    Once(usize),
 }
 
-const INSIDES: usize = 8;
+const INSIDES: usize = 7;
+
+impl Inside {
+    fn index(self) -> usize {
+        match self {
+            Self::Mutex => INSIDE,
+            Self::Writing => INSIDE + 1,
+            Self::Reading => INSIDE + 2,
+            Self::Permits => INSIDE + 3,
+            Self::Name => INSIDE + 4,
+            Self::PlainName => INSIDE + 5,
+            Self::Members => INSIDE + 6,
+            Self::Once(index) => INSIDE_ONCES + index,
+        }
+    }
+
+    fn all() -> impl Iterator<Item = usize> {
+        (INSIDE..INSIDE + INSIDES).chain(INSIDE_ONCES..INSIDE_ONCES + ONCES)
+    }
+}
 
 /// Two numbers that are the same whenever nobody is inside.
 #[derive(Clone, Copy, Debug)]
@@ -240,16 +261,17 @@ impl World {
         self.word(MILLISECONDS).store(seconds.saturating_mul(1000), Ordering::SeqCst);
     }
 
-    /// One of those that are to be done once: each for a while.
-    pub(super) fn once(&self) -> &Once {
+    /// One of those that are to be done once, and which: each for a while.
+    pub(super) fn once(&self) -> (usize, &Once) {
         let passed = u64::from(now().wrapping_sub(self.word(BEGUN).load(Ordering::SeqCst))) / 100;
         let whole = u64::from(self.word(MILLISECONDS).load(Ordering::SeqCst)).max(1);
         let index = usize::try_from(passed * ONCES as u64 / whole).unwrap_or(usize::MAX);
-        &self.onces[index.min(ONCES - 1)]
+        let index = index.min(ONCES - 1);
+        (index, &self.onces[index])
     }
 
     fn inside(&self, what: Inside) -> &AtomicU32 {
-        self.word(INSIDE + what as usize)
+        self.word(what.index())
     }
 
     /// Goes in; the others that are in and live, a bit each.
@@ -268,7 +290,7 @@ impl World {
 
     /// Before a kill: the worker does not count any more.
     pub(super) fn doom(&self, worker: usize) {
-        for index in INSIDE..INSIDE + INSIDES {
+        for index in Inside::all() {
             self.word(index).fetch_or(1 << (worker + WORKERS), Ordering::SeqCst);
         }
     }
@@ -281,7 +303,7 @@ impl World {
         }
         self.of_worker(By::Up, worker).store(0, Ordering::SeqCst);
         self.of_worker(By::Incarnation, worker).fetch_add(1, Ordering::SeqCst);
-        for index in INSIDE..INSIDE + INSIDES {
+        for index in Inside::all() {
             let both = 1 << worker | 1 << (worker + WORKERS);
             self.word(index).fetch_and(!both, Ordering::SeqCst);
         }
