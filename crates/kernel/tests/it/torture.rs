@@ -232,6 +232,9 @@ impl Drop for Crew {
     /// After a failure: those who are left find nothing wrong with the others' deaths.
     fn drop(&mut self) {
         self.kill_all();
+        for name in self.names.iter().filter_map(|name| Name::new(name).ok()) {
+            let _ = RwLock::named(&name, 4);
+        }
     }
 }
 
