@@ -45,6 +45,10 @@ Commands:
                   `test` kills only where something changed; count and add up. Takes minutes to hours.
                   With FILTER: only tests whose names contain it too.
     --release     Optimised code, as users get it.
+  prove torture   Let processes work at all synchronisation objects and kill them at random, while they
+                  check each other; count, and say who waited longest.
+    --seconds N   For so long; 600 unless said otherwise.
+    --release     As above.
   prove models [FILTER]
                   Run the loom models of the synchronisation objects with wide bounds, then make each of
                   a list of mistakes in a copy, and see that the models notice. Takes minutes to hours.
@@ -141,28 +145,40 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
 }
 
 fn parse_prove(arguments: &[String]) -> Result<Task, String> {
-    let Some((what, rest)) = arguments.split_first() else {
-        return Err("prove what? `kill`, `models` or `tsan`".to_owned());
+    let Some((name, rest)) = arguments.split_first() else {
+        return Err("prove what? `kill`, `torture`, `models` or `tsan`".to_owned());
     };
-    if !["kill", "models", "tsan"].contains(&what.as_str()) {
-        return Err(format!("cannot prove `{what}`, only `kill`, `models` and `tsan`"));
-    }
     let mut options = prove::Options::default();
     let mut mistakes = false;
-    for argument in rest {
-        match argument.as_str() {
-            "--release" if what == "kill" => options.release = true,
-            "--mistakes" if what == "models" => mistakes = true,
-            filter if what != "tsan" && !filter.starts_with('-') && options.filter.is_none() => {
-                options.filter = Some(filter.to_owned());
-            }
-            other => return Err(format!("`prove {what}` takes no `{other}`")),
+    match name.as_str() {
+        "kill" | "models" | "tsan" => {}
+        "torture" => options.what = prove::What::Torture { seconds: 600 },
+        _ => {
+            return Err(format!("cannot prove `{name}`, only `kill`, `torture`, `models`, `tsan`"));
         }
     }
-    Ok(match what.as_str() {
-        "kill" => Task::Prove(options),
+    let mut rest = rest.iter();
+    while let Some(argument) = rest.next() {
+        match (argument.as_str(), name.as_str(), &mut options.what) {
+            ("--release", "kill" | "torture", _) => options.release = true,
+            ("--mistakes", "models", _) => mistakes = true,
+            ("--seconds", _, prove::What::Torture { seconds }) => {
+                let number = rest.next().and_then(|number| number.parse().ok());
+                let number = number.filter(|number| (1..=86_400).contains(number));
+                *seconds = number.ok_or("--seconds takes a number from 1 to 86400")?;
+            }
+            (filter, "kill" | "models", _)
+                if !filter.starts_with('-') && options.filter.is_none() =>
+            {
+                options.filter = Some(filter.to_owned());
+            }
+            (other, ..) => return Err(format!("`prove {name}` takes no `{other}`")),
+        }
+    }
+    Ok(match name.as_str() {
         "models" => Task::ProveModels(prove::models::Options { mistakes, filter: options.filter }),
-        _ => Task::ProveTsan,
+        "tsan" => Task::ProveTsan,
+        _ => Task::Prove(options),
     })
 }
 
@@ -189,12 +205,25 @@ mod tests {
             Ok(Task::Prove(o)) if o.release && o.filter.as_deref() == Some("mutex")
         ));
         assert!(matches!(
+            parsed("prove torture --seconds 20"),
+            Ok(Task::Prove(o)) if o.what == prove::What::Torture { seconds: 20 }
+        ));
+        assert!(matches!(
             parsed("prove models --mistakes bell"),
             Ok(Task::ProveModels(o)) if o.mistakes && o.filter.as_deref() == Some("bell")
         ));
-        for wrong in
-            ["prove", "prove models --release", "prove life", "prove kill a b", "prove kill --fast"]
-        {
+        for wrong in [
+            "prove",
+            "prove life",
+            "prove kill a b",
+            "prove kill --fast",
+            "prove kill --seconds 3",
+            "prove models --release",
+            "prove tsan bell",
+            "prove torture mutex",
+            "prove torture --seconds 0",
+            "prove torture --seconds",
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
         for wrong in

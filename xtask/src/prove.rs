@@ -1,7 +1,11 @@
-//! `cargo xtask prove`: what takes longer than `cargo xtask test`. Here `prove kill`: every test of the kill harness, at every boundary.
+//! `cargo xtask prove`: what `cargo xtask test` does in short, at full length.
 //!
-//! The tests are those that have `killstep` in their names. `cargo xtask test` runs them too, with a
-//! victim for each boundary where the world may have changed.
+//! | | the tests with this in their names | in short |
+//! |---|---|---|
+//! | `prove kill` | `killstep`: a victim for each instruction boundary | for each where the world may have changed |
+//! | `prove torture` | `torture`: processes that are killed at random, for minutes | for seconds |
+//!
+//! [`models`] and [`tsan`] have ways of their own.
 
 pub(crate) mod models;
 pub(crate) mod tsan;
@@ -15,10 +19,7 @@ use crate::kills::Total;
 use crate::stage::{Programs, Stage};
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{bounded, libtest, show, test};
-
-/// What the tests are called.
-const NAMES: &str = "killstep";
+use crate::{bounded, leftovers, libtest, show, test};
 
 /// After this long, a test executable hangs.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -26,9 +27,38 @@ const LIMIT: Duration = Duration::from_secs(4 * 3600);
 /// How often it is looked for something new to show.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How `cargo xtask prove kill` was called.
+/// What to prove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum What {
+    /// That a death at any instruction hinders nobody.
+    #[default]
+    Kill,
+    /// That deaths at random do not, for so long.
+    Torture { seconds: u32 },
+}
+
+impl What {
+    /// What its tests are called.
+    fn names(self) -> &'static str {
+        match self {
+            Self::Kill => "killstep",
+            Self::Torture { .. } => "torture",
+        }
+    }
+
+    /// What asks the tests for it.
+    fn environment(self) -> (&'static str, String) {
+        match self {
+            Self::Kill => ("SWITCHBOARD_KILLSTEP", "every".to_owned()),
+            Self::Torture { seconds } => ("SWITCHBOARD_TORTURE_SECONDS", seconds.to_string()),
+        }
+    }
+}
+
+/// How `cargo xtask prove` was called.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
+    pub(crate) what: What,
     /// Optimised code.
     pub(crate) release: bool,
     /// Only tests whose names contain it.
@@ -43,17 +73,24 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         Ok(executables) => executables,
         Err(why) => return tally.fail("build", &why),
     };
-    show::step("Killing at every boundary");
+    show::step(match options.what {
+        What::Kill => "Killing at every boundary",
+        What::Torture { .. } => "Killing at random",
+    });
     let mut total = Total::default();
     for executable in &executables {
         if let Err(error) = prove(workspace, options, executable, &mut total, tally) {
             tally.fail(&executable.name, &error.to_string());
         }
     }
-    if total.is_empty() && !tally.has_skipped() {
-        tally.fail("prove kill", "nobody was killed");
+    let seconds = started.elapsed().as_secs();
+    match options.what {
+        What::Kill if total.is_empty() && !tally.has_skipped() => {
+            tally.fail("prove kill", "nobody was killed");
+        }
+        What::Kill => println!("\n{total}, in {seconds} s."),
+        What::Torture { .. } => println!("\nTook {seconds} s."),
     }
-    println!("\n{total}, in {} s.", started.elapsed().as_secs());
 }
 
 fn prove(
@@ -63,15 +100,17 @@ fn prove(
     total: &mut Total,
     tally: &mut Tally,
 ) -> std::io::Result<()> {
-    let tests = tests_of(executable, options.filter.as_deref())?;
+    let tests = tests_of(executable, options)?;
     if tests.is_empty() {
         return Ok(());
     }
     let mut stage = Stage::new()?;
     let place = stage.place("o")?;
     let programs = Programs::default();
+    let before = leftovers::things(&stage);
     let mut command = test::as_this_user(workspace, &stage, &place, &programs, executable);
-    command.env("SWITCHBOARD_KILLSTEP", "every").arg("--exact").args(tests);
+    let (variable, value) = options.what.environment();
+    command.env(variable, value).arg("--exact").args(tests);
     let running = thread::spawn(move || bounded::run(&mut command, LIMIT));
     loop {
         let is_finished = running.is_finished();
@@ -100,20 +139,26 @@ fn prove(
         show::good(&counts);
     }
     tally.add(report.passed, failed, &executable.name);
+    if matches!(options.what, What::Torture { .. }) {
+        test::nothing_left(&before, &stage, tally);
+    }
     Ok(())
 }
 
 /// The names of the tests to run.
-fn tests_of(executable: &Executable, filter: Option<&str>) -> std::io::Result<Vec<String>> {
+fn tests_of(executable: &Executable, options: &Options) -> std::io::Result<Vec<String>> {
     let mut command = Command::new(&executable.path);
     let listed = command.args(["--list", "--format=terse"]).stdin(Stdio::null()).output()?;
-    Ok(chosen(&String::from_utf8_lossy(&listed.stdout), filter))
+    let list = String::from_utf8_lossy(&listed.stdout);
+    Ok(chosen(&list, options.what, options.filter.as_deref()))
 }
 
-fn chosen(list: &str, filter: Option<&str>) -> Vec<String> {
+fn chosen(list: &str, what: What, filter: Option<&str>) -> Vec<String> {
     let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
     names
-        .filter(|name| name.contains(NAMES) && filter.is_none_or(|filter| name.contains(filter)))
+        .filter(|name| {
+            name.contains(what.names()) && filter.is_none_or(|filter| name.contains(filter))
+        })
         .map(str::to_owned)
         .collect()
 }
@@ -124,9 +169,12 @@ mod tests {
 
     #[test]
     fn only_tests_of_the_harness_are_chosen() {
-        let list = "killstep::toy::passes: test\nkillstep::mutex::lock: test\nfifo::order: test\n";
-        assert_eq!(chosen(list, None), ["killstep::toy::passes", "killstep::mutex::lock"]);
-        assert_eq!(chosen(list, Some("mutex")), ["killstep::mutex::lock"]);
-        assert!(chosen(list, Some("fifo")).is_empty());
+        let list = "killstep::toy::passes: test\nkillstep::mutex::lock: test\nfifo::order: test\n\
+                    torture::all: test\n";
+        let (kill, torture) = (What::Kill, What::Torture { seconds: 1 });
+        assert_eq!(chosen(list, kill, None), ["killstep::toy::passes", "killstep::mutex::lock"]);
+        assert_eq!(chosen(list, kill, Some("mutex")), ["killstep::mutex::lock"]);
+        assert!(chosen(list, kill, Some("fifo")).is_empty());
+        assert_eq!(chosen(list, torture, None), ["torture::all"]);
     }
 }

@@ -241,7 +241,8 @@ fn documentation(command: &mut Command, tally: &mut Tally) {
     }
 }
 
-fn nothing_left(before: &leftovers::Things, stage: &Stage, tally: &mut Tally) {
+/// Looks, counted as one check.
+pub(crate) fn nothing_left(before: &leftovers::Things, stage: &Stage, tally: &mut Tally) {
     const WHAT: &str = "nothing left behind";
     let left = leftovers::since(before, stage, leftovers::GRACE);
     leftovers::end_processes(stage);

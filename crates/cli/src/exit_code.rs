@@ -8,20 +8,35 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Done, completely.
-    Done = 0,
+    Done,
     /// Failed, or interrupted: standard error says what was done and what was not.
-    Failed = 1,
+    Failed,
     /// The command line or the address is wrong.
-    Usage = 2,
+    Usage,
     /// Nothing is there, or the time was over.
-    Nothing = 3,
+    Nothing,
     /// Refused: by owner and mode, or by policy.
-    Refused = 5,
+    Refused,
+    /// The code of a program that was run, or one that the command line asked for.
+    Given(u8),
+}
+
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Nothing => 3,
+            Exit::Refused => 5,
+            Exit::Given(code) => code,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(u8::from(exit))
     }
 }
 

@@ -62,7 +62,7 @@ pub use condvar::Condvar;
 pub use locked::{Locked, Orphaned, Repairable};
 pub use monitor::{Entry, Monitor};
 pub use mutex::{Mutex, MutexGuard};
-pub use name::{NAME_MAX, Name};
+pub use name::{FREE_FROM, NAME_MAX, Name};
 pub use object::{NameOfObject, Shared};
 pub use once::Once;
 pub use order::LockOrder;

@@ -7,6 +7,7 @@ mod completions;
 mod create;
 mod demo;
 mod get;
+mod lock;
 mod man;
 mod notify;
 mod publish;
@@ -50,6 +51,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "set", group: "Talk", build: set::build, run: set::run },
     Command { name: "get", group: "Talk", build: get::build, run: get::run },
     Command { name: "watch", group: "Talk", build: watch::build, run: watch::run },
+    Command { name: "lock", group: "Talk", build: lock::build, run: lock::run },
     Command { name: "create", group: "Objects", build: create::build, run: create::run },
     Command { name: "unlink", group: "Objects", build: unlink::build, run: unlink::run },
     Command { name: "transports", group: "About", build: transports::build, run: transports::run },
@@ -106,6 +108,7 @@ Examples:
   switchboard recv mq:/jobs -- ./work             run a command for each message
   switchboard wait sem:/ready                     until: switchboard notify sem:/ready
   switchboard set mmap:./speed 7                  and: switchboard get mmap:./speed
+  switchboard lock backup -- ./backup             one at a time, whoever is killed
 ";
 
 /// Help with the commands under their groups' headings.

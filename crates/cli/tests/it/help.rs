@@ -16,6 +16,7 @@ const COMMANDS: &[&str] = &[
     "set",
     "get",
     "watch",
+    "lock",
     "create",
     "unlink",
     "transports",

@@ -10,6 +10,7 @@ mod examples;
 mod formats;
 mod help;
 mod interrupted;
+mod lock;
 mod logs;
 mod objects;
 mod run;

@@ -87,6 +87,11 @@ impl Run {
         self.wait_collected(&self.stdout, what, holds);
     }
 
+    /// Its standard output so far.
+    pub(crate) fn stdout_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.stdout.state.lock().expect("a lock").0).into_owned()
+    }
+
     /// Waits until its standard error contains a text.
     pub(crate) fn wait_stderr(&self, text: &str) {
         let holds = |said: &[u8]| String::from_utf8_lossy(said).contains(text);

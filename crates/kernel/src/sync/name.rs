@@ -6,8 +6,11 @@
 //! Who stops using it lets go and then asks for the exclusive lock: only the last one gets it, and
 //! removes the file. Who finds a file without any user finds what killed processes left: it removes
 //! it and makes a new one.
+//!
+//! The shared lock is on the bytes before [`FREE_FROM`], the exclusive one on all. So a lock of whoever uses
+//! the object on one of the bytes after it, which the file never has, keeps the name and nothing else.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +19,7 @@ use rustix::io::Errno;
 
 use super::object::refused;
 use crate::error::{Error, OfCall, Result};
-use crate::file_lock::{self, Lock};
+use crate::file_lock::{self, Lock, Range};
 use crate::hidden_name::{Place, descriptor_path};
 use crate::io::{Deadline, retry};
 use crate::mmap::reserve;
@@ -25,6 +28,11 @@ use crate::shared_words::SharedWords;
 
 /// Longest name, in bytes (`NAME_MAX`).
 pub const NAME_MAX: usize = 255;
+
+/// From this byte of a name's file on, a lock of the kind [`Lock::open_file`] keeps the name from being
+/// removed, and means nothing else to the library. A descriptor for it is one of the file opened anew
+/// (`/proc/self/fd`, by that of [`Shared::memory`](super::Shared::memory)), for copies share their locks.
+pub const FREE_FROM: u64 = 1 << 40;
 
 /// How long somebody may keep the exclusive lock before it is taken for somebody who does harm.
 const REMOVAL: Duration = Duration::from_secs(1);
@@ -87,6 +95,12 @@ impl Name {
         &self.path
     }
 
+    /// Lets go of an object that this process uses by this name, as dropping the object does: for one that
+    /// ends while another of its threads still waits for the object.
+    pub fn leave(&self, memory: &SharedWords) {
+        leave(&self.path, memory.as_fd());
+    }
+
     /// The object's memory, made by `make` if there is none.
     pub(super) fn open_or_make(
         &self,
@@ -95,22 +109,31 @@ impl Name {
     ) -> Result<(SharedWords, Named)> {
         let deadline = Deadline::after(REMOVAL);
         if self.own_folder {
-            make_own_folder()?;
             self.sweep();
         }
+        // The last user of another name removes the folder.
+        let folder_went =
+            |error: &Error| self.own_folder && error.errno() == libc::ENOENT && !deadline.passed();
         let mut made = None;
         loop {
+            if self.own_folder {
+                make_own_folder()?;
+            }
             if let Some(fd) = self.open_existing(deadline)? {
                 let memory = SharedWords::from_unsealed_fd(&fd)?;
                 return Ok((memory, Named { path: self.path.clone(), fd }));
             }
             if made.is_none() {
-                made = Some(self.make_unnamed(len_bytes, &mut make)?);
+                made = match self.make_unnamed(len_bytes, &mut make) {
+                    Err(error) if folder_went(&error) => continue,
+                    other => Some(other?),
+                };
             }
             let Some((fd, _)) = &made else { continue };
             match self.show(fd) {
                 Ok(()) => {}
-                // Somebody else was faster, or is removing an old one; or the folder went.
+                Err(error) if folder_went(&error) => continue,
+                // Somebody else was faster, or is removing an old one.
                 Err(error) if error.errno() == libc::EEXIST && !deadline.passed() => continue,
                 Err(error) => return Err(error),
             }
@@ -199,19 +222,32 @@ pub(super) struct Named {
 
 impl Drop for Named {
     fn drop(&mut self) {
-        // Let go first: of two that leave at a time, the later one then finds nobody.
-        if lock(file_lock::Mode::Shared).unset(self.fd.as_fd()).is_ok() {
-            remove_if_unused(&self.path, &self.fd);
-        }
+        leave(&self.path, self.fd.as_fd());
     }
 }
 
-/// All of the file: what is locked means nothing else.
-fn lock(mode: file_lock::Mode) -> Lock {
-    Lock::open_file(mode)
+fn leave(path: &Path, fd: BorrowedFd<'_>) {
+    // Let go first: of two that leave at a time, the later one then finds nobody.
+    if lock(file_lock::Mode::Shared).unset(fd).is_ok() {
+        remove_if_unused(path, &fd);
+    }
+    // Goes only if it is empty.
+    let own = own_folder_path();
+    if path.parent() == Some(&own) {
+        let _ = rustix::fs::rmdir(&own);
+    }
 }
 
-fn remove_if_unused(path: &Path, fd: &OwnedFd) {
+/// The lock that tells of use, or that there is none.
+fn lock(mode: file_lock::Mode) -> Lock {
+    let range = match mode {
+        file_lock::Mode::Shared => Range { start: 0, len_bytes: FREE_FROM },
+        file_lock::Mode::Exclusive => Range::WHOLE,
+    };
+    Lock::open_file(mode).range(range)
+}
+
+fn remove_if_unused(path: &Path, fd: &impl AsFd) {
     if let Ok(Some(exclusive)) = lock(file_lock::Mode::Exclusive).try_lock(fd) {
         // Whatever cannot be removed, the next who opens the name will try to.
         let _ = remove_if_same(path, fd);
@@ -221,7 +257,7 @@ fn remove_if_unused(path: &Path, fd: &OwnedFd) {
 
 /// Removes the name if it is still that of the file. With the exclusive lock, nobody else does, and
 /// nobody gives the name to another file while this one has it.
-fn remove_if_same(path: &Path, fd: &OwnedFd) -> Result<()> {
+fn remove_if_same(path: &Path, fd: &impl AsFd) -> Result<()> {
     let held = rustix::fs::fstat(fd).of("fstat")?;
     match rustix::fs::lstat(path) {
         Ok(found) if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino) => {
@@ -253,7 +289,11 @@ fn make_own_folder() -> Result<()> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(Error::new("mkdir", errno)),
     }
-    let stat = rustix::fs::lstat(&path).of("lstat")?;
+    let stat = match rustix::fs::lstat(&path) {
+        // Removed again by the last user of another name; whoever needs it comes back here.
+        Err(Errno::NOENT) => return Ok(()),
+        other => other.of("lstat")?,
+    };
     let is_own = FileType::from_raw_mode(stat.st_mode) == FileType::Directory
         && stat.st_uid == rustix::process::geteuid().as_raw()
         && stat.st_mode & 0o022 == 0;

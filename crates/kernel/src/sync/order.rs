@@ -117,7 +117,9 @@ impl Drop for Note {
     #[inline]
     fn drop(&mut self) {
         if let Some(lock) = self.lock {
-            HELD.with_borrow_mut(|held| {
+            // A thread that ends may have lost its list before it lets go.
+            let _ = HELD.try_with(|held| {
+                let mut held = held.borrow_mut();
                 if held.pop_if(|one| one.lock == lock.get()).is_some() {
                     return;
                 }
@@ -131,13 +133,15 @@ impl Drop for Note {
 
 #[inline]
 fn note(wanted: Held) -> Result<()> {
-    HELD.with_borrow_mut(|held| {
+    let noted = HELD.try_with(|held| {
+        let mut held = held.borrow_mut();
         if !held.is_empty() {
-            check(held, &wanted)?;
+            check(&held, &wanted)?;
         }
         held.push(wanted);
         Ok(())
-    })
+    });
+    noted.unwrap_or(Ok(()))
 }
 
 fn check(held: &[Held], wanted: &Held) -> Result<()> {

@@ -34,7 +34,10 @@ use crate::shared_words::{SharedWords, Slot};
 ///
 /// let lock = RwLock::anonymous(RwLock::READERS)?;
 /// let reading = lock.read()?;
-/// assert_eq!(lock.try_write().map(drop).unwrap_err().name(), "EBUSY");
+/// std::thread::scope(|scope| {
+///     let other = scope.spawn(|| (lock.try_read().is_ok(), lock.try_write().is_ok()));
+///     assert_eq!(other.join().unwrap(), (true, false));
+/// });
 /// drop(reading);
 /// let writing = lock.write()?.or_repair(|| ())?;
 /// # Ok::<(), switchboard_kernel::Error>(())

@@ -37,6 +37,7 @@ mod sysv_sem;
 mod sysv_shm;
 mod tcp;
 mod timerfd;
+mod torture;
 mod udp;
 mod unix_socket;
 
@@ -144,6 +145,7 @@ const ROLES: &[(&str, Role)] = &[
     ("timerfd-armer", timerfd::armer),
     ("tcp-interrupted", tcp::interrupted),
     ("tcp-peer", tcp::peer),
+    ("torture-worker", torture::worker),
     ("udp-member", udp::member),
     ("udp-multicast-v6", udp::multicast_v6),
     ("unix-binder", unix_socket::names::binder),

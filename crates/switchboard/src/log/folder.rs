@@ -129,7 +129,7 @@ impl Folder {
         Error::system(&self.address, doing, error)
     }
 
-    /// A lane that nobody writes, locked until the folder is dropped.
+    /// A lane that nobody writes, locked until it is [left](Self::leave_lane).
     ///
     /// # Errors
     /// `LimitReached` when all are taken.
@@ -154,6 +154,20 @@ impl Folder {
             Ok(guard) => Ok(guard.map(Guard::keep).is_some()),
             Err(error) => Err(self.kernel("cannot lock the log", error)),
         }
+    }
+
+    /// Lets go of a byte that is locked by this file. Closing the file might not: a child that another
+    /// thread is just about to start has a copy of the descriptor.
+    pub(crate) fn unlock(file: &File, byte: u64) {
+        // Who asks again for what it has gets it, to be unlocked.
+        if let Ok(Some(guard)) = byte_lock(byte).try_lock(file) {
+            drop(guard);
+        }
+    }
+
+    /// Lets go of a lane.
+    pub(crate) fn leave_lane(&self, lane: u32) {
+        Self::unlock(&self.lock, lane.into());
     }
 
     /// Every segment, by lane and number.

@@ -81,6 +81,12 @@ pub(crate) fn largest_payload_bytes(segment_bytes: u64) -> usize {
     (room & !7).min(LARGEST_PAYLOAD_BYTES)
 }
 
+impl Drop for LaneWriter {
+    fn drop(&mut self) {
+        self.folder.leave_lane(self.lane);
+    }
+}
+
 impl LaneWriter {
     /// Takes a free lane and goes on after its last message, with no number below what `least` says
     /// of the lane: so far it was read, although segments may have been removed since.

@@ -70,7 +70,11 @@ pub fn run_recovery<P: Recovery>(plan: &P, depth: Depth) -> Report {
     if let Some(victims) = run.shortest(Run::undisturbed) {
         for event in victims.goals(How::Kill, Depth::Quick) {
             let survivors = run.shortest(|run| run.undisturbed_survivor(event, &victims));
-            let Some(survivors) = survivors else { continue };
+            let Some(survivors) = survivors else {
+                // The victim did not come there, or there is a finding.
+                run.report.missed += 1;
+                continue;
+            };
             run.report.boundaries += survivors.len();
             for goal in survivors.goals(How::Kill, depth) {
                 if run.is_hopeless() {

@@ -184,6 +184,7 @@ impl Drop for Named {
         }
         // If it fails, the next one of this name gets some messages again.
         let _ = self.keep();
+        Folder::unlock(&self.file, 0);
     }
 }
 

@@ -101,13 +101,9 @@ impl SharedTable {
         self.folder.try_lock(&self.file, 1 + claim as u64)
     }
 
-    /// Lets go of a claim of this receiver. Closing the file might not: a child that another thread is
-    /// just about to start has a copy of the descriptor.
+    /// Lets go of a claim of this receiver.
     pub(super) fn let_go(&self, claim: usize) {
-        // Who asks again for what it has gets it, to be unlocked.
-        if let Ok(Some(guard)) = byte_lock(1 + claim as u64).try_lock(&self.file) {
-            drop(guard);
-        }
+        Folder::unlock(&self.file, 1 + claim as u64);
     }
 
     /// An empty claim for this receiver, which has those in `held` already.
