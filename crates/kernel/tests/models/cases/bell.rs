@@ -118,7 +118,7 @@ fn one_and_all() {
 
 #[test]
 fn three_sleep() {
-    explore("bell, 3 take, 1 rings thrice", Bounds { quick: 1, all: Some(3) }, || {
+    explore("bell, 3 take, 1 rings thrice", Bounds { quick: 1, all: Some(2) }, || {
         let table = Table::new();
         let taking = {
             let table = Arc::clone(&table);

@@ -89,7 +89,7 @@ fn two_notify_two() {
 
 #[test]
 fn all_are_notified() {
-    explore("condition, 2 wait, 1 notifies all", Bounds { quick: 2, all: Some(4) }, || {
+    explore("condition, 2 wait, 1 notifies all", Bounds { quick: 2, all: Some(3) }, || {
         let shop = Shop::new();
         let buyer = Arc::clone(&shop);
         let buying = threads(2, move || buyer.buy());
