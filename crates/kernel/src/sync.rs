@@ -29,9 +29,11 @@
 //! *Threads.* A lock, a permit, a place is held by a thread: guards do not go to other threads, and a
 //! thread that ends with one counts as dead.
 //!
-//! *Fairness.* Who waits is served about in turn, and may be overtaken by somebody who comes just when
-//! a lock is released: so locks keep their speed under contention. A writer that waits keeps new readers
-//! out.
+//! *Fairness.* Those who wait are served about in turn, but may be overtaken, again and again, by who comes
+//! just when a lock is released: so locks keep their speed under contention. A writer that waits keeps new
+//! readers out.
+//!
+//! *Fork.* A child that does not call `execve` must not drop copies of its parent's guards: see the design.
 //!
 //! *Waiting.* All waits sleep in the kernel. Waits for more than one mutex also look every [`LOOK`] whether
 //! somebody died.

@@ -252,9 +252,7 @@ impl Shared for Barrier {
     fn open_in(slot: Slot) -> Result<Self> {
         let placed = Placed::open(slot, Kind::Barrier, 0)?;
         let members = placed.number();
-        if members > Self::MAX || placed.words_from(0).len() * 4 < Self::bytes(&members) {
-            return Err(refused(Errno::INVAL));
-        }
+        placed.check(1..=Self::MAX, |members| Self::bytes(&members))?;
         let door = pthread::Mutex::open(placed.part(HEADER_BYTES, OBJECT_BYTES)?)?;
         let seats = Seats::open(&placed, SEATS_OFFSET, members)?;
         Ok(Self { door, seats, placed })

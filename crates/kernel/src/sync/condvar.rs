@@ -60,7 +60,9 @@ impl Condvar {
     /// Lets go of the mutex and blocks until woken, then takes the mutex again, which may block too.
     ///
     /// # Errors
-    /// `ENOTRECOVERABLE` when the mutex became unusable meanwhile: it is not held then. Other errors
+    /// `EDEADLK` for a violation of the [`LockOrder`](super::LockOrder): taking the mutex again comes after
+    /// all else that this thread holds. `ENOTRECOVERABLE` when the mutex became unusable meanwhile: it is
+    /// not held then. Other errors
     /// (`EINVAL` when other bytes are there by now) let go of the mutex, too.
     pub fn wait<'g>(&'g self, guard: MutexGuard<'g>) -> Result<Locked<MutexGuard<'g>>> {
         self.wait_until(guard, Deadline::NEVER).map(|(locked, _)| locked)
@@ -76,13 +78,16 @@ impl Condvar {
         mut guard: MutexGuard<'g>,
         deadline: Deadline,
     ) -> Result<(Locked<MutexGuard<'g>>, bool)> {
+        guard.check_order()?;
+        let deaths = guard.mutex().deaths();
         let seat = self.sit(guard.take_seat())?;
         guard.give_seat(seat);
         let bell = self.placed.word(BELL);
         // With the mutex held: whoever changes something after this rings for this wait.
         let seen = bell::listen(bell);
         let (mutex, note, seat) = guard.unlock();
-        let timed_out = self.sleep(mutex, bell, seen, seat.is_some(), deadline);
+        let died = || mutex.is_orphaned() || mutex.deaths() != deaths;
+        let timed_out = self.sleep(died, bell, seen, seat.is_some(), deadline);
         let locked = mutex.lock_again(note, seat)?;
         Ok((locked, timed_out?))
     }
@@ -146,7 +151,7 @@ impl Condvar {
     /// Until the bell rings, somebody died, or the deadline passed; whether it did.
     fn sleep(
         &self,
-        mutex: &super::Mutex,
+        has_died: impl Fn() -> bool,
         bell: &AtomicU32,
         seen: u32,
         seated: bool,
@@ -158,7 +163,7 @@ impl Condvar {
                 Waited::TimedOut if deadline.passed() => return Ok(true),
                 Waited::TimedOut => {}
             }
-            if !seated || mutex.is_orphaned() {
+            if !seated || has_died() {
                 return Ok(false);
             }
             if self.seats.clear_the_dead(self.used())? > 0 {

@@ -3,6 +3,7 @@
 //! Source: `pthread_mutexattr_setrobust(3)`, `pthread_mutex_consistent(3)`, `pthread_mutex_lock(3p)`.
 
 use std::panic::Location;
+use std::sync::atomic::Ordering;
 
 use super::locked::{Locked, Orphaned, Repairable, sealed};
 use super::object::{HEADER_BYTES, Kind, NameOfObject, Placed, Shape, Shared};
@@ -41,6 +42,10 @@ pub struct Mutex {
     order: Option<LockOrder>,
     placed: Placed,
 }
+
+/// Own word: how often a holder was found to have died. Whoever waits for a condition with the mutex looks
+/// whether it changed.
+const DEATHS: usize = 0;
 
 impl Mutex {
     pub(super) const BYTES: usize = HEADER_BYTES + OBJECT_BYTES;
@@ -101,6 +106,11 @@ impl Mutex {
         Note::take(std::ptr::from_ref(self).addr(), self.order, false, place)
     }
 
+    /// How often a holder was found to have died.
+    pub(super) fn deaths(&self) -> u32 {
+        self.placed.word(DEATHS).load(Ordering::Relaxed)
+    }
+
     /// Takes it again for who has waited for a condition.
     pub(super) fn lock_again<'a>(
         &'a self,
@@ -121,6 +131,8 @@ impl Mutex {
         match locked {
             pthread::Locked::Consistent(inner) => Locked::Consistent(guard(inner)),
             pthread::Locked::OwnerDied(orphaned) => {
+                // Whoever dies before this leaves the mutex to the next, who comes here too.
+                self.placed.word(DEATHS).fetch_add(1, Ordering::Relaxed);
                 Locked::OwnerDied(Orphaned::new(guard(orphaned.into_guard())))
             }
         }
@@ -138,6 +150,7 @@ impl Shared for Mutex {
         let number = u32::from(options.priority_inheritance);
         let shape = Shape { kind: Kind::Mutex, number, bytes: Self::BYTES, fingerprint: 0 };
         let (placed, inner) = Placed::create(slot, shape, |placed| {
+            placed.word(DEATHS).store(0, Ordering::Relaxed);
             pthread::Mutex::create(placed.part(HEADER_BYTES, OBJECT_BYTES)?, options)
         })?;
         Ok(Self { inner, order: None, placed })
@@ -186,6 +199,11 @@ impl<'a> MutexGuard<'a> {
     pub(super) fn unlock(self) -> (&'a Mutex, Note, Option<Seat<'a>>) {
         drop(self.inner);
         (self.mutex, self.note, self.seat)
+    }
+
+    /// Checks that it may be taken again after a wait, with all that this thread holds.
+    pub(super) fn check_order(&self) -> Result<()> {
+        self.note.check_again()
     }
 
     /// What is kept while waiting for a condition, which may have been one of another condition.

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::object::refused;
 use crate::error::{Error, OfCall, Result};
-use crate::file_lock::{self, Lock, Range};
+use crate::file_lock::{self, Guard, Lock, Range};
 use crate::hidden_name::{Place, descriptor_path};
 use crate::io::{Deadline, retry};
 use crate::mmap::reserve;
@@ -119,9 +119,16 @@ impl Name {
             if self.own_folder {
                 make_own_folder()?;
             }
-            if let Some(fd) = self.open_existing(deadline)? {
-                let memory = SharedWords::from_unsealed_fd(&fd)?;
-                return Ok((memory, Named { path: self.path.clone(), fd }));
+            match self.open_existing(deadline)? {
+                Existing::None => {}
+                Existing::Used(fd) => {
+                    let memory = SharedWords::from_unsealed_fd(&fd)?;
+                    return Ok((memory, self.used(fd)));
+                }
+                Existing::Left(fd) => {
+                    let memory = make_anew(&fd, len_bytes, &mut make)?;
+                    return Ok((memory, self.used(fd)));
+                }
             }
             if made.is_none() {
                 made = match self.make_unnamed(len_bytes, &mut make) {
@@ -138,37 +145,48 @@ impl Name {
                 Err(error) => return Err(error),
             }
             if let Some((fd, memory)) = made {
-                return Ok((memory, Named { path: self.path.clone(), fd }));
+                return Ok((memory, self.used(fd)));
             }
         }
     }
 
-    /// The file, with the shared lock, if there is one that has users.
-    fn open_existing(&self, deadline: Deadline) -> Result<Option<OwnedFd>> {
+    fn used(&self, fd: OwnedFd) -> Named {
+        Named { path: self.path.clone(), fd, process: std::process::id() }
+    }
+
+    /// The file, with the lock that goes with its state.
+    fn open_existing(&self, deadline: Deadline) -> Result<Existing> {
         loop {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let fd = match rustix::fs::open(&self.path, flags, Mode::empty()) {
                 Ok(fd) => fd,
-                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::NOENT) => return Ok(Existing::None),
                 Err(errno) => return Err(Error::new("open", errno)),
             };
             let stat = rustix::fs::fstat(&fd).of("fstat")?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
                 return Err(refused(Errno::INVAL));
             }
-            if let Some(exclusive) = lock(file_lock::Mode::Exclusive).try_lock(&fd)? {
-                // Nobody uses it: all who did were killed.
+            let exclusive = lock(file_lock::Mode::Exclusive).try_lock(&fd)?.map(Guard::keep);
+            if exclusive.is_some() {
+                // Nobody uses it: all who did were killed. Closing it lets go of the lock.
                 check_ours(&fd)?;
-                remove_if_same(&self.path, &fd)?;
-                drop(exclusive);
-                continue;
+                match remove_if_same(&self.path, &fd) {
+                    Ok(()) => continue,
+                    // In a folder like /dev/shm only its owner may remove it.
+                    Err(error) if [libc::EPERM, libc::EACCES].contains(&error.errno()) => {
+                        return Ok(Existing::Left(fd));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+            check_ours(&fd)?;
             match lock(file_lock::Mode::Shared).lock_until(&fd, deadline)? {
                 Some(shared) => shared.keep(),
                 None => return Err(refused(Errno::BUSY)),
             }
             if rustix::fs::fstat(&fd).of("fstat")?.st_nlink > 0 {
-                return Ok(Some(fd));
+                return Ok(Existing::Used(fd));
             }
         }
     }
@@ -212,17 +230,52 @@ impl Name {
     }
 }
 
+/// What has a name.
+enum Existing {
+    /// Nothing.
+    None,
+    /// An object that others use: with the shared lock.
+    Used(OwnedFd),
+    /// An object that nobody uses, and that this user may not remove: with the exclusive lock.
+    Left(OwnedFd),
+}
+
+/// Makes a new object in the file of an old one, and the exclusive lock a shared one. Whoever dies meanwhile
+/// leaves a file that nobody uses.
+fn make_anew(
+    fd: &OwnedFd,
+    len_bytes: usize,
+    make: &mut impl FnMut(&SharedWords) -> Result<()>,
+) -> Result<SharedWords> {
+    reserve(fd, u64::try_from(len_bytes).unwrap_or(u64::MAX))?;
+    let memory = SharedWords::from_unsealed_fd(fd)?;
+    memory.slot(0, memory.len_bytes() / 4 * 4)?.clear();
+    make(&memory)?;
+    // The same lock, changed in one step; then what only the exclusive one covers.
+    match lock(file_lock::Mode::Shared).try_lock(fd)? {
+        Some(shared) => shared.keep(),
+        None => return Err(refused(Errno::BUSY)),
+    }
+    let rest = Range { start: FREE_FROM, len_bytes: 0 };
+    lock(file_lock::Mode::Exclusive).range(rest).unset(fd.as_fd()).of("fcntl F_OFD_SETLK")?;
+    Ok(memory)
+}
+
 /// The use of a name by this process. Its drop lets go of it, and removes the name if that was the
 /// last use.
 #[derive(Debug)]
 pub(super) struct Named {
     path: PathBuf,
     fd: OwnedFd,
+    /// A forked child has a copy, whose drop would let go of the parent's use.
+    process: u32,
 }
 
 impl Drop for Named {
     fn drop(&mut self) {
-        leave(&self.path, self.fd.as_fd());
+        if self.process == std::process::id() {
+            leave(&self.path, self.fd.as_fd());
+        }
     }
 }
 
@@ -248,6 +301,9 @@ fn lock(mode: file_lock::Mode) -> Lock {
 }
 
 fn remove_if_unused(path: &Path, fd: &impl AsFd) {
+    if check_ours(fd).is_err() {
+        return;
+    }
     if let Ok(Some(exclusive)) = lock(file_lock::Mode::Exclusive).try_lock(fd) {
         // Whatever cannot be removed, the next who opens the name will try to.
         let _ = remove_if_same(path, fd);
@@ -272,7 +328,7 @@ fn remove_if_same(path: &Path, fd: &impl AsFd) -> Result<()> {
 }
 
 /// A file that is no object is not removed, whatever path was given.
-fn check_ours(fd: &OwnedFd) -> Result<()> {
+fn check_ours(fd: &impl AsFd) -> Result<()> {
     let mut head = [0; 4];
     let found = retry("pread", || rustix::io::pread(fd, &mut head, 0))?;
     if found == head.len() && head == *b"SBSY" { Ok(()) } else { Err(refused(Errno::INVAL)) }

@@ -14,6 +14,7 @@
 //!
 //! All in the byte order of the machine. `docs/design/sync.md` has the rest.
 
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -153,6 +154,17 @@ impl Placed {
         }
         let number = word(WORD_NUMBER);
         Ok(Self { slot, number, name: None })
+    }
+
+    /// Checks that the number is one that the object can have been made with, and that the memory is as
+    /// long as that needs.
+    pub(super) fn check(
+        &self,
+        range: RangeInclusive<u32>,
+        bytes: impl FnOnce(u32) -> usize,
+    ) -> Result<()> {
+        let fits = range.contains(&self.number) && bytes(self.number) <= self.slot.len_bytes();
+        if fits { Ok(()) } else { Err(refused(Errno::INVAL)) }
     }
 
     /// Keeps the name for as long as the object is used here.

@@ -113,6 +113,25 @@ impl Note {
     }
 }
 
+impl Note {
+    /// Checks that the lock may be let go of and taken again, with all that this thread holds: its rank is
+    /// the highest.
+    pub(super) fn check_again(&self) -> Result<()> {
+        let Some(lock) = self.lock else { return Ok(()) };
+        let checked = HELD.try_with(|held| {
+            let held = held.borrow();
+            let Some(own) = held.iter().find(|one| one.lock == lock.get()) else { return Ok(()) };
+            let rank = |one: &Held| one.order.map(|order| order.rank);
+            let later = held.iter().find(|one| {
+                one.lock != own.lock
+                    && matches!((rank(one), rank(own)), (Some(has), Some(wants)) if has >= wants)
+            });
+            later.map_or(Ok(()), |conflict| Err(violation(own, conflict)))
+        });
+        checked.unwrap_or(Ok(()))
+    }
+}
+
 impl Drop for Note {
     #[inline]
     fn drop(&mut self) {

@@ -175,8 +175,9 @@ impl Shared for Permits {
 
     fn open_in(slot: Slot) -> Result<Self> {
         let placed = Placed::open(slot, Kind::Permits, 0)?;
+        placed.check(1..=Self::MAX, |count| Self::bytes(&count))?;
         let queue = pthread::Mutex::open(placed.part(HEADER_BYTES, OBJECT_BYTES)?)?;
-        let seats = Seats::open(&placed, SEATS_OFFSET, placed.number().min(Self::MAX))?;
+        let seats = Seats::open(&placed, SEATS_OFFSET, placed.number())?;
         Ok(Self { queue, seats, placed })
     }
 

@@ -12,7 +12,7 @@ use super::locked::{Locked, Orphaned, Repairable, sealed};
 use super::object::{HEADER_BYTES, Kind, NameOfObject, Placed, Shape, Shared, refused};
 use super::order::{LockOrder, Note};
 use super::seats::{Found, Seat, Seats};
-use super::{Patience, take};
+use super::{Patience, next_look, out_of_patience, take};
 use crate::error::{Error, Result};
 use crate::io::Deadline;
 use crate::pthread::{self, MutexOptions, OBJECT_BYTES};
@@ -45,7 +45,7 @@ use crate::shared_words::{SharedWords, Slot};
 ///
 /// # Limits
 /// So many readers at a time as it was made for, at most [`RwLock::MAX_READERS`]; one more waits until
-/// another has gone, and everybody behind it too.
+/// another has gone (it looks every [`LOOK`](super::LOOK)), and everybody behind it too.
 #[derive(Debug)]
 pub struct RwLock {
     /// Held by a writer from before it waits until it has gone; by a reader that was kept out while
@@ -216,9 +216,17 @@ impl RwLock {
             _ => return Err(refused(Errno::INVAL)),
         }
         // No writer comes while this thread has the gate.
-        match self.seats.sit(self.placed.word(USED))? {
-            Found::Seat(seat) | Found::OfTheDead(seat) => Ok(seat),
-            Found::None => self.seats.wait_for_one(patience),
+        loop {
+            match self.seats.sit(self.placed.word(USED))? {
+                Found::Seat(seat) | Found::OfTheDead(seat) => return Ok(seat),
+                Found::None => out_of_patience(patience)?,
+            }
+            // Whoever sits there may stay for long: after a while all seats are looked at again.
+            let look = next_look(patience.unwrap_or(Deadline::NEVER));
+            match self.seats.wait_for_one(Some(look)) {
+                Err(error) if error.errno() == libc::ETIMEDOUT => {}
+                other => return other,
+            }
         }
     }
 
@@ -303,8 +311,9 @@ impl Shared for RwLock {
 
     fn open_in(slot: Slot) -> Result<Self> {
         let placed = Placed::open(slot, Kind::RwLock, 0)?;
+        placed.check(1..=Self::MAX_READERS, |readers| Self::bytes(&readers))?;
         let gate = pthread::Mutex::open(placed.part(HEADER_BYTES, OBJECT_BYTES)?)?;
-        let seats = Seats::open(&placed, SEATS_OFFSET, placed.number().min(Self::MAX_READERS))?;
+        let seats = Seats::open(&placed, SEATS_OFFSET, placed.number())?;
         Ok(Self { gate, seats, order: None, placed })
     }
 

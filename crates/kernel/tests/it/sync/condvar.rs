@@ -185,6 +185,18 @@ fn a_death_with_the_mutex_wakes_who_waits() {
 }
 
 #[test]
+fn a_death_with_the_mutex_wakes_who_waits_although_somebody_else_repairs_it() {
+    let pair = Pair::new();
+    let mut waiter = pair.waiter();
+    let mut holder = pair.peer();
+    holder.told("lock", "ok");
+    holder.kill();
+    // Before the waiter looks, as a rule; and nobody notifies.
+    drop(pair.locked());
+    assert!(waiter.child.line().is_some_and(|line| line.starts_with("wait ")));
+}
+
+#[test]
 fn more_wait_than_there_are_seats() {
     let pair = Pair::new();
     let count = 70;

@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use switchboard_kernel::Permissions;
+use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::sync::{Name, Permits, RwLock, Semaphore, Shared};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, Scratch, unique};
@@ -145,6 +146,55 @@ fn a_file_that_is_no_object_stays_as_it_is() {
     assert_eq!(name_of(Semaphore::named(&named(&link), 0)), "ELOOP");
     let nowhere = scratch.join("no/where");
     assert_eq!(name_of(Semaphore::named(&named(&nowhere), 0)), "ENOENT");
+}
+
+#[test]
+fn a_file_that_is_no_object_stays_although_others_lock_it() {
+    let scratch = Scratch::new();
+    let path = scratch.join("precious");
+    std::fs::write(&path, [0; 8192]).expect("written");
+    let file = std::fs::File::options().read(true).write(true).open(&path).expect("opened");
+    let guard = Lock::open_file(Mode::Shared).lock(&file).expect("locked");
+    assert_eq!(name_of(Semaphore::named(&named(&path), 0)), "EINVAL");
+    drop(guard);
+    assert!(path.exists());
+    let name = Name::new(&unique("other")).expect("a name");
+    let semaphore = Semaphore::named(&name, 0).expect("made");
+    let notes = name.path().with_file_name(unique("notes"));
+    std::fs::write(&notes, [0; 200]).expect("written");
+    drop(Semaphore::named(&Name::new(&unique("third")).expect("a name"), 0).expect("made"));
+    assert_eq!(std::fs::read(&notes).expect("still there"), [0; 200]);
+    std::fs::remove_file(&notes).expect("removed");
+    drop(semaphore);
+}
+
+#[test]
+fn one_that_may_not_be_removed_is_made_anew_in_its_place() {
+    if !is_root() {
+        // Only root can play two users; as an ordinary user all files are its own.
+        return;
+    }
+    let scratch = Scratch::new();
+    // As /dev/shm is.
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o1777)).expect("set");
+    let path = scratch.join("jobs");
+    let name = named(&path).permissions(Permissions::new().mode(0o666));
+    let semaphore = Semaphore::named(&name, 3).expect("made");
+    let start = || Child::role("sync_user", &[path.to_str().expect("a path"), "nobody"]);
+    let mut other = start();
+    other.expect("3");
+    // The last user may not remove it.
+    drop(semaphore);
+    other.tell("end");
+    other.wait();
+    assert!(path.exists());
+    let (mut first, mut second) = (start(), start());
+    let counts = [first.line(), second.line()].map(|line| line.expect("a count"));
+    assert!(counts.contains(&"10".to_owned()), "{counts:?}");
+    first.kill();
+    second.kill();
+    drop(Semaphore::named(&name, 0).expect("made anew"));
+    assert!(!path.exists());
 }
 
 #[test]

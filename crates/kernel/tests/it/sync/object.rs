@@ -85,9 +85,21 @@ fn foreign_bytes_are_refused_whatever_they_are() {
     let memory = barrier.memory().clone();
     drop(barrier);
     let slot = memory.slot(0, memory.len_bytes()).expect("a slot");
-    for members in [3, Barrier::MAX, u32::MAX] {
+    for members in [0, 3, Barrier::MAX, u32::MAX] {
         slot.words()[2].store(members, Relaxed);
         assert_eq!(all[5](&memory), "EINVAL", "{members}");
+    }
+    drop(slot);
+    let made: [(usize, SharedWords); 2] = [
+        (2, RwLock::anonymous(2).expect("a lock").memory().clone()),
+        (3, Permits::anonymous(2).expect("permits").memory().clone()),
+    ];
+    for (kind, memory) in made {
+        let slot = memory.slot(0, memory.len_bytes()).expect("a slot");
+        for number in [0, 3, 1025, u32::MAX] {
+            slot.words()[2].store(number, Relaxed);
+            assert_eq!(all[kind](&memory), "EINVAL", "{number}");
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! The order of locks: violations are found before anything hangs.
 
-use switchboard_kernel::sync::{LockOrder, Monitor, Mutex, MutexOptions, RwLock, Shared};
+use std::time::Duration;
+
+use switchboard_kernel::io::Deadline;
+use switchboard_kernel::sync::{Condvar, LockOrder, Monitor, Mutex, MutexOptions, RwLock, Shared};
 
 use super::name_of;
 
@@ -68,6 +71,19 @@ fn all_kinds_have_ranks_and_those_without_are_not_asked() {
     let reading = lock.read().expect("locked");
     assert_eq!(name_of(monitor.with(|_| ())), "ok");
     drop(reading);
+}
+
+#[test]
+fn a_wait_takes_the_mutex_again_after_what_is_held_meanwhile() {
+    LockOrder::check(true);
+    let (first, second) = (mutex(FIRST), mutex(SECOND));
+    let changed = Condvar::anonymous(()).expect("a condition");
+    let outer = first.lock().and_then(|locked| locked.or_repair(|| ())).expect("locked");
+    let inner = second.lock().expect("locked");
+    assert_eq!(name_of(changed.wait_until(outer, Deadline::after(Duration::ZERO))), "EDEADLK");
+    drop(inner);
+    let outer = first.lock().and_then(|locked| locked.or_repair(|| ())).expect("locked");
+    assert_eq!(name_of(changed.wait_until(outer, Deadline::after(Duration::ZERO))), "ok");
 }
 
 #[test]

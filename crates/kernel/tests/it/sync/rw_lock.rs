@@ -157,6 +157,24 @@ fn one_reader_too_many_waits() {
 }
 
 #[test]
+fn one_reader_too_many_takes_any_place() {
+    let lock = lock_of(2);
+    let [mut stays, mut leaves, mut late] = peers(&lock);
+    stays.told("read", "ok");
+    leaves.told("read", "ok");
+    late.told_and_waits("read");
+    leaves.kill();
+    late.expect("read", "ok");
+    late.kill();
+    leaves = Peer::start("rw_lock", lock.memory());
+    leaves.told("read", "ok");
+    late = Peer::start("rw_lock", lock.memory());
+    late.told_and_waits("read");
+    stays.told("unlock", "ok");
+    late.expect("read", "ok");
+}
+
+#[test]
 fn locking_twice_is_an_error() {
     let lock = lock_of(RwLock::READERS);
     let reading = lock.read().expect("locked");

@@ -58,6 +58,14 @@ impl Placed {
         Err(refused(Errno::NOSYS))
     }
 
+    pub(super) fn check(
+        &self,
+        _: core::ops::RangeInclusive<u32>,
+        _: impl FnOnce(u32) -> usize,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     pub(super) fn keep(&mut self, (): ()) {}
 
     pub(super) fn number(&self) -> u32 {
