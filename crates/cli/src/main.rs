@@ -19,6 +19,8 @@ use std::process::ExitCode;
 use exit_code::Exit;
 
 fn main() -> ExitCode {
+    // A limit on files is an error like others.
+    switchboard_kernel::io::ignore_sigxfsz();
     let matches = match command::root().try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {

@@ -291,3 +291,11 @@ pub fn ignore_sigpipe() {
     // SAFETY: SIG_IGN is a valid disposition for SIGPIPE and runs no code of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
+
+/// Makes a write beyond `RLIMIT_FSIZE` an `EFBIG` error instead of a `SIGXFSZ` signal, for the whole
+/// process. Children of [`Spawn`](crate::process::Spawn) have it at its default again.
+#[allow(unsafe_code)]
+pub fn ignore_sigxfsz() {
+    // SAFETY: SIG_IGN is a valid disposition for SIGXFSZ and runs no code of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}

@@ -169,6 +169,13 @@ pub fn effective_user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// `getgroups()`, `getegid()`: whether this process is in a group.
+#[must_use]
+pub fn is_in_group(id: u32) -> bool {
+    let others = rustix::process::getgroups().unwrap_or_default();
+    effective_group_id() == id || others.iter().any(|group| group.as_raw() == id)
+}
+
 /// `getegid()`: the group this process acts as.
 #[must_use]
 pub fn effective_group_id() -> u32 {

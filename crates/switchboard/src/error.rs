@@ -64,6 +64,14 @@ impl Error {
             K::TooManyFiles | K::TooManyFilesInSystem => {
                 (ErrorKind::LimitReached, error.advice().map(str::to_owned))
             }
+            K::NoSpace if error.name() == "EFBIG" => (
+                ErrorKind::LimitReached,
+                Some(
+                    "files of this process may be no longer (RLIMIT_FSIZE): raise it with ulimit -f or \
+                     LimitFSIZE="
+                        .into(),
+                ),
+            ),
             K::NoSpace => (
                 ErrorKind::LimitReached,
                 Some("the file system or a quota is full: see df and df -i".into()),

@@ -25,7 +25,8 @@ use crate::error::{Error, OfCall, Result, checked, last_errno};
 ///
 /// The child gets descriptors 0, 1 and 2 (this process's own unless set) and those given by
 /// [`Spawn::descriptor`], under exactly these numbers; every other one is closed, whether or not it
-/// was close-on-exec. Its signal mask is empty and `SIGPIPE` at its default, as programs expect.
+/// was close-on-exec. Its signal mask is empty and `SIGPIPE` and
+/// `SIGXFSZ` at their defaults, as programs expect.
 ///
 /// ```
 /// use switchboard_kernel::io::Deadline;
@@ -297,6 +298,8 @@ fn identity(number: c_int) -> core::result::Result<Identity, Errno> {
 
 /// In the child: nothing but the chosen descriptors stays open across `execve`.
 fn arrange(moves: &[Move]) -> io::Result<()> {
+    // SAFETY: SIG_DFL is a valid disposition, and setting it is allowed between fork and execve.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
     for step in moves {
         // Not open (any more) is as good as unchanged.
         if identity(step.to).is_ok_and(|found| found != step.taken_by) {

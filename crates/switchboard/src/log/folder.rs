@@ -2,13 +2,14 @@
 
 use std::fs::{DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, ErrorKind as Io};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
 use switchboard_kernel::file_lock::{self, Guard, Lock, Range};
 use switchboard_kernel::mmap::{self, Mapping, Mode};
+use switchboard_kernel::process;
 use switchboard_kernel::{self as kernel, Permissions};
 
 use super::segment;
@@ -85,6 +86,8 @@ impl Folder {
         let (lock, bell) = (open(LOCK, 0)?, open(BELL, BELL_BYTES as u64)?);
         let page = Mapping::of_file(&bell, Mode::ReadWrite, 0, BELL_BYTES)
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
+        let permissions = permissions_like(&bell, address)
+            .map_err(|error| system(address, "cannot open the log", error))?;
         Ok(Self { address: address.clone(), path: path.to_owned(), permissions, lock, bell, page })
     }
 
@@ -351,6 +354,23 @@ fn is_ours(entry: &DirEntry) -> bool {
 /// Whether it is the folder of the places.
 fn is_readers(entry: &DirEntry) -> io::Result<bool> {
     Ok(entry.file_name() == READERS && entry.file_type()?.is_dir())
+}
+
+/// Whose new files are: as the address says, or else like the bell, so that those who share a log need not
+/// say it again.
+fn permissions_like(bell: &File, address: &Address) -> io::Result<Permissions> {
+    let query = &address.query;
+    let mut permissions = query.permissions();
+    let found = bell.metadata()?;
+    if query.mode.is_none() {
+        permissions = permissions.mode(found.mode() & 0o666);
+    }
+    let group = found.gid();
+    let may_give = process::effective_user_id() == 0 || process::is_in_group(group);
+    if permissions.group.is_none() && group != process::effective_group_id() && may_give {
+        permissions.group = Some(group);
+    }
+    Ok(permissions)
 }
 
 fn make_folder(path: &Path, permissions: &Permissions) -> io::Result<()> {

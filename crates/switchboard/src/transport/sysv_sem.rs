@@ -128,9 +128,7 @@ impl Semaphore {
                 .kinded(ErrorKind::NotFound)
                 .hint(format!("the set has no semaphore {}; they count from 0", self.index)),
             // The set's number stands for nothing any more.
-            "EIDRM" | "EINVAL" => {
-                failed.kinded(ErrorKind::NotFound).hint("somebody removed the semaphores")
-            }
+            "EIDRM" | "EINVAL" => failed.hint("somebody removed the semaphores"),
             "ERANGE" => failed
                 .kinded(ErrorKind::LimitReached)
                 .hint(format!("it holds {VALUE_MAX} notifications that nobody waited for")),

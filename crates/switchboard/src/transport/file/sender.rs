@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use switchboard_kernel::io::{Deadline, Interest};
 
@@ -19,6 +20,9 @@ use crate::log::table::Table;
 use crate::log::writer::{LaneWriter, Manner, Refusal, largest_payload_bytes};
 use crate::transport::{Setup, wait_or_cancel};
 
+/// How often a sender looks whether the log is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Whoever waits is told after so many bytes, also in the middle of a batch.
 const RING_BYTES: usize = 64 << 10;
 
@@ -27,6 +31,7 @@ pub(crate) struct FileSender {
     setup: Setup,
     folder: Arc<Folder>,
     standing: Standing,
+    looked_at: Instant,
     writer: LaneWriter,
     watch: Watch,
     manner: Manner,
@@ -66,6 +71,7 @@ impl FileSender {
         Ok(Self {
             setup: setup.again(),
             standing: Standing::of(&folder)?,
+            looked_at: Instant::now(),
             folder,
             writer,
             watch,
@@ -146,6 +152,16 @@ impl FileSender {
     #[cold]
     fn next_segment(&mut self) -> Result<(), SendError> {
         self.standing.check()?;
+        if let Err(error) = self.make_room() {
+            // What failed may be no more than that the log went meanwhile.
+            self.standing.check()?;
+            return Err(error);
+        }
+        self.acknowledged = self.appended;
+        Ok(())
+    }
+
+    fn make_room(&mut self) -> Result<(), SendError> {
         // What was written so far is told, also if this takes long.
         self.folder.ring();
         if self.manner.pattern == Pattern::Queue {
@@ -155,7 +171,6 @@ impl FileSender {
         if let Some(retention) = &mut self.retention {
             retention.apply(&self.folder, &mut self.writer)?;
         }
-        self.acknowledged = self.appended;
         Ok(())
     }
 
@@ -192,6 +207,11 @@ impl FileSender {
 
     /// Makes what was accepted as durable as asked, and tells whoever waits.
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
+        // What nobody can find any more is not to count as sent.
+        if self.looked_at.elapsed() >= LOOK {
+            self.standing.check()?;
+            self.looked_at = Instant::now();
+        }
         if self.untold_bytes > 0 {
             self.untold_bytes = 0;
             self.folder.ring();
