@@ -17,6 +17,9 @@ use crate::sync::opened;
 const OWN: Range<u64> = 32..64;
 const FIRST_MUTEX: Range<u64> = 64..128;
 
+/// Where a mutex counts holders that were found to have died.
+const DEATHS: Range<u64> = 32..36;
+
 const fn seats(from: u64, count: u64) -> Range<u64> {
     from..from + 64 * count
 }
@@ -28,7 +31,7 @@ const MUTEX: Case = Case {
     peers: &[],
     unblock: nothing,
     check: check_mutex,
-    stores: &[FIRST_MUTEX],
+    stores: &[DEATHS, FIRST_MUTEX],
 };
 
 const RW_LOCK: Case = Case {
@@ -69,7 +72,7 @@ const CONDVAR: Case = Case {
     unblock: help_waiter,
     check: check_waiting,
     // The mutex, the bell and its neighbour, the seats.
-    stores: &[FIRST_MUTEX, 1024 + 32..1024 + 40, seats(1024 + 64, 64)],
+    stores: &[DEATHS, FIRST_MUTEX, 1024 + 32..1024 + 40, seats(1024 + 64, 64)],
 };
 
 const BARRIER: Case = Case {
@@ -99,8 +102,8 @@ const MONITOR: Case = Case {
     peers: &[&["~wait"]],
     unblock: nothing,
     check: check_bank,
-    // The mark of which copy counts, the mutex, the bell, the seats, the copies.
-    stores: &[32..36, 128..192, 224..232, seats(256, 64), 4352..4480],
+    // The mark of which copy counts, the mutex with its count of deaths, the bell, the seats, the copies.
+    stores: &[32..36, 96..100, 128..192, 224..232, seats(256, 64), 4352..4480],
 };
 
 fn run(test: &str, how: How, cases: &[Case]) {
