@@ -65,6 +65,7 @@ fn run(name: &str) -> Result<(), String> {
     for folder in ["TMPDIR", "XDG_RUNTIME_DIR"] {
         command.env(folder, scratch.path());
     }
+    switchboard_testkit::skip::say(&format!("example {name}"));
     let mut child = Child::command(command);
     drop(child.stdin());
     let lines = child.remaining_lines();
