@@ -101,7 +101,7 @@ impl Mutex {
         self.inner.is_orphaned()
     }
 
-    #[inline]
+    #[inline(always)]
     fn note(&self, place: &'static Location<'static>) -> Result<Note> {
         Note::take(std::ptr::from_ref(self).addr(), self.order, false, place)
     }
@@ -127,15 +127,23 @@ impl Mutex {
         note: Note,
         seat: Option<Seat<'a>>,
     ) -> Locked<MutexGuard<'a>> {
-        let guard = |inner| MutexGuard { inner, seat, mutex: self, note };
         match locked {
-            pthread::Locked::Consistent(inner) => Locked::Consistent(guard(inner)),
+            pthread::Locked::Consistent(inner) => {
+                Locked::Consistent(MutexGuard { inner, seat, mutex: self, note })
+            }
             pthread::Locked::OwnerDied(orphaned) => {
-                // Whoever dies before this leaves the mutex to the next, who comes here too.
-                self.placed.word(DEATHS).fetch_add(1, Ordering::Relaxed);
-                Locked::OwnerDied(Orphaned::new(guard(orphaned.into_guard())))
+                self.count_death();
+                let inner = orphaned.into_guard();
+                Locked::OwnerDied(Orphaned::new(MutexGuard { inner, seat, mutex: self, note }))
             }
         }
+    }
+
+    /// Whoever dies before this leaves the mutex to the next, who comes here too.
+    #[cold]
+    #[inline(never)]
+    fn count_death(&self) {
+        self.placed.word(DEATHS).fetch_add(1, Ordering::Relaxed);
     }
 }
 

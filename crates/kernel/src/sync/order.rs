@@ -97,8 +97,20 @@ pub(super) struct Note {
 impl Note {
     /// Checks that this thread may take the lock, and notes that it does: where an order was given,
     /// and where `always` says so.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(
+        lock: usize,
+        order: Option<LockOrder>,
+        always: bool,
+        place: &'static Location<'static>,
+    ) -> Result<Self> {
+        if order.is_none() && !always {
+            return Ok(Self { lock: None });
+        }
+        Self::take_checked(lock, order, always, place)
+    }
+
+    fn take_checked(
         lock: usize,
         order: Option<LockOrder>,
         always: bool,
@@ -133,21 +145,25 @@ impl Note {
 }
 
 impl Drop for Note {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if let Some(lock) = self.lock {
-            // A thread that ends may have lost its list before it lets go.
-            let _ = HELD.try_with(|held| {
-                let mut held = held.borrow_mut();
-                if held.pop_if(|one| one.lock == lock.get()).is_some() {
-                    return;
-                }
-                if let Some(index) = held.iter().rposition(|one| one.lock == lock.get()) {
-                    held.remove(index);
-                }
-            });
+            take_back(lock);
         }
     }
+}
+
+fn take_back(lock: NonZeroUsize) {
+    // A thread that ends may have lost its list before it lets go.
+    let _ = HELD.try_with(|held| {
+        let mut held = held.borrow_mut();
+        if held.pop_if(|one| one.lock == lock.get()).is_some() {
+            return;
+        }
+        if let Some(index) = held.iter().rposition(|one| one.lock == lock.get()) {
+            held.remove(index);
+        }
+    });
 }
 
 #[inline]
