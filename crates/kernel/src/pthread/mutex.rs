@@ -202,10 +202,18 @@ impl Mutex {
     }
 
     /// What a call that takes the mutex returned, as a guard.
-    #[inline]
+    #[inline(always)]
     pub(super) fn taken(&self, call: &'static str, found: c_int) -> Result<Locked<'_>> {
+        if found == 0 {
+            return Ok(Locked::Consistent(self.guard()));
+        }
+        self.taken_or_not(call, found)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn taken_or_not(&self, call: &'static str, found: c_int) -> Result<Locked<'_>> {
         match found {
-            0 => Ok(Locked::Consistent(self.guard())),
             libc::EOWNERDEAD => Ok(Locked::OwnerDied(Orphaned { guard: self.guard() })),
             _ => Err(Error::from_raw(call, found)),
         }
