@@ -28,7 +28,8 @@ pub(super) fn build() -> clap::Command {
                  has the object open keeps it, except for System V queues and semaphores, which are gone \
                  at once, and logs, whose messages are removed with them: a recv that waits for one ends \
                  with an error. A socket that somebody listens on, and a log that somebody writes to, \
-                 are not removed. With several addresses, an error does not keep the others.",
+                 are not removed, nor are a file that holds no state and a folder that holds more \
+                 than a log. With several addresses, an error does not keep the others.",
             ),
         "  switchboard unlink mq:/jobs fifo:/tmp/jobs
   switchboard unlink sysv:0x5b01

@@ -59,6 +59,21 @@ fn what_cannot_be_created_or_removed() {
 }
 
 #[test]
+fn what_is_no_object_of_ours_is_not_removed() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("notes"), "mine").expect("a file");
+    let refused = run(scratch.path(), &["unlink", "mmap:./notes"], "").code(1);
+    refused.says("holds no state").says("rm");
+    std::fs::create_dir(scratch.join("folder")).expect("a folder");
+    std::fs::write(scratch.join("folder/lock"), "mine").expect("a file");
+    let refused = run(scratch.path(), &["unlink", "file:./folder"], "").code(1);
+    refused.says("folder/lock is not of the log").says("nothing was removed").says("rm");
+    for name in ["notes", "folder/lock"] {
+        assert_eq!(std::fs::read(scratch.join(name)).expect("a file"), b"mine", "{name}");
+    }
+}
+
+#[test]
 fn a_socket_that_a_dead_process_left() {
     let scratch = Scratch::new();
     let mut receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);

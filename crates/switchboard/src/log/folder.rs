@@ -1,6 +1,6 @@
 //! The folder of a log: its files, its locks and its bell.
 
-use std::fs::{DirBuilder, DirEntry, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,25 +12,26 @@ use switchboard_kernel::mmap::{self, Mapping, Mode};
 use switchboard_kernel::process;
 use switchboard_kernel::{self as kernel, Permissions};
 
+use super::content::{hidden_pid, is_ours, is_readers};
 use super::segment;
 use super::table::LANES;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 
-const LOCK: &str = "lock";
-const BELL: &str = "bell";
+pub(super) const LOCK: &str = "lock";
+pub(super) const BELL: &str = "bell";
 /// Who has what, in a queue.
 pub(crate) const TABLE: &str = "queue";
 /// The places of named subscribers.
 pub(crate) const READERS: &str = "readers";
 
-const BELL_BYTES: usize = 4096;
+pub(super) const BELL_BYTES: usize = 4096;
 /// Counts segments made.
 const GENERATION_AT: usize = 0;
 /// Somebody may wait.
-const FLAG_AT: usize = 8;
+pub(super) const FLAG_AT: usize = 8;
 /// Where the bell is written to.
-const RING_AT: u64 = 64;
+pub(super) const RING_AT: usize = 64;
 
 /// An open folder.
 #[derive(Debug)]
@@ -242,24 +243,6 @@ impl Folder {
         }
     }
 
-    /// What is in the folder and not of the log, if there is something.
-    pub(crate) fn foreign(&self) -> io::Result<Option<PathBuf>> {
-        for entry in std::fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if is_readers(&entry)? {
-                for place in std::fs::read_dir(entry.path())? {
-                    let place = place?;
-                    if !place.file_type()?.is_file() {
-                        return Ok(Some(place.path()));
-                    }
-                }
-            } else if !is_ours(&entry) {
-                return Ok(Some(entry.path()));
-            }
-        }
-        Ok(None)
-    }
-
     /// Removes the files of the log, and nothing else that is in the folder.
     pub(crate) fn remove_files(&self) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.path)? {
@@ -311,7 +294,7 @@ impl Folder {
     fn ring_out(&self, flag: &AtomicU64) {
         flag.store(0, Relaxed);
         // A bell that cannot be written wakes nobody; they look again by themselves.
-        let _ = self.bell.write_at(&[1], RING_AT);
+        let _ = self.bell.write_at(&[1], RING_AT as u64);
     }
 
     /// Asks to be woken by the next change, where that is allowed. Look once more after it.
@@ -336,24 +319,9 @@ pub(crate) fn byte_lock(byte: u64) -> Lock {
 
 /// Whether a folder holds a log, or a part of one. Where it cannot be looked into, opening the log says
 /// why.
-fn holds_log(path: &Path) -> bool {
+pub(crate) fn holds_log(path: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(path) else { return true };
     entries.flatten().any(|entry| is_ours(&entry))
-}
-
-/// Whether a file of the folder is one that a log makes there.
-fn is_ours(entry: &DirEntry) -> bool {
-    let name = entry.file_name();
-    let Some(name) = name.to_str() else { return false };
-    let named = [LOCK, BELL, TABLE].contains(&name)
-        || segment::parse_name(name).is_some()
-        || hidden_pid(name).is_some();
-    named && entry.file_type().is_ok_and(|kind| kind.is_file())
-}
-
-/// Whether it is the folder of the places.
-fn is_readers(entry: &DirEntry) -> io::Result<bool> {
-    Ok(entry.file_name() == READERS && entry.file_type()?.is_dir())
 }
 
 /// Whose new files are: as the address says, or else like the bell, so that those who share a log need not
@@ -424,8 +392,4 @@ fn hidden_file(path: &Path, permissions: &Permissions, bytes: u64) -> io::Result
             Err(error)
         }
     }
-}
-
-fn hidden_pid(name: &str) -> Option<u32> {
-    name.strip_prefix(".new-")?.split_once('-')?.0.parse().ok()
 }

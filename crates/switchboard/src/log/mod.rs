@@ -4,6 +4,7 @@
 //! at each step. `frame`, `segment`, `table` and `places` know the bytes, `progress` how far a named
 //! subscriber is; they do no I/O.
 
+pub(crate) mod content;
 pub(crate) mod folder;
 pub(crate) mod frame;
 pub(crate) mod gone;

@@ -4,10 +4,12 @@
 
 use super::table::LANES;
 
-const MAGIC: [u8; 8] = *b"SWBDPLA1";
+/// What a copy begins with.
+pub(super) const MAGIC: [u8; 8] = *b"SWBDPLA1";
 const CHECKSUM_AT: usize = 16 + 8 * LANES;
 const COPY_BYTES: usize = CHECKSUM_AT + 4;
-const COPIES_AT: [usize; 2] = [0, 4096];
+/// Where the two copies are.
+pub(super) const COPIES_AT: [usize; 2] = [0, 4096];
 
 /// The next message of each lane; 0 for a lane that was not there yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 /// Bytes before the first frame.
 pub(crate) const HEADER_BYTES: usize = 64;
 
-const MAGIC: [u8; 8] = *b"SWBDLOG1";
+/// What a segment begins with.
+pub(super) const MAGIC: [u8; 8] = *b"SWBDLOG1";
 
 /// What a log carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,12 @@ pub(crate) const LANES: usize = 64;
 /// The most receivers at a time, with those whose claims wait to be taken over.
 pub(crate) const CLAIMS: usize = 64;
 
-const MAGIC: [u8; 8] = *b"SWBDQUE1";
+/// Where the two copies are in their file.
+pub(crate) const COPIES_AT: [u64; 2] = [4096, 24_576];
+const _: () = assert!(COPIES_AT[1] - COPIES_AT[0] >= MOST_BYTES as u64);
+
+/// What a copy begins with.
+pub(super) const MAGIC: [u8; 8] = *b"SWBDQUE1";
 const NEXT_AT: usize = 24;
 const AGAIN_AT: usize = NEXT_AT + 8 * LANES;
 const CLAIMS_AT: usize = AGAIN_AT + 8 * LANES;

@@ -19,7 +19,7 @@ use super::{Setup, StateMemory, WriterLock};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::object::{cannot_unlink, no_name};
-use crate::pattern::state::{object_bytes, prepare_new};
+use crate::pattern::state::{Layout, object_bytes, prepare_new, slots};
 
 pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Error> {
     let address = &setup.address;
@@ -63,10 +63,38 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
     prepare_new(address, &memory)
 }
 
-/// Removes the file's name. Who has it mapped keeps it.
+/// Removes the file's name, if a state is in the file. Who has it mapped keeps it.
 pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    let failed = |error| cannot_unlink(address, of_io("open", &error));
+    if let Some(problem) = foreign(address, path).map_err(failed)? {
+        let hint = match address.query.layout {
+            Some(Layout::Bare) => "if you mean this file, remove it with rm",
+            _ => {
+                "if you mean this file, remove it with rm, or with ?layout=bare if it is a state \
+                 without versions"
+            }
+        };
+        return Err(Error::new(ErrorKind::Mismatch, address, problem).hint(hint));
+    }
     std::fs::remove_file(path).map_err(|error| cannot_unlink(address, of_io("unlink", &error)))
+}
+
+/// Why what has this name is not a state of this address, if it is none.
+fn foreign(address: &Address, path: &Path) -> std::io::Result<Option<&'static str>> {
+    let kind = std::fs::symlink_metadata(path)?.file_type();
+    if kind.is_symlink() {
+        return Ok(Some("it is a symbolic link, not a state; it was not removed"));
+    }
+    if !kind.is_file() {
+        return Ok(Some("it is not a file, so it is no state; it was not removed"));
+    }
+    // Every file can hold one without versions.
+    if address.query.layout == Some(Layout::Bare) {
+        return Ok(None);
+    }
+    let mut file = File::options().read(true).custom_flags(kernel::io::NONBLOCK).open(path)?;
+    Ok((!slots::is_state(&mut file)?).then_some("the file holds no state; it was not removed"))
 }
 
 fn make(address: &Address) -> kernel::Result<OwnedFd> {

@@ -190,7 +190,7 @@ impl State {
             }
             Problem::Memory(error) if error.name() == "EIO" => {
                 Error::system(address, "its memory was cut short", error)
-                    .hint("somebody truncated it; unlink it, and create it anew")
+                    .hint("somebody truncated it; remove it, and create it anew")
             }
             Problem::Memory(error) => Error::system(address, "cannot use the memory", error),
         }

@@ -5,6 +5,7 @@
 //! slot, then changes the word; a reader copies the current slot, and looks whether it stayed the
 //! same meanwhile. The value before it stays whole until the one after next is set.
 
+use std::io::{self, Read};
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
@@ -42,6 +43,27 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Bytes of an object for values of up to `capacity` bytes.
 pub(crate) fn object_bytes(capacity: u32) -> u64 {
     HEADER_BYTES as u64 + 2 * (SLOT_HEAD_BYTES as u64 + u64::from(capacity).next_multiple_of(64))
+}
+
+/// Whether a file holds a state, damaged or of another version perhaps; or nothing but zeros, as one does
+/// whose maker was killed.
+pub(crate) fn is_state(file: &mut impl Read) -> io::Result<bool> {
+    let mut head = Vec::new();
+    file.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+    if head.starts_with(&MAGIC.to_le_bytes()) {
+        return Ok(true);
+    }
+    let mut block = vec![0; 64 << 10];
+    let mut is_zero = head.len() == HEADER_BYTES && head.iter().all(|byte| *byte == 0);
+    while is_zero {
+        match file.read(&mut block) {
+            Ok(0) => break,
+            Ok(len) => is_zero = block[..len].iter().all(|byte| *byte == 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(is_zero)
 }
 
 /// Why there is no value.

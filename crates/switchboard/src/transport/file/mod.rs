@@ -17,7 +17,8 @@ use std::sync::Arc;
 use super::{ReceiverFlavor, SenderFlavor, Setup};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
-use crate::log::folder::Folder;
+use crate::log::content::{Foreign, find_foreign};
+use crate::log::folder::{Folder, holds_log};
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
 use crate::log::reader::LaneReader;
 use crate::log::segment::Pattern;
@@ -64,21 +65,24 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
 /// folder, nothing is removed.
 pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     let Target::Path(path) = &address.target else { return Err(no_name(address)) };
+    let failed = |error: std::io::Error| cannot_unlink(address, from_io(&error));
+    let refuse_foreign = |removed: &str| match find_foreign(path).map_err(failed)? {
+        Some(Foreign { path, problem }) => {
+            let problem = format!("{} {problem}; {removed}", path.display());
+            let hint = "move it to another folder, or remove it with rm, and unlink the log then";
+            Err(Error::new(ErrorKind::AddressInUse, address, problem).hint(hint))
+        }
+        None => Ok(()),
+    };
+    // Before it is opened, which would make what is missing of a log.
+    if path.is_dir() && holds_log(path) {
+        refuse_foreign("nothing was removed")?;
+    }
     let folder = Folder::open(address, false)?;
     if let Some(lane) = (0..crate::log::table::LANES as u32).find(|lane| folder.is_written(*lane)) {
         let problem = format!("a sender is writing to it (lane {lane})");
         return Err(Error::new(ErrorKind::AddressInUse, address, problem));
     }
-    let failed = |error: std::io::Error| cannot_unlink(address, from_io(&error));
-    let refuse_foreign = |removed: &str| match folder.foreign().map_err(failed)? {
-        Some(foreign) => {
-            let problem = format!("{} is not of the log; {removed}", foreign.display());
-            Err(Error::new(ErrorKind::AddressInUse, address, problem)
-                .hint("move it to another folder, and unlink the log then"))
-        }
-        None => Ok(()),
-    };
-    refuse_foreign("nothing was removed")?;
     folder.remove_files().map_err(failed)?;
     std::fs::remove_dir(path).or_else(|error| {
         // It may have come meanwhile.

@@ -15,11 +15,8 @@ use crate::error::{Error, ErrorKind};
 use crate::log::Durability;
 use crate::log::folder::{Folder, TABLE, byte_lock};
 use crate::log::reader::LaneReader;
-use crate::log::table::{CLAIMS, LEAST_BYTES, MOST_BYTES, Table};
+use crate::log::table::{CLAIMS, COPIES_AT, LEAST_BYTES, Table};
 
-/// Where the two copies are.
-const COPIES_AT: [u64; 2] = [4096, 24_576];
-const _: () = assert!(COPIES_AT[1] - COPIES_AT[0] >= MOST_BYTES as u64);
 /// How long the table may stay locked by one that does nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 

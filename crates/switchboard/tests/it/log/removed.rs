@@ -133,6 +133,65 @@ fn what_is_not_of_the_log_is_named_and_nothing_is_removed() {
 }
 
 #[test]
+fn what_only_has_a_name_of_the_log_is_not_removed() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("log");
+    std::fs::create_dir(&folder).expect("a folder");
+    let log: Address = address(&scratch, "").parse().expect("an address");
+    let text = &b"mine, all mine"[..];
+    // A folder that a log never was in; no file is added to it either.
+    for name in ["lock", "queue", "bell", "00-0000000001.seg", ".new-1-0"] {
+        std::fs::write(folder.join(name), text).expect("a file");
+        let error = object::unlink(&log).expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::AddressInUse, "{name}: {error}");
+        assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 1, "{name}");
+        std::fs::remove_file(folder.join(name)).expect("moved away");
+    }
+    // And among the files of a log.
+    publish(&address(&scratch, ""), 1..11);
+    let mut beyond = std::fs::read(folder.join("00-0000000001.seg")).expect("a segment");
+    beyond.truncate(4096);
+    let files = [
+        ("lock", text),
+        ("queue", text),
+        ("00-0000000002.seg", text),
+        ("64-0000000001.seg", &beyond),
+        ("readers/archive", text),
+        (".new-1-0", text),
+    ];
+    std::fs::create_dir(folder.join("readers")).expect("a folder");
+    for (name, content) in files {
+        let path = folder.join(name);
+        let before = std::fs::read(&path).ok();
+        std::fs::write(&path, content).expect("a file");
+        let count = std::fs::read_dir(&folder).expect("a folder").count();
+        let error = object::unlink(&log).expect_err(name);
+        assert!(error.to_string().contains(path.to_str().expect("a path")), "{name}: {error}");
+        assert!(error.to_string().contains("nothing was removed"), "{name}: {error}");
+        assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), count, "{name}");
+        assert_eq!(std::fs::read(&path).expect("a file"), content, "{name}");
+        match before {
+            Some(before) => std::fs::write(&path, before).expect("as it was"),
+            None => std::fs::remove_file(&path).expect("moved away"),
+        }
+    }
+    // What is damaged, or was cut off before its content was written, is of the log.
+    let segment = std::fs::read(folder.join("00-0000000001.seg")).expect("a segment");
+    let damaged: Vec<u8> =
+        segment.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 60)).collect();
+    for content in [&damaged[..], &damaged[..9], b"", &[0; 4096]] {
+        std::fs::write(folder.join("00-0000000002.seg"), content).expect("a file");
+        std::fs::write(folder.join("queue"), &content[..0]).expect("a file");
+        std::fs::write(folder.join("readers/archive"), &[0; 4096][..content.len().min(4096)])
+            .expect("a file");
+        object::unlink(&log).expect("removed");
+        assert!(!folder.exists());
+        publish(&address(&scratch, ""), 1..11);
+        std::fs::create_dir(folder.join("readers")).expect("a folder");
+    }
+}
+
+#[test]
 fn a_folder_that_is_no_log_is_left_as_it_is() {
     let scratch = Scratch::new();
     let folder = scratch.join("log");

@@ -2,7 +2,7 @@
 //! are cut short.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use switchboard::{ErrorKind, Options, State, object};
@@ -129,12 +129,55 @@ fn what_holds_something_else_is_refused_and_left_alone() {
         }
         let value = open_reader(&bare).expect("a reader").get().expect("a value");
         assert!(value.bytes.starts_with(b"#!/bin/sh\0"));
-        object::unlink(&place.parsed("")).expect("unlinked");
+        object::unlink(&place.parsed("?layout=bare")).expect("unlinked");
 
         drop(open_writer(&place.address).expect("made"));
         let refused = open_writer(&bare).expect_err("versions");
         assert_eq!(refused.kind(), ErrorKind::Mismatch, "{refused}");
     });
+}
+
+#[test]
+fn a_file_that_holds_no_state_is_not_unlinked() {
+    let place = Place::of("mmap");
+    let path = Path::new(place.target());
+    let unlink = |query: &str| object::unlink(&place.parsed(query));
+    let mut almost = vec![0; 4096];
+    almost[4095] = 1;
+    for content in [&b"#!/bin/sh\n"[..], b"", b"\x89SWS\r\n\x1a", &[0; 63], &almost] {
+        std::fs::write(path, content).expect("a file");
+        let refused = unlink("").expect_err("no state");
+        assert_eq!(refused.kind(), ErrorKind::Mismatch, "{refused}");
+        assert!(refused.to_string().contains("holds no state"), "{refused}");
+        assert!(refused.advice().is_some_and(|advice| advice.contains("rm")), "{refused}");
+        assert_eq!(std::fs::read(path).expect("a file"), content);
+    }
+    // What is meant is removed.
+    unlink("?layout=bare").expect("any bytes are a state without versions");
+
+    let target = place.scratch.join("target");
+    drop(open_writer(&format!("mmap:{}", target.display())).expect("a state"));
+    std::os::unix::fs::symlink(&target, path).expect("a link");
+    std::fs::create_dir(place.scratch.join("folder")).expect("a folder");
+    for (name, what) in [("a", "symbolic link"), ("folder", "not a file")] {
+        let address = format!("mmap:{}", place.scratch.join(name).display());
+        for query in ["", "?layout=bare"] {
+            let address = format!("{address}{query}").parse().expect("an address");
+            let refused = object::unlink(&address).expect_err(what);
+            assert_eq!(refused.kind(), ErrorKind::Mismatch, "{refused}");
+            assert!(refused.to_string().contains(what), "{refused}");
+        }
+    }
+    std::fs::remove_file(path).expect("removed");
+
+    // Damaged, of another version, or left by a maker that was killed: a state all the same.
+    let mut state = std::fs::read(&target).expect("a state");
+    state[8] ^= 2;
+    for content in [&state[..], &state[..80], &[0; 8384]] {
+        std::fs::write(path, content).expect("a file");
+        unlink("").expect("removed");
+        assert!(!path.exists());
+    }
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! Whether the files in a log's folder are what their names say, before any is removed.
+//!
+//! Names alone prove nothing: `lock` and `queue` are ordinary words. What a log makes is told by how it
+//! begins, and files that a death or a power cut left empty or full of zeros count as the log's, too.
+//! `docs/design/log.md` draws the bytes.
+
+use std::fs::{DirEntry, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::folder::{BELL, BELL_BYTES, FLAG_AT, LOCK, READERS, RING_AT, TABLE};
+use super::table::LANES;
+use super::{places, segment, table};
+
+/// What is in a folder and not of the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Foreign {
+    pub(crate) path: PathBuf,
+    /// Why not, as a sentence goes on after the path.
+    pub(crate) problem: &'static str,
+}
+
+/// What is in the folder and not of the log, if there is something.
+pub(crate) fn find_foreign(folder: &Path) -> io::Result<Option<Foreign>> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let foreign = if is_readers(&entry)? {
+            std::fs::read_dir(entry.path())?
+                .find_map(|place| place.and_then(|place| check(&place, is_place)).transpose())
+                .transpose()?
+        } else if is_ours(&entry) {
+            let name = entry.file_name();
+            check(&entry, |file| is_what_it_is_called(&name.to_string_lossy(), file))?
+        } else {
+            Some(Foreign { path: entry.path(), problem: "is not of the log" })
+        };
+        if foreign.is_some() {
+            return Ok(foreign);
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a file of the folder has a name and a kind as a log makes them there.
+pub(crate) fn is_ours(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let Some(name) = name.to_str() else { return false };
+    let named = [LOCK, BELL, TABLE].contains(&name)
+        || segment::parse_name(name).is_some_and(|(lane, _)| (lane as usize) < LANES)
+        || hidden_pid(name).is_some();
+    named && entry.file_type().is_ok_and(|kind| kind.is_file())
+}
+
+/// Whether it is the folder of the places.
+pub(crate) fn is_readers(entry: &DirEntry) -> io::Result<bool> {
+    Ok(entry.file_name() == READERS && entry.file_type()?.is_dir())
+}
+
+/// The process that makes the file of this name, which is not visible yet.
+pub(crate) fn hidden_pid(name: &str) -> Option<u32> {
+    name.strip_prefix(".new-")?.split_once('-')?.0.parse().ok()
+}
+
+fn check(
+    entry: &DirEntry,
+    is_of_the_log: impl FnOnce(&File) -> io::Result<bool>,
+) -> io::Result<Option<Foreign>> {
+    let foreign = |problem| Ok(Some(Foreign { path: entry.path(), problem }));
+    if !entry.file_type()?.is_file() {
+        return foreign("is not of the log");
+    }
+    match File::open(entry.path()).and_then(|file| is_of_the_log(&file)) {
+        Ok(true) => Ok(None),
+        Ok(false) => foreign("is not of the log: its content is something else"),
+        // Somebody else removed it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            foreign("may not be read, so whether it is of the log is not known")
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_what_it_is_called(name: &str, file: &File) -> io::Result<bool> {
+    match name {
+        LOCK => Ok(file.metadata()?.len() == 0),
+        BELL => is_bell(file),
+        TABLE => is_table(file),
+        // What is made under a hidden name becomes a segment or the table.
+        _ if hidden_pid(name).is_some() => Ok(is_segment(file)? || is_table(file)?),
+        _ => is_segment(file),
+    }
+}
+
+/// A count, a flag, the byte that is rung, and zeros.
+fn is_bell(file: &File) -> io::Result<bool> {
+    let page = read(file, 0, BELL_BYTES + 1)?;
+    let is_expected = |(at, byte): (usize, &u8)| match at {
+        0..FLAG_AT => true,
+        FLAG_AT | RING_AT => *byte <= 1,
+        _ => *byte == 0,
+    };
+    Ok(page.len() == BELL_BYTES && page.iter().enumerate().all(is_expected))
+}
+
+fn is_segment(file: &File) -> io::Result<bool> {
+    let header = read(file, 0, segment::HEADER_BYTES)?;
+    Ok(header.starts_with(&segment::MAGIC) || is_zero(&header))
+}
+
+fn is_table(file: &File) -> io::Result<bool> {
+    has_copies(file, table::COPIES_AT, &table::MAGIC)
+}
+
+fn is_place(file: &File) -> io::Result<bool> {
+    has_copies(file, places::COPIES_AT.map(|at| at as u64), &places::MAGIC)
+}
+
+/// Whether one of two copies begins as it should, or nothing was written yet.
+fn has_copies(file: &File, at: [u64; 2], magic: &[u8; 8]) -> io::Result<bool> {
+    let mut copies = at.into_iter();
+    if copies.any(|at| read(file, at, magic.len()).is_ok_and(|found| found == magic)) {
+        return Ok(true);
+    }
+    Ok(is_zero(&read(file, 0, at[1] as usize + magic.len())?))
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+/// So many bytes, or fewer at the file's end.
+fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut found = 0;
+    while found < len {
+        match file.read_at(&mut bytes[found..], at + found as u64) {
+            Ok(0) => break,
+            Ok(n) => found += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(found);
+    Ok(bytes)
+}
