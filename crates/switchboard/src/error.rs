@@ -153,6 +153,12 @@ pub enum SendError {
     /// The deadline passed, or a non-blocking send would have to wait: nobody is there, the
     /// receiver is slow, or the queue is full.
     Full,
+    /// As `Full`, of a topic: this subscriber is too slow, and what waits for it is as much as may
+    /// ([`Overflow`](crate::Overflow)). Nobody got the message.
+    Slow {
+        /// What is known of it: its process id and name.
+        peer: String,
+    },
     /// The [`cancel`](crate::Options#structfield.cancel) descriptor became readable.
     Interrupted,
     /// Larger than somebody on the way takes.
@@ -184,6 +190,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("not sent in time: no receiver, or it takes no more now"),
+            Self::Slow { peer } => write!(f, "not sent: {peer} is too slow, and takes no more now"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::TooLarge { len_bytes, limit_bytes, limit } => {
                 let (len, fit) = (Counted(*len_bytes as u64, "byte"), limit_bytes);
@@ -241,6 +248,15 @@ pub enum RecvError {
         /// What it did.
         problem: String,
     },
+    /// Messages of a topic are missing, because this subscriber was too slow for its publisher, which
+    /// dropped them ([`Overflow::DropOldest`](crate::Overflow::DropOldest)), or because they were
+    /// larger than it takes. Told once; receiving again goes on after them.
+    Gap {
+        /// What is known of the publisher.
+        peer: String,
+        /// How many.
+        missing: u64,
+    },
     /// A part of what is kept cannot be read (a log on disk). What follows goes on.
     Damaged {
         /// Where, and what is wrong.
@@ -283,6 +299,10 @@ impl fmt::Display for RecvError {
                 write!(f, "{peer} died before it said its end; {messages} arrived from it")
             }
             Self::PeerMisbehaved { peer, problem } => write!(f, "{peer} misbehaved: {problem}"),
+            Self::Gap { peer, missing } => {
+                let are = if *missing == 1 { "is" } else { "are" };
+                write!(f, "{} of {peer} {are} missing", Counted(*missing, "message"))
+            }
             Self::Damaged { problem, missing: 0 } => f.write_str(problem),
             Self::Damaged { problem, missing } => {
                 let are = if *missing == 1 { "is" } else { "are" };

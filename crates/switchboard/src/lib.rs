@@ -41,7 +41,7 @@ pub use address::{Address, AddressError};
 pub use error::{CloseError, Error, ErrorKind, RecvError, SendError, WaitError};
 pub use framing::Framing;
 pub use message::{Bytes, EncodingError, Json, Message, Named, Plain, Text};
-pub use options::Options;
+pub use options::{Options, Overflow};
 pub use pattern::event::{Event, Listener, Notifier, Occurrence, Origin};
 pub use pattern::queue::{Delivery, Incoming, Queue, Receiver, Rejection, Sender, Ticket};
 pub use pattern::state::{Layout, State, Value};

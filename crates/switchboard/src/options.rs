@@ -1,10 +1,49 @@
-//! Options of a queue's ends. What an address says (`?mode=0640`) wins over these.
+//! Options of the ends of a queue or a topic. What an address says (`?mode=0640`) wins over these.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How the ends of a queue behave. Each setting says its default, its unit and its consequence.
+/// What a publisher does when a subscriber is too slow for it: when what waits for that subscriber
+/// has reached the [`capacity`](Options#structfield.capacity_bytes).
+///
+/// In an address: `?overflow=block`, `drop-oldest` or `fail`. It is the publisher's word; a
+/// subscriber may have it in its address too, where it means nothing. Nor does it in a log (`file:`),
+/// which keeps everything and waits for nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Overflow {
+    /// Publishing waits until the subscriber has taken enough: nothing is lost, and the slowest
+    /// subscriber sets the pace. `try_send` and `send_timeout` fail with
+    /// [`Slow`](crate::SendError::Slow), which names it, and nobody gets the message.
+    #[default]
+    Block,
+    /// The oldest messages that wait for that subscriber are dropped, for it alone. It is told how
+    /// many: [`Gap`](crate::RecvError::Gap). Publishing never waits.
+    DropOldest,
+    /// Publishing fails at once with [`Slow`](crate::SendError::Slow), and nobody gets the message.
+    Fail,
+}
+
+impl Overflow {
+    /// Its name in an address.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::DropOldest => "drop-oldest",
+            Self::Fail => "fail",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Block, Self::DropOldest, Self::Fail].into_iter().find(|it| it.name() == name)
+    }
+}
+
+/// How the ends of a queue or a topic behave. Each setting says its default, its unit and its
+/// consequence.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,6 +84,17 @@ pub struct Options {
     pub cancel: Option<Arc<OwnedFd>>,
     /// The kernel's send and receive buffers of a connection, in bytes. Default: the system's.
     pub buffer_bytes: Option<u32>,
+    /// What a topic's publisher does about a subscriber that is too slow (`?overflow=`). Default
+    /// [`Block`](Overflow::Block).
+    pub overflow: Overflow,
+    /// How many of its last messages a topic's publisher keeps for subscribers that come later
+    /// (`?history=`): each of them gets these first. Default 0. They die with their publisher. Fewer
+    /// are kept where they are longer than the transport's bound on them, in bytes.
+    pub history_messages: u32,
+    /// How many bytes of a topic may wait for a slow subscriber before [`overflow`](Self::overflow)
+    /// acts (`?capacity=`), beyond what the kernel's buffers hold. Default: the transport's. More
+    /// rides out longer pauses and takes more memory. A message that is longer goes alone.
+    pub capacity_bytes: Option<u32>,
 }
 
 impl Default for Options {
@@ -61,6 +111,9 @@ impl Default for Options {
             linger: None,
             cancel: None,
             buffer_bytes: None,
+            overflow: Overflow::Block,
+            history_messages: 0,
+            capacity_bytes: None,
         }
     }
 }
@@ -102,4 +155,10 @@ setters! {
     cancel(cancel: Option<Arc<OwnedFd>>);
     /// Sets [`buffer_bytes`](Self#structfield.buffer_bytes).
     buffer_bytes(buffer_bytes: Option<u32>);
+    /// Sets [`overflow`](Self#structfield.overflow).
+    overflow(overflow: Overflow);
+    /// Sets [`history_messages`](Self#structfield.history_messages).
+    history(history_messages: u32);
+    /// Sets [`capacity_bytes`](Self#structfield.capacity_bytes). 0 counts as 1.
+    capacity_bytes(capacity_bytes: Option<u32>);
 }

@@ -9,6 +9,7 @@ use super::AddressError;
 use crate::framing::Framing;
 use crate::log::Durability;
 use crate::log::writer::LEAST_SEGMENT_BYTES;
+use crate::options::Overflow;
 use crate::pattern::state::Layout;
 use crate::transport::Transport;
 
@@ -30,6 +31,8 @@ pub(crate) struct Query {
     pub(crate) retain: Option<Duration>,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) reader: Option<String>,
+    pub(crate) overflow: Option<Overflow>,
+    pub(crate) history_messages: Option<u32>,
     pub(crate) size_bytes: Option<u32>,
     pub(crate) layout: Option<Layout>,
     pub(crate) count: Option<u32>,
@@ -59,7 +62,18 @@ pub const OPTIONS: &[(&str, &str, &str)] = &[
     ("plaintext", "", "allow unencrypted traffic beyond this machine"),
     ("max-message", "BYTES", "largest message this side takes"),
     ("max-messages", "COUNT", "how many messages a created queue holds"),
-    ("capacity", "BYTES", "how many bytes a queue holds, or the size of a pipe"),
+    (
+        "capacity",
+        "BYTES",
+        "how many bytes a queue holds, the size of a pipe, or how much of a topic waits for a slow \
+         subscriber",
+    ),
+    (
+        "overflow",
+        "block|drop-oldest|fail",
+        "what a publisher does when a subscriber is too slow; block unless said otherwise",
+    ),
+    ("history", "COUNT", "how many messages a publisher keeps for subscribers that come later"),
     ("segment", "BYTES", "length of the files of a log; 16MiB unless said otherwise"),
     ("durability", "memory|written|synced", "when a message in a log counts as acknowledged"),
     ("retain", "DURATION", "how long a topic's log keeps messages: 90s, 12h, 7d"),
@@ -165,6 +179,14 @@ pub(super) fn parse_option(
                 return Err(wrong("a name of up to 64 letters, digits, -, _ and ."));
             }
             query.reader = Some(value.to_owned());
+        }
+        "overflow" => {
+            let overflow = Overflow::parse(value);
+            query.overflow = Some(overflow.ok_or_else(|| wrong("block, drop-oldest or fail"))?);
+        }
+        "history" => {
+            let count = value.parse().ok();
+            query.history_messages = Some(count.ok_or_else(|| wrong("a number of messages"))?);
         }
         "size" => {
             let bytes = size(value).ok_or_else(|| wrong(SIZE))?;

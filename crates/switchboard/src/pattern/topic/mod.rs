@@ -47,14 +47,15 @@ pub struct Topic<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// With what is published from now on.
+    /// With what is published from now on; where a publisher keeps a
+    /// [history](crate::Options#structfield.history_messages), with that first.
     #[default]
     New,
-    /// With the oldest message there is.
+    /// With the oldest message there is: in a log, or in a publisher's history.
     Oldest,
-    /// With the message of this number of each publisher's lane; they count from 1.
+    /// With the message of this number of each publisher's lane; they count from 1. Logs only.
     Number(u64),
-    /// With the first message published at or after this time, by the publisher's clock.
+    /// With the first message published at or after this time, by the publisher's clock. Logs only.
     Time(SystemTime),
 }
 
@@ -67,14 +68,28 @@ impl<T: Message> Topic<T> {
         Ok(Self::at(address.parse()?, Options::default()))
     }
 
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// `BadAddress`, with the part that is wrong.
+    pub fn open_with(address: &str, options: Options) -> Result<Self, Error> {
+        Ok(Self::at(address.parse()?, options))
+    }
+
     /// A topic at an address that is parsed already.
     #[must_use]
     pub fn at(address: Address, options: Options) -> Self {
         Self { address, options, message: PhantomData }
     }
 
+    /// What an end is opened with; transports find in the options what the address says of them.
     fn setup(&self) -> Setup {
-        Setup { address: self.address.clone(), options: self.options.clone(), schema: T::schema() }
+        let (address, mut options) = (self.address.clone(), self.options.clone());
+        let query = &address.query;
+        options.overflow = query.overflow.unwrap_or(options.overflow);
+        options.history_messages = query.history_messages.unwrap_or(options.history_messages);
+        options.capacity_bytes = query.capacity_bytes.or(options.capacity_bytes);
+        Setup { address, options, schema: T::schema() }
     }
 
     fn ends(&self) -> Result<&'static TopicEnds, Error> {

@@ -36,8 +36,10 @@ impl<T: Message> Subscriber<T> {
     /// Receives a message, waiting as long as it takes.
     ///
     /// # Errors
-    /// `Damaged` reports what cannot be read, once; receiving again goes on after it. `Encoding`: the
-    /// message is not a `T`. `Interrupted`.
+    /// `Gap` and `Damaged` report what is missing or cannot be read, once; receiving again goes on
+    /// after it, with a message whose `lost_before` says the number too. `PeerDied`, `PeerMisbehaved`
+    /// and `PeerRefused` report one publisher, once. `Ended` when every publisher that joined has said
+    /// its end, or died; a log has no end. `Encoding`: the message is not a `T`. `Interrupted`.
     pub fn recv(&mut self) -> Result<Sample<T>, RecvError> {
         self.0.recv().map(sample)
     }
@@ -100,7 +102,7 @@ impl<T> From<Subscriber<T>> for Receiver<T> {
     /// The receiver that it is. A place that is kept (`?reader=`) stays there before the first message
     /// that is not acknowledged; a rejected one counts as acknowledged, since nobody else has it, unless
     /// the [`cancel`](crate::Options#structfield.cancel) descriptor is readable. Without a name
-    /// acknowledging does nothing. What is missing is told by `Damaged` alone.
+    /// acknowledging does nothing. What is missing is told by `Gap` and `Damaged` alone.
     fn from(subscriber: Subscriber<T>) -> Self {
         subscriber.0.counting_acknowledged()
     }
