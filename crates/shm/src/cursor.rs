@@ -1,0 +1,217 @@
+//! A reader's page: how far it has read, and what a queue's receiver has settled.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+
+use crate::atomic::fence;
+use crate::layout::{VERSION, reader as at};
+use crate::{Misbehaved, Words};
+
+/// What a reader counts, for those who look from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages received.
+    pub received: u64,
+    /// Messages missed.
+    pub missed: u64,
+    /// How often it slept.
+    pub sleeps: u64,
+    /// How often a sleep that nobody ended found something: should stay 0.
+    pub late: u64,
+}
+
+/// The page as its reader has it.
+#[derive(Debug)]
+pub struct OwnCursor<W> {
+    memory: W,
+}
+
+impl<W: Words> OwnCursor<W> {
+    /// Makes the page, of a reader that begins at this position.
+    pub fn create(memory: W) -> Self {
+        let words = memory.words();
+        words[at::VERSION_WORD].store(u64::from(VERSION), Relaxed);
+        words[at::MAGIC_WORD].store(at::MAGIC, Release);
+        Self { memory }
+    }
+
+    /// Says how far the reader is: what lies before may be overwritten.
+    #[inline]
+    pub fn store(&self, position: u64) {
+        self.memory.words()[at::CURSOR_WORD].store(position, Release);
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &W {
+        &self.memory
+    }
+
+    /// Stores the counters.
+    pub fn count(&self, counters: &Counters) {
+        let Counters { received, missed, sleeps, late } = *counters;
+        for (word, value) in
+            self.memory.words()[at::COUNTERS_WORD..].iter().zip([received, missed, sleeps, late])
+        {
+            word.store(value, Relaxed);
+        }
+    }
+
+    fn mark(&self, number: u64) {
+        let (index, bit) = bit(number);
+        let word = &self.memory.words()[index];
+        // This process alone stores here.
+        word.store(word.load(Relaxed) | bit, Release);
+    }
+
+    fn unmark(&self, number: u64) {
+        let (index, bit) = bit(number);
+        let word = &self.memory.words()[index];
+        word.store(word.load(Relaxed) & !bit, Relaxed);
+    }
+}
+
+const fn bit(number: u64) -> (usize, u64) {
+    let place = number % at::SETTLED_BITS;
+    (at::SETTLED_WORD + (place / 64) as usize, 1 << (place % 64))
+}
+
+/// To be called between storing a cursor and looking whether the writer sleeps.
+#[inline]
+pub fn after_store() {
+    fence(SeqCst);
+}
+
+/// The page as the writer has it: somebody else's words.
+#[derive(Debug)]
+pub struct PeerCursor<W> {
+    memory: W,
+    seen: u64,
+}
+
+impl<W: Words> PeerCursor<W> {
+    /// Checks a page that came from a peer, of a reader that begins at this position.
+    ///
+    /// # Errors
+    /// When it is none, or of another version.
+    pub fn open(memory: W, begin: u64) -> Result<Self, Misbehaved> {
+        let words = memory.words();
+        if words.len() <= at::SLEEPS_WORD {
+            return Err(Misbehaved("a reader's page that is too short"));
+        }
+        if words[at::MAGIC_WORD].load(Acquire) != at::MAGIC {
+            return Err(Misbehaved("memory that is no reader's page"));
+        }
+        if words[at::VERSION_WORD].load(Relaxed) != u64::from(VERSION) {
+            return Err(Misbehaved("a reader's page of another version"));
+        }
+        Ok(Self { memory, seen: begin })
+    }
+
+    /// How far the reader is; before its first store, where it begins.
+    ///
+    /// # Errors
+    /// When it went back, or beyond `head`.
+    #[inline]
+    pub fn load(&mut self, head: u64) -> Result<u64, Misbehaved> {
+        let found = self.memory.words()[at::CURSOR_WORD].load(Acquire);
+        if found == 0 {
+            // Not stored to yet. A reader that stores 0 later only holds itself up.
+            return Ok(self.seen);
+        }
+        if found < self.seen || found > head || !found.is_multiple_of(8) {
+            return Err(Misbehaved("a cursor that jumps"));
+        }
+        self.seen = found;
+        Ok(found)
+    }
+
+    /// What was last seen.
+    #[must_use]
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Whether a number of the window is settled out of order.
+    #[must_use]
+    pub fn is_marked(&self, number: u64) -> bool {
+        let (index, bit) = bit(number);
+        self.memory.words()[index].load(Acquire) & bit != 0
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &W {
+        &self.memory
+    }
+}
+
+/// What a queue's receiver has taken and not settled yet, in the order of the ring.
+#[derive(Debug, Default)]
+pub struct Unsettled {
+    /// End of each message's frame, and whether it is settled. The first one is not.
+    taken: VecDeque<(u64, bool)>,
+    /// Number of the first of them.
+    first: u64,
+}
+
+impl Unsettled {
+    /// Nothing taken, with the number of the first message to come.
+    #[must_use]
+    pub fn new(first: u64) -> Self {
+        Self { taken: VecDeque::new(), first }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// Notes that the next message was taken; where its frame ends.
+    #[inline]
+    pub fn take(&mut self, end: u64) {
+        self.taken.push_back((end, false));
+    }
+
+    /// Settles a message. Whether the cursor moved; `false` also where the number is not unsettled.
+    #[inline]
+    pub fn settle<W: Words>(&mut self, number: u64, page: &OwnCursor<W>) -> bool {
+        let Some(index) = number.checked_sub(self.first).and_then(|n| usize::try_from(n).ok())
+        else {
+            return false;
+        };
+        match self.taken.get_mut(index) {
+            Some(entry) if !entry.1 => entry.1 = true,
+            _ => return false,
+        }
+        if index > 0 {
+            page.mark(number);
+            return false;
+        }
+        let before = self.first;
+        let mut end = 0;
+        while let Some(&(next, true)) = self.taken.front() {
+            end = next;
+            self.taken.pop_front();
+            self.first += 1;
+        }
+        page.store(end);
+        // Only now: whoever dies in between has said it by the cursor.
+        for passed in before + 1..self.first {
+            page.unmark(passed);
+        }
+        true
+    }
+
+    /// Whether a number is taken and not settled.
+    #[must_use]
+    pub fn contains(&self, number: u64) -> bool {
+        let index = number.checked_sub(self.first).and_then(|n| usize::try_from(n).ok());
+        index.and_then(|index| self.taken.get(index)).is_some_and(|entry| !entry.1)
+    }
+}

@@ -1,0 +1,64 @@
+//! Where everything lies: docs/design/shm.md, "W", "R" and "B". Indices count words of 8 bytes.
+
+/// A page, in bytes.
+pub const PAGE_BYTES: usize = 4096;
+/// A word, in bytes.
+pub const WORD_BYTES: u64 = 8;
+/// What the version words say.
+pub const VERSION: u32 = 1;
+
+/// The header page of a writer's memory.
+pub mod writer {
+    /// `SWBDRNG1`.
+    pub const MAGIC: u64 = u64::from_le_bytes(*b"SWBDRNG1");
+    /// Index of the magic word.
+    pub const MAGIC_WORD: usize = 0;
+    /// Version in the low half, pattern in the high one.
+    pub const KIND_WORD: usize = 1;
+    /// Capacity of the ring, in bytes.
+    pub const CAPACITY_WORD: usize = 2;
+    /// [`LOSSY`] or 0.
+    pub const FLAGS_WORD: usize = 3;
+    /// What lies before this position may have been overwritten.
+    pub const TAIL_WORD: usize = 8;
+    /// How the writer sleeps for room or acknowledgements; 0: not at all.
+    pub const WANTED_WORD: usize = 16;
+    /// Counters: see [`crate::ring::Counters`].
+    pub const COUNTERS_WORD: usize = 24;
+    /// The first word of the ring.
+    pub const RING_WORD: usize = super::PAGE_BYTES / 8;
+
+    /// Flag: the oldest frames are dropped.
+    pub const LOSSY: u64 = 1;
+
+    /// The least and the greatest capacity, in bytes; it is a power of two.
+    pub const CAPACITY_BYTES: std::ops::RangeInclusive<u64> = 4096..=64 << 20;
+}
+
+/// A reader's page.
+pub mod reader {
+    /// `SWBDCUR1`.
+    pub const MAGIC: u64 = u64::from_le_bytes(*b"SWBDCUR1");
+    /// Index of the magic word.
+    pub const MAGIC_WORD: usize = 0;
+    /// The version.
+    pub const VERSION_WORD: usize = 1;
+    /// How far the reader is.
+    pub const CURSOR_WORD: usize = 8;
+    /// Numbers settled out of order, a bit each.
+    pub const SETTLED_WORD: usize = 16;
+    /// How many words those are.
+    pub const SETTLED_WORDS: usize = 8;
+    /// How many numbers have a bit.
+    pub const SETTLED_BITS: u64 = SETTLED_WORDS as u64 * 64;
+    /// Counters: see [`crate::cursor::Counters`].
+    pub const COUNTERS_WORD: usize = 32;
+    /// How the reader sleeps, where it has no doorbell.
+    pub const SLEEPS_WORD: usize = 40;
+}
+
+/// Bytes of a writer's memory with a ring of this capacity.
+#[must_use]
+pub const fn writer_bytes(capacity_bytes: usize) -> usize {
+    PAGE_BYTES + capacity_bytes
+}

@@ -1,0 +1,38 @@
+//! Lock-free structures in shared memory, each page with one writer.
+//!
+//! No system call is made here and no memory mapped: everything works on words that somebody else has
+//! mapped ([`Words`]), and whoever has to wait is told so. docs/design/shm.md draws every byte and says
+//! what is found when a process dies at any step, or lies.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`ring`] | a ring of frames: one writer, any number of readers |
+//! | [`cursor`] | a reader's page: how far it is, what it has settled |
+//! | [`bell`] | the doorbell: which readers sleep |
+//! | [`layout`] | where everything lies |
+//!
+//! Nothing that a peer has written is trusted: it is read once, checked, and only the copy is used. What
+//! does not hold is [`Misbehaved`].
+
+mod atomic;
+pub mod bell;
+mod copy;
+pub mod cursor;
+pub mod layout;
+pub mod ring;
+
+use std::fmt;
+
+pub use atomic::{AtomicU64, Words};
+
+/// What a peer's memory shows that no honest peer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misbehaved(pub &'static str);
+
+impl fmt::Display for Misbehaved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Misbehaved {}

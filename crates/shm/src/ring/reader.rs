@@ -1,0 +1,229 @@
+//! The reading side of a ring.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use super::Shape;
+use super::frame::{Frame, Header, Kind, frame_bytes};
+use crate::atomic::fence;
+use crate::copy::copy_out;
+use crate::layout::writer as at;
+use crate::{AtomicU64, Misbehaved, Words};
+
+/// One who reads a ring.
+#[derive(Debug)]
+pub struct RingReader<W> {
+    memory: W,
+    shape: Shape,
+    /// Where the next frame will be.
+    position: u64,
+    /// Of the last message.
+    number: u64,
+    /// The cursor that was last given out.
+    stored: u64,
+    /// The number of the next frame is not known: frames before it were overwritten.
+    resumes: bool,
+}
+
+/// The writer of a lossy ring was faster than its reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overtaken {
+    /// Where the oldest frame is that may still be there.
+    tail: u64,
+}
+
+impl<W: Words> RingReader<W> {
+    /// Checks a ring that came from a peer, to be read from a position on, after a number.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn open(memory: W, position: u64, number: u64) -> Result<Self, Misbehaved> {
+        let shape = Shape::read(&memory)?;
+        if !position.is_multiple_of(8) || position > u64::MAX / 2 {
+            return Err(Misbehaved("a place to begin that is none"));
+        }
+        Ok(Self { memory, shape, position, number, stored: position, resumes: false })
+    }
+
+    /// Where the next frame will be.
+    #[inline]
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Number of the last message.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether the writer overwrites what was not read.
+    #[inline]
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        self.shape.lossy
+    }
+
+    /// Bytes of the ring.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.shape.capacity
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &W {
+        &self.memory
+    }
+
+    /// The word that says whether there is a next frame: it is 0 until then.
+    #[inline]
+    #[must_use]
+    pub fn polled_word(&self) -> &AtomicU64 {
+        &self.memory.words()[self.shape.word(self.position)]
+    }
+
+    /// The next frame of a ring that loses nothing, if it is there.
+    ///
+    /// # Errors
+    /// What no honest writer writes.
+    #[inline]
+    pub fn poll(&mut self) -> Result<Option<Frame>, Misbehaved> {
+        let Some(header) = self.header(self.position)? else { return Ok(None) };
+        self.frame_or_pad(header)
+    }
+
+    #[inline]
+    fn frame_or_pad(&mut self, header: Header) -> Result<Option<Frame>, Misbehaved> {
+        if header.kind != Kind::Pad {
+            return self.frame(self.position, header).map(Some);
+        }
+        let next = self.behind_pad(header)?;
+        // It was committed before the pad.
+        let header = self.header(next)?.ok_or(Misbehaved("a pad with nothing behind it"))?;
+        if header.kind == Kind::Pad {
+            return Err(Misbehaved("two pads"));
+        }
+        let frame = self.frame(next, header)?;
+        self.position = next;
+        Ok(Some(frame))
+    }
+
+    #[inline]
+    fn header(&self, position: u64) -> Result<Option<Header>, Misbehaved> {
+        // Partner: the release store of the commit.
+        Header::parse(self.memory.words()[self.shape.word(position)].load(Acquire))
+    }
+
+    fn behind_pad(&self, header: Header) -> Result<u64, Misbehaved> {
+        let rest = self.shape.rest(self.position);
+        if rest == self.shape.capacity || header.payload_bytes != 0 {
+            return Err(Misbehaved("a pad where none can be"));
+        }
+        Ok(self.position + rest)
+    }
+
+    #[inline]
+    fn frame(&self, position: u64, header: Header) -> Result<Frame, Misbehaved> {
+        let frame_bytes = frame_bytes(header.payload_bytes);
+        if frame_bytes > self.shape.largest_frame() || frame_bytes > self.shape.rest(position) {
+            return Err(Misbehaved("a frame that is longer than can be"));
+        }
+        let expected = if header.kind == Kind::End { self.number } else { self.number + 1 };
+        let missing = u64::from(header.number_low.wrapping_sub(expected as u32));
+        if missing != 0 && !self.resumes {
+            return Err(Misbehaved("a message whose number is not the next"));
+        }
+        Ok(Frame {
+            kind: header.kind,
+            payload_bytes: header.payload_bytes,
+            // In 64 bits: the first one at or after the next that ends so.
+            number: expected + missing,
+            missing,
+            payload: position + 8,
+            end: position + frame_bytes,
+        })
+    }
+
+    /// The words of a frame's payload.
+    #[inline]
+    #[must_use]
+    pub fn payload(&self, frame: &Frame) -> &[AtomicU64] {
+        let first = self.shape.word(frame.payload);
+        &self.memory.words()[first..first + frame.payload_bytes.div_ceil(8) as usize]
+    }
+
+    /// Copies the payload from a multiple of 8 on.
+    #[inline]
+    pub fn copy(&self, frame: &Frame, offset: usize, bytes: &mut [u8]) {
+        copy_out(&self.payload(frame)[offset / 8..], bytes);
+    }
+
+    /// Goes on behind a frame.
+    #[inline]
+    pub fn advance(&mut self, frame: &Frame) {
+        self.position = frame.end;
+        self.number = frame.number;
+        self.resumes = false;
+    }
+
+    /// The cursor to store, if the reader has gone a step since the last one.
+    #[inline]
+    pub fn cursor_after_step(&mut self) -> Option<u64> {
+        (self.position - self.stored >= self.shape.step()).then(|| self.cursor())
+    }
+
+    /// The cursor to store, if the reader has gone on since the last one.
+    #[inline]
+    pub fn cursor_if_moved(&mut self) -> Option<u64> {
+        (self.position != self.stored).then(|| self.cursor())
+    }
+
+    #[inline]
+    fn cursor(&mut self) -> u64 {
+        self.stored = self.position;
+        self.position
+    }
+
+    /// The next message of a lossy ring: appends the payload to `bytes`, if there is one.
+    ///
+    /// # Errors
+    /// What no honest writer writes; the inner one when the writer was faster: see
+    /// [`catch_up`](Self::catch_up).
+    pub fn take_lossy(
+        &mut self,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Result<Option<Frame>, Overtaken>, Misbehaved> {
+        let before = (self.position, bytes.len());
+        let found = self.poll();
+        if let Ok(Some(frame)) = &found {
+            let start = bytes.len();
+            bytes.resize(start + frame.payload_bytes as usize, 0);
+            self.copy(frame, 0, &mut bytes[start..]);
+        }
+        // Partner: the release fence of `RingWriter::drop_oldest`. Whoever has seen a word of what overwrote
+        // this sees the tail that was moved before.
+        fence(Acquire);
+        let tail = self.memory.words()[at::TAIL_WORD].load(Relaxed);
+        if tail > before.0 {
+            (self.position, _) = before;
+            bytes.truncate(before.1);
+            return Ok(Err(Overtaken { tail }));
+        }
+        Ok(Ok(found?))
+    }
+
+    /// Goes on at the oldest frame that is still there. The next frame says how many messages are
+    /// [missing](Frame::missing).
+    ///
+    /// # Errors
+    /// When the place that the writer names is none.
+    pub fn catch_up(&mut self, overtaken: Overtaken) -> Result<(), Misbehaved> {
+        let Overtaken { tail } = overtaken;
+        if !tail.is_multiple_of(8) || tail - self.position > u64::MAX / 2 {
+            return Err(Misbehaved("a tail that is none"));
+        }
+        self.position = tail;
+        self.resumes = true;
+        Ok(())
+    }
+}

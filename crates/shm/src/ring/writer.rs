@@ -1,0 +1,265 @@
+//! The writing side of a ring.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::frame::{Kind, frame_bytes, header};
+use super::{Counters, Shape};
+use crate::atomic::fence;
+use crate::copy::copy_in;
+use crate::layout::writer as at;
+use crate::layout::{VERSION, WORD_BYTES};
+use crate::{AtomicU64, Misbehaved, Words};
+
+/// The one who writes a ring.
+#[derive(Debug)]
+pub struct RingWriter<W> {
+    memory: W,
+    shape: Shape,
+    /// Where the next frame goes. The word there is 0.
+    head: u64,
+    /// What is claimed ends at or before this, with the header after it.
+    limit: u64,
+    /// Of the last message.
+    number: u64,
+    /// Of a lossy ring: where frames begin, with the number of the message before, about an eighth of the
+    /// ring apart; the first is the tail.
+    marks: VecDeque<(u64, u64)>,
+}
+
+/// Room for a frame that is not committed yet. Nothing is taken until it is.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing is written until it is committed"]
+pub struct Claim {
+    /// Where the pad goes, if there is one, or the frame.
+    begin: u64,
+    /// Where the frame goes.
+    frame: u64,
+    payload_bytes: u64,
+}
+
+impl<W: Words> RingWriter<W> {
+    /// Makes a ring in memory that is all zeros.
+    ///
+    /// # Errors
+    /// When the memory has not the size of a ring of this capacity.
+    pub fn create(
+        memory: W,
+        pattern: u32,
+        capacity_bytes: u64,
+        lossy: bool,
+    ) -> Result<Self, Misbehaved> {
+        Self::create_at(memory, pattern, capacity_bytes, lossy, 0, 0)
+    }
+
+    /// As [`create`](Self::create), beginning at a position, after a number.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_at(
+        memory: W,
+        pattern: u32,
+        capacity_bytes: u64,
+        lossy: bool,
+        position: u64,
+        number: u64,
+    ) -> Result<Self, Misbehaved> {
+        let words = memory.words();
+        Shape::check_capacity(capacity_bytes, words.len())?;
+        let shape = Shape { capacity: capacity_bytes, lossy };
+        let position = position & !(WORD_BYTES - 1);
+        words[at::KIND_WORD].store(u64::from(VERSION) | u64::from(pattern) << 32, Relaxed);
+        words[at::CAPACITY_WORD].store(capacity_bytes, Relaxed);
+        words[at::FLAGS_WORD].store(if lossy { at::LOSSY } else { 0 }, Relaxed);
+        words[at::TAIL_WORD].store(position, Relaxed);
+        words[at::MAGIC_WORD].store(at::MAGIC, Release);
+        let marks = VecDeque::from([(position, number)]);
+        let limit = position + capacity_bytes;
+        Ok(Self { memory, shape, head: position, limit, number, marks })
+    }
+
+    /// Position of the next frame.
+    #[inline]
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Number of the last message.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of the ring.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.shape.capacity
+    }
+
+    /// The largest payload of a frame, in bytes.
+    #[inline]
+    #[must_use]
+    pub fn largest_payload(&self) -> u64 {
+        self.shape.largest_frame() - WORD_BYTES
+    }
+
+    /// Whether the oldest frames are overwritten.
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        self.shape.lossy
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &W {
+        &self.memory
+    }
+
+    /// The smallest cursor of all readers is now known to be this.
+    pub fn set_smallest_cursor(&mut self, cursor: u64) {
+        self.limit = cursor.saturating_add(self.shape.capacity);
+    }
+
+    /// Whether the cursor of a reader keeps a frame of this size from being claimed.
+    #[must_use]
+    pub fn is_held_up_by(&self, cursor: u64, payload_bytes: u64) -> bool {
+        self.after(payload_bytes) + WORD_BYTES > cursor.saturating_add(self.shape.capacity)
+    }
+
+    /// Where the head would be after this frame, with the pad before it.
+    #[inline]
+    fn after(&self, payload_bytes: u64) -> u64 {
+        let frame = frame_bytes(payload_bytes);
+        let rest = self.shape.rest(self.head);
+        self.head + frame + if frame > rest { rest } else { 0 }
+    }
+
+    /// Room for a frame; `None` where the readers' cursors, as far as they are known, leave none. The
+    /// payload is not larger than [`largest_payload`](Self::largest_payload).
+    #[inline]
+    pub fn claim(&mut self, payload_bytes: u64) -> Option<Claim> {
+        debug_assert!(payload_bytes <= self.largest_payload(), "{payload_bytes} bytes in a frame");
+        let frame_bytes = frame_bytes(payload_bytes);
+        let rest = self.shape.rest(self.head);
+        let frame = if frame_bytes > rest { self.head + rest } else { self.head };
+        // The header after it too: it becomes 0.
+        let end = frame + frame_bytes + WORD_BYTES;
+        if end > self.limit {
+            if !self.shape.lossy {
+                return None;
+            }
+            self.drop_oldest(end);
+        }
+        Some(Claim { begin: self.head, frame, payload_bytes })
+    }
+
+    /// Moves the tail on, so that everything before `end` may be written.
+    #[cold]
+    fn drop_oldest(&mut self, end: u64) {
+        while self.limit < end {
+            // The last mark is at most an eighth behind the head, so there always is one far enough on: a
+            // frame and its pad are at most half the ring.
+            self.marks.pop_front();
+            let Some(&(tail, _)) = self.marks.front() else {
+                self.marks.push_back((self.head, self.number));
+                self.limit = self.head + self.shape.capacity;
+                break;
+            };
+            self.limit = tail + self.shape.capacity;
+        }
+        let tail = self.limit - self.shape.capacity;
+        self.memory.words()[at::TAIL_WORD].store(tail, Relaxed);
+        // Partner: the acquire fence of a reader that has copied. Whoever sees a word of what is
+        // written from now on sees this tail too.
+        fence(Release);
+    }
+
+    /// Stores bytes of the payload, from a multiple of 8 on.
+    #[inline]
+    pub fn write(&self, claim: &Claim, offset: usize, bytes: &[u8]) {
+        let (first, end) = self.payload(claim);
+        copy_in(&self.memory.words()[first + offset / 8..end], bytes);
+    }
+
+    /// The words of the payload: they are nobody else's until the claim is committed.
+    #[inline]
+    pub fn room(&self, claim: &Claim) -> &[AtomicU64] {
+        let (first, end) = self.payload(claim);
+        &self.memory.words()[first..end]
+    }
+
+    #[inline]
+    fn payload(&self, claim: &Claim) -> (usize, usize) {
+        let first = self.shape.word(claim.frame) + 1;
+        (first, first + claim.payload_bytes.div_ceil(8) as usize)
+    }
+
+    /// Commits a message, or whatever else, with its first `payload_bytes`. Returns the position at which
+    /// readers were waiting for it. [`crate::bell::after_commit`] comes next.
+    #[inline]
+    pub fn commit(&mut self, claim: Claim, kind: Kind, payload_bytes: u64) -> u64 {
+        let payload_bytes = payload_bytes.min(claim.payload_bytes);
+        if !matches!(kind, Kind::End) {
+            self.number += 1;
+        }
+        let words = self.memory.words();
+        let end = claim.frame + frame_bytes(payload_bytes);
+        words[self.shape.word(end)].store(0, Relaxed);
+        let header_word = header(kind, payload_bytes, self.number);
+        let frame = &words[self.shape.word(claim.frame)];
+        if claim.begin == claim.frame {
+            // The commit. Partner: the acquire load of readers.
+            frame.store(header_word, Release);
+        } else {
+            frame.store(header_word, Relaxed);
+            words[self.shape.word(claim.begin)].store(header(Kind::Pad, 0, self.number), Release);
+        }
+        self.head = end;
+        self.note_mark();
+        claim.begin
+    }
+
+    #[inline]
+    fn note_mark(&mut self) {
+        let last = self.marks.back().map_or(0, |mark| mark.0);
+        if self.head - last >= self.shape.step() {
+            self.add_mark();
+        }
+    }
+
+    #[cold]
+    fn add_mark(&mut self) {
+        self.marks.push_back((self.head, self.number));
+        // Those before the tail are of no use. Of a ring that loses nothing all that may be overwritten.
+        while !self.shape.lossy
+            && self.marks.get(1).is_some_and(|mark| mark.0 + self.shape.capacity <= self.head)
+        {
+            self.marks.pop_front();
+        }
+    }
+
+    /// Says how the writer sleeps, or 0 that it does not. What it does next is look once more.
+    ///
+    /// The fence pairs with [`crate::cursor::after_store`].
+    pub fn set_wanted(&self, sleeps: u64) {
+        self.memory.words()[at::WANTED_WORD].store(sleeps, Relaxed);
+        fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Stores the counters.
+    pub fn count(&self, counters: &Counters) {
+        let Counters { messages, bytes, dropped, sleeps, wakes } = *counters;
+        let words = &self.memory.words()[at::COUNTERS_WORD..];
+        for (word, value) in words.iter().zip([messages, bytes, dropped, sleeps, wakes]) {
+            word.store(value, Relaxed);
+        }
+    }
+
+    /// The word of a header, to wake who sleeps there; `None` where no frame of the ring can be.
+    #[must_use]
+    pub fn polled_word(&self, position: u64) -> Option<&AtomicU64> {
+        let oldest = self.head.saturating_sub(self.shape.capacity);
+        let there = (oldest..=self.head).contains(&position) && position.is_multiple_of(8);
+        there.then(|| &self.memory.words()[self.shape.word(position)])
+    }
+}
