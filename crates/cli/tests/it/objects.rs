@@ -59,6 +59,19 @@ fn what_cannot_be_created_or_removed() {
 }
 
 #[test]
+fn options_that_an_empty_log_would_not_keep() {
+    let scratch = Scratch::new();
+    let with_flag = ["create", "file:./log", "--capacity", "1MiB"];
+    run(scratch.path(), &with_flag, "").code(2).says("takes no ?capacity=").says("each command");
+    for option in ["segment=64KiB", "durability=synced", "retain=1h", "reader=a", "max-message=9"] {
+        let address = format!("file:./log?{option}");
+        run(scratch.path(), &["create", &address], "").code(2).says("takes no ?");
+    }
+    assert!(!scratch.join("log").exists());
+    run(scratch.path(), &["create", "file:./log", "--mode", "0660"], "").code(0);
+}
+
+#[test]
 fn what_is_no_object_of_ours_is_not_removed() {
     let scratch = Scratch::new();
     std::fs::write(scratch.join("notes"), "mine").expect("a file");

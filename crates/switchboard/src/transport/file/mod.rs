@@ -52,8 +52,23 @@ pub(crate) fn open_subscriber(setup: &Setup, start: Start) -> Result<ReceiverFla
     Ok(ReceiverFlavor::Subscriber(Box::new(FileSubscriber::open(setup, start)?)))
 }
 
-/// Makes an empty log.
+/// Makes an empty log. What a log is made with is its owner and mode alone.
 pub(crate) fn create(address: &Address) -> Result<(), Error> {
+    let query = &address.query;
+    let of_an_end = [
+        ("max-message", query.max_message_bytes.is_some()),
+        ("segment", query.segment_bytes.is_some()),
+        ("capacity", query.capacity_bytes.is_some()),
+        ("durability", query.durability.is_some()),
+        ("retain", query.retain.is_some()),
+        ("retain-bytes", query.retain_bytes.is_some()),
+        ("reader", query.reader.is_some()),
+    ];
+    if let Some((option, _)) = of_an_end.iter().find(|(_, given)| *given) {
+        let problem = format!("an empty log takes no ?{option}=: it would not be kept");
+        return Err(Error::new(ErrorKind::BadAddress, address, problem)
+            .hint(format!("give ?{option}= to each command or program that uses the log")));
+    }
     match Folder::open(address, false) {
         Err(error) if error.kind() == ErrorKind::NotFound => Folder::open(address, true).map(drop),
         Ok(_) => Err(Error::new(ErrorKind::AddressInUse, address, "it exists already")),
