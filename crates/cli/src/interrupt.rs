@@ -1,6 +1,7 @@
-//! Ending on request: SIGINT, SIGTERM, SIGHUP, and a clock for `--timeout`.
+//! Ending on request: SIGINT, SIGTERM, SIGHUP, a clock for `--timeout`, and a standard output that nobody
+//! reads any more.
 //!
-//! Source: `signal(7)`, the self-pipe trick. A signal makes a descriptor readable, which every wait
+//! Source: `signal(7)`, the self-pipe trick, `poll(2)` (`POLLERR`). A signal makes a descriptor readable, which every wait
 //! of the library and of the command watches; so a command that is interrupted returns through its
 //! own code, and its sockets and FIFOs are removed.
 
@@ -18,13 +19,15 @@ use switchboard_kernel::timerfd::TimerFd;
 use crate::exit_code::Exit;
 use crate::output::{Failure, system};
 
-/// What ends waits: a signal, or a clock that ran out.
+/// What ends waits: a signal, a clock that ran out, or a closed standard output.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     /// Readable once a signal came.
     signals: Arc<OwnedFd>,
     trip: OwnedFd,
     clock: Option<Clock>,
+    /// Standard output is watched: what waits would print.
+    prints: bool,
     cancel: Arc<OwnedFd>,
 }
 
@@ -40,10 +43,19 @@ impl Interrupt {
     /// # Errors
     /// When this process may have no more descriptors.
     pub(crate) fn watch(timeout: Option<Duration>) -> Result<Self, Failure> {
-        Self::new(timeout).map_err(|error| system("cannot watch for signals", error))
+        Self::new(timeout, false).map_err(|error| system("cannot watch for signals", error))
     }
 
-    fn new(timeout: Option<Duration>) -> switchboard_kernel::Result<Self> {
+    /// As [`watch`](Self::watch), for a command that waits for what it prints: when nobody reads its
+    /// standard output any more, the wait ends, too, rather than the next write fail.
+    ///
+    /// # Errors
+    /// When this process may have no more descriptors.
+    pub(crate) fn watch_output() -> Result<Self, Failure> {
+        Self::new(None, true).map_err(|error| system("cannot watch for signals", error))
+    }
+
+    fn new(timeout: Option<Duration>, prints: bool) -> switchboard_kernel::Result<Self> {
         let (signals, trip) = pipe::pipe_nonblocking()?;
         let signals = Arc::new(signals);
         for signal in ending_signals() {
@@ -51,16 +63,23 @@ impl Interrupt {
             // It fails for signals that cannot be caught, which these are not.
             let _ = signal_hook::low_level::pipe::register(signal, end);
         }
-        let Some(timeout) = timeout else {
+        if timeout.is_none() && !prints {
             let cancel = Arc::clone(&signals);
-            return Ok(Self { signals, trip, clock: None, cancel });
+            return Ok(Self { signals, trip, clock: None, prints, cancel });
+        }
+        let all = Epoll::new()?;
+        all.add(&signals, 0, Interest::Readable)?;
+        let clock = match timeout {
+            Some(timeout) => Some(Clock { timer: TimerFd::new()?, timeout }),
+            None => None,
         };
-        let timer = TimerFd::new()?;
-        let both = Epoll::new()?;
-        both.add(&signals, 0, Interest::Readable)?;
-        both.add(&timer, 1, Interest::Readable)?;
-        let cancel = Arc::new(io::duplicate(&both)?);
-        Ok(Self { signals, trip, clock: Some(Clock { timer, timeout }), cancel })
+        if let Some(clock) = &clock {
+            all.add(&clock.timer, 1, Interest::Readable)?;
+        }
+        // A file cannot be watched, and is never closed by others.
+        let prints = prints && all.add(std::io::stdout(), 2, Interest::HangUp).is_ok();
+        let cancel = Arc::new(io::duplicate(&all)?);
+        Ok(Self { signals, trip, clock, prints, cancel })
     }
 
     /// Readable when waits should end; for [`switchboard::Options::cancel`].
@@ -94,13 +113,23 @@ impl Interrupt {
         io::wait_for(&self.signals, Interest::Readable, now).unwrap_or(false)
     }
 
+    /// Whether nobody reads what would be printed.
+    pub(crate) fn is_output_closed(&self) -> bool {
+        let now = Deadline::after(Duration::ZERO);
+        self.prints && io::wait_for(std::io::stdout(), Interest::HangUp, now).unwrap_or(false)
+    }
+
     /// Ends every wait from now on, so that what is dropped lets go at once.
     pub(crate) fn give_up(&self) {
         let _ = io::write(&self.trip, &[0]);
     }
 
     /// The failure of a command that was interrupted: what was done, and what was not.
+    /// A closed standard output needs no words.
     pub(crate) fn failure(&self, account: &str) -> Failure {
+        if self.is_output_closed() && !self.is_signalled() {
+            return Failure::quiet();
+        }
         match &self.clock {
             Some(clock) if !self.is_signalled() => {
                 let message = format!("timed out after {:?}: {account}", clock.timeout);

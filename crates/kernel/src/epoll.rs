@@ -170,5 +170,6 @@ fn flags(interest: Interest) -> EventFlags {
         Interest::Readable => EventFlags::IN,
         Interest::Writable => EventFlags::OUT,
         Interest::Both => EventFlags::IN | EventFlags::OUT,
+        Interest::HangUp => EventFlags::empty(),
     }
 }

@@ -210,6 +210,8 @@ pub enum Interest {
     Writable,
     /// Either.
     Both,
+    /// Nothing but what is always told: that the other end closed, or an error.
+    HangUp,
 }
 
 /// What was found on a descriptor.
@@ -247,6 +249,7 @@ pub fn poll<const N: usize>(
             Interest::Readable => PollFlags::IN,
             Interest::Writable => PollFlags::OUT,
             Interest::Both => PollFlags::IN | PollFlags::OUT,
+            Interest::HangUp => PollFlags::empty(),
         };
         rustix::event::PollFd::from_borrowed_fd(fd, flags)
     });

@@ -19,8 +19,11 @@ pub(super) fn build() -> clap::Command {
                 "Publish messages to a topic: each line of standard input is one.\n\nEvery subscriber \
                  gets every message; nobody has to be there. Topics are carried by: {schemes}. A log \
                  (file:) keeps them for subscribers that come later, also over a reboot; ?durability= \
-                 says how safe a message is once this ends, ?retain= and ?retain-bytes= how long it \
-                 stays.",
+                 says how safe a message is once this ends. Messages stay for good unless ?retain= (as \
+                 12h or 7d) or ?retain-bytes= says otherwise: what is older, or more, is removed in \
+                 whole segments (?segment=, 16 MiB), when publish begins and about once a second while \
+                 it publishes, and never the newest segment of a publisher. Nothing is removed while \
+                 nobody publishes.",
             )),
         "  date | switchboard publish file:/var/tmp/readings
   ./sensor | switchboard publish 'file:/var/tmp/readings?retain=7d&durability=synced'

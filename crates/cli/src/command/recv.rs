@@ -101,8 +101,8 @@ pub(super) fn run_with(
         false => program::must_be_there(&arguments.command)?,
         true => require_stdout()?,
     }
-    let interrupt = Interrupt::watch(None)?;
     let runs = !arguments.command.is_empty();
+    let interrupt = if runs { Interrupt::watch(None)? } else { Interrupt::watch_output()? };
     // No more is taken ahead than will be used: what is left over would come again elsewhere.
     let ahead =
         arguments.count.map_or(AHEAD, |count| u32::try_from(count).map_or(AHEAD, |n| n.min(AHEAD)));
@@ -112,7 +112,10 @@ pub(super) fn run_with(
     if runs {
         options = options.acknowledge_every(1);
     }
-    let receiver = open(address.clone(), options)?;
+    let receiver = match open(address.clone(), options) {
+        Err(_) if interrupt.is_output_closed() => return Err(Failure::quiet()),
+        result => result?,
+    };
     let receiving = Receiving {
         receiver,
         source,

@@ -60,10 +60,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         Some(value) => value.clone().into_vec(),
         None => read_all(&address, &interrupt)?,
     };
-    let options =
-        Options::default().wait_for_peer(!arguments.no_wait).cancel(Some(interrupt.cancel()));
-    let state = State::at(address, options);
-    let mut writer = open(&state, &arguments, &interrupt)?;
+    let mut writer = open(&address, value.len(), &arguments, &interrupt)?;
     writer.set(&value)?;
     if arguments.sync {
         writer.sync()?;
@@ -81,12 +78,32 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
 /// How often it is looked whether the other writer has gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-fn open(state: &State, arguments: &Arguments, interrupt: &Interrupt) -> Result<Writer, Failure> {
+fn open(
+    address: &Address,
+    len_bytes: usize,
+    arguments: &Arguments,
+    interrupt: &Interrupt,
+) -> Result<Writer, Failure> {
+    // Memory that is too small for the value is not made for it.
+    let most = State::at(address.clone(), Options::default()).new_capacity_bytes();
+    let fits = len_bytes <= most;
+    let options = Options::default()
+        .wait_for_peer(fits && !arguments.no_wait)
+        .cancel(Some(interrupt.cancel()));
+    let state = State::at(address.clone(), options);
     let deadline = Deadline::from_timeout(arguments.timeout);
     let mut told = !output::is_watched();
     loop {
         let error = match state.writer() {
             Err(error) if error.kind() == ErrorKind::AddressInUse && !arguments.no_wait => error,
+            Err(error) if error.kind() == ErrorKind::NotFound && !fits && !arguments.no_wait => {
+                let message = format!(
+                    "{address}: it is not there, and would be made for values of up to {most} bytes; \
+                     this one has {len_bytes}; nothing was made"
+                );
+                let hint = format!("say how large values get: ?size={len_bytes}");
+                return Err(Failure::new(Exit::Failed, message).hint(hint));
+            }
             result if is_over(interrupt) => {
                 drop(result);
                 return Err(interrupt.failure("nothing was set"));

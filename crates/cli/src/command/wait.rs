@@ -66,13 +66,18 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let address: Address = arguments.address.parse()?;
     // Before an event is taken that would be lost.
     program::must_be_there(&arguments.command)?;
-    let interrupt = Interrupt::watch(None)?;
+    let interrupt =
+        if arguments.json { Interrupt::watch_output()? } else { Interrupt::watch(None)? };
     let options =
         Options::default().wait_for_peer(!arguments.no_wait).cancel(Some(interrupt.cancel()));
     let mut listener = Event::at(address, options).listener()?;
     if arguments.announce {
         let local = listener.local_address();
-        print(&format!("{}\n", local.as_deref().unwrap_or(&arguments.address)))?;
+        let local = local.as_deref().unwrap_or(&arguments.address);
+        match arguments.json {
+            true => print_json(&json!({ "address": local }))?,
+            false => print(&format!("{local}\n"))?,
+        }
     }
     let count = if arguments.follow { u64::MAX } else { arguments.count };
     let mut exit = Exit::Done;

@@ -62,7 +62,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let address: Address = arguments.address.parse()?;
     program::must_be_there(&arguments.command)?;
-    let interrupt = Interrupt::watch(None)?;
+    let prints = arguments.json || arguments.command.is_empty();
+    let interrupt = if prints { Interrupt::watch_output()? } else { Interrupt::watch(None)? };
     let options = Options::default().cancel(Some(interrupt.cancel()));
     let mut watching = Watching { arguments, interrupt: &interrupt, seen: 0, exit: Exit::Done };
     let state = State::at(address, options);

@@ -68,8 +68,9 @@ fn signals_have_numbers_and_senders() {
     run(scratch.path(), &["notify", &address], "").code(0);
     let said = waiting.wait().code(0).text();
     let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[0], address);
-    let first: Value = serde_json::from_str(lines[1]).expect("JSON");
+    let [announced, first] =
+        [0, 1].map(|at| serde_json::from_str::<Value>(lines[at]).expect("JSON"));
+    assert_eq!(announced, serde_json::json!({ "address": address }));
     assert_eq!(first["value"], -5);
     assert_eq!((&first["from"]["pid"], &first["merged"]), (&pid.into(), &false.into()));
     assert_eq!(lines.len(), 3, "{said}");

@@ -197,6 +197,45 @@ fn more_than_a_state_can_have_is_refused_before_anything_is_made() {
 }
 
 #[test]
+fn memory_too_small_for_the_value_is_not_made() {
+    let scratch = Scratch::new();
+    let here = |arguments: &[&str], value: &str| run(scratch.path(), arguments, value);
+    let large = "y".repeat(5000);
+    for (address, most) in [("mmap:./s", "4096"), ("mmap:./s?size=9&layout=bare", "9")] {
+        let refused = here(&["set", address], &large).code(1);
+        refused.says(&format!("up to {most} bytes")).says("this one has 5000").says("?size=5000");
+        assert!(!scratch.join("s").exists());
+    }
+    here(&["set", "--no-wait", "mmap:./s"], &large).code(3).says("no such file");
+    here(&["set", "mmap:./s?size=5000"], &large).code(0);
+    // What is there has its own size.
+    here(&["set", "mmap:./s"], &large).code(0);
+    here(&["get", "mmap:./s"], "").code(0).prints(large);
+}
+
+/// What cannot be made ready is removed again: here, memory that may be made and not be mapped.
+#[test]
+fn memory_that_cannot_be_used_does_not_stay() {
+    let scratch = Scratch::new();
+    for command in ["set", "create"] {
+        for address in [
+            "mmap:./s?size=64MiB".to_owned(),
+            format!("sysv-shm:{}?size=64MiB", scratch.path().display()),
+        ] {
+            let mut shell = std::process::Command::new("sh");
+            // 64 MiB of addresses: enough for the program, and not for the memory besides.
+            let limit = "ulimit -v 65536; exec \"$0\" \"$@\"";
+            let value: &[&str] = if command == "set" { &["x"] } else { &[] };
+            shell.arg("-c").arg(limit).arg(crate::run::binary());
+            shell.args([command, &address]).args(value).current_dir(scratch.path());
+            Run::command(shell).end().code(1).says("ENOMEM");
+            let (bare, _) = address.split_once('?').expect("options");
+            run(scratch.path(), &["get", bare], "").code(3);
+        }
+    }
+}
+
+#[test]
 fn a_large_state_is_made_without_touching_its_memory() {
     let scratch = Scratch::new();
     // Looking at all of it would take as much memory as it has.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use switchboard_kernel::epoll::{Epoll, Events};
 use switchboard_kernel::eventfd::EventFd;
-use switchboard_kernel::io::{Deadline, Interest, Ready};
+use switchboard_kernel::io::{self, Deadline, Interest, Ready};
 use switchboard_kernel::posix_mq::{Access, CreateOptions, MessageQueue, unlink};
 use switchboard_kernel::{pidfd, pipe};
 use switchboard_testkit::{Child, DEADLINE, unique};
@@ -62,6 +62,18 @@ fn modified_and_deleted() {
     epoll.delete(&counter).expect("deleted");
     assert!(found(&epoll, now()).is_empty());
     assert_eq!(epoll.delete(&counter).map_err(|error| error.name()), Err("ENOENT"));
+}
+
+#[test]
+fn a_hang_up_alone_is_told_too() {
+    let epoll = Epoll::new().expect("epoll");
+    let (reader, writer) = pipe::pipe().expect("a pipe");
+    epoll.add(&writer, 1, Interest::HangUp).expect("added");
+    assert!(found(&epoll, now()).is_empty(), "there is room, which is not asked for");
+    assert!(!io::wait_for(&writer, Interest::HangUp, now()).expect("polled"));
+    drop(reader);
+    assert!(found(&epoll, now())[&1].hung_up);
+    assert!(io::wait_for(&writer, Interest::HangUp, now()).expect("polled"));
 }
 
 #[test]

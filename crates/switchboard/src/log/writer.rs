@@ -290,7 +290,15 @@ impl LaneWriter {
         let until = end.next_multiple_of(RESERVE_BYTES).min(self.manner.segment_bytes);
         mmap::reserve(&self.file, until).map_err(|error| {
             let failed = self.folder.kernel("cannot reserve room for messages", error);
-            if error.name() == "EFBIG" { too_long(failed) } else { failed }
+            match error.name() {
+                "EFBIG" => too_long(failed),
+                // On a small one there may be room for a segment that is shorter than a step.
+                "ENOSPC" if self.manner.segment_bytes > LEAST_SEGMENT_BYTES => failed.hint(
+                    "the file system or a quota is full: see df and df -i; a log takes room in steps \
+                     of 1 MiB, or of a segment where that is shorter (?segment=64KiB)",
+                ),
+                _ => failed,
+            }
         })?;
         if self.manner.durability == Durability::Memory {
             // The pages that come next are wanted at once; if that fails they come one by one. What is

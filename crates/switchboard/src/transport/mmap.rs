@@ -14,7 +14,7 @@ use std::path::Path;
 use switchboard_kernel as kernel;
 use switchboard_kernel::mmap::{Mapping, Mode, create_file};
 
-use super::state_memory::{lock_file, of_io};
+use super::state_memory::{lock_file, of_io, or_unlink};
 use super::{Setup, StateMemory, WriterLock};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
@@ -40,6 +40,10 @@ pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Er
         result => result,
     };
     let file = file.map_err(|error| explain(address, "cannot open the file", error))?;
+    or_unlink(address, remove, made, ready(address, file, made))
+}
+
+fn ready(address: &Address, file: OwnedFd, made: bool) -> Result<(StateMemory, WriterLock), Error> {
     let memory = map(address, &file, Mode::ReadWrite)?;
     let lock = lock_file(address, file, &memory)?;
     if made {
@@ -58,9 +62,7 @@ pub(crate) fn open_reader(setup: &Setup) -> Result<StateMemory, Error> {
 /// Makes the file, to stay until it is removed.
 pub(crate) fn create(address: &Address) -> Result<(), Error> {
     let file = make(address).map_err(|error| explain(address, "cannot make the file", error))?;
-    let memory = map(address, &file, Mode::ReadWrite)?;
-    let _lock = lock_file(address, file, &memory)?;
-    prepare_new(address, &memory)
+    or_unlink(address, remove, true, ready(address, file, true)).map(drop)
 }
 
 /// Removes the file's name, if a state is in the file. Who has it mapped keeps it.
@@ -77,7 +79,12 @@ pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
         };
         return Err(Error::new(ErrorKind::Mismatch, address, problem).hint(hint));
     }
-    std::fs::remove_file(path).map_err(|error| cannot_unlink(address, of_io("unlink", &error)))
+    remove(address)
+}
+
+fn remove(address: &Address) -> Result<(), Error> {
+    let removed = std::fs::remove_file(path(address)?);
+    removed.map_err(|error| cannot_unlink(address, of_io("unlink", &error)))
 }
 
 /// Why what has this name is not a state of this address, if it is none.

@@ -10,7 +10,7 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::mmap::Mode;
 use switchboard_kernel::posix_shm::{self, Access, Segment};
 
-use super::state_memory::lock_file;
+use super::state_memory::{lock_file, or_unlink};
 use super::{Setup, StateMemory, WriterLock};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
@@ -35,6 +35,14 @@ pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Er
         }
         result => result?,
     };
+    or_unlink(address, unlink, made, ready(address, segment, made))
+}
+
+fn ready(
+    address: &Address,
+    segment: Segment,
+    made: bool,
+) -> Result<(StateMemory, WriterLock), Error> {
     let memory = map(address, &segment, Mode::ReadWrite)?;
     let lock = lock_file(address, segment.into(), &memory)?;
     if made {
@@ -51,9 +59,7 @@ pub(crate) fn open_reader(setup: &Setup) -> Result<StateMemory, Error> {
 /// Makes the segment, to stay until it is unlinked.
 pub(crate) fn create(address: &Address) -> Result<(), Error> {
     let segment = make(address)?;
-    let memory = map(address, &segment, Mode::ReadWrite)?;
-    let _lock = lock_file(address, segment.into(), &memory)?;
-    prepare_new(address, &memory)
+    or_unlink(address, unlink, true, ready(address, segment, true)).map(drop)
 }
 
 /// Removes its name. Who has it mapped keeps it.

@@ -10,6 +10,7 @@ use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::mmap::{Mapping, Memory, Sync};
 use switchboard_kernel::sysv_shm::Attachment;
 
+use super::OfAddress;
 use super::sysv_shm::UndoLock;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
@@ -56,6 +57,24 @@ pub(crate) fn has_a_writer(address: &Address, memory: &StateMemory) -> Error {
     };
     Error::new(ErrorKind::AddressInUse, address, problem)
         .hint("only one process sets a state at a time; stop the other, or let it set the value")
+}
+
+/// What became of getting memory ready. Where that failed and the memory was made for it just now, it is
+/// removed again, unless another process has begun to use it.
+pub(crate) fn or_unlink<T>(
+    address: &Address,
+    unlink: OfAddress,
+    made: bool,
+    result: Result<T, Error>,
+) -> Result<T, Error> {
+    if let Err(error) = &result
+        && made
+        && error.kind() != ErrorKind::AddressInUse
+    {
+        // If it cannot be removed, the error that is told is the one that matters.
+        let _ = unlink(address);
+    }
+    result
 }
 
 /// What keeps other writers out, until this is dropped or the process dies.

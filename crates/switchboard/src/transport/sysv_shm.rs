@@ -13,7 +13,7 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::sysv_sem::{self, Operation, SemaphoreSet};
 use switchboard_kernel::sysv_shm::{Access, CreateOptions, Key, Segment, key_from_path, limits};
 
-use super::state_memory::has_a_writer;
+use super::state_memory::{has_a_writer, or_unlink};
 use super::{Setup, StateMemory, WriterLock};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
@@ -39,6 +39,14 @@ pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Er
         }
         result => result?,
     };
+    or_unlink(address, unlink, made, ready(address, segment, made))
+}
+
+fn ready(
+    address: &Address,
+    segment: Segment,
+    made: bool,
+) -> Result<(StateMemory, WriterLock), Error> {
     let memory = attach(address, segment, Access::ReadWrite)?;
     let lock = lock(address, &memory)?;
     if made {
@@ -54,9 +62,7 @@ pub(crate) fn open_reader(setup: &Setup) -> Result<StateMemory, Error> {
 /// Makes the segment, to stay until it is removed.
 pub(crate) fn create(address: &Address) -> Result<(), Error> {
     let segment = make(address)?;
-    let memory = attach(address, segment, Access::ReadWrite)?;
-    let _lock = lock(address, &memory)?;
-    prepare_new(address, &memory)
+    or_unlink(address, unlink, true, ready(address, segment, true)).map(drop)
 }
 
 /// Removes the segment, and the set that is its lock. Who has it attached keeps it.

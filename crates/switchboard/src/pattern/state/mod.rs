@@ -156,6 +156,13 @@ impl State {
         self.address.query.layout.unwrap_or_default()
     }
 
+    /// The longest value, in bytes, of memory that is made at this address now: `?size=`, or 4 KiB.
+    /// Memory that is there has [its own](Writer::capacity_bytes).
+    #[must_use]
+    pub fn new_capacity_bytes(&self) -> usize {
+        self.address.query.size_bytes.unwrap_or(DEFAULT_BYTES) as usize
+    }
+
     fn setup(&self) -> Setup {
         let (address, options) = (self.address.clone(), self.options.clone());
         Setup { address, options, schema: Bytes::schema() }

@@ -81,7 +81,7 @@ fn a_full_file_system_is_an_error_before_anything_is_lost() {
     let count: u64 = answer.split(' ').next().expect("a count").parse().expect("a number");
     assert!(count > 10_000, "{answer}");
     assert!(answer.contains("LimitReached") && answer.contains("ENOSPC"), "{answer}");
-    assert!(answer.contains("full"), "{answer}");
+    assert!(answer.contains("full") && answer.contains("?segment="), "{answer}");
 }
 
 #[test]
