@@ -101,7 +101,7 @@ fn a_full_queue_is_not_waited_for_without_wanting_to() {
     let lines: String = (1..=1000).map(|n| format!("{n}\n")).collect();
     let ended = run(scratch.path(), &["send", "--no-wait", "file:./q"], &lines);
     ended.code(3).says("there is no log of this name");
-    run(scratch.path(), &["create", address], "").code(0);
+    run(scratch.path(), &["create", "file:./q"], "").code(0);
     let ended = run(scratch.path(), &["send", "--no-wait", address], &lines);
     let ended = ended.code(3).says("it is full; ").says(" 0 not acknowledged");
     let sent = ended.stderr.split("it is full; ").nth(1).expect("a number");

@@ -108,8 +108,9 @@ fn a_queue_that_is_full_waits_and_goes_on() {
 #[test]
 fn a_queue_that_is_full_is_not_waited_for_without_wanting_to() {
     let scratch = Scratch::new();
-    let address = format!("file:{}?segment=4096&capacity=8KiB", scratch.join("log").display());
-    switchboard::object::create(&address.parse().expect("an address")).expect("created");
+    let log = format!("file:{}", scratch.join("log").display());
+    switchboard::object::create(&log.parse().expect("an address")).expect("created");
+    let address = format!("{log}?segment=4096&capacity=8KiB");
     let options = switchboard::Options::default().wait_for_peer(false);
     let queue = Queue::<Bytes>::open_with(&address, options).expect("a queue");
     let mut sender = queue.sender().expect("a sender");
