@@ -9,7 +9,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::folder::{BELL, BELL_BYTES, FLAG_AT, LOCK, READERS, RING_AT, TABLE};
+use super::folder::{
+    BELL, BELL_BYTES, ENDS_AT, ENDS_BYTES, FLAG_AT, LOCK, READERS, RECEIVED_AT, RING_AT, TABLE,
+};
 use super::table::LANES;
 use super::{places, segment, table};
 
@@ -93,12 +95,13 @@ fn is_what_it_is_called(name: &str, file: &File) -> io::Result<bool> {
     }
 }
 
-/// A count, a flag, the byte that is rung, and zeros.
+/// A count, two flags, the byte that is rung, how far the lanes are, and zeros.
 fn is_bell(file: &File) -> io::Result<bool> {
     let page = read(file, 0, BELL_BYTES + 1)?;
     let is_expected = |(at, byte): (usize, &u8)| match at {
         0..FLAG_AT => true,
-        FLAG_AT | RING_AT => *byte <= 1,
+        FLAG_AT | RECEIVED_AT | RING_AT => *byte <= 1,
+        _ if (ENDS_AT..ENDS_AT + ENDS_BYTES).contains(&at) => true,
         _ => *byte == 0,
     };
     Ok(page.len() == BELL_BYTES && page.iter().enumerate().all(is_expected))

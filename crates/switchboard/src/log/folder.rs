@@ -30,8 +30,15 @@ pub(super) const BELL_BYTES: usize = 4096;
 const GENERATION_AT: usize = 0;
 /// Somebody may wait.
 pub(super) const FLAG_AT: usize = 8;
+/// Messages of a queue were received: there was a table.
+pub(super) const RECEIVED_AT: usize = 16;
 /// Where the bell is written to.
 pub(super) const RING_AT: usize = 64;
+/// For each lane, what is known of its end, so that it is missed when it is removed: the number of its newest
+/// segment, and a number that no message there is to have again.
+pub(super) const ENDS_AT: usize = 1024;
+const END_BYTES: usize = 16;
+pub(super) const ENDS_BYTES: usize = END_BYTES * LANES;
 
 /// An open folder.
 #[derive(Debug)]
@@ -268,6 +275,41 @@ impl Folder {
     pub(crate) fn generation(&self) -> u64 {
         // It acquires: pairs with the count of `changed`. The page is as long as the word needs.
         self.page.load_u64(GENERATION_AT).unwrap_or(0)
+    }
+
+    /// How far a lane was written, as far as that was noted: its newest segment, and the number of the
+    /// next message.
+    pub(crate) fn noted_end(&self, lane: u32) -> (u64, u64) {
+        // The lane is locked by who asks, so that nobody changes them meanwhile.
+        let word = |at| self.page.load_u64(Self::end_at(lane) + at).unwrap_or(0);
+        (word(0), word(8))
+    }
+
+    /// Notes how far a lane is written: when a segment is made, and when its sender ends.
+    pub(crate) fn note_end(&self, lane: u32, segment: u64, sequence: u64) {
+        for (at, value) in [(0, segment), (8, sequence)] {
+            if let Some(word) = self.word(Self::end_at(lane) + at) {
+                word.store(value, Relaxed);
+            }
+        }
+    }
+
+    fn end_at(lane: u32) -> usize {
+        ENDS_AT + END_BYTES * lane as usize
+    }
+
+    /// Whether somebody received from the queue.
+    pub(crate) fn was_received_from(&self) -> bool {
+        self.page.load_u64(RECEIVED_AT).unwrap_or(0) != 0
+    }
+
+    /// Notes that somebody received from the queue, once the table says so: it is missed if it is removed.
+    pub(crate) fn note_received(&self) {
+        if !self.was_received_from()
+            && let Some(word) = self.word(RECEIVED_AT)
+        {
+            word.store(1, Relaxed);
+        }
     }
 
     /// There is a new segment, or one less.

@@ -83,6 +83,7 @@ pub(crate) fn largest_payload_bytes(segment_bytes: u64) -> usize {
 
 impl Drop for LaneWriter {
     fn drop(&mut self) {
+        self.folder.note_end(self.lane, self.segment, self.sequence);
         self.folder.leave_lane(self.lane);
     }
 }
@@ -98,8 +99,9 @@ impl LaneWriter {
         let lane = folder.take_lane()?;
         folder.sweep();
         // What is beyond every number is a lie.
-        let least =
-            Some(least(lane)?).filter(|least| *least <= MOST_SEQUENCE).map_or(1, |n| n.max(1));
+        let (noted_segment, noted) = folder.noted_end(lane);
+        let least = [least(lane)?, noted].into_iter().filter(|least| *least <= MOST_SEQUENCE);
+        let least = least.fold(1, u64::max);
         // Every segment that was ever made was counted: this number is a new one, also for readers
         // that still have a removed segment.
         let unused = folder.generation() + 1;
@@ -133,7 +135,7 @@ impl LaneWriter {
                 format!("lane {lane} has a message {}, which no sender wrote", sequence - 1);
             return Err(Error::new(ErrorKind::Mismatch, &folder.address, problem));
         }
-        let removed = sequence > reader.expected();
+        let removed = sequence > reader.expected() || noted_segment > number;
         let path = folder.segment_path(lane, number);
         let whole = reader.header().filter(|header| {
             std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == header.file_bytes)
@@ -354,6 +356,7 @@ fn make_segment(
             .and_then(|()| File::open(folder.path())?.sync_all())
             .map_err(|error| folder.system("cannot write a segment to the disk", error))?;
     }
+    folder.note_end(lane, number, first_sequence);
     folder.changed();
     Ok((file, mapping))
 }

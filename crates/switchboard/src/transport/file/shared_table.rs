@@ -136,6 +136,9 @@ impl Locked<'_> {
                 .map_err(|error| shared.folder.system("cannot write the queue's table", error))?;
         }
         self.found = Found::Whole;
+        if self.table.next.iter().any(|next| *next > 1) {
+            self.shared.folder.note_received();
+        }
         Ok(())
     }
 }
@@ -169,8 +172,11 @@ fn make(folder: &Folder, path: &Path, durability: Durability) -> Result<Option<F
     }
 }
 
-/// Whether messages were settled already: the oldest of a lane is not its first.
+/// Whether messages were received already: that is noted, or the oldest of a lane is not its first.
 fn was_received_from(folder: &Folder) -> Result<bool, Error> {
+    if folder.was_received_from() {
+        return Ok(true);
+    }
     let segments = folder.segments()?;
     let mut oldest = segments.chunk_by(|a, b| a.0 == b.0).filter_map(|lane| lane.first());
     Ok(oldest.any(|(_, number)| *number > 1))

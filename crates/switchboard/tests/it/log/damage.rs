@@ -267,6 +267,15 @@ fn a_new_queue_and_an_empty_one_are_not_damaged() {
     let mut receiver = queue.receiver().expect("a receiver");
     let delivery = receiver.recv().expect("a message");
     assert!(!delivery.redelivered, "nobody has received from it");
+    receiver.acknowledge(delivery).expect("acknowledged");
+    drop(receiver);
+    // From then on it is missed.
+    std::fs::remove_file(scratch.join("log").join("queue")).expect("removed");
+    let mut receiver = queue.receiver().expect("a receiver");
+    assert!(matches!(receiver.try_recv(), Err(RecvError::Damaged { missing: 0, .. })));
+    for _ in 0..2 {
+        assert!(receiver.try_recv().expect("a message").redelivered);
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Logs removed: segments by hand, after which what is sent is received; and logs by `unlink`.
 
+use std::os::unix::fs::FileExt;
+
 use switchboard::{Address, Bytes, ErrorKind, Queue, RecvError, Start, Topic, object};
 use switchboard_testkit::{DEADLINE, Scratch};
 
@@ -91,7 +93,13 @@ fn a_subscriber_without_a_name_is_told_and_goes_on() {
     publish(&address(&scratch, ""), 1..11);
     let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
     assert_eq!(numbers(&mut subscriber).len(), 10);
+    // The log knows how far it was; without that, numbers begin again.
     remove(&scratch, usize::MAX);
+    publish(&address(&scratch, ""), 11..14);
+    assert_eq!(numbers(&mut subscriber), [11, 12, 13]);
+    remove(&scratch, usize::MAX);
+    let bell = std::fs::File::options().write(true).open(scratch.join("log/bell"));
+    bell.expect("a bell").write_all_at(&[0; 1024], 1024).expect("forgotten");
     publish(&address(&scratch, ""), 1..4);
     let error = subscriber.recv_timeout(DEADLINE).expect_err("its segment is gone");
     assert!(matches!(&error, RecvError::Damaged { missing: 0, .. }), "{error}");
@@ -99,6 +107,99 @@ fn a_subscriber_without_a_name_is_told_and_goes_on() {
     let first = subscriber.recv_timeout(DEADLINE).expect("a message");
     assert_eq!((first.number, first.message.0), (1, payload(1)));
     assert_eq!(numbers(&mut subscriber), [2, 3]);
+}
+
+/// Somebody who did not read them yet is told how many are missing, with the next message.
+#[test]
+fn segments_that_were_not_read_are_missed() {
+    let scratch = Scratch::new();
+    let short = address(&scratch, "?segment=4096");
+    let topic = |query: &str| {
+        let address = address(&scratch, query);
+        Topic::<Bytes>::open(&address).expect("a topic")
+    };
+    publish(&short, 1..101);
+    let mut named = topic("?reader=archive").subscriber(Start::Oldest).expect("a subscriber");
+    let mut there = topic("").subscriber(Start::Oldest).expect("a subscriber");
+    for subscriber in [&mut named, &mut there] {
+        assert_eq!(subscriber.recv_timeout(DEADLINE).expect("a message").number, 1);
+    }
+    // One who has read all sees what comes after, too.
+    let mut ahead = topic("").subscriber(Start::New).expect("a subscriber");
+    drop(named);
+    let left = segments(&scratch.join("log")).len();
+    for keep in [1, 0] {
+        remove(&scratch, left - keep);
+        let first = 101 + 3 * (1 - keep as u64);
+        publish(&short, first..first + 3);
+        let expected: Vec<u64> = (first..first + 3).collect();
+        assert_eq!(numbers(&mut ahead), expected);
+        let mut named = topic("?reader=archive").subscriber(Start::New).expect("a subscriber");
+        for subscriber in [&mut named, &mut there] {
+            let (mut found, mut missing) = (Vec::new(), 0);
+            loop {
+                match subscriber.try_recv() {
+                    Ok(sample) => found.push(sample.number),
+                    Err(RecvError::Damaged { missing: more, .. }) => missing += more,
+                    Err(RecvError::Empty) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            let came = found.len() as u64;
+            assert!(found.ends_with(&expected), "{found:?}");
+            if keep == 1 {
+                // All but the first, which was read before.
+                assert_eq!(came + missing, 102, "{found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_queue_says_what_was_removed_before_anybody_received_it() {
+    let scratch = Scratch::new();
+    let queue = Queue::<Bytes>::open(&address(&scratch, "")).expect("a queue");
+    send(&address(&scratch, ""), 1..11);
+    assert_eq!(take(&mut queue.receiver().expect("a receiver"), 1), (vec![1], 0));
+    for first in [11, 14] {
+        remove(&scratch, usize::MAX);
+        send(&address(&scratch, ""), first..first + 3);
+        let missing = if first == 11 { 9 } else { 2 };
+        let mut receiver = queue.receiver().expect("a receiver");
+        assert_eq!(take(&mut receiver, 1), (vec![first], missing));
+    }
+    // However many that are: nothing is kept for each.
+    remove(&scratch, usize::MAX);
+    let bell = std::fs::File::options().write(true).open(scratch.join("log/bell"));
+    bell.expect("a bell").write_all_at(&(1_u64 << 60).to_le_bytes(), 1032).expect("a lie");
+    send(&address(&scratch, ""), 17..20);
+    let mut receiver = queue.receiver().expect("a receiver");
+    let (numbers, missing) = take(&mut receiver, 3);
+    assert_eq!((numbers[0], missing), (1 << 60, (1 << 60) - 15));
+}
+
+/// A sender that was killed could not say how far it was: its newest segment is missed all the same.
+#[test]
+fn a_segment_of_a_killed_sender_is_missed() {
+    let scratch = Scratch::new();
+    let short = address(&scratch, "?segment=4096");
+    let topic = Topic::<Bytes>::open(&short).expect("a topic");
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
+    publish(&short, 1..101);
+    assert_eq!(numbers(&mut subscriber).len(), 100);
+    let bell = std::fs::File::options().write(true).open(scratch.join("log/bell"));
+    // What is there of a lane whose sender was killed just after it began its last segment.
+    let kept = segments(&scratch.join("log")).len() as u64;
+    let bell = bell.expect("a bell");
+    bell.write_all_at(&1_u64.to_le_bytes(), 1032).expect("as if killed");
+    remove(&scratch, 1);
+    publish(&short, 101..102);
+    let names = segments(&scratch.join("log"));
+    assert_eq!(names.len() as u64, kept, "{names:?}: a new one, with a number of its own");
+    let error = subscriber.recv_timeout(DEADLINE).expect_err("numbers are there again");
+    assert!(matches!(&error, RecvError::Damaged { missing: 0, .. }), "{error}");
+    let again = subscriber.recv_timeout(DEADLINE).expect("what was published");
+    assert_eq!(again.message.0, payload(101));
 }
 
 #[test]

@@ -338,7 +338,7 @@ impl Share {
         let deliveries = u32::from(first < table.again[at]);
         let end = if deliveries > 0 { table.again[at] } else { u64::MAX };
         let (before, taken_before) = (self.bytes.len(), self.ready.len());
-        let mut taken = VecDeque::new();
+        let (mut taken, mut claimed) = (VecDeque::new(), first);
         while *room > self.ready.len() - taken_before
             && self.bytes.len() < self.most_bytes
             && (taken.len() as u64) < MOST_CLAIMED
@@ -347,32 +347,38 @@ impl Share {
             let start = self.bytes.len();
             match lane.next(&mut self.bytes)? {
                 Step::Message { sequence, .. } => {
-                    // What is missing before it counts as settled.
-                    taken.resize((sequence - first) as usize, true);
+                    // What is missing between them counts as settled; before the first and after the last
+                    // one it is passed over.
+                    if taken.is_empty() {
+                        claimed = sequence;
+                    }
+                    taken.resize((sequence - claimed) as usize, true);
                     taken.push_back(false);
                     self.push(number, sequence, deliveries, true, start);
                 }
                 Step::Damage { problem, missing } => {
                     self.reports.push_back(RecvError::Damaged { problem, missing });
+                    if !taken.is_empty() && lane.expected() - claimed >= MOST_CLAIMED {
+                        break;
+                    }
                 }
                 Step::Nothing => break,
             }
         }
-        // What is missing behind the last one, too.
-        let passed = lane.expected().min(end).saturating_sub(first) as usize;
-        taken.resize(taken.len().max(passed), true);
+        let (count, len) = (self.ready.len() - taken_before, taken.len() as u64);
+        let next = lane.expected().min(end).max(claimed + len);
         if taken.is_empty() {
+            table.next[at] = next;
             return Ok(());
         }
-        let (count, len) = (self.ready.len() - taken_before, taken.len() as u64);
-        if !self.hold(number, first, deliveries, taken, shared, table)? {
+        if !self.hold(number, claimed, deliveries, taken, shared, table)? {
             // Those who have all claims have messages to settle: then there are some again.
             self.ready.truncate(taken_before);
             self.bytes.truncate(before);
             *lane = LaneReader::at_message(Arc::clone(&self.folder), number, first);
             return if self.held.is_empty() { Err(shared.no_claim()) } else { Ok(()) };
         }
-        table.next[at] = first + len;
+        table.next[at] = next;
         *room = room.saturating_sub(count);
         Ok(())
     }
