@@ -31,11 +31,10 @@ impl Sleeps {
         }
     }
 
-    /// From a word; `None` where it says that nobody sleeps. What no honest peer writes counts as a
-    /// sleeper that needs both.
+    /// From a word; `None` where it says that nobody sleeps.
     #[must_use]
     pub const fn from_number(number: u64) -> Option<Self> {
-        match number {
+        match number & HOW {
             0 => None,
             1 => Some(Self::OnFutex),
             _ => Some(Self::OnDescriptor),
@@ -43,21 +42,25 @@ impl Sleeps {
     }
 }
 
+const HOW: u64 = 3;
+const TURN_SHIFT: u32 = 2;
 const BYTE: u64 = 0xff;
 
 const fn place(reader: usize) -> (usize, u32) {
     (reader / 8, (reader % 8) as u32 * 8)
 }
 
-/// Raises a reader's byte. What it does next is look once more whether anything came.
+/// Raises a reader's byte. What it does next is look once more whether anything came. `turn` is another one
+/// each time: by it the writer knows a sleep for which it has given a wake-up already.
 ///
-/// The fence pairs with that in [`raised_word`]: either the writer sees the byte, or the reader what was
-/// committed before the writer looked.
-pub fn raise(bell: &impl Words, reader: usize, how: Sleeps) {
+/// The fence pairs with [`after_commit`]: either the writer sees the byte, or the reader what was committed
+/// before the writer looked.
+pub fn raise(bell: &impl Words, reader: usize, how: Sleeps, turn: u8) {
     let (index, shift) = place(reader);
     let word = &bell.words()[index];
+    let byte = how.number() | (u64::from(turn) << TURN_SHIFT & BYTE);
     word.fetch_and(!(BYTE << shift), Relaxed);
-    word.fetch_or(how.number() << shift, SeqCst);
+    word.fetch_or(byte << shift, SeqCst);
     fence(SeqCst);
 }
 
@@ -67,7 +70,7 @@ pub fn lower(bell: &impl Words, reader: usize) {
     bell.words()[index].fetch_and(!(BYTE << shift), Relaxed);
 }
 
-/// To be called once between the last commit of a batch and looking at the words.
+/// To be called between a commit and looking at the words.
 #[inline]
 pub fn after_commit() {
     fence(SeqCst);
@@ -80,9 +83,18 @@ pub fn raised_word(bell: &impl Words, index: usize) -> u64 {
     bell.words()[index].load(Relaxed)
 }
 
-/// How a reader sleeps, by a word of [`raised_word`].
+/// A sleep that a reader's byte tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raised {
+    byte: u8,
+    /// How it is to be ended.
+    pub how: Sleeps,
+}
+
+/// A reader's sleep, by a word of [`raised_word`].
 #[inline]
 #[must_use]
-pub fn in_word(word: u64, reader: usize) -> Option<Sleeps> {
-    Sleeps::from_number(word >> place(reader).1 & BYTE)
+pub fn in_word(word: u64, reader: usize) -> Option<Raised> {
+    let byte = word >> place(reader).1 & BYTE;
+    Sleeps::from_number(byte).map(|how| Raised { byte: byte as u8, how })
 }

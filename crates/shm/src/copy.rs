@@ -9,7 +9,7 @@ use crate::AtomicU64;
 
 /// Stores these bytes from the word `at` on; the last word is filled up with zeros.
 #[inline]
-pub(crate) fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
+pub fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
     let (whole, rest) = bytes.as_chunks::<8>();
     for (word, chunk) in words.iter().zip(whole) {
         word.store(u64::from_le_bytes(*chunk), Relaxed);
@@ -23,7 +23,7 @@ pub(crate) fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
 
 /// Loads as many bytes as there is room for.
 #[inline]
-pub(crate) fn copy_out(words: &[AtomicU64], bytes: &mut [u8]) {
+pub fn copy_out(words: &[AtomicU64], bytes: &mut [u8]) {
     let (whole, rest) = bytes.as_chunks_mut::<8>();
     for (word, chunk) in words.iter().zip(whole.iter_mut()) {
         *chunk = word.load(Relaxed).to_le_bytes();

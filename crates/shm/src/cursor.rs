@@ -113,6 +113,16 @@ impl<W: Words> PeerCursor<W> {
     /// When it went back, or beyond `head`.
     #[inline]
     pub fn load(&mut self, head: u64) -> Result<u64, Misbehaved> {
+        self.seen = self.peek(head)?;
+        Ok(self.seen)
+    }
+
+    /// As [`load`](Self::load), and as if nobody had looked.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    #[inline]
+    pub fn peek(&self, head: u64) -> Result<u64, Misbehaved> {
         let found = self.memory.words()[at::CURSOR_WORD].load(Acquire);
         if found == 0 {
             // Not stored to yet. A reader that stores 0 later only holds itself up.
@@ -121,7 +131,6 @@ impl<W: Words> PeerCursor<W> {
         if found < self.seen || found > head || !found.is_multiple_of(8) {
             return Err(Misbehaved("a cursor that jumps"));
         }
-        self.seen = found;
         Ok(found)
     }
 

@@ -19,6 +19,8 @@ pub mod writer {
     pub const CAPACITY_WORD: usize = 2;
     /// [`LOSSY`] or 0.
     pub const FLAGS_WORD: usize = 3;
+    /// 1 once messages with a priority come.
+    pub const PRIORITIES_WORD: usize = 4;
     /// What lies before this position may have been overwritten.
     pub const TAIL_WORD: usize = 8;
     /// How the writer sleeps for room or acknowledgements; 0: not at all.

@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`ring`] | a ring of frames: one writer, any number of readers |
+//! | [`arena`] | large messages: blocks in segments |
 //! | [`cursor`] | a reader's page: how far it is, what it has settled |
 //! | [`bell`] | the doorbell: which readers sleep |
 //! | [`layout`] | where everything lies |
@@ -14,6 +15,7 @@
 //! Nothing that a peer has written is trusted: it is read once, checked, and only the copy is used. What
 //! does not hold is [`Misbehaved`].
 
+pub mod arena;
 mod atomic;
 pub mod bell;
 mod copy;
@@ -24,6 +26,7 @@ pub mod ring;
 use std::fmt;
 
 pub use atomic::{AtomicU64, Words};
+pub use copy::{copy_in, copy_out};
 
 /// What a peer's memory shows that no honest peer writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -97,7 +97,7 @@ proptest! {
         let mut take = |reader: &mut RingReader<Memory>| -> Result<bool, Misbehaved> {
             loop {
                 let mut bytes = Vec::new();
-                match reader.take_lossy(&mut bytes)? {
+                match reader.take_lossy(&mut bytes, |_, _, _| Ok(()))? {
                     Err(overtaken) => reader.catch_up(overtaken)?,
                     Ok(None) => return Ok(false),
                     Ok(Some(frame)) => {
@@ -140,7 +140,7 @@ proptest! {
         for _ in 0..600 {
             let mut bytes = Vec::new();
             let found = if lossy {
-                match reader.take_lossy(&mut bytes) {
+                match reader.take_lossy(&mut bytes, |_, _, _| Ok(())) {
                     Ok(Err(overtaken)) => {
                         if reader.catch_up(overtaken).is_err() { break }
                         continue;

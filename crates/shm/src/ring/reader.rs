@@ -82,6 +82,19 @@ impl<W: Words> RingReader<W> {
         &self.memory.words()[self.shape.word(self.position)]
     }
 
+    /// Whether messages of a queue have priorities.
+    #[inline]
+    #[must_use]
+    pub fn has_priorities(&self) -> bool {
+        self.memory.words()[at::PRIORITIES_WORD].load(Relaxed) != 0
+    }
+
+    /// Its index among the words of the memory.
+    #[must_use]
+    pub fn polled_index(&self) -> usize {
+        self.shape.word(self.position)
+    }
+
     /// The next frame of a ring that loses nothing, if it is there.
     ///
     /// # Errors
@@ -184,7 +197,8 @@ impl<W: Words> RingReader<W> {
         self.position
     }
 
-    /// The next message of a lossy ring: appends the payload to `bytes`, if there is one.
+    /// The next message of a lossy ring: appends the payload to `bytes`, if there is one, after which `more` may
+    /// replace what the frame stands for; all of that counts only if the writer has not been there meanwhile.
     ///
     /// # Errors
     /// What no honest writer writes; the inner one when the writer was faster: see
@@ -192,13 +206,18 @@ impl<W: Words> RingReader<W> {
     pub fn take_lossy(
         &mut self,
         bytes: &mut Vec<u8>,
+        more: impl FnOnce(&Self, &Frame, &mut Vec<u8>) -> Result<(), Misbehaved>,
     ) -> Result<Result<Option<Frame>, Overtaken>, Misbehaved> {
         let before = (self.position, bytes.len());
-        let found = self.poll();
+        let mut found = self.poll();
         if let Ok(Some(frame)) = &found {
+            let frame = *frame;
             let start = bytes.len();
             bytes.resize(start + frame.payload_bytes as usize, 0);
-            self.copy(frame, 0, &mut bytes[start..]);
+            self.copy(&frame, 0, &mut bytes[start..]);
+            if let Err(what) = more(self, &frame, bytes) {
+                found = Err(what);
+            }
         }
         // Partner: the release fence of `RingWriter::drop_oldest`. Whoever has seen a word of what overwrote
         // this sees the tail that was moved before.

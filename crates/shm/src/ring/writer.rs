@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use super::frame::{Kind, frame_bytes, header};
 use super::{Counters, Shape};
 use crate::atomic::fence;
-use crate::copy::copy_in;
+use crate::copy::{copy_in, copy_out};
 use crate::layout::writer as at;
 use crate::layout::{VERSION, WORD_BYTES};
 use crate::{AtomicU64, Misbehaved, Words};
@@ -22,9 +22,9 @@ pub struct RingWriter<W> {
     limit: u64,
     /// Of the last message.
     number: u64,
-    /// Of a lossy ring: where frames begin, with the number of the message before, about an eighth of the
-    /// ring apart; the first is the tail.
-    marks: VecDeque<(u64, u64)>,
+    /// Of a lossy ring: where frames begin, about an eighth of the ring apart; the first is the tail, and none
+    /// means the head.
+    marks: VecDeque<u64>,
 }
 
 /// Room for a frame that is not committed yet. Nothing is taken until it is.
@@ -36,6 +36,20 @@ pub struct Claim {
     /// Where the frame goes.
     frame: u64,
     payload_bytes: u64,
+}
+
+impl Claim {
+    /// Where the payload begins.
+    #[must_use]
+    pub fn payload(&self) -> u64 {
+        self.frame + WORD_BYTES
+    }
+
+    /// Where the frame ends, if it is committed with all of the payload claimed.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.frame + frame_bytes(self.payload_bytes)
+    }
 }
 
 impl<W: Words> RingWriter<W> {
@@ -73,7 +87,7 @@ impl<W: Words> RingWriter<W> {
         words[at::FLAGS_WORD].store(if lossy { at::LOSSY } else { 0 }, Relaxed);
         words[at::TAIL_WORD].store(position, Relaxed);
         words[at::MAGIC_WORD].store(at::MAGIC, Release);
-        let marks = VecDeque::from([(position, number)]);
+        let marks = VecDeque::from([position]);
         let limit = position + capacity_bytes;
         Ok(Self { memory, shape, head: position, limit, number, marks })
     }
@@ -108,6 +122,22 @@ impl<W: Words> RingWriter<W> {
     #[must_use]
     pub fn is_lossy(&self) -> bool {
         self.shape.lossy
+    }
+
+    /// Of a lossy ring: frames before this count as gone. It is where a frame begins.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.marks.front().copied().unwrap_or(self.head)
+    }
+
+    /// Frames that begin at or after this have not been overwritten.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        if self.shape.lossy {
+            return self.tail();
+        }
+        // The word at the head is written too.
+        (self.head + WORD_BYTES).saturating_sub(self.shape.capacity)
     }
 
     /// The memory.
@@ -156,18 +186,19 @@ impl<W: Words> RingWriter<W> {
     /// Moves the tail on, so that everything before `end` may be written.
     #[cold]
     fn drop_oldest(&mut self, end: u64) {
-        while self.limit < end {
-            // The last mark is at most an eighth behind the head, so there always is one far enough on: a
-            // frame and its pad are at most half the ring.
-            self.marks.pop_front();
-            let Some(&(tail, _)) = self.marks.front() else {
-                self.marks.push_back((self.head, self.number));
-                self.limit = self.head + self.shape.capacity;
-                break;
-            };
-            self.limit = tail + self.shape.capacity;
-        }
-        let tail = self.limit - self.shape.capacity;
+        self.move_tail(end - self.shape.capacity);
+    }
+
+    /// Moves the tail of a lossy ring on, at least to a position, so that nobody is handed what is before.
+    pub fn drop_before(&mut self, position: u64) {
+        debug_assert!(self.shape.lossy, "nothing is dropped from this ring");
+        self.move_tail(position.min(self.head));
+    }
+
+    fn move_tail(&mut self, least: u64) {
+        while self.tail() < least && self.marks.pop_front().is_some() {}
+        let tail = self.tail();
+        self.limit = tail + self.shape.capacity;
         self.memory.words()[at::TAIL_WORD].store(tail, Relaxed);
         // Partner: the acquire fence of a reader that has copied. Whoever sees a word of what is
         // written from now on sees this tail too.
@@ -215,27 +246,31 @@ impl<W: Words> RingWriter<W> {
             words[self.shape.word(claim.begin)].store(header(Kind::Pad, 0, self.number), Release);
         }
         self.head = end;
-        self.note_mark();
+        if self.shape.lossy {
+            self.note_mark(claim.begin);
+        }
         claim.begin
     }
 
     #[inline]
-    fn note_mark(&mut self) {
-        let last = self.marks.back().map_or(0, |mark| mark.0);
-        if self.head - last >= self.shape.step() {
-            self.add_mark();
+    fn note_mark(&mut self, begin: u64) {
+        let last = self.marks.back().copied();
+        if last.is_none_or(|last| begin - last >= self.shape.step()) {
+            self.marks.push_back(begin);
         }
     }
 
-    #[cold]
-    fn add_mark(&mut self) {
-        self.marks.push_back((self.head, self.number));
-        // Those before the tail are of no use. Of a ring that loses nothing all that may be overwritten.
-        while !self.shape.lossy
-            && self.marks.get(1).is_some_and(|mark| mark.0 + self.shape.capacity <= self.head)
-        {
-            self.marks.pop_front();
-        }
+    /// Says that some messages of a queue have a priority: readers look over all that is there before they choose.
+    /// Before the first such message is committed.
+    pub fn set_priorities(&self) {
+        self.memory.words()[at::PRIORITIES_WORD].store(1, Relaxed);
+    }
+
+    /// Reads a committed payload back, of a frame that no reader has settled: its begin and length as
+    /// [`Claim::payload`] said.
+    pub fn read_back(&self, begin: u64, bytes: &mut [u8]) {
+        let first = self.shape.word(begin);
+        copy_out(&self.memory.words()[first..first + bytes.len().div_ceil(8)], bytes);
     }
 
     /// Says how the writer sleeps, or 0 that it does not. What it does next is look once more.

@@ -1,0 +1,176 @@
+//! Large messages: blocks in segments of memory that their writer adds when it needs them.
+//!
+//! Which block is in use only the writer knows; a frame says where its message lies
+//! ([`Place`]), and the reader checks that. A block is used again when every reader is past its frame.
+//!
+//! A segment has blocks of one size, a power of two. Memory that was given away sealed cannot be taken back, so
+//! segments are small at first: each further one of a size has twice as many blocks.
+
+use crate::layout::{PAGE_BYTES, WORD_BYTES};
+use crate::ring::{PREFIX_BYTES, Prefix};
+use crate::{AtomicU64, Misbehaved, Words};
+
+/// The smallest block, in bytes.
+pub const SMALLEST_BLOCK_BYTES: u64 = PAGE_BYTES as u64;
+/// The largest message, in bytes.
+pub const LARGEST_BYTES: u64 = 1 << 30;
+/// Segments of a writer at most.
+pub const MOST_SEGMENTS: usize = 1024;
+/// Bytes of a segment.
+pub const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = PAGE_BYTES..=LARGEST_BYTES as usize;
+/// Blocks of the first segment of a size, and at most of any.
+const FIRST_BLOCKS: u64 = 2;
+const MOST_BLOCKS: u64 = 64;
+/// A segment is no larger than this, unless one block is.
+const LARGE_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// A block of an arena that somebody uses.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a block that is forgotten is never used again"]
+pub struct Block {
+    segment: u32,
+    index: u32,
+}
+
+/// Where a message lies, as its frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which segment, in the order in which they were added.
+    pub segment: u32,
+    /// Where in it, in bytes.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// Bytes of a frame's payload that says a place.
+pub const PLACE_BYTES: usize = PREFIX_BYTES + 24;
+
+impl Place {
+    /// The payload of its frame.
+    #[must_use]
+    pub fn to_bytes(self, prefix: Prefix) -> [u8; PLACE_BYTES] {
+        let mut bytes = [0; PLACE_BYTES];
+        let words = [u64::from(self.segment), self.offset, self.len].map(u64::to_le_bytes);
+        bytes[..PREFIX_BYTES].copy_from_slice(&prefix.to_bytes());
+        bytes[PREFIX_BYTES..].copy_from_slice(words.as_flattened());
+        bytes
+    }
+
+    /// From the payload of a frame.
+    ///
+    /// # Errors
+    /// When it is no place that can be.
+    pub fn from_bytes(bytes: &[u8; PLACE_BYTES]) -> Result<(Prefix, Self), Misbehaved> {
+        let mut words = [0; PLACE_BYTES / 8];
+        for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*chunk);
+        }
+        let [prefix, segment, offset, len] = words;
+        let segment = u32::try_from(segment)
+            .ok()
+            .filter(|segment| (*segment as usize) < MOST_SEGMENTS)
+            .ok_or(Misbehaved("a segment that cannot be"))?;
+        if !offset.is_multiple_of(WORD_BYTES) || len > LARGEST_BYTES {
+            return Err(Misbehaved("a message at a place that cannot be"));
+        }
+        Ok((Prefix::from_bytes(prefix.to_le_bytes()), Self { segment, offset, len }))
+    }
+
+    /// The words of the message in its segment.
+    ///
+    /// # Errors
+    /// When it reaches beyond.
+    pub fn words<'a>(&self, memory: &'a impl Words) -> Result<&'a [AtomicU64], Misbehaved> {
+        let first = usize::try_from(self.offset / WORD_BYTES).ok();
+        let count = usize::try_from(self.len.div_ceil(WORD_BYTES)).ok();
+        let range =
+            first.zip(count).and_then(|(first, count)| Some(first..first.checked_add(count)?));
+        range
+            .and_then(|range| memory.words().get(range))
+            .ok_or(Misbehaved("a message that reaches beyond its segment"))
+    }
+}
+
+#[derive(Debug)]
+struct Segment<W> {
+    memory: W,
+    block_bytes: u64,
+    free: Vec<u32>,
+}
+
+/// The segments of a writer.
+#[derive(Debug)]
+pub struct Arena<W> {
+    segments: Vec<Segment<W>>,
+}
+
+impl<W> Default for Arena<W> {
+    fn default() -> Self {
+        Self { segments: Vec::new() }
+    }
+}
+
+impl<W: Words> Arena<W> {
+    /// A block for so many bytes, if one is free.
+    pub fn take(&mut self, bytes: u64) -> Option<Block> {
+        let wanted = block_bytes(bytes);
+        let fitting =
+            |segment: &Segment<W>| segment.block_bytes == wanted && !segment.free.is_empty();
+        let at = self.segments.iter().position(fitting)?;
+        let index = self.segments[at].free.pop()?;
+        Some(Block { segment: at as u32, index })
+    }
+
+    /// How large the next segment for messages of so many bytes is to be; `None` where there are as many as may
+    /// be.
+    #[must_use]
+    pub fn next_segment_bytes(&self, bytes: u64) -> Option<u64> {
+        let block = block_bytes(bytes);
+        let there = self.segments.iter().filter(|segment| segment.block_bytes == block).count();
+        let doubled = FIRST_BLOCKS << there.min(5);
+        let blocks = doubled.min(MOST_BLOCKS).min((LARGE_SEGMENT_BYTES / block).max(1));
+        let possible = self.segments.len() < MOST_SEGMENTS && bytes <= LARGEST_BYTES;
+        possible.then_some(block * blocks)
+    }
+
+    /// Adds a segment, of a size that [`next_segment_bytes`](Self::next_segment_bytes) gave for so many bytes. Returns
+    /// its number.
+    pub fn add(&mut self, memory: W, bytes: u64) -> u32 {
+        let block_bytes = block_bytes(bytes);
+        let blocks = memory.words().len() as u64 * WORD_BYTES / block_bytes;
+        let free = (0..blocks as u32).rev().collect();
+        self.segments.push(Segment { memory, block_bytes, free });
+        self.segments.len() as u32 - 1
+    }
+
+    /// The memory of all segments, in their order.
+    pub fn segments(&self) -> impl Iterator<Item = &W> {
+        self.segments.iter().map(|segment| &segment.memory)
+    }
+
+    /// Where a message of this length in the block lies.
+    #[must_use]
+    pub fn place(&self, block: &Block, len: u64) -> Place {
+        let segment = &self.segments[block.segment as usize];
+        Place { segment: block.segment, offset: u64::from(block.index) * segment.block_bytes, len }
+    }
+
+    /// The words of a block: the caller's alone until its place is committed.
+    #[must_use]
+    pub fn room(&self, block: &Block) -> &[AtomicU64] {
+        let segment = &self.segments[block.segment as usize];
+        let words = (segment.block_bytes / WORD_BYTES) as usize;
+        let first = block.index as usize * words;
+        &segment.memory.words()[first..first + words]
+    }
+
+    /// Nobody uses the block any more.
+    pub fn give_back(&mut self, block: Block) {
+        self.segments[block.segment as usize].free.push(block.index);
+    }
+}
+
+fn block_bytes(bytes: u64) -> u64 {
+    bytes.next_power_of_two().max(SMALLEST_BLOCK_BYTES)
+}
