@@ -11,6 +11,7 @@ mod examples;
 mod formats;
 mod help;
 mod interrupted;
+mod limits;
 mod lock;
 mod logs;
 mod objects;
