@@ -22,7 +22,7 @@ const BANK: i32 = 3;
 const ACCOUNTS: usize = 8;
 const OPENING_CENTS: i64 = 100;
 const TELLERS: usize = 4;
-const KILLS: u32 = 40;
+const KILLS: u32 = 20;
 
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]

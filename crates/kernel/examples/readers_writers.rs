@@ -24,6 +24,9 @@ const READERS: u32 = 4;
 const READINGS: u32 = 2000;
 const WRITERS: u32 = 2;
 const WRITINGS: u32 = 200;
+/// One use of so many lets others run in the middle. Not each: where the processors are busy, a process
+/// that yields gets its next turn some milliseconds later for each of those that want one.
+const YIELDS: u32 = 100;
 
 /// The two numbers; how many are reading now, and how many at most were; whether a writing was begun that
 /// never ends.
@@ -107,12 +110,12 @@ fn start(memory: &SharedWords, role: &str) -> Outcome<Child> {
 
 impl Board {
     fn read(&self) -> Outcome {
-        for _ in 0..READINGS {
+        for number in 0..READINGS {
             let guard = self.lock.read()?;
             let now = self.word(NOW).fetch_add(1, Ordering::Relaxed) + 1;
             self.word(MOST).fetch_max(now, Ordering::Relaxed);
             let (left, right) = (self.word(LEFT), self.word(RIGHT));
-            std::thread::yield_now();
+            yield_sometimes(number);
             assert_eq!(left.load(Ordering::Relaxed), right.load(Ordering::Relaxed));
             self.word(NOW).fetch_sub(1, Ordering::Relaxed);
             drop(guard);
@@ -121,12 +124,12 @@ impl Board {
     }
 
     fn write(&self) -> Outcome {
-        for _ in 0..WRITINGS {
+        for number in 0..WRITINGS {
             let guard = self.lock.write()?.or_repair(|| ())?;
             assert_eq!(self.word(NOW).load(Ordering::Relaxed), 0, "a reader is in");
             let next = self.word(LEFT).load(Ordering::Relaxed) + 1;
             self.word(LEFT).store(next, Ordering::Relaxed);
-            std::thread::yield_now();
+            yield_sometimes(number);
             self.word(RIGHT).store(next, Ordering::Relaxed);
             drop(guard);
         }
@@ -144,5 +147,11 @@ impl Board {
 
     fn word(&self, index: usize) -> &AtomicU32 {
         &self.words.words()[index]
+    }
+}
+
+fn yield_sometimes(number: u32) {
+    if number.is_multiple_of(YIELDS) {
+        std::thread::yield_now();
     }
 }
