@@ -213,6 +213,7 @@ pub(crate) fn monotonic(deadline: Deadline) -> Option<Timespec> {
 }
 
 /// The same by the real-time clock, for calls that know no other.
+#[cfg(not(target_env = "gnu"))]
 pub(crate) fn realtime(deadline: Deadline) -> Option<Timespec> {
     deadline.remaining().map(|left| after(ClockId::Realtime, left))
 }
@@ -226,7 +227,8 @@ pub(crate) fn c_timespec(time: Option<Timespec>) -> libc::timespec {
 }
 
 /// `left` from now, by this clock; what does not fit becomes the latest that does.
-fn after(clock: ClockId, left: Duration) -> Timespec {
+/// That long from now, by that clock.
+pub(crate) fn after(clock: ClockId, left: Duration) -> Timespec {
     const NANOSECONDS: i64 = 1_000_000_000;
     let now = rustix::time::clock_gettime(clock);
     let nanoseconds = now.tv_nsec + i64::from(left.subsec_nanos());

@@ -35,8 +35,7 @@
 //!
 //! *Fork.* A child that does not call `execve` must not drop copies of its parent's guards: see the design.
 //!
-//! *Waiting.* All waits sleep in the kernel. Waits for more than one mutex also look every [`LOOK`] whether
-//! somebody died.
+//! *Waiting.* All waits sleep in the kernel, and also look every [`LOOK`] whether somebody died.
 //!
 //! *Trust.* These are for processes that trust each other: whoever may write the memory can make the
 //! others wait for ever.
@@ -75,4 +74,4 @@ pub use waiting::LOOK;
 
 pub use crate::pthread::MutexOptions;
 
-use waiting::{Patience, next_look, out_of_patience, take};
+use waiting::{Patience, lock, next_look, out_of_patience, take};

@@ -8,9 +8,11 @@
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use libc::{c_int, pthread_mutex_t, pthread_mutexattr_t};
 use rustix::io::Errno;
+use rustix::time::ClockId;
 
 use crate::error::{Error, Result};
 use crate::futex;
@@ -66,6 +68,10 @@ impl MutexOptions {
 /// # Limits
 /// The kernel passes on up to 2048 mutexes of a thread that dies (`ROBUST_LIST_LIMIT`); more than
 /// that stay locked.
+///
+/// One wake-up can be lost: that of a thread which is woken for the mutex and dies before it takes it,
+/// if another that did not wait takes it first. Those who still sleep are woken only when somebody waits
+/// for the mutex anew. [`sync::Mutex`](crate::sync::Mutex) looks for itself.
 #[derive(Debug)]
 pub struct Mutex {
     /// Not dropped while a thread of this process holds the mutex: the C library has linked it into
@@ -167,17 +173,22 @@ impl Mutex {
     /// # Errors
     /// `ETIMEDOUT` when another thread kept it; else as [`Mutex::lock`].
     pub fn lock_until(&self, deadline: Deadline) -> Result<Locked<'_>> {
-        if deadline == Deadline::NEVER {
-            return self.lock();
+        match deadline.remaining() {
+            None => self.lock(),
+            Some(left) => self.lock_within(left),
         }
+    }
+
+    /// As [`Mutex::lock_until`], from now on; with one look at the clock.
+    pub(crate) fn lock_within(&self, time: Duration) -> Result<Locked<'_>> {
         #[cfg(target_env = "gnu")]
         {
-            let found = monotonic_lock(self.raw(), deadline);
+            let found = monotonic_lock(self.raw(), time);
             if found != libc::EINVAL {
                 return self.taken("pthread_mutex_clocklock", found);
             }
         }
-        let until = futex::c_timespec(futex::realtime(deadline));
+        let until = futex::c_timespec(Some(futex::after(ClockId::Realtime, time)));
         // SAFETY: as in `lock`; `until` outlives the call.
         let found = unsafe { libc::pthread_mutex_timedlock(self.raw(), &raw const until) };
         self.taken("pthread_mutex_timedlock", found)
@@ -434,7 +445,7 @@ fn check(_slot: &Slot, _inherits: bool) -> Result<()> {
 }
 
 #[cfg(target_env = "gnu")]
-fn monotonic_lock(mutex: *mut pthread_mutex_t, deadline: Deadline) -> c_int {
+fn monotonic_lock(mutex: *mut pthread_mutex_t, time: Duration) -> c_int {
     unsafe extern "C" {
         // glibc 2.30.
         fn pthread_mutex_clocklock(
@@ -443,7 +454,7 @@ fn monotonic_lock(mutex: *mut pthread_mutex_t, deadline: Deadline) -> c_int {
             until: *const libc::timespec,
         ) -> c_int;
     }
-    let until = futex::c_timespec(futex::monotonic(deadline));
+    let until = futex::c_timespec(Some(futex::after(ClockId::Monotonic, time)));
     // SAFETY: called with an initialised mutex that stays mapped; `until` outlives the call.
     unsafe { pthread_mutex_clocklock(mutex, libc::CLOCK_MONOTONIC, &raw const until) }
 }

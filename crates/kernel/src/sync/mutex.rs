@@ -9,6 +9,7 @@ use super::locked::{Locked, Orphaned, Repairable, sealed};
 use super::object::{HEADER_BYTES, Kind, NameOfObject, Placed, Shape, Shared};
 use super::order::{LockOrder, Note};
 use super::seats::Seat;
+use super::{Patience, lock};
 use crate::error::Result;
 use crate::io::Deadline;
 use crate::pthread::{self, MutexOptions, OBJECT_BYTES};
@@ -47,6 +48,8 @@ pub struct Mutex {
 /// whether it changed.
 const DEATHS: usize = 0;
 
+const FOR_EVER: Patience = Some(Deadline::NEVER);
+
 impl Mutex {
     pub(super) const BYTES: usize = HEADER_BYTES + OBJECT_BYTES;
 
@@ -70,7 +73,7 @@ impl Mutex {
     #[track_caller]
     pub fn lock(&self) -> Result<Locked<MutexGuard<'_>>> {
         let note = self.note(Location::caller())?;
-        Ok(self.locked(self.inner.lock()?, note, None))
+        Ok(self.locked(lock(&self.inner, FOR_EVER)?, note, None))
     }
 
     /// `pthread_mutex_trylock()`: as [`Mutex::lock`], but never blocks.
@@ -82,7 +85,7 @@ impl Mutex {
     #[track_caller]
     pub fn try_lock(&self) -> Result<Locked<MutexGuard<'_>>> {
         let note = self.note(Location::caller())?;
-        Ok(self.locked(self.inner.try_lock()?, note, None))
+        Ok(self.locked(lock(&self.inner, None)?, note, None))
     }
 
     /// `pthread_mutex_clocklock(CLOCK_MONOTONIC)`: as [`Mutex::lock`], until a deadline.
@@ -92,7 +95,7 @@ impl Mutex {
     #[track_caller]
     pub fn lock_until(&self, deadline: Deadline) -> Result<Locked<MutexGuard<'_>>> {
         let note = self.note(Location::caller())?;
-        Ok(self.locked(self.inner.lock_until(deadline)?, note, None))
+        Ok(self.locked(lock(&self.inner, Some(deadline))?, note, None))
     }
 
     /// Whether the last holder died and nobody has taken it since. No system call.
@@ -117,7 +120,7 @@ impl Mutex {
         note: Note,
         seat: Option<Seat<'a>>,
     ) -> Result<Locked<MutexGuard<'a>>> {
-        Ok(self.locked(self.inner.lock()?, note, seat))
+        Ok(self.locked(lock(&self.inner, FOR_EVER)?, note, seat))
     }
 
     #[inline(always)]

@@ -23,14 +23,35 @@ pub(super) fn out_of_patience(patience: Patience) -> Result<()> {
     }
 }
 
+/// Takes a mutex, and looks again every now and then whether it can be had.
+///
+/// For a wake-up can be lost: whoever is woken for a mutex, and dies before it can take it, while another
+/// one takes it that did not wait, has left those who sleep on unannounced. The kernel wakes the next only
+/// where nobody has the mutex then.
+#[inline(always)]
+pub(super) fn lock(mutex: &pthread::Mutex, patience: Patience) -> Result<pthread::Locked<'_>> {
+    let found = mutex.try_lock();
+    match (&found, patience) {
+        (Err(error), Some(deadline)) if error.errno() == libc::EBUSY => wait_for(mutex, deadline),
+        _ => found,
+    }
+}
+
+#[cold]
+fn wait_for(mutex: &pthread::Mutex, deadline: Deadline) -> Result<pthread::Locked<'_>> {
+    loop {
+        let time = deadline.remaining().map_or(LOOK, |left| left.min(LOOK));
+        match mutex.lock_within(time) {
+            Err(error) if error.errno() == libc::ETIMEDOUT && !deadline.passed() => {}
+            found => return found,
+        }
+    }
+}
+
 /// Takes a mutex that protects nothing which could be left half done: whoever died with it does not
 /// matter.
 pub(super) fn take(mutex: &pthread::Mutex, patience: Patience) -> Result<pthread::Guard<'_>> {
-    let locked = match patience {
-        None => mutex.try_lock(),
-        Some(deadline) => mutex.lock_until(deadline),
-    };
-    match locked {
+    match lock(mutex, patience) {
         Ok(locked) => locked.or_repair(|| ()),
         Err(error) if [libc::ETIMEDOUT, libc::EBUSY].contains(&error.errno()) => {
             Err(Error::from_raw("sync", error.errno()))

@@ -33,7 +33,7 @@ pub(crate) mod semaphore;
 #[path = "../../src/sync/waiting.rs"]
 mod waiting;
 
-use waiting::{LOOK, Patience, next_look, out_of_patience, take};
+use waiting::{LOOK, Patience, lock, next_look, out_of_patience, take};
 
 pub(crate) use locked::{Locked, Orphaned};
 pub(crate) use mutex::Mutex;

@@ -56,6 +56,13 @@ pub(super) const MISTAKES: &[Mistake] = &[
         models: "condvar::",
     },
     Mistake {
+        what: "who waits for a mutex never looks again",
+        file: "waiting.rs",
+        right: "        let time = deadline.remaining().map_or(LOOK, |left| left.min(LOOK));",
+        wrong: "        let time = deadline.remaining().unwrap_or(core::time::Duration::MAX);",
+        models: "deaths::of_those_who_wait_for_a_mutex",
+    },
+    Mistake {
         what: "no fence between standing up and looking at the bell",
         file: "permits.rs",
         right: "        // Partner: the fence in `Permits::queue_up`.\n        fence(Ordering::SeqCst);",

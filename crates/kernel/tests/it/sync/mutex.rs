@@ -15,6 +15,10 @@ pub(super) fn obey(memory: &SharedWords) {
         "try" => kept(mutex.try_lock(), &mut held),
         "timed" => kept(mutex.lock_until(shortly()), &mut held),
         "repair" => repaired(&mut held),
+        "unlock and try" => {
+            held = None;
+            kept(mutex.try_lock(), &mut held)
+        }
         _ => {
             held = None;
             "ok".to_owned()

@@ -5,13 +5,15 @@ use super::condvar::Shop;
 use super::{Arc, AtomicBool, Bounds, Plain, explore, join, threads};
 use crate::sync::atomic::Ordering;
 use crate::sync::barrier::Barrier;
+use crate::sync::mutex::MutexGuard;
 use crate::sync::once::Once;
 use crate::sync::rw_lock::RwLock;
 use crate::sync::semaphore::Semaphore;
-use crate::sync::{Permits, Shared};
+use crate::sync::{Mutex, Permits, Shared};
 use crate::world::atomic::{Fences, keep_total_order};
 use crate::world::death::live;
 use crate::world::futex::with_looks;
+use crate::world::pthread::MutexOptions;
 
 use super::monitor::{account, add};
 
@@ -56,6 +58,36 @@ fn of_permits() {
     let take = |permits: &Permits| drop(permits.acquire().expect("a permit"));
     let make = || Arc::new(Permits::anonymous(1).expect("permits"));
     at_each_step("a permit's holder dies", BOUNDS, make, take, take, take);
+}
+
+/// Two wait. One is woken, and dies before it has the mutex, which another has taken by then.
+#[test]
+fn of_those_who_wait_for_a_mutex() {
+    fn lock(mutex: &Mutex) -> MutexGuard<'_> {
+        mutex.lock().and_then(|locked| locked.or_repair(|| ())).expect("the mutex")
+    }
+    // Who waits with a deadline looks at any time: more switches are more of these.
+    let bounds = Bounds { quick: 0, all: Some(0) };
+    for steps in 0..14 {
+        explore(&format!("who waits for a mutex dies, after {steps} steps"), bounds, move || {
+            with_looks();
+            let mutex = Arc::new(Mutex::anonymous(MutexOptions::new()).expect("a mutex"));
+            let held = lock(&mutex);
+            let (of_victim, of_other) = (Arc::clone(&mutex), Arc::clone(&mutex));
+            let dying = threads(1, move || {
+                let _ = live(steps, || drop(lock(&of_victim)));
+            });
+            let other = threads(1, move || drop(lock(&of_other)));
+            // Those who wait come to do so, and whoever is woken comes to find it taken again.
+            loom::thread::yield_now();
+            drop(held);
+            let again = lock(&mutex);
+            loom::thread::yield_now();
+            drop(again);
+            join(dying);
+            join(other);
+        });
+    }
 }
 
 struct Pair {

@@ -7,12 +7,14 @@
 
 use core::cell::RefCell;
 use core::marker::PhantomData;
+use core::time::Duration;
 
 use switchboard_kernel::{Error, Result};
 
 use super::atomic::{AtomicU32, Ordering};
 use super::death::goes_on;
-use super::{futex, shared_words::Slot};
+use super::futex::{self, Waited};
+use super::shared_words::Slot;
 use crate::io::Deadline;
 use crate::real_std::sync::Arc;
 
@@ -49,8 +51,11 @@ pub(super) fn die() {
             futex::wake_now(&word, 1);
         }
     }
-    // It may have been woken to take this one, and another sleeps on.
-    if let Some(word) = PENDING.with(RefCell::take) {
+    // It may have been woken to take this one, and another sleeps on. If yet another has taken it, nobody
+    // is woken.
+    if let Some(word) = PENDING.with(RefCell::take)
+        && (word.glimpse() & HELD == 0 || word.glimpse() & OWNER_DIED != 0)
+    {
         futex::wake_now(&word, 1);
     }
 }
@@ -70,9 +75,10 @@ impl Mutex {
         Err(Error::from_raw("pthread_mutex_init", libc::ENOSYS))
     }
 
-    pub(crate) fn lock(&self) -> Result<Locked<'_>> {
+    /// Until it is woken; in a model with deaths for some time, as waits are there.
+    pub(crate) fn lock_within(&self, time: Duration) -> Result<Locked<'_>> {
         if !goes_on() {
-            return Err(Error::from_raw("pthread_mutex_lock", libc::EOWNERDEAD));
+            return Err(Error::from_raw("pthread_mutex_clocklock", libc::EOWNERDEAD));
         }
         let mut others = 0;
         PENDING.with(|pending| pending.replace(Some(Arc::clone(&self.word))));
@@ -81,7 +87,9 @@ impl Mutex {
             if found & HELD != 0 && found & OWNER_DIED == 0 {
                 let marked = found | WAITED_FOR;
                 if found == marked || self.replace(found, marked, Ordering::Relaxed) {
-                    futex::wait(&self.word, marked, Deadline::NEVER)?;
+                    if futex::wait(&self.word, marked, Deadline::after(time))? == Waited::TimedOut {
+                        return Err(Error::from_raw("pthread_mutex_clocklock", libc::ETIMEDOUT));
+                    }
                     others = WAITED_FOR;
                 }
             } else if self.replace(found, HELD | others | found & WAITED_FOR, Ordering::Acquire) {
@@ -97,10 +105,6 @@ impl Mutex {
             return Ok(self.taken(found));
         }
         Err(Error::from_raw("pthread_mutex_trylock", libc::EBUSY))
-    }
-
-    pub(crate) fn lock_until(&self, _: Deadline) -> Result<Locked<'_>> {
-        self.lock()
     }
 
     pub(crate) fn is_orphaned(&self) -> bool {

@@ -140,8 +140,9 @@ fn killed_while_recovering() {
     }
 }
 
-fn mutexes() -> [Case; 6] {
+fn mutexes() -> [Case; 7] {
     let held: &[&[&str]] = &[&["lock"]];
+    let held_and_wanted: &[&[&str]] = &[&["lock"], &[]];
     [
         MUTEX,
         Case { operation: "mutex try", ..MUTEX },
@@ -149,6 +150,13 @@ fn mutexes() -> [Case; 6] {
         Case { operation: "mutex timed", ..MUTEX },
         Case { operation: "mutex lock, contended", peers: held, unblock: let_go, ..MUTEX },
         Case { operation: "mutex timed, contended", peers: held, unblock: let_go, ..MUTEX },
+        Case {
+            operation: "mutex lock, overtaken",
+            peers: held_and_wanted,
+            unblock: overtake,
+            check: check_overtaken,
+            ..MUTEX
+        },
     ]
 }
 

@@ -50,6 +50,40 @@ pub(super) fn check_mutex(world: &mut World, _: &Boundary) -> Verdict {
     Ok(())
 }
 
+/// Another comes to wait as well; then the first peer lets go, and has it again before the victim, which is
+/// woken, can take it. The next time it lets go for good, and so does the other.
+pub(super) fn overtake(world: &mut World) {
+    match world.helped {
+        0 => {
+            world.peers[1].told_and_waits("lock");
+            // If it fails, the other has it.
+            let _ = world.told(0, "unlock and try");
+        }
+        1 => {
+            world.peers[0].child.tell("unlock");
+            world.peers[1].child.tell("repair");
+            world.peers[1].child.tell("unlock");
+        }
+        _ => {}
+    }
+}
+
+/// The other gets the mutex, also if whoever was woken for it is dead.
+pub(super) fn check_overtaken(world: &mut World, at: &Boundary) -> Verdict {
+    for _ in world.helped..2 {
+        overtake(world);
+        world.helped += 1;
+    }
+    world.answer(0)?;
+    for expected in [["lock ok", "lock EOWNERDEAD"], ["repair ok"; 2], ["unlock ok"; 2]] {
+        let found = world.answer(1)?;
+        if !expected.contains(&found.as_str()) {
+            return Err(format!("the other: {found}"));
+        }
+    }
+    check_mutex(world, at)
+}
+
 /// If nobody has told the first peer to let go, because the victim did not come to wait for it.
 pub(super) fn release(world: &mut World) {
     if !world.peers.is_empty() {

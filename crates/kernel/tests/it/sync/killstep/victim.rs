@@ -65,7 +65,7 @@ fn mutex_victim(memory: &SharedWords, operation: &str) {
         "lock" => stepped(|| (), |()| mutex.lock()),
         "try" => stepped(|| (), |()| mutex.try_lock()),
         "timed" => stepped(|| (), |()| mutex.lock_until(patience())),
-        "lock, contended" => stepped(|| (), |()| mutex.lock()),
+        "lock, contended" | "lock, overtaken" => stepped(|| (), |()| mutex.lock()),
         "timed, contended" => stepped(|| (), |()| mutex.lock_until(patience())),
         "recover" => stepped(|| (), |()| consistent(mutex.lock_until(patience())?).map(drop)),
         _ => stepped_end(mutex.lock().expect("locked")),
