@@ -5,8 +5,8 @@
 //! counterpart would make, and no more. [`mechanism::TABLE`] lists them all.
 //!
 //! What this crate does not do: it keeps no state, starts no thread, and decides nothing. Patterns,
-//! framing and recovery live in the `switchboard` crate. The one exception is [`mmap`], which keeps a
-//! table of mapped files for its `SIGBUS` handler.
+//! framing and recovery live in the `switchboard` crate. There are two exceptions: [`mmap`] keeps a table
+//! of mapped files for its `SIGBUS` handler, and [`fork`] counts forks.
 //!
 //! Errors are [`Error`]: the call and its error number. `EINTR` is retried in [`io`], nowhere else.
 //!
@@ -14,11 +14,13 @@
 
 #![deny(unsafe_code)]
 
+pub mod copy_words;
 pub mod epoll;
 pub mod error;
 pub mod eventfd;
 pub mod fifo;
 pub mod file_lock;
+pub mod fork;
 pub mod futex;
 mod hidden_name;
 pub mod inotify;
@@ -35,6 +37,7 @@ pub mod posix_shm;
 pub mod process;
 pub mod pthread;
 pub mod pty;
+pub mod shared_memory;
 pub mod shared_words;
 pub mod signal;
 pub mod signalfd;

@@ -31,7 +31,7 @@
 
 #![allow(unsafe_code)]
 
-mod copy;
+pub(crate) mod copy;
 mod file;
 mod guard;
 mod memory;

@@ -39,7 +39,7 @@ impl Seals {
         self.0
     }
 
-    pub(super) fn from_flags(flags: SealFlags) -> Self {
+    pub(crate) fn from_flags(flags: SealFlags) -> Self {
         Self(flags)
     }
 }

@@ -16,7 +16,7 @@ use std::arch::asm;
 /// # Safety
 /// As many bytes as `to` has are mapped for reading from `from` on.
 #[inline]
-pub(super) unsafe fn copy_out(from: *mut u8, to: &mut [u8]) {
+pub(crate) unsafe fn copy_out(from: *mut u8, to: &mut [u8]) {
     // SAFETY: the caller says that so many bytes are mapped, and the slice has them.
     unsafe { copy(from, to.as_mut_ptr(), to.len()) };
 }
@@ -26,7 +26,7 @@ pub(super) unsafe fn copy_out(from: *mut u8, to: &mut [u8]) {
 /// # Safety
 /// As many bytes as `from` has are mapped for writing from `to` on.
 #[inline]
-pub(super) unsafe fn copy_in(from: &[u8], to: *mut u8) {
+pub(crate) unsafe fn copy_in(from: &[u8], to: *mut u8) {
     // SAFETY: the caller says that so many bytes are mapped, and the slice has them.
     unsafe { copy(from.as_ptr(), to, from.len()) };
 }

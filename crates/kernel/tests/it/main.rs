@@ -3,11 +3,13 @@
 #![deny(unsafe_code)]
 
 mod c_program;
+mod copy_words;
 mod epoll;
 mod eventfd;
 mod examples;
 mod fifo;
 mod file_lock;
+mod fork;
 mod futex;
 mod hand_over;
 mod inotify;
@@ -27,6 +29,7 @@ mod process;
 mod pthread;
 mod pty;
 mod python;
+mod shared_memory;
 mod shared_words;
 mod signal;
 mod signalfd;
@@ -45,11 +48,13 @@ use switchboard_testkit::child::{Role, enter};
 
 /// What the child processes of these tests do.
 const ROLES: &[(&str, Role)] = &[
+    ("copy_words-reader", copy_words::reader),
     ("eventfd-adder", eventfd::adder),
     ("fifo-creator", fifo::creator),
     ("fifo-opener", fifo::opener),
     ("fifo-reader", fifo::reader),
     ("fifo-writer", fifo::writer),
+    ("fork-forker", fork::forker),
     ("futex_any_waiter", futex::any_waiter),
     ("futex_holder", futex::holder),
     ("futex_waiter", futex::waiter),
@@ -112,6 +117,13 @@ const ROLES: &[(&str, Role)] = &[
     ("splice-pages", splice::pages),
     ("splice-mover", splice::mover),
     ("pthread_peer", pthread::peer),
+    ("shared_memory-forker", shared_memory::forker),
+    ("shared_memory-liar", shared_memory::liar),
+    ("shared_memory-limited", shared_memory::limited),
+    ("shared_memory-reader", shared_memory::reader),
+    ("shared_memory-ringer", shared_memory::ringer),
+    ("shared_memory-without_proc", shared_memory::without_proc),
+    ("shared_memory-writer", shared_memory::writer),
     ("signal-distrustful", signal::distrustful),
     ("signal-interrupted", signal::interrupted),
     ("signal-parent", signal::parent),
