@@ -15,6 +15,7 @@ use rustix::path::DecInt;
 use rustix::rand::GetRandomFlags;
 
 use crate::error::{Error, OfCall, Result};
+use crate::io::duplicate;
 use crate::permissions::Permissions;
 
 /// How much of the real name a hidden one repeats, so that listings of sockets stay readable.
@@ -39,6 +40,13 @@ impl Place {
         let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(&folder_path, flags, Mode::empty()).of("open")?;
         Ok(Self { folder, folder_path, name })
+    }
+
+    /// One name in a folder that is open.
+    pub(crate) fn within(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Self> {
+        let folder = duplicate(folder)?;
+        let folder_path = descriptor_path(folder.as_fd());
+        Ok(Self { folder, folder_path, name: name.to_owned() })
     }
 
     /// The folder.

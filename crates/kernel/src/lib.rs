@@ -34,6 +34,7 @@ pub mod pipe;
 pub mod posix_mq;
 pub mod posix_sem;
 pub mod posix_shm;
+pub mod private_folder;
 pub mod process;
 pub mod pthread;
 pub mod pty;

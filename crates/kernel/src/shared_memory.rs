@@ -138,8 +138,10 @@ impl OwnMemory {
     /// writable one from it.
     ///
     /// # Errors
-    /// `EBADF`: it was taken; `EMFILE` at `RLIMIT_NOFILE`.
+    /// `EBADF`: it was taken; `ESTALE`: this is a child; `EMFILE` at `RLIMIT_NOFILE`.
     pub fn read_only_fd(&self) -> Result<OwnedFd> {
+        // In a child the lock may be taken for ever.
+        self.check_here()?;
         let fd = self.kept.fd.lock().unwrap_or_else(PoisonError::into_inner);
         duplicate(fd.as_ref().ok_or(Error::new("fcntl F_DUPFD_CLOEXEC", Errno::BADF))?)
     }
@@ -148,8 +150,9 @@ impl OwnMemory {
     /// [`OwnMemory::read_only_fd`] fails. For memory with one reader.
     ///
     /// # Errors
-    /// `EBADF`: it was taken before, by this or another clone.
+    /// `EBADF`: it was taken before, by this or another clone; `ESTALE`: this is a child.
     pub fn take_read_only_fd(&self) -> Result<OwnedFd> {
+        self.check_here()?;
         let mut fd = self.kept.fd.lock().unwrap_or_else(PoisonError::into_inner);
         fd.take().ok_or(Error::new("fcntl F_DUPFD_CLOEXEC", Errno::BADF))
     }

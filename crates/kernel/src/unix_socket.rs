@@ -30,13 +30,17 @@ mod address;
 mod message;
 mod peer;
 mod stale;
+mod within;
 
 pub use address::{Address, local_address};
 pub use message::{
     MAX_DESCRIPTORS, enable_packet_ends, recv_packet, recv_with_fds, send_with_fds, unsent_bytes,
 };
-pub use peer::{Credentials, peer_credentials, peer_groups, peer_pidfd};
+pub use peer::{
+    Credentials, peer_credentials, peer_groups, peer_pidfd, peer_process, peer_process_by_id,
+};
 pub use stale::remove_stale;
+pub use within::{connect_in, listen_in, unlink_in};
 
 pub use crate::socket::{
     Received, recv, recv_buffer, recv_whole, send, send_buffer, send_vectored, set_recv_buffer,
@@ -233,15 +237,23 @@ fn bind_then(
             prepare(fd)
         }
         Address::Path(path) => {
-            let place = Place::of(path, OFlags::PATH)?;
-            let hidden = bind_hidden(fd, &place, permissions)?;
-            prepare(fd)?;
-            hidden.show().map_err(|error| match error.errno() {
-                libc::EEXIST => Error::new("bind", Errno::ADDRINUSE),
-                _ => error,
-            })
+            bind_at_place(fd, &Place::of(path, OFlags::PATH)?, permissions, prepare)
         }
     }
+}
+
+fn bind_at_place(
+    fd: BorrowedFd<'_>,
+    place: &Place,
+    permissions: Permissions,
+    prepare: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+) -> Result<()> {
+    let hidden = bind_hidden(fd, place, permissions)?;
+    prepare(fd)?;
+    hidden.show().map_err(|error| match error.errno() {
+        libc::EEXIST => Error::new("bind", Errno::ADDRINUSE),
+        _ => error,
+    })
 }
 
 fn bind_hidden<'a>(

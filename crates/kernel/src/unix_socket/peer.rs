@@ -6,10 +6,13 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
 use crate::error::{Error, OfCall, Result};
+use crate::io::{Deadline, Interest, poll};
+use crate::pidfd;
 
 /// Newer than the C library's headers (`asm-generic/socket.h`).
 const SO_PEERPIDFD: libc::c_int = 77;
@@ -55,6 +58,66 @@ pub fn peer_pidfd(fd: impl AsFd) -> Result<OwnedFd> {
     option(fd.as_fd(), SO_PEERPIDFD, &mut words).of("getsockopt SO_PEERPIDFD")?;
     // SAFETY: on success the kernel has just opened this descriptor, close-on-exec, for the caller.
     Ok(unsafe { OwnedFd::from_raw_fd(words[0].cast_signed()) })
+}
+
+/// [`peer_pidfd`], or on a kernel before 6.5 [`peer_process_by_id`].
+///
+/// # Errors
+/// As these.
+pub fn peer_process(fd: impl AsFd) -> Result<OwnedFd> {
+    match peer_pidfd(&fd) {
+        Err(error) if error.errno() == libc::ENOPROTOOPT => peer_process_by_id(fd),
+        result => result,
+    }
+}
+
+/// `pidfd_open(2)` of the process id of [`peer_credentials`], and a second look: for kernels that have
+/// no [`peer_pidfd`].
+///
+/// The second look: the process is alive, it has the peer's user and group, and the connection is not
+/// hung up. A peer that keeps its end to itself is then the process that is meant, for had it died, the
+/// connection would be hung up. What is not noticed is a peer that gave its end away and died, if
+/// another process of the same user and group has its id since.
+///
+/// # Errors
+/// `ESRCH`: it is dead, or not the same any more: also one that has changed its user or group since it
+/// connected, or called `listen` or `socketpair`; `EINVAL`: it has no id in this PID namespace;
+/// `ENOENT`: `/proc` is not mounted; else as [`peer_credentials`]; `EMFILE`, `ENFILE`.
+pub fn peer_process_by_id(fd: impl AsFd) -> Result<OwnedFd> {
+    let fd = fd.as_fd();
+    let credentials = peer_credentials(fd)?;
+    let pid = credentials.pid.ok_or(Error::new("pidfd_open", Errno::INVAL))?;
+    let pidfd = pidfd::open(pid)?;
+    let known = ids_of(pid)? == Some((credentials.uid, credentials.gid));
+    // In this order: what was read of this id was read of the pidfd's process, which lives.
+    let alive = !pidfd::is_dead(&pidfd)?;
+    let now = Deadline::after(Duration::ZERO);
+    let [found] = poll([(fd, Interest::Readable)], now)?;
+    if known && alive && !found.hung_up {
+        Ok(pidfd)
+    } else {
+        Err(Error::new("pidfd_open", Errno::SRCH))
+    }
+}
+
+/// The effective user and group of a process, from `/proc/PID/status`; none if it is gone.
+fn ids_of(pid: u32) -> Result<Option<(u32, u32)>> {
+    let text = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(text) => text,
+        Err(error) => {
+            return match Errno::from_io_error(&error).unwrap_or(Errno::IO) {
+                Errno::NOENT if std::path::Path::new("/proc/self").exists() => Ok(None),
+                Errno::SRCH => Ok(None),
+                errno => Err(Error::new("read", errno)),
+            };
+        }
+    };
+    // The second of the four is the effective one.
+    let id = |field: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    Ok(id("Uid:").zip(id("Gid:")))
 }
 
 /// `getsockopt(SO_PEERGROUPS)`: the supplementary groups of the process of [`peer_credentials`].

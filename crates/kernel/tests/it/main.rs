@@ -24,6 +24,7 @@ mod pipe;
 mod posix_mq;
 mod posix_sem;
 mod posix_shm;
+mod private_folder;
 mod privileges;
 mod process;
 mod pthread;
@@ -105,6 +106,10 @@ const ROLES: &[(&str, Role)] = &[
     ("posix_sem_outsider", posix_sem::outsider),
     ("posix_sem_racer", posix_sem::racer),
     ("posix_sem_waiter", posix_sem::waiter),
+    ("private_folder-holder", private_folder::holder),
+    ("private_folder-maker", private_folder::maker),
+    ("private_folder-masked", private_folder::masked),
+    ("private_folder-stranger", private_folder::stranger),
     ("process_comm", process::comm),
     ("process_file_limit", process::file_limit_role),
     ("process_orphaner", process::tree::orphaner),
@@ -162,6 +167,8 @@ const ROLES: &[(&str, Role)] = &[
     ("udp-multicast-v6", udp::multicast_v6),
     ("unix-binder", unix_socket::names::binder),
     ("unix-copied-peer", unix_socket::copied_peer),
+    ("unix-folder-listener", unix_socket::within::listener),
+    ("unix-id-peer", unix_socket::peer::peer),
     ("unix-listener", unix_socket::names::listener),
     ("unix-many-listeners", unix_socket::names::many_listeners),
     ("unix-out-of-descriptors", unix_socket::descriptors::out_of_descriptors),

@@ -16,6 +16,8 @@ use crate::python::{self, Death};
 
 pub(crate) mod descriptors;
 pub(crate) mod names;
+pub(crate) mod peer;
+pub(crate) mod within;
 
 pub(crate) const KINDS: [Kind; 3] = [Kind::Stream, Kind::Datagram, Kind::Seqpacket];
 
