@@ -52,7 +52,8 @@ struct Line {
     name: &'static str,
     ours: Vec<f64>,
     others: Vec<f64>,
-    target: f64,
+    /// What is to be reached, where anything is.
+    target: Option<f64>,
 }
 
 impl Line {
@@ -81,16 +82,16 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
     } else {
         print(&lines);
     }
-    Ok(lines.iter().all(|line| line.ratio() >= line.target))
+    Ok(lines.iter().all(|line| line.target.is_none_or(|target| line.ratio() >= target)))
 }
 
 fn measure(rounds: usize, cpus: (usize, usize), folder: &Path) -> Result<Vec<Line>, Failure> {
     let line = |name, target| Line { name, ours: Vec::new(), others: Vec::new(), target };
     let mut lines = [
-        line("64 B, two cores, against a POSIX queue", MOST_RATE),
-        line("64 B, same core, against a POSIX queue", MOST_RATE),
-        line("4 KiB, synced each 64, against write + fdatasync", LEAST_SYNCED),
-        line("64 B, synced each 1024, against write + fdatasync", LEAST_SYNCED),
+        line("64 B, two cores, against a POSIX queue", Some(MOST_RATE)),
+        line("64 B, same core, against a POSIX queue", None),
+        line("4 KiB, synced each 64, against write + fdatasync", Some(LEAST_SYNCED)),
+        line("64 B, synced each 1024, against write + fdatasync", Some(LEAST_SYNCED)),
     ];
     // The first round warms up.
     for round in 0..=rounds {
@@ -310,13 +311,14 @@ fn print(lines: &[Line]) {
         .iter()
         .map(|line| {
             let (low, high) = ratio_range(&line.ours, &line.others);
-            let missed = if line.ratio() < line.target { " MISSED" } else { "" };
+            let is_missed = line.target.is_some_and(|target| line.ratio() < target);
+            let missed = if is_missed { " MISSED" } else { "" };
             [
                 line.name.to_owned(),
                 format!("{:.0}", median(line.ours.iter().copied())),
                 format!("{:.0}", median(line.others.iter().copied())),
                 format!("{:.2} ({low:.2}-{high:.2}){missed}", line.ratio()),
-                format!("{}", line.target),
+                line.target.map_or_else(|| "-".to_owned(), |target| target.to_string()),
             ]
         })
         .collect();

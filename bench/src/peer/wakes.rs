@@ -1,6 +1,6 @@
 //! Mechanisms by which processes wake each other, each through its wrapper. They carry no bytes.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use switchboard_kernel::io::Deadline;
 use switchboard_kernel::posix_sem::Semaphore;
@@ -42,7 +42,9 @@ pub(super) fn run(job: &Job, name: &str, (out_id, in_id): (i32, i32)) -> Known {
             };
             let mutex = Mutex::open(memory.slot(MUTEX, OBJECT_BYTES)?)?;
             let (out, from) = both_ways(out_id, in_id, open)?;
-            run_channel(job, Pthread { mutex, out: &out, from: from.as_ref().unwrap_or(&out) })
+            let from = from.as_ref().unwrap_or(&out);
+            let ways = [&out, from].map(|turn| (&turn.changed, &turn.come.words()[0]));
+            run_channel(job, Pthread { mutex: &mutex, out: ways[0], from: ways[1] })
         }
         "signal" => {
             let (peer, set) = meet_blocking()?;
@@ -131,10 +133,11 @@ impl Channel for Futex<'_> {
     }
 }
 
+/// The words are found once, as in C.
 struct Pthread<'a> {
-    mutex: Mutex,
-    out: &'a Turn,
-    from: &'a Turn,
+    mutex: &'a Mutex,
+    out: (&'a Condition, &'a AtomicU32),
+    from: (&'a Condition, &'a AtomicU32),
 }
 
 struct Turn {
@@ -154,8 +157,8 @@ impl Channel for Pthread<'_> {
     fn put(&mut self, _: &[u8; BYTES]) -> Result<()> {
         let guard = self.locked()?;
         // Relaxed: the mutex orders it.
-        self.out.come.words()[0].store(1, Ordering::Relaxed);
-        self.out.changed.signal()?;
+        self.out.1.store(1, Ordering::Relaxed);
+        self.out.0.signal()?;
         drop(guard);
         Ok(())
     }
@@ -163,9 +166,9 @@ impl Channel for Pthread<'_> {
     #[inline(always)]
     fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
         let mut guard = self.locked()?;
-        let come = &self.from.come.words()[0];
+        let (changed, come) = self.from;
         while come.load(Ordering::Relaxed) == 0 {
-            guard = self.from.changed.wait(guard)?.or_repair(|| ())?;
+            guard = changed.wait(guard)?.or_repair(|| ())?;
         }
         come.store(0, Ordering::Relaxed);
         drop(guard);
