@@ -66,13 +66,13 @@ pub(super) fn build() -> clap::Command {
             .long_about(
                 "Run a command while nobody else has the lock of a name.\n\nA plain name is of this user \
                  alone; a path that begins with / is a file for several users, in a folder on a tmpfs, \
-                 with ?mode=, ?group= and ?owner=. The name is there while somebody uses it. Rust programs \
+                 and takes ?mode=, ?group= and ?owner=. The name is there while somebody uses it. Rust programs \
                  take the same lock by sync::RwLock, with RwLock::READERS, and --slots by sync::Permits.\
                  \n\nThe lock is free again when COMMAND has ended, or when COMMAND, this command or both \
                  are killed. SIGINT, SIGTERM and SIGHUP are passed on to COMMAND. The exit code is that \
                  of COMMAND, 128 and the signal's number if a signal ended it; without COMMAND having run, \
-                 2 if it is not there, --conflict-exit-code (3) if others have the lock, 5 if the name is \
-                 not allowed to this user, 1 for all else.",
+                 2 if it is not there or the name is wrong, --conflict-exit-code (3) if others have the \
+                 lock, 5 if the name is not allowed to this user, 1 for all else.",
             ),
         "  switchboard lock backup -- ./backup --all
   switchboard lock --no-wait --conflict-exit-code 0 hourly -- ./report
@@ -261,7 +261,8 @@ fn cannot_open(name: &LockName, error: kernel::Error) -> Failure {
                 "made in another PID namespace (container), whose processes are not known here";
             Failure::new(Exit::Failed, format!("{name}: {message}"))
         }
-        (_, ErrorKind::NotFound) => Failure::new(Exit::Nothing, format!("{name}: {error}"))
+        // Not `Nothing`: that is for others who have the lock, and scripts go by it.
+        (_, ErrorKind::NotFound) => Failure::new(Exit::Failed, format!("{name}: {error}"))
             .hint("the folder has to be there"),
         (_, ErrorKind::PermissionDenied) => Failure::new(Exit::Refused, format!("{name}: {error}"))
             .hint(

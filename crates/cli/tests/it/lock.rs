@@ -196,7 +196,11 @@ fn wrong_names_and_options() {
     check(&["a/b"], 2, "not the name of a lock: a/b: a name has no / in it");
     check(&[".hidden"], 2, "not the name of a lock");
     check(&["unix:./x"], 2, "unknown scheme; write it as sync:NAME");
-    check(&["x?mode=0999"], 2, "octal permission bits");
+    check(&[""], 2, "not the name of a lock: '': it is empty");
+    check(&["sync:"], 2, "not the name of a lock: sync:: it is empty");
+    check(&["/dev/shm/x?mode=0999"], 2, "octal permission bits");
+    check(&["x?mode=0660"], 2, "mode is for a path");
+    check(&["sync:x?group=root"], 2, "group is for a path");
     check(&["x?size=4"], 2, "sync: takes mode, owner, group");
     check(&[&"x".repeat(256)], 2, "over 255 bytes");
     check(&["--slots", "0", "x"], 2, "slots");
@@ -204,7 +208,7 @@ fn wrong_names_and_options() {
     check(&["--slots", "2", "--shared", "x"], 2, "cannot be used with");
     check(&["--no-wait", "--timeout", "1s", "x"], 2, "cannot be used with");
     check(&["--conflict-exit-code", "256", "x"], 2, "conflict-exit-code");
-    check(&["/no/such/folder/x"], 3, "hint: the folder has to be there");
+    check(&["/no/such/folder/x"], 1, "hint: the folder has to be there");
 }
 
 #[test]

@@ -30,14 +30,28 @@ pub(super) fn out_of_patience(patience: Patience) -> Result<()> {
 /// where nobody has the mutex then.
 #[inline(always)]
 pub(super) fn lock(mutex: &pthread::Mutex, patience: Patience) -> Result<pthread::Locked<'_>> {
-    let found = mutex.try_lock();
-    match (&found, patience) {
-        (Err(error), Some(deadline)) if error.errno() == libc::EBUSY => wait_for(mutex, deadline),
-        _ => found,
+    match mutex.try_lock() {
+        Err(error) => wait_if_held(mutex, patience, error),
+        found => found,
     }
 }
 
 #[cold]
+fn wait_if_held(
+    mutex: &pthread::Mutex,
+    patience: Patience,
+    error: Error,
+) -> Result<pthread::Locked<'_>> {
+    let found = match patience {
+        Some(deadline) if error.errno() == libc::EBUSY => wait_for(mutex, deadline),
+        _ => Err(error),
+    };
+    found.map_err(|error| match error.errno() {
+        libc::EDEADLK => Error::new("lock: this thread holds it already", Errno::DEADLK),
+        _ => error,
+    })
+}
+
 fn wait_for(mutex: &pthread::Mutex, deadline: Deadline) -> Result<pthread::Locked<'_>> {
     loop {
         let time = deadline.remaining().map_or(LOOK, |left| left.min(LOOK));

@@ -41,7 +41,7 @@ impl FromStr for LockName {
             None => (text, None),
         };
         let wrong = |problem: &str| {
-            let text = output::shown(text);
+            let text = if text.is_empty() { "''".to_owned() } else { output::shown(text) };
             Err(Failure::new(Exit::Usage, format!("not the name of a lock: {text}: {problem}")))
         };
         let rest = match plain.strip_prefix(SCHEME) {
@@ -54,6 +54,9 @@ impl FromStr for LockName {
         let Some(path) = percent_decoded(rest) else {
             return wrong("a % must be followed by two hexadecimal digits");
         };
+        if path.is_empty() {
+            return wrong("it is empty");
+        }
         let name = match Name::new(&path) {
             Ok(name) => name,
             Err(error) if error.name() == "ENAMETOOLONG" => {
@@ -63,7 +66,7 @@ impl FromStr for LockName {
                 return wrong("a name has no / in it and no dot in front; a path begins with /");
             }
         };
-        match permissions(query) {
+        match permissions(query, path.starts_with('/')) {
             Ok(permissions) => {
                 Ok(Self { name: name.permissions(permissions), shown: format!("{SCHEME}{rest}") })
             }
@@ -72,7 +75,8 @@ impl FromStr for LockName {
     }
 }
 
-fn permissions(query: Option<&str>) -> Result<Permissions, String> {
+/// Of a file that several users may have. A plain name lies in a folder where only its user comes.
+fn permissions(query: Option<&str>, is_path: bool) -> Result<Permissions, String> {
     let mut permissions = Permissions::new();
     let mut seen = Vec::new();
     for option in query.into_iter().flat_map(|query| query.split('&')) {
@@ -82,6 +86,11 @@ fn permissions(query: Option<&str>) -> Result<Permissions, String> {
         }
         seen.push(key);
         permissions = match key {
+            "mode" | "owner" | "group" if !is_path => {
+                return Err(format!(
+                    "{key} is for a path, as /dev/shm/NAME: a plain name is of this user alone"
+                ));
+            }
             "mode" => {
                 let mode = u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o777);
                 permissions.mode(mode.ok_or("mode takes octal permission bits, as in 0660")?)
@@ -120,6 +129,7 @@ mod tests {
             ("sync:///dev/shm/x?mode=0660", "sync:/dev/shm/x", "/dev/shm/x"),
             ("a%3Fb", "sync:a%3Fb", "a?b"),
             ("sync:a:b", "sync:a:b", "a:b"),
+            ("/dev/shm/x?mode=0660&owner=0", "sync:/dev/shm/x", "/dev/shm/x"),
         ] {
             let name: LockName = text.parse().expect("a name");
             assert_eq!(name.to_string(), shown);
@@ -144,13 +154,15 @@ mod tests {
             "a%00b",
             &long,
             "a?",
-            "a?mode",
-            "a?mode=9",
-            "a?mode=1777",
+            "a?mode=0600",
+            "/a?mode",
+            "/a?mode=9",
+            "/a?mode=1777",
             "a?size=1",
-            "a?mode=0600&mode=0600",
-            "a?group=no-such-group-here",
-            "a?owner=",
+            "/a?size=1",
+            "/a?mode=0600&mode=0600",
+            "/a?group=no-such-group-here",
+            "/a?owner=",
         ] {
             assert!(wrong.parse::<LockName>().is_err(), "{wrong}");
         }

@@ -74,8 +74,11 @@ fn a_killed_holder_is_told_of_and_what_nobody_repairs_is_of_no_use() {
 fn locking_twice_is_an_error() {
     let mutex = Mutex::anonymous(MutexOptions::new()).expect("a mutex");
     let _guard = mutex.lock().expect("locked");
-    assert_eq!(name_of(mutex.lock()), "EDEADLK");
-    assert_eq!(name_of(mutex.lock_until(soon())), "EDEADLK");
+    for again in [mutex.lock(), mutex.lock_until(soon()), mutex.try_lock()] {
+        let error = again.expect_err("a second time");
+        assert_eq!(error.name(), "EDEADLK");
+        assert!(error.to_string().starts_with("lock: this thread holds it already: "), "{error}");
+    }
 }
 
 /// A C program that locks the mutex at offset 64 for each line it reads, and says what came of it.
