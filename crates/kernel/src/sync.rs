@@ -31,7 +31,7 @@
 //!
 //! *Fairness.* Those who wait are served about in turn, but may be overtaken, again and again, by who comes
 //! just when a lock is released: so locks keep their speed under contention. A writer that waits keeps new
-//! readers out.
+//! readers out, and who waits for permits those who come later.
 //!
 //! *Fork.* A child that does not call `execve` must not drop copies of its parent's guards: see the design.
 //!

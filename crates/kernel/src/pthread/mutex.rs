@@ -206,6 +206,13 @@ impl Mutex {
         self.slot.words()[lock_word].load(Ordering::Acquire) & OWNER_DIED != 0
     }
 
+    /// Whether somebody has it, or died with it. No system call, and nothing changes.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        let lock_word = usize::from(cfg!(target_env = "musl"));
+        self.slot.words()[lock_word].load(Ordering::Relaxed) != 0
+    }
+
     /// The memory that it lies in.
     #[must_use]
     pub fn memory(&self) -> &crate::shared_words::SharedWords {

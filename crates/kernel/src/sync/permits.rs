@@ -18,6 +18,9 @@ use crate::shared_words::{SharedWords, Slot};
 
 /// A number of permits, of which a thread holds one at a time or more, for as long as it wants.
 ///
+/// Those who wait are served about in turn, and before those who come later, but for
+/// [`Permits::try_acquire`].
+///
 /// *Death.* The permits of a thread that died are free again: who comes next gets them at once, who
 /// waits within [`LOOK`](super::LOOK).
 ///
@@ -80,10 +83,14 @@ impl Permits {
     /// `ETIMEDOUT`; else as [`Permits::acquire`].
     #[inline]
     pub fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>> {
-        match self.try_seat()? {
-            Some(permit) => Ok(permit),
-            None => self.queue_up(deadline),
+        // Whoever waits is served first: else one that gives a permit back and takes one anew at once is
+        // always there before those who have to be woken for it.
+        if !self.queue.is_held()
+            && let Some(permit) = self.try_seat()?
+        {
+            return Ok(permit);
         }
+        self.queue_up(deadline)
     }
 
     /// As [`Permits::acquire`], but never blocks.
@@ -116,7 +123,17 @@ impl Permits {
 
     #[cold]
     fn queue_up(&self, deadline: Deadline) -> Result<Permit<'_>> {
-        let _turn = take(&self.queue, Some(deadline))?;
+        let _turn = loop {
+            match take(&self.queue, Some(next_look(deadline))) {
+                Err(error) if error.errno() == libc::ETIMEDOUT => {}
+                turn => break turn?,
+            }
+            // The first in the queue may be stopped: the others do not wait for it where they need not.
+            if let Some(permit) = self.try_seat()? {
+                return Ok(permit);
+            }
+            out_of_patience(Some(deadline))?;
+        };
         loop {
             let seen = bell::listen(self.bell());
             // Partner: the fence in `Permit::drop`. Either that sees the mark, or this the free seat.

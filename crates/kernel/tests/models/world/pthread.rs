@@ -107,6 +107,10 @@ impl Mutex {
         Err(Error::from_raw("pthread_mutex_trylock", libc::EBUSY))
     }
 
+    pub(crate) fn is_held(&self) -> bool {
+        self.word.load(Ordering::Relaxed) != FREE
+    }
+
     pub(crate) fn is_orphaned(&self) -> bool {
         self.word.load(Ordering::Acquire) & OWNER_DIED != 0
     }
