@@ -40,17 +40,18 @@ use crate::shared_words::{SharedWords, Slot};
 /// ```
 ///
 /// # Limits
-/// Up to 64 threads wait at a time; those beyond are woken every [`LOOK`](super::LOOK), to look for
-/// themselves.
+/// Any number of threads wait at a time. While more than 64 do, all of them are woken every
+/// [`LOOK`](super::LOOK), to look for themselves: the death of one beyond that number cannot be seen.
 #[derive(Debug)]
 pub struct Condvar {
     placed: Placed,
     seats: Seats,
 }
 
-/// Own words: the bell, and how many seats are in use.
+/// Own words: the bell, how many seats are in use, and whether somebody waits without one.
 const BELL: usize = 0;
 const USED: usize = 1;
+const CROWDED: usize = 2;
 
 const SEATS: u32 = 64;
 
@@ -85,6 +86,10 @@ impl Condvar {
         let bell = self.placed.word(BELL);
         // With the mutex held: whoever changes something after this rings for this wait.
         let seen = bell::listen(bell);
+        if !guard.has_seat() {
+            // After listening: whoever takes this back rings then. Partner: the exchange in `is_crowded`.
+            self.placed.word(CROWDED).store(1, Ordering::Release);
+        }
         let (mutex, note, seat) = guard.unlock();
         let died = || mutex.is_orphaned() || mutex.deaths() != deaths;
         let timed_out = self.sleep(died, bell, seen, seat.is_some(), deadline);
@@ -170,7 +175,25 @@ impl Condvar {
                 self.notify_all()?;
                 return Ok(false);
             }
+            if self.is_crowded()? {
+                return Ok(false);
+            }
         }
+    }
+
+    /// Whether one may have died of whom nobody would know, so that all look for themselves.
+    fn is_crowded(&self) -> Result<bool> {
+        let crowded = self.placed.word(CROWDED);
+        if crowded.load(Ordering::Relaxed) == 0 {
+            return Ok(false);
+        }
+        if !self.seats.are_all_taken(self.used()) {
+            // Whoever waits without a seat is woken for the last time, and finds one then. If this one dies
+            // before it rings, its seat is of the dead. Acquire: it listened before it said so.
+            crowded.swap(0, Ordering::Acquire);
+            self.notify_all()?;
+        }
+        Ok(true)
     }
 
     fn used(&self) -> &AtomicU32 {
@@ -191,6 +214,7 @@ impl Shared for Condvar {
         let (placed, seats) = Placed::create(slot, shape, |placed| {
             placed.word(BELL).store(0, Ordering::Relaxed);
             placed.word(USED).store(0, Ordering::Relaxed);
+            placed.word(CROWDED).store(0, Ordering::Relaxed);
             Seats::make(placed, HEADER_BYTES, SEATS)
         })?;
         Ok(Self { placed, seats })

@@ -222,6 +222,10 @@ impl<'a> MutexGuard<'a> {
         self.seat.take()
     }
 
+    pub(super) fn has_seat(&self) -> bool {
+        self.seat.is_some()
+    }
+
     pub(super) fn give_seat(&mut self, seat: Option<Seat<'a>>) {
         self.seat = seat;
     }

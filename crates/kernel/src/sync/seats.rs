@@ -165,6 +165,11 @@ impl Seats {
         Ok(taken)
     }
 
+    /// Whether somebody sits on each of them, or died there, without changing anything.
+    pub(super) fn are_all_taken(&self, used: &AtomicU32) -> bool {
+        self.in_use(used) == self.len() && self.mutexes.iter().all(Mutex::is_held)
+    }
+
     /// Whether the one who sat there died, without changing anything.
     pub(super) fn is_of_the_dead(&self, index: usize) -> bool {
         self.mutexes[index].is_orphaned()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use switchboard_kernel::io::Deadline;
 use switchboard_kernel::shared_words::{SharedWords, Slot};
-use switchboard_kernel::sync::{Condvar, Locked, Mutex, MutexGuard, MutexOptions, Shared};
+use switchboard_kernel::sync::{Condvar, LOOK, Locked, Mutex, MutexGuard, MutexOptions, Shared};
 
 use super::{Peer, kept, name_of, obey_each, repaired, shortly, soon};
 
@@ -216,5 +216,40 @@ fn more_wait_than_there_are_seats() {
         go.store(true, SeqCst);
         drop(guard);
         pair.changed.notify_all().expect("rung");
+    });
+}
+
+/// As many as there are seats wait, in a process that lives, and more in one that is killed: what those were told
+/// may have been for the others. When there is room again, nobody is woken for nothing.
+#[test]
+fn more_than_there_are_seats_for_wait_and_die() {
+    const SEATS: usize = 64;
+    let pair = Pair::new();
+    let (asleep, woken) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..SEATS {
+            scope.spawn(|| {
+                let guard = pair.locked();
+                asleep.fetch_add(1, SeqCst);
+                let (locked, timed_out) = pair.changed.wait_until(guard, soon()).expect("waited");
+                assert!(!timed_out);
+                woken.fetch_add(1, SeqCst);
+                drop(locked.or_repair(|| ()).expect("marked"));
+            });
+        }
+        super::until("all wait", || asleep.load(SeqCst) == 64);
+        // With the mutex, the last one has let go of it: it waits, and all seats are taken.
+        drop(pair.locked());
+        let mut more = pair.peer();
+        more.told("lock", "ok");
+        more.child.tell("wait");
+        super::until("they look for themselves", || woken.load(SeqCst) > 0);
+        more.kill();
+        super::until("all look for themselves", || woken.load(SeqCst) == 64);
+    });
+    // The first to look says that there is room, and rings; after that, nobody is woken.
+    super::until("it is quiet", || {
+        let deadline = Deadline::after(4 * LOOK);
+        pair.changed.wait_until(pair.locked(), deadline).expect("waited").1
     });
 }
