@@ -33,7 +33,8 @@
 //! just when a lock is released: so locks keep their speed under contention. A writer that waits keeps new
 //! readers out, and who waits for permits those who come later.
 //!
-//! *Fork.* A child that does not call `execve` must not drop copies of its parent's guards: see the design.
+//! *Fork.* Copies of guards, permits and members in a child that does not call `execve` are of no effect: to
+//! drop them there lets go of nothing.
 //!
 //! *Waiting.* All waits sleep in the kernel, and also look every [`LOOK`] whether somebody died.
 //!

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use libc::{c_int, pthread_mutex_t, pthread_mutexattr_t};
@@ -196,21 +196,25 @@ impl Mutex {
 
     /// Whether its last holder died and nobody has taken it since. No system call, and nothing changes.
     ///
-    /// The kernel says so in the lock's word, which the GNU C library has at offset 0 and musl at 4.
+    /// The kernel says so in the lock's word.
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
         /// `FUTEX_OWNER_DIED` of `linux/futex.h`.
         const OWNER_DIED: u32 = 0x4000_0000;
-        let lock_word = usize::from(cfg!(target_env = "musl"));
         // Acquire: whoever finds a death here may go on to look at what it left behind.
-        self.slot.words()[lock_word].load(Ordering::Acquire) & OWNER_DIED != 0
+        self.lock_word().load(Ordering::Acquire) & OWNER_DIED != 0
     }
 
     /// Whether somebody has it, or died with it. No system call, and nothing changes.
     #[inline]
     pub(crate) fn is_held(&self) -> bool {
-        let lock_word = usize::from(cfg!(target_env = "musl"));
-        self.slot.words()[lock_word].load(Ordering::Relaxed) != 0
+        self.lock_word().load(Ordering::Relaxed) != 0
+    }
+
+    /// The GNU C library has it at offset 0 and musl at 4.
+    #[inline]
+    fn lock_word(&self) -> &AtomicU32 {
+        &self.slot.words()[usize::from(cfg!(target_env = "musl"))]
     }
 
     /// The memory that it lies in.
@@ -317,6 +321,36 @@ impl<'a> Guard<'a> {
         match unsafe { libc::pthread_mutex_consistent(self.mutex.raw()) } {
             0 => Ok(()),
             errno => Err(Error::from_raw("pthread_mutex_consistent", errno)),
+        }
+    }
+
+    /// Whether this thread has it, which a child made by `fork(2)` has not, although it has a copy of this.
+    /// No system call with the GNU C library.
+    pub(crate) fn is_of_this_thread(&self) -> bool {
+        if self.mutex.is_orphaned() {
+            // Of a parent that died; trying would take it.
+            return false;
+        }
+        // SAFETY: as in `Mutex::lock`.
+        let found = unsafe { libc::pthread_mutex_trylock(self.mutex.raw()) };
+        match found {
+            libc::EDEADLK => true,
+            // musl does not tell who has it.
+            libc::EBUSY if cfg!(target_env = "gnu") => false,
+            libc::EBUSY => {
+                const OWNER_BITS: u32 = 0x3fff_ffff;
+                let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+                self.mutex.lock_word().load(Ordering::Relaxed) & OWNER_BITS == thread
+            }
+            0 | libc::EOWNERDEAD => {
+                // The parent let go of it, or died, just now: it is left as it was found, as well as can be.
+                // SAFETY: an initialised mutex that is mapped and held by this thread.
+                unsafe { libc::pthread_mutex_consistent(self.mutex.raw()) };
+                // SAFETY: the same.
+                unsafe { libc::pthread_mutex_unlock(self.mutex.raw()) };
+                false
+            }
+            _ => false,
         }
     }
 

@@ -175,7 +175,7 @@ impl Member<'_> {
     /// Arrives, and blocks until all members that live have.
     ///
     /// # Errors
-    /// `EINVAL` when other bytes are there by now.
+    /// `EPERM` in a child made by `fork(2)`: the parent is the member; `EINVAL` when other bytes are there by now.
     pub fn wait(&self) -> Result<Crossed> {
         self.wait_until(Deadline::NEVER)
     }
@@ -186,6 +186,9 @@ impl Member<'_> {
     /// `ETIMEDOUT`: this member has not arrived then, and the others wait for it; else as
     /// [`Member::wait`].
     pub fn wait_until(&self, deadline: Deadline) -> Result<Crossed> {
+        if !self.seat.is_of_this_thread() {
+            return Err(Error::new("sync", Errno::PERM));
+        }
         let barrier = self.barrier;
         let word = self.word();
         let round = barrier.round().load(Ordering::Acquire);
@@ -216,6 +219,10 @@ impl Member<'_> {
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
+        if !self.seat.is_of_this_thread() {
+            // In a child made by `fork(2)`: the parent is the member.
+            return;
+        }
         self.word().store(NOBODY, Ordering::Release);
         // Those who wait only for this one go on now; or when they look, should this fail.
         let _ = self.barrier.look(self.barrier.round().load(Ordering::Acquire));

@@ -238,7 +238,8 @@ impl<T: FromBytes + IntoBytes + Immutable> Entry<'_, T> {
     }
 
     fn commit(&mut self) {
-        if self.changed && self.guard.is_some() {
+        // In a child that was made by `fork(2)` inside, the parent is in the monitor.
+        if self.changed && self.guard.as_ref().is_some_and(MutexGuard::is_of_this_thread) {
             self.monitor.write(&self.value);
         }
         self.changed = false;

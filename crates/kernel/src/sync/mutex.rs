@@ -206,6 +206,11 @@ impl<'a> MutexGuard<'a> {
         self.mutex
     }
 
+    /// Whether this thread holds it, which a child made by `fork(2)` does not.
+    pub(super) fn is_of_this_thread(&self) -> bool {
+        self.inner.is_of_this_thread()
+    }
+
     /// Lets go of the mutex, but not of what is kept while waiting for a condition.
     pub(super) fn unlock(self) -> (&'a Mutex, Note, Option<Seat<'a>>) {
         drop(self.inner);

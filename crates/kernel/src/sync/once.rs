@@ -77,11 +77,15 @@ impl Once {
 
     #[cold]
     fn make(&self, make: impl FnOnce(), patience: Patience) -> Result<bool> {
-        let _doing = take(&self.doing, patience)?;
+        let doing = take(&self.doing, patience)?;
         if self.is_done() {
             return Ok(false);
         }
         make();
+        if !doing.is_of_this_thread() {
+            // A child that was made by `fork(2)` meanwhile: the parent says when it is done.
+            return Ok(false);
+        }
         self.done().store(1, Ordering::Release);
         Ok(true)
     }

@@ -85,7 +85,7 @@ pub struct ReadGuard<'a> {
 pub struct WriteGuard<'a> {
     // Dropped in this order, after `drop` has opened.
     _seats: Vec<Seat<'a>>,
-    _gate: pthread::Guard<'a>,
+    gate: pthread::Guard<'a>,
     lock: &'a RwLock,
     _note: Note,
 }
@@ -253,7 +253,7 @@ impl RwLock {
         self.state().store(WRITING, Ordering::Relaxed);
         // What is written under the lock stays behind this: whoever dies with the lock has said so.
         compiler_fence(Ordering::SeqCst);
-        let guard = WriteGuard { _seats: seats, _gate: gate, lock: self, _note: note };
+        let guard = WriteGuard { _seats: seats, gate, lock: self, _note: note };
         Ok(if found == WRITING {
             Locked::OwnerDied(Orphaned::new(guard))
         } else {
@@ -264,7 +264,8 @@ impl RwLock {
 
 impl Drop for WriteGuard<'_> {
     fn drop(&mut self) {
-        if self.lock.state().load(Ordering::Relaxed) == WRITING {
+        // In a child made by `fork(2)` it is the parent's.
+        if self.lock.state().load(Ordering::Relaxed) == WRITING && self.gate.is_of_this_thread() {
             // Release: whoever comes in sees what was written. A reader on a new seat may come in from
             // here on; the seats in use and the gate follow.
             self.lock.state().store(OPEN, Ordering::Release);
@@ -281,7 +282,9 @@ impl Repairable for WriteGuard<'_> {
     }
 
     fn give_up(&self) {
-        self.lock.state().store(UNUSABLE, Ordering::Release);
+        if self.gate.is_of_this_thread() {
+            self.lock.state().store(UNUSABLE, Ordering::Release);
+        }
     }
 }
 

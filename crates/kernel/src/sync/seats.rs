@@ -28,7 +28,7 @@ pub(super) struct Seats {
 pub(super) struct Seat<'a> {
     index: usize,
     mutex: &'a Mutex,
-    _guard: Guard<'a>,
+    guard: Guard<'a>,
 }
 
 /// What became of an attempt to sit down.
@@ -45,6 +45,11 @@ impl Seat<'_> {
     /// Which of the row.
     pub(super) fn index(&self) -> usize {
         self.index
+    }
+
+    /// Whether this thread sits there, which a child made by `fork(2)` does not.
+    pub(super) fn is_of_this_thread(&self) -> bool {
+        self.guard.is_of_this_thread()
     }
 }
 
@@ -126,11 +131,11 @@ impl Seats {
     pub(super) fn try_seat(&self, index: usize) -> Result<Found<'_>> {
         match self.mutexes[index].try_lock() {
             Ok(Locked::Consistent(guard)) => {
-                Ok(Found::Seat(Seat { index, mutex: &self.mutexes[index], _guard: guard }))
+                Ok(Found::Seat(Seat { index, mutex: &self.mutexes[index], guard }))
             }
             Ok(Locked::OwnerDied(orphaned)) => {
                 let guard = orphaned.mark_consistent()?;
-                Ok(Found::OfTheDead(Seat { index, mutex: &self.mutexes[index], _guard: guard }))
+                Ok(Found::OfTheDead(Seat { index, mutex: &self.mutexes[index], guard }))
             }
             // Somebody else sits there, or this thread does.
             Err(error) if [libc::EBUSY, libc::EDEADLK].contains(&error.errno()) => Ok(Found::None),
@@ -150,7 +155,7 @@ impl Seats {
 
     fn wait_for(&self, index: usize, patience: Patience) -> Result<Seat<'_>> {
         let mutex = &self.mutexes[index];
-        Ok(Seat { index, mutex, _guard: take(mutex, patience)? })
+        Ok(Seat { index, mutex, guard: take(mutex, patience)? })
     }
 
     /// Takes all seats that are in use, in order, and those that come into use meanwhile.

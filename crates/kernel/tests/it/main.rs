@@ -141,6 +141,7 @@ const ROLES: &[(&str, Role)] = &[
     ("signalfd-copy", signalfd::copy),
     ("signalfd-out-of-descriptors", signalfd::out_of_descriptors),
     ("signalfd-taker", signalfd::taker),
+    ("sync_forker", sync::forker),
     ("sync_leaver", sync::leaver),
     ("sync_opener", sync::opener),
     ("sync_peer", sync::peer),

@@ -2,6 +2,7 @@
 
 mod barrier;
 mod condvar;
+mod fork;
 mod killstep;
 mod monitor;
 mod mutex;
@@ -26,6 +27,7 @@ use switchboard_testkit::{Child, DEADLINE};
 use crate::interruption::wait_until_asleep;
 use crate::shared_words::path_of;
 
+pub(crate) use fork::forker;
 pub(crate) use killstep::victim;
 pub(crate) use name::{leaver, user};
 pub(crate) use object::opener;

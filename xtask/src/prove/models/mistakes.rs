@@ -51,7 +51,7 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "who waits listens after it has let go of the mutex",
         file: "condvar.rs",
-        right: "        let seen = bell::listen(bell);\n        let (mutex, note, seat) = guard.unlock();",
+        right: "        let (mutex, note, seat) = guard.unlock();",
         wrong: "        let (mutex, note, seat) = guard.unlock();\n        let seen = bell::listen(bell);",
         models: "condvar::",
     },
@@ -149,7 +149,7 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "the dead keep their seats",
         file: "seats.rs",
-        right: "Ok(Found::OfTheDead(Seat { index, mutex: &self.mutexes[index], _guard: guard }))",
+        right: "Ok(Found::OfTheDead(Seat { index, mutex: &self.mutexes[index], guard }))",
         wrong: "core::mem::forget(guard); Ok(Found::None)",
         models: "deaths::",
     },
@@ -240,7 +240,7 @@ pub(super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "a change is not made before others are woken and the monitor is left",
         file: "monitor.rs",
-        right: "        if self.changed && self.guard.is_some() {",
+        right: "        if self.changed && self.guard.as_ref().is_some_and(MutexGuard::is_of_this_thread) {",
         wrong: "        if self.changed && self.guard.is_none() {",
         models: "monitor::",
     },

@@ -77,6 +77,10 @@ impl AtomicU32 {
         fenced(order, (), || self.word.store(value, order));
     }
 
+    pub(crate) fn swap(&self, value: u32, order: Ordering) -> u32 {
+        fenced(order, 0, || self.word.swap(value, order))
+    }
+
     pub(crate) fn fetch_add(&self, value: u32, order: Ordering) -> u32 {
         fenced(order, 0, || self.word.fetch_add(value, order))
     }

@@ -155,6 +155,10 @@ pub(crate) struct Guard<'a> {
 }
 
 impl Guard<'_> {
+    pub(crate) fn is_of_this_thread(&self) -> bool {
+        true
+    }
+
     pub(crate) fn make_consistent(&self) -> Result<()> {
         Ok(())
     }
