@@ -131,7 +131,7 @@ impl Hello {
 }
 
 /// The longest prefix of at most `most` bytes that ends between characters.
-fn cut(text: &str, most: usize) -> &str {
+pub(crate) fn cut(text: &str, most: usize) -> &str {
     let mut end = text.len().min(most);
     while !text.is_char_boundary(end) {
         end -= 1;

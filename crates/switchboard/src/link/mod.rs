@@ -12,6 +12,7 @@ mod outbox;
 
 use frame::{HEADER_BYTES, Header, Kind, PREFACE};
 pub use hello::{Hello, Role};
+pub(crate) use hello::{cut, printable};
 use incoming::{Incoming, Settled};
 use outbox::Outbox;
 pub use outbox::Unsettled;
@@ -446,7 +447,7 @@ impl Link {
         let unread = self.input.unread();
         let n = unread.len().min(PREFACE.len());
         if unread[..n] != PREFACE[..n] {
-            let shown = hello::printable(&unread[..unread.len().min(24)], 24);
+            let shown = printable(&unread[..unread.len().min(24)], 24);
             return Err(self.mismatch(format!(
                 "it does not speak the link's protocol (it began with {shown:?}); for a program \
                  that is not Switchboard add ?framing=lines, length or raw"
@@ -501,7 +502,7 @@ impl Link {
         let sequence = header.sequence;
         if header.kind == Kind::Refuse {
             self.state = State::Failed;
-            return Err(LinkError::Refused(hello::printable(body, 512)));
+            return Err(LinkError::Refused(printable(body, 512)));
         }
         if self.state == State::Hello {
             if header.kind != Kind::Hello {
@@ -576,7 +577,8 @@ impl Link {
     }
 }
 
-fn name_or_bytes(name: &str) -> &str {
+/// What a schema is called in messages; that of bytes has no name.
+pub(crate) fn name_or_bytes(name: &str) -> &str {
     if name.is_empty() { "bytes" } else { name }
 }
 

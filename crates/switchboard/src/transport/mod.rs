@@ -18,6 +18,7 @@ mod posix_shm;
 mod rhythm;
 mod sem;
 mod setup;
+mod shm;
 mod signal;
 mod state_memory;
 mod stream_receiver;
