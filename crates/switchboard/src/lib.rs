@@ -46,3 +46,10 @@ pub use pattern::event::{Event, Listener, Notifier, Occurrence, Origin};
 pub use pattern::queue::{Delivery, Incoming, Queue, Receiver, Rejection, Sender, Ticket};
 pub use pattern::state::{Layout, State, Value};
 pub use pattern::topic::{Publisher, Sample, Start, Subscriber, Topic};
+
+/// Where the crate's own tests start processes: [`switchboard_testkit::child`].
+#[cfg(test)]
+#[test]
+fn child_process() {
+    switchboard_testkit::child::enter(transport::ROLES);
+}

@@ -42,6 +42,8 @@ pub(crate) use flavor::{ReceiverFlavor, SenderFlavor};
 pub(crate) use rhythm::Rhythm;
 use setup::LINK_MESSAGE_BYTES;
 pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
+#[cfg(test)]
+pub(crate) use shm::ROLES;
 pub(crate) use state_memory::{StateMemory, WriterLock};
 pub(crate) use stream_receiver::StreamReceiver;
 pub(crate) use stream_sender::StreamSender;

@@ -12,6 +12,8 @@
 
 use std::fmt;
 
+use switchboard_kernel::{self as kernel, random};
+
 use super::datagram::{Fault, Fields};
 use crate::link::{cut, name_or_bytes, printable};
 
@@ -72,6 +74,18 @@ pub(crate) fn end_name(pattern: Pattern, role: Role) -> &'static str {
 /// The identity of an endpoint: 128 random bits, never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Id(pub(crate) [u8; 16]);
+
+impl Id {
+    /// A new one.
+    ///
+    /// # Errors
+    /// As [`random::fill`].
+    pub(crate) fn random() -> kernel::Result<Self> {
+        let mut bytes = [0; 16];
+        random::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

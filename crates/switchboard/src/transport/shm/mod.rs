@@ -3,9 +3,16 @@
 // Nothing opens these ends yet.
 #![cfg_attr(not(test), expect(dead_code))]
 
+mod base;
 mod datagram;
+mod folder;
+mod greeting;
 mod hello;
+mod meeting;
 mod name;
+mod peer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::ROLES;

@@ -1,3 +1,21 @@
 //! The meeting of `shm:`: its datagrams, its folder, and endpoints in one process and in many.
 
+mod base;
+mod crowd;
 mod datagram;
+mod ends;
+mod folder;
+#[cfg(target_arch = "x86_64")]
+mod killstep;
+mod meeting;
+
+use switchboard_testkit::child::Role;
+
+/// What the child processes of these tests do.
+pub(crate) const ROLES: &[(&str, Role)] = &[
+    ("shm-come-and-go", folder::come_and_go),
+    #[cfg(target_arch = "x86_64")]
+    ("shm-killstep", killstep::victim),
+    ("shm-make-base", base::make_base),
+    ("shm-member", crowd::member),
+];

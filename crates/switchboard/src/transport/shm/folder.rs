@@ -1,0 +1,200 @@
+//! The folder of a channel: the sockets of its endpoints, by which they find each other.
+//!
+//! Source: `docs/design/shm.md`, "Meeting"; `unix(7)`, `connect(2)` (`ECONNREFUSED`, `EPROTOTYPE`).
+//!
+//! *Which names are dead.* A datagram socket that connects to the name is refused
+//! (`ECONNREFUSED`) when no process has the name's socket, and told that the types differ
+//! (`EPROTOTYPE`) when one has, whether that listens yet or not; the other side sees nothing of it.
+//! Dead stays dead: no process can bind to an inode that exists. And a name is never used again, since
+//! it is random; so what was found dead can be unlinked by its name.
+//!
+//! *Who removes the folder* is the last endpoint that goes. Somebody who has just opened the folder
+//! cannot bind in it then (`ENOENT`), and makes it anew. Once a socket is bound in it, it cannot be
+//! removed.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::ErrorKind as K;
+use switchboard_kernel::private_folder;
+use switchboard_kernel::unix_socket::{self, Kind};
+
+use super::base::{self, OpenFolder, Surroundings};
+use super::name::{ChannelName, Entry, Found};
+use crate::address::Address;
+use crate::error::{Error, ErrorKind};
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: u32 = 1024;
+/// How often the folder is made anew because somebody else removed it meanwhile.
+const MOST_TRIES: u32 = 1000;
+/// Names that a folder may have. Sockets of the living and the dead; further ones are an error.
+pub(crate) const MOST_NAMES: usize = 1 << 16;
+
+/// The folder of a channel, open.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    address: Address,
+    name: ChannelName,
+    channels: OpenFolder,
+    this: OpenFolder,
+}
+
+/// How a connection to another endpoint went.
+#[derive(Debug)]
+pub(crate) enum Dialled {
+    Connected(OwnedFd),
+    /// It takes no connections just now, or this process has no descriptor for one: why.
+    NotNow(kernel::Error),
+    /// It is dead or has left.
+    Gone,
+    /// Something else forbids it.
+    Failed(kernel::Error),
+}
+
+impl Folder {
+    /// Opens the folder of a channel, and makes what is not there of it.
+    ///
+    /// # Errors
+    /// As [`base::open`].
+    pub(crate) fn open(
+        address: &Address,
+        scope: Option<&Path>,
+        surroundings: &Surroundings,
+        name: &ChannelName,
+    ) -> Result<Self, Error> {
+        let channels = base::open(address, scope, surroundings)?;
+        let this = make(address, &channels, name)?;
+        Ok(Self { address: address.clone(), name: name.clone(), channels, this })
+    }
+
+    /// Listens under a name. Whoever sees the name can connect.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn listen(&mut self, entry: Entry) -> Result<OwnedFd, Error> {
+        let name = entry.to_string();
+        for _ in 0..MOST_TRIES {
+            let folder = self.this.folder.as_fd();
+            match unix_socket::listen_in(Kind::Seqpacket, folder, OsStr::new(&name), BACKLOG, true)
+            {
+                Ok(listener) => return Ok(listener),
+                // The last of the others removed the folder since it was opened here.
+                Err(error) if error.kind() == K::NotFound => {
+                    self.this = make(&self.address, &self.channels, &self.name)?;
+                }
+                Err(error) => return Err(self.system("cannot listen", error)),
+            }
+        }
+        let shown = self.this.path.display();
+        let problem = format!("the folder {shown} is removed each time that it is made");
+        Err(Error::new(ErrorKind::System, &self.address, problem))
+    }
+
+    /// The endpoints that are there. Names of the dead are removed; what is none of ours is left alone.
+    ///
+    /// # Errors
+    /// `LimitReached`: there are more names than can be looked at; what the system says.
+    pub(crate) fn scan(&self) -> Result<Vec<Entry>, Error> {
+        let names = private_folder::names(&self.this.folder)
+            .map_err(|error| self.system("cannot list the folder", error))?;
+        if names.len() > MOST_NAMES {
+            let shown = self.this.path.display();
+            let problem = format!("{shown} has more than {MOST_NAMES} names");
+            return Err(Error::new(ErrorKind::LimitReached, &self.address, problem)
+                .hint("remove what is none of Switchboard's there"));
+        }
+        let mut entries = Vec::new();
+        for name in &names {
+            match (name.to_str().and_then(Entry::parse), self.life(name)) {
+                (Some(_), Life::Dead) => {
+                    let _ = unix_socket::unlink_in(&self.this.folder, name);
+                }
+                (Some(Found::Visible(entry)), Life::Alive) => entries.push(entry),
+                _ => {}
+            }
+        }
+        Ok(entries)
+    }
+
+    fn life(&self, name: &OsStr) -> Life {
+        match unix_socket::connect_in(Kind::Datagram, &self.this.folder, name, true) {
+            Err(error) if error.kind() == K::ConnectionRefused => Life::Dead,
+            Err(error) if ["ENOENT", "ENOTSOCK", "ELOOP"].contains(&error.name()) => Life::None,
+            // It is a datagram socket.
+            Ok(_) => Life::None,
+            // Another type of socket; or not to be found out, and connecting will say why.
+            Err(_) => Life::Alive,
+        }
+    }
+
+    /// Connects to another endpoint, without blocking.
+    pub(crate) fn dial(&self, entry: Entry) -> Dialled {
+        let name = entry.to_string();
+        let name = OsStr::new(&name);
+        match unix_socket::connect_in(Kind::Seqpacket, &self.this.folder, name, true) {
+            Ok(socket) => Dialled::Connected(socket),
+            Err(error) => match error.kind() {
+                K::WouldBlock | K::TooManyFiles | K::TooManyFilesInSystem | K::OutOfMemory => {
+                    Dialled::NotNow(error)
+                }
+                K::ConnectionRefused => {
+                    if self.life(name) == Life::Dead {
+                        self.remove(entry);
+                    }
+                    Dialled::Gone
+                }
+                _ if self.life(name) == Life::Alive => Dialled::Failed(error),
+                _ => Dialled::Gone,
+            },
+        }
+    }
+
+    /// Removes the name of an endpoint that is dead, or is this one.
+    pub(crate) fn remove(&self, entry: Entry) {
+        let _ = unix_socket::unlink_in(&self.this.folder, OsStr::new(&entry.to_string()));
+    }
+
+    /// Removes the folder, if nobody has a name in it.
+    pub(crate) fn remove_if_empty(&self) {
+        let _ = private_folder::remove_at(&self.channels.folder, OsStr::new(self.name.folder()));
+    }
+
+    fn system(&self, doing: &str, error: kernel::Error) -> Error {
+        let doing = format!("{doing} in {}", self.this.path.display());
+        Error::system(&self.address, &doing, error)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        self.remove_if_empty();
+    }
+}
+
+/// Whose a name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// A process has this socket.
+    Alive,
+    /// None has, and none will.
+    Dead,
+    /// It is no such socket.
+    None,
+}
+
+/// The channel's folder, made if it is not there.
+fn make(address: &Address, channels: &OpenFolder, name: &ChannelName) -> Result<OpenFolder, Error> {
+    let path = channels.path.join(name.folder());
+    let mut tries = 0;
+    loop {
+        match private_folder::make_at(&channels.folder, OsStr::new(name.folder())) {
+            Ok(folder) => return Ok(OpenFolder { folder, path }),
+            // Somebody removed it between its being made and being opened.
+            Err(error) if error.kind() == K::NotFound && tries < MOST_TRIES => tries += 1,
+            Err(error) => return Err(base::refused(address, &path, error)),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The process at the other end of a connection, as the kernel knows it.
+//!
+//! Source: `unix(7)`, `socket(7)` (`SO_PEERCRED`, `SO_PEERPIDFD`), `pid_namespaces(7)`.
+
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::{pidfd, process, unix_socket};
+
+use super::base::user_name;
+
+/// Who a peer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Its process; none if that has no id in this process's PID namespace.
+    pub(crate) pid: Option<u32>,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The name of its program, by the kernel's word; else by its own, or none.
+    pub(crate) program: String,
+}
+
+impl Peer {
+    /// Who connected, or who listens.
+    ///
+    /// # Errors
+    /// `ENOTCONN`: the peer is gone.
+    pub(super) fn of(socket: BorrowedFd<'_>) -> kernel::Result<Self> {
+        let credentials = unix_socket::peer_credentials(socket)?;
+        let program = credentials.pid.and_then(process::command_name).unwrap_or_default();
+        Ok(Self { pid: credentials.pid, uid: credentials.uid, gid: credentials.gid, program })
+    }
+
+    /// Whether it may be met: it has to be of this process's user.
+    ///
+    /// # Errors
+    /// Who it is and who this is, in words that either side can be told.
+    pub(super) fn may_join(&self) -> Result<(), String> {
+        let user = process::effective_user_id();
+        if self.uid == user {
+            return Ok(());
+        }
+        let (theirs, ours) = (user_name(self.uid), user_name(user));
+        Err(format!("ends of different users do not meet on shm: yet: {ours} and {theirs}"))
+    }
+
+    /// Takes the name that it says it has, where the kernel says none.
+    pub(super) fn named(mut self, program: &str) -> Self {
+        if self.program.is_empty() {
+            program.clone_into(&mut self.program);
+        }
+        self
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid}")?,
+            None => f.write_str("a process of another PID namespace")?,
+        }
+        if self.program.is_empty() { Ok(()) } else { write!(f, " ({})", self.program) }
+    }
+}
+
+/// The process that listens or connected, as a descriptor.
+#[derive(Debug)]
+pub(super) enum Process {
+    /// It lives, and its descriptor becomes readable when it dies.
+    Alive(OwnedFd),
+    /// It lives, and cannot be watched: it is in another PID namespace.
+    Unknown,
+    Dead,
+}
+
+/// Looks for the process of a peer.
+///
+/// # Errors
+/// `EMFILE`, `ENFILE`, `ENOMEM`: there is no descriptor for it.
+pub(super) fn process_of(socket: BorrowedFd<'_>, peer: &Peer) -> kernel::Result<Process> {
+    use kernel::ErrorKind as K;
+    match unix_socket::peer_process(socket) {
+        Ok(process) if pidfd::is_dead(&process)? => Ok(Process::Dead),
+        Ok(process) => Ok(Process::Alive(process)),
+        Err(error) => match error.kind() {
+            K::TooManyFiles | K::TooManyFilesInSystem | K::OutOfMemory => Err(error),
+            _ if peer.pid.is_none() => Ok(Process::Unknown),
+            K::Gone => Ok(Process::Dead),
+            // The kernel knows it and gives no descriptor: the connection's end has to do.
+            _ => Ok(Process::Unknown),
+        },
+    }
+}
