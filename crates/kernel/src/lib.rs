@@ -38,6 +38,7 @@ pub mod private_folder;
 pub mod process;
 pub mod pthread;
 pub mod pty;
+pub mod random;
 pub mod shared_memory;
 pub mod shared_words;
 pub mod signal;

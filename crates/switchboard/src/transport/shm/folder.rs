@@ -30,8 +30,6 @@ use crate::error::{Error, ErrorKind};
 const BACKLOG: u32 = 1024;
 /// How often the folder is made anew because somebody else removed it meanwhile.
 const MOST_TRIES: u32 = 1000;
-/// Names that a folder may have. Sockets of the living and the dead; further ones are an error.
-pub(crate) const MOST_NAMES: usize = 1 << 16;
 
 /// The folder of a channel, open.
 #[derive(Debug)]
@@ -98,14 +96,15 @@ impl Folder {
     /// # Errors
     /// `LimitReached`: there are more names than can be looked at; what the system says.
     pub(crate) fn scan(&self) -> Result<Vec<Entry>, Error> {
-        let names = private_folder::names(&self.this.folder)
-            .map_err(|error| self.system("cannot list the folder", error))?;
-        if names.len() > MOST_NAMES {
-            let shown = self.this.path.display();
-            let problem = format!("{shown} has more than {MOST_NAMES} names");
-            return Err(Error::new(ErrorKind::LimitReached, &self.address, problem)
-                .hint("remove what is none of Switchboard's there"));
-        }
+        let names = private_folder::names(&self.this.folder).map_err(|error| {
+            if error.name() != "EOVERFLOW" {
+                return self.system("cannot list the names", error);
+            }
+            let (shown, most) = (self.this.path.display(), private_folder::MOST_NAMES);
+            let problem = format!("{shown} has more than {most} names");
+            Error::new(ErrorKind::LimitReached, &self.address, problem)
+                .hint("remove what is none of Switchboard's there")
+        })?;
         let mut entries = Vec::new();
         for name in &names {
             match (name.to_str().and_then(Entry::parse), self.life(name)) {

@@ -69,8 +69,9 @@ impl fmt::Display for Peer {
 pub(super) enum Process {
     /// It lives, and its descriptor becomes readable when it dies.
     Alive(OwnedFd),
-    /// It lives, and cannot be watched: it is in another PID namespace.
+    /// It cannot be watched.
     Unknown,
+    /// For certain.
     Dead,
 }
 
@@ -85,10 +86,16 @@ pub(super) fn process_of(socket: BorrowedFd<'_>, peer: &Peer) -> kernel::Result<
         Ok(process) => Ok(Process::Alive(process)),
         Err(error) => match error.kind() {
             K::TooManyFiles | K::TooManyFilesInSystem | K::OutOfMemory => Err(error),
-            _ if peer.pid.is_none() => Ok(Process::Unknown),
-            K::Gone => Ok(Process::Dead),
-            // The kernel knows it and gives no descriptor: the connection's end has to do.
+            K::Gone if is_gone(peer.pid) => Ok(Process::Dead),
+            // In another PID namespace; or what the kernel knows of it does not suffice (before 6.5):
+            // the end of the connection has to do.
             _ => Ok(Process::Unknown),
         },
     }
+}
+
+/// Whether there is no process of this id.
+fn is_gone(pid: Option<u32>) -> bool {
+    let opened = pid.map(pidfd::open);
+    opened.is_some_and(|opened| opened.is_err_and(|error| error.name() == "ESRCH"))
 }

@@ -54,7 +54,7 @@ fn the_surroundings_say_where() {
 #[test]
 fn the_umask_has_no_say() {
     let mut child = switchboard_testkit::Child::role_under(
-        &["sh", "-c", "umask 0777; exec \"$@\"", "sh"],
+        &["sh", "-c", "umask 0277; exec \"$@\"", "sh"],
         "shm-make-base",
         &[Scratch::new().path().display()],
     );
