@@ -69,6 +69,8 @@ const ROLES: &[(&str, Role)] = &[
     ("killstep-counter", killstep::wrong::counter),
     #[cfg(target_arch = "x86_64")]
     ("killstep-locker", killstep::mutex::locker),
+    #[cfg(target_arch = "x86_64")]
+    ("killstep-two-folders", killstep::toy::two_folders),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
     ("memfd_huge", memfd::huge),

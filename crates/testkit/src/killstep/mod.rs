@@ -44,5 +44,5 @@ pub use call::Call;
 pub use mark::{begin, end};
 pub use plan::{Depth, How, Plan, Recovery};
 pub use report::{Finding, Report};
-pub use run::{run, run_recovery};
+pub use run::{run, run_calls, run_recovery};
 pub use tracee::refused;

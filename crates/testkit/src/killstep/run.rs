@@ -1,5 +1,7 @@
 //! All the ways of one operation: first one that nobody disturbs, then one for each kill.
 
+mod calls;
+
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use super::pin::Pinned;
 use super::walk::{Decoded, Run as Ran, Walk};
 use super::{Access, Boundary, Depth, Finding, How, Plan, Recovery, Report};
 use crate::child::as_subject;
+
+pub use calls::run_calls;
 
 /// An operation of more instructions than this does not end.
 const MOST_BOUNDARIES: usize = 1_000_000;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use switchboard_kernel::shared_words::{SharedWords, Slot};
-use switchboard_testkit::Child;
 use switchboard_testkit::killstep::{self, Access, Boundary, Depth, How, Kind, Plan};
+use switchboard_testkit::{Child, Scratch};
 
 use crate::shared_words::{opened, path_of};
 
@@ -37,6 +37,63 @@ pub(crate) fn careful(arguments: &[String]) {
 
 fn words(memory: &SharedWords) -> Slot {
     memory.slot(0, 64).expect("a slot")
+}
+
+/// Role: two folders that must both be there, or neither.
+pub(crate) fn two_folders(arguments: &[String]) {
+    let folder = PathBuf::from(&arguments[0]);
+    killstep::begin();
+    for name in ["left", "right"] {
+        std::fs::create_dir(folder.join(name)).expect("a folder");
+    }
+    killstep::end();
+}
+
+/// One after the other, which is wrong on purpose.
+struct TwoFolders;
+
+impl Plan for TwoFolders {
+    type World = Scratch;
+
+    fn name(&self) -> String {
+        "toy two folders, wrong on purpose".to_owned()
+    }
+
+    fn prepare(&self) -> Scratch {
+        Scratch::new()
+    }
+
+    fn victim(&self, world: &mut Scratch) -> Child {
+        Child::role("killstep-two-folders", &[world.path().display()])
+    }
+
+    fn while_stopped(&self, world: &mut Scratch, at: &Boundary) -> Result<(), String> {
+        self.check(world, at)
+    }
+
+    fn check(&self, world: &mut Scratch, at: &Boundary) -> Result<(), String> {
+        match ["left", "right"].map(|name| world.join(name).exists()) {
+            [true, true] => Ok(()),
+            [false, false] if !at.is_end() => Ok(()),
+            found => Err(format!("{found:?}")),
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_between_two_calls_is_found() {
+    if killstep::refused("what_is_wrong_between_two_calls_is_found") {
+        return;
+    }
+    for how in [How::Kill, How::Stop] {
+        let report = killstep::run_calls(&TwoFolders, how);
+        assert!(report.killed >= 4 && report.killed == report.boundaries, "{report}");
+        // After the first call and before the second.
+        let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("ended mkdir") && found[1].contains("begins mkdir"), "{found:?}");
+        assert!(found.iter().all(|found| found.ends_with("[true, false]")), "{found:?}");
+    }
 }
 
 struct Pair {

@@ -1,4 +1,4 @@
-//! Death at every instruction: an endpoint is killed, or stopped, while it comes, meets and leaves.
+//! Death at every system call: an endpoint is killed, or stopped, while it comes, meets and leaves.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -120,11 +120,13 @@ fn an_endpoint_killed_anywhere_harms_nobody() {
     if killstep::refused("an_endpoint_killed_anywhere_harms_nobody") {
         return;
     }
-    for role in [Role::Writer, Role::Reader] {
-        for is_first in [true, false] {
-            let plan = Meeting { role, is_first };
-            killstep::run(&plan, How::Kill, Depth::from_environment()).expect_clean();
-            killstep::run(&plan, How::Stop, Depth::from_environment()).expect_clean();
-        }
+    let all =
+        [(Role::Writer, true), (Role::Reader, false), (Role::Writer, false), (Role::Reader, true)];
+    // The two roles do the same; of each one way is enough, but for a proof.
+    let proof = Depth::from_environment() == Depth::Every;
+    for (role, is_first) in all.into_iter().take(if proof { 4 } else { 2 }) {
+        let plan = Meeting { role, is_first };
+        killstep::run_calls(&plan, How::Kill).expect_clean();
+        killstep::run_calls(&plan, How::Stop).expect_clean();
     }
 }
