@@ -5,8 +5,8 @@
 //! counterpart would make, and no more. [`mechanism::TABLE`] lists them all.
 //!
 //! What this crate does not do: it keeps no state, starts no thread, and decides nothing. Patterns,
-//! framing and recovery live in the `switchboard` crate. There are two exceptions: [`mmap`] keeps a table
-//! of mapped files for its `SIGBUS` handler, and [`fork`] counts forks.
+//! framing and recovery live in the `switchboard` crate. The exceptions: [`mmap`] keeps a table of mapped
+//! files for its `SIGBUS` handler, [`fork`] counts forks, [`biased`] remembers what the kernel can.
 //!
 //! Errors are [`Error`]: the call and its error number. `EINTR` is retried in [`io`], nowhere else.
 //!
@@ -14,6 +14,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod biased;
 pub mod copy_words;
 pub mod epoll;
 pub mod error;

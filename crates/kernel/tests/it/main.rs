@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+mod biased;
 mod c_program;
 mod copy_words;
 mod epoll;
@@ -49,6 +50,8 @@ use switchboard_testkit::child::{Role, enter};
 
 /// What the child processes of these tests do.
 const ROLES: &[(&str, Role)] = &[
+    ("biased-rarely", biased::rarely),
+    ("biased-storm", biased::storm),
     ("copy_words-reader", copy_words::reader),
     ("eventfd-adder", eventfd::adder),
     ("fifo-creator", fifo::creator),

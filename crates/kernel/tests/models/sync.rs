@@ -1,4 +1,4 @@
-//! `std::sync` and `crate::sync` of the included files, and these files.
+//! `std::sync` and `crate::sync` of the included files, and these files; one is of another folder.
 
 pub(crate) use crate::world::atomic;
 
@@ -10,6 +10,8 @@ pub(crate) mod bell;
 mod cases;
 #[path = "../../src/sync/condvar.rs"]
 pub(crate) mod condvar;
+#[path = "../../src/biased/door.rs"]
+pub(crate) mod door;
 #[path = "../../src/sync/locked.rs"]
 pub(crate) mod locked;
 #[path = "../../src/sync/monitor.rs"]

@@ -3,7 +3,7 @@
 /// A mistake in one file.
 pub(super) struct Mistake {
     pub(super) what: &'static str,
-    /// In the folder of the synchronisation objects.
+    /// From the folder of the synchronisation objects.
     pub(super) file: &'static str,
     /// The text that is replaced: once in the file.
     pub(super) right: &'static str,
@@ -243,5 +243,61 @@ pub(super) const MISTAKES: &[Mistake] = &[
         right: "        if self.changed && self.guard.as_ref().is_some_and(MutexGuard::is_of_this_thread) {",
         wrong: "        if self.changed && self.guard.is_none() {",
         models: "monitor::",
+    },
+    Mistake {
+        what: "the owner does not fence",
+        file: "../biased/door.rs",
+        right: "            fence(Ordering::SeqCst);\n            if self.wanted",
+        wrong: "            if self.wanted",
+        models: "door::",
+    },
+    Mistake {
+        what: "a visitor does not fence",
+        file: "../biased/door.rs",
+        right: "in `enter_fenced`.\n            fence(Ordering::SeqCst);",
+        wrong: "in `enter_fenced`.",
+        models: "door::",
+    },
+    Mistake {
+        what: "the owner leaves without releasing",
+        file: "../biased/door.rs",
+        right: "self.active.store(0, Ordering::Release);",
+        wrong: "self.active.store(0, Ordering::Relaxed);",
+        models: "door::",
+    },
+    Mistake {
+        what: "a visitor comes in without acquiring",
+        file: "../biased/door.rs",
+        right: "self.active.load(Ordering::Acquire) == 0",
+        wrong: "self.active.load(Ordering::Relaxed) == 0",
+        models: "door::",
+    },
+    Mistake {
+        what: "a visitor leaves without releasing",
+        file: "../biased/door.rs",
+        right: "self.wanted.fetch_and(!WANTED, Ordering::Release);",
+        wrong: "self.wanted.fetch_and(!WANTED, Ordering::Relaxed);",
+        models: "door::",
+    },
+    Mistake {
+        what: "the owner comes in without acquiring",
+        file: "../biased/door.rs",
+        right: "if self.wanted.load(Ordering::Acquire) & WANTED == 0",
+        wrong: "if self.wanted.load(Ordering::Relaxed) & WANTED == 0",
+        models: "door::",
+    },
+    Mistake {
+        what: "the owner comes in after a visitor and does not say so",
+        file: "../biased/door.rs",
+        right: "next visitor.\n        self.active.store(1, Ordering::Relaxed);",
+        wrong: "next visitor.",
+        models: "door::",
+    },
+    Mistake {
+        what: "the owner stays in although a visitor comes",
+        file: "../biased/door.rs",
+        right: "        self.leave();\n        false",
+        wrong: "        false",
+        models: "door::",
     },
 ];

@@ -7,6 +7,7 @@ mod barrier;
 mod bell;
 mod condvar;
 mod deaths;
+mod door;
 mod monitor;
 mod once;
 mod permits;

@@ -89,6 +89,10 @@ impl AtomicU32 {
         fenced(order, 0, || self.word.fetch_or(bits, order))
     }
 
+    pub(crate) fn fetch_and(&self, bits: u32, order: Ordering) -> u32 {
+        fenced(order, 0, || self.word.fetch_and(bits, order))
+    }
+
     pub(crate) fn fetch_max(&self, value: u32, order: Ordering) -> u32 {
         fenced(order, 0, || self.word.fetch_max(value, order))
     }
