@@ -7,12 +7,18 @@ use switchboard_kernel::mechanism::TABLE;
 
 /// Source files that are no mechanism.
 const OTHERS: &[&str] = &[
+    "biased",
+    "copy_words",
     "error",
+    "fork",
     "hidden_name",
     "io",
     "lib",
     "mechanism",
     "permissions",
+    "private_folder",
+    "random",
+    "shared_memory",
     "shared_words",
     "socket",
     "sysv_key",
