@@ -190,7 +190,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("not sent in time: no receiver, or it takes no more now"),
-            Self::Slow { peer } => write!(f, "not sent: {peer} is too slow, and takes no more now"),
+            Self::Slow { peer } => write!(f, "not taken: {peer} is too slow"),
             Self::Interrupted => f.write_str("interrupted"),
             Self::TooLarge { len_bytes, limit_bytes, limit } => {
                 let (len, fit) = (Counted(*len_bytes as u64, "byte"), limit_bytes);

@@ -1,5 +1,5 @@
-//! The ends of a queue for tasks of the tokio runtime: the same endpoints, waited for with
-//! [`AsyncFd`] on their descriptor.
+//! The ends of a queue or a topic for tasks of the tokio runtime: the same endpoints, waited for with
+//! [`AsyncFd`] on their descriptor. A publisher is an [`AsyncSender`].
 //!
 //! Dropping a future loses nothing: a message is taken or sent in one step, at its end.
 
@@ -13,6 +13,7 @@ use switchboard_kernel::io;
 use crate::error::{Error, ErrorKind, RecvError, SendError};
 use crate::message::Message;
 use crate::pattern::queue::{Delivery, Receiver, Sender};
+use crate::pattern::topic::{Sample, Subscriber};
 
 fn failed(address: &crate::Address, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::System, address, format!("cannot watch the descriptor: {error}"))
@@ -28,6 +29,13 @@ fn watch(fd: impl AsFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>>
 
 /// How long a wait lasts at most before the endpoint is looked at again: for what no descriptor shows.
 const BACKSTOP: Duration = Duration::from_millis(100);
+
+/// Waits until an endpoint may have something.
+async fn readable(end: impl AsFd, address: &crate::Address) -> Result<(), RecvError> {
+    let watched = watch(end, Interest::READABLE).map_err(|error| failed(address, &error))?;
+    let _ = ::tokio::time::timeout(BACKSTOP, watched.readable()).await;
+    Ok(())
+}
 
 /// A receiver in a task.
 #[derive(Debug)]
@@ -47,12 +55,9 @@ impl<T: Message> AsyncReceiver<T> {
     pub async fn recv(&mut self) -> Result<Delivery<T>, RecvError> {
         loop {
             match self.0.try_recv() {
-                Err(RecvError::Empty) => {}
+                Err(RecvError::Empty) => readable(&self.0, self.0.address()).await?,
                 result => return result,
             }
-            let watched = watch(&self.0, Interest::READABLE)
-                .map_err(|error| failed(self.0.address(), &error))?;
-            let _ = ::tokio::time::timeout(BACKSTOP, watched.readable()).await;
         }
     }
 
@@ -71,6 +76,37 @@ impl<T: Message> AsyncReceiver<T> {
     }
 }
 
+/// A subscriber in a task.
+#[derive(Debug)]
+pub struct AsyncSubscriber<T>(Subscriber<T>);
+
+impl<T: Message> AsyncSubscriber<T> {
+    /// Wraps a subscriber. Inside a runtime with I/O and time enabled.
+    #[must_use]
+    pub fn new(subscriber: Subscriber<T>) -> Self {
+        Self(subscriber)
+    }
+
+    /// Receives a message.
+    ///
+    /// # Errors
+    /// As [`Subscriber::recv`].
+    pub async fn recv(&mut self) -> Result<Sample<T>, RecvError> {
+        loop {
+            match self.0.try_recv() {
+                Err(RecvError::Empty) => readable(&self.0, self.0.address()).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// The subscriber itself.
+    #[must_use]
+    pub fn into_inner(self) -> Subscriber<T> {
+        self.0
+    }
+}
+
 /// A sender in a task.
 ///
 /// Call [`close().await`](Self::close) when the last message is sent. Dropping it never waits: it looks
@@ -81,9 +117,10 @@ impl<T: Message> AsyncReceiver<T> {
 pub struct AsyncSender<T>(Sender<T>);
 
 impl<T: Message> AsyncSender<T> {
-    /// Wraps a sender. Inside a runtime with I/O and time enabled.
+    /// Wraps a sender, or a publisher. Inside a runtime with I/O and time enabled.
     #[must_use]
-    pub fn new(mut sender: Sender<T>) -> Self {
+    pub fn new(sender: impl Into<Sender<T>>) -> Self {
+        let mut sender = sender.into();
         sender.set_hasty(true);
         Self(sender)
     }
@@ -95,7 +132,9 @@ impl<T: Message> AsyncSender<T> {
     pub async fn send(&mut self, message: &T) -> Result<(), SendError> {
         loop {
             match self.0.try_send(message) {
-                Err(SendError::Full) => self.ready().await?,
+                Err(SendError::Full | SendError::Slow { .. }) if self.0.waits() => {
+                    self.ready().await?;
+                }
                 Ok(()) => break,
                 Err(error) => return Err(error),
             }

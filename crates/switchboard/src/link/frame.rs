@@ -25,7 +25,7 @@ pub(crate) const LONGEST_CONTROL_BYTES: usize = 1024;
 pub(crate) enum Kind {
     /// Who I am and what I take. The first frame.
     Hello = 1,
-    /// A message; the sequence counts from 1 on each link.
+    /// A message; the sequence counts from 1 on each link, or at each publisher.
     Message = 2,
     /// Everything up to this sequence is acknowledged.
     AckThrough = 3,
@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     EndSeen = 7,
     /// I close this link; the body says why.
     Refuse = 8,
+    /// Of a topic: the first message that can follow has this number.
+    Begin = 9,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             6 => Self::End,
             7 => Self::EndSeen,
             8 => Self::Refuse,
+            9 => Self::Begin,
             _ => return None,
         })
     }

@@ -2,16 +2,14 @@
 //!
 //! ```text
 //! 0   u16  version                    16  u64  schema fingerprint, 0 for plain bytes
-//! 2   u8   pattern (1 queue)          24  u32  largest message taken, in bytes
-//! 3   u8   role (1 sender, 2 receiver) 28 u32  window: messages unacknowledged at most
+//! 2   u8   pattern (1 queue, 2 topic) 24  u32  largest message taken, in bytes
+//! 3   u8   role (1 from it, 2 to it)  28  u32  window: messages unacknowledged at most
 //! 4   u32  reserved, 0                32  u32  window: bytes unacknowledged at most
 //! 8   u64  instance: random, new for each endpoint
 //! 36  u8   length of the program's name, at most 64, then the name
 //!     u16  length of the schema's name, at most 256, then the name
 //! ```
 //! Unknown bytes after these are ignored: a later version may add fields.
-
-use std::fmt;
 
 /// The version of the link's protocol that this code speaks.
 pub(crate) const VERSION: u16 = 1;
@@ -20,21 +18,45 @@ const FIXED_BYTES: usize = 36;
 const LONGEST_NAME: usize = 64;
 const LONGEST_SCHEMA: usize = 256;
 
+/// What the messages of a link mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// Each message goes to one receiver.
+    Queue = 1,
+    /// Each message goes to every subscriber.
+    Topic = 2,
+}
+
+impl Pattern {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Topic => "topic",
+        }
+    }
+}
+
 /// Which end of a pattern a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Sends messages of a queue.
-    Sender,
-    /// Receives messages of a queue.
-    Receiver,
+    /// Messages come from it: the sender of a queue, the publisher of a topic.
+    Sender = 1,
+    /// Messages go to it: the receiver of a queue, the subscriber of a topic.
+    Receiver = 2,
 }
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sender => "a sender",
-            Self::Receiver => "a receiver",
-        })
+impl Role {
+    /// What it is called in a pattern.
+    #[must_use]
+    pub fn name_in(self, pattern: Pattern) -> &'static str {
+        match (pattern, self) {
+            (Pattern::Queue, Self::Sender) => "a sender",
+            (Pattern::Queue, Self::Receiver) => "a receiver",
+            (Pattern::Topic, Self::Sender) => "a publisher",
+            (Pattern::Topic, Self::Receiver) => "a subscriber",
+        }
     }
 }
 
@@ -42,6 +64,8 @@ impl fmt::Display for Role {
 /// who it is comes from the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
+    /// What the messages mean.
+    pub pattern: Pattern,
     /// Which end of the pattern.
     pub role: Role,
     /// Fingerprint of the messages' layout; 0 for bytes, which fit anything.
@@ -64,11 +88,7 @@ impl Hello {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(128);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.push(1);
-        bytes.push(match self.role {
-            Role::Sender => 1,
-            Role::Receiver => 2,
-        });
+        bytes.extend_from_slice(&[self.pattern as u8, self.role as u8]);
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.instance.to_le_bytes());
         bytes.extend_from_slice(&self.schema.to_le_bytes());
@@ -99,9 +119,11 @@ impl Hello {
         if version != VERSION {
             return Err(format!("it speaks version {version} of the link, this side {VERSION}"));
         }
-        if fixed[2] != 1 {
-            return Err(format!("it speaks pattern {}, this side a queue (1)", fixed[2]));
-        }
+        let pattern = match fixed[2] {
+            1 => Pattern::Queue,
+            2 => Pattern::Topic,
+            other => return Err(format!("a hello with unknown pattern {other}")),
+        };
         let role = match fixed[3] {
             1 => Role::Sender,
             2 => Role::Receiver,
@@ -114,6 +136,7 @@ impl Hello {
         let len = usize::from(u16::from_le_bytes(*len));
         let (schema_name, _later) = rest.split_at_checked(len).ok_or_else(short)?;
         let hello = Self {
+            pattern,
             role,
             instance: u64_at(8),
             schema: u64_at(16),
@@ -123,11 +146,50 @@ impl Hello {
             name: printable(name, LONGEST_NAME),
             schema_name: printable(schema_name, LONGEST_SCHEMA),
         };
-        if hello.role == Role::Receiver && (hello.window_messages == 0 || hello.window_bytes == 0) {
+        let no_window = hello.window_messages == 0 || hello.window_bytes == 0;
+        if (pattern, role) == (Pattern::Queue, Role::Receiver) && no_window {
             return Err("a receiver that takes nothing (its window is 0)".into());
         }
         Ok(hello)
     }
+
+    /// Whether a peer that says this can be talked to.
+    ///
+    /// # Errors
+    /// Why not, naming both.
+    pub(crate) fn check(&self, peer: &Self) -> Result<(), String> {
+        if peer.pattern != self.pattern {
+            return Err(format!(
+                "it is {} of a {}, this side is {} of a {}: both have to use the same pattern",
+                peer.who(),
+                peer.pattern.name(),
+                self.who(),
+                self.pattern.name()
+            ));
+        }
+        if peer.role == self.role {
+            return Err(format!("both sides are {}; one has to be the other", peer.who()));
+        }
+        if peer.schema != self.schema {
+            return Err(format!(
+                "messages do not fit: {} uses {}, {} uses {}",
+                self.who(),
+                name_or_bytes(&self.schema_name),
+                peer.who(),
+                name_or_bytes(&peer.schema_name)
+            ));
+        }
+        Ok(())
+    }
+
+    fn who(&self) -> &'static str {
+        self.role.name_in(self.pattern)
+    }
+}
+
+/// What a schema is called in messages; that of bytes has no name.
+pub(crate) fn name_or_bytes(name: &str) -> &str {
+    if name.is_empty() { "bytes" } else { name }
 }
 
 /// The longest prefix of at most `most` bytes that ends between characters.

@@ -86,6 +86,12 @@ impl Incoming {
         false
     }
 
+    /// Nothing up to here will come any more.
+    pub(crate) fn skip_to(&mut self, sequence: u64) {
+        self.last = sequence;
+        self.settle_all();
+    }
+
     /// Everything that arrived is settled.
     pub(crate) fn settle_all(&mut self) {
         self.through = self.last;

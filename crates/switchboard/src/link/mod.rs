@@ -9,11 +9,12 @@ mod frame;
 mod hello;
 mod incoming;
 mod outbox;
+pub(crate) mod publication;
 mod taking;
 
 use frame::{HEADER_BYTES, Header, Kind, PREFACE};
-pub use hello::{Hello, Role};
-pub(crate) use hello::{cut, printable};
+pub use hello::{Hello, Pattern, Role};
+pub(crate) use hello::{cut, name_or_bytes, printable};
 use incoming::{Incoming, Settled};
 use outbox::Outbox;
 pub use outbox::Unsettled;
@@ -25,9 +26,9 @@ use crate::framing::InBuffer;
 pub enum Event<'a> {
     /// The hellos are exchanged; messages may flow.
     Established,
-    /// A message arrived. It stays unsettled until it is acknowledged or rejected.
+    /// A message arrived. In a queue it stays unsettled until it is acknowledged or rejected.
     Message {
-        /// Counts from 1 on each link.
+        /// Counts from 1 on each link of a queue; of a topic, at each publisher.
         sequence: u64,
         /// The bytes.
         payload: &'a [u8],
@@ -40,6 +41,8 @@ pub enum Event<'a> {
     Acknowledged(u64),
     /// The peer gave a message back.
     Rejected(Unsettled),
+    /// So many messages of a topic are missing before the next event.
+    Gap(u64),
     /// The sender said that no message follows.
     End,
     /// The receiver saw the end, and everything is settled.
@@ -94,6 +97,8 @@ pub struct Link {
     input: InBuffer,
     outbox: Outbox,
     incoming: Incoming,
+    /// A publisher said which number the first message has.
+    begun: bool,
     end_sent: bool,
     end_seen_sent: bool,
 }
@@ -133,6 +138,7 @@ impl Link {
             input: InBuffer::default(),
             outbox: Outbox::default(),
             incoming: Incoming::default(),
+            begun: false,
             end_sent: false,
             end_seen_sent: false,
         }
@@ -142,6 +148,12 @@ impl Link {
     #[must_use]
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open | State::Ended)
+    }
+
+    /// Whether messages are acknowledged on it.
+    #[inline]
+    fn answers(&self) -> bool {
+        !self.one_way && self.local.pattern == Pattern::Queue
     }
 
     /// Whether this is a link over a pipe.
@@ -218,10 +230,21 @@ impl Link {
     /// Says that no message follows. Once. Before the peer's hello there were none: a sender that leaves
     /// then is not taken for dead.
     pub fn end(&mut self) {
+        self.end_after(self.outbox.last_sequence());
+    }
+
+    /// As [`end`](Self::end), of a topic: this was its last message.
+    pub fn end_after(&mut self, sequence: u64) {
         if !self.end_sent && !matches!(self.state, State::Ended | State::Failed) {
             self.end_sent = true;
-            self.outbox.push_control(Kind::End, self.outbox.last_sequence(), &[]);
+            self.outbox.push_control(Kind::End, sequence, &[]);
         }
+    }
+
+    /// Says which number the first message of a topic has. The messages themselves are not queued here:
+    /// their publisher has them once for all its links.
+    pub fn begin(&mut self, sequence: u64) {
+        self.outbox.push_control(Kind::Begin, sequence, &[]);
     }
 
     /// Whether [`end`](Self::end) was called and its frame queued.
@@ -269,7 +292,7 @@ impl Link {
 
     /// Gives a message back to its sender. `false` where nothing can be given back.
     pub fn reject(&mut self, sequence: u64) -> bool {
-        if self.one_way || self.incoming.settle(sequence) == Settled::Not {
+        if !self.answers() || self.incoming.settle(sequence) == Settled::Not {
             return false;
         }
         self.outbox.push_control(Kind::Reject, sequence, &[]);
@@ -292,7 +315,7 @@ impl Link {
     /// Puts acknowledgements into what is to be written, and the answer to the sender's end once
     /// everything is settled.
     pub fn tell(&mut self) {
-        if self.one_way || !self.is_open() {
+        if !self.answers() || !self.is_open() {
             return;
         }
         if let Some(through) = self.incoming.tell() {
@@ -322,9 +345,10 @@ impl Link {
 
     /// Room to read a packet of up to `packet` bytes into.
     pub fn room_for_packet(&mut self, packet: usize) -> &mut [u8] {
-        if matches!(self.state, State::Preface | State::Hello) {
-            // Nothing but its hello may come before this side's is answered: many who only knock
-            // take little memory.
+        let publishes = self.local.pattern == Pattern::Topic && self.local.role == Role::Sender;
+        if matches!(self.state, State::Preface | State::Hello) || publishes {
+            // Nothing but its hello may come before this side's is answered, and from a subscriber
+            // nothing at all: many who only knock or listen take little memory.
             return self.input.room_to_greet(GREETING_BYTES);
         }
         let whole = match self.state {
@@ -365,11 +389,6 @@ impl Link {
     pub fn wrote(&mut self, n: usize) {
         self.outbox.wrote(n);
     }
-}
-
-/// What a schema is called in messages; that of bytes has no name.
-pub(crate) fn name_or_bytes(name: &str) -> &str {
-    if name.is_empty() { "bytes" } else { name }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::frame::{HEADER_BYTES, Header, Kind, PREFACE};
 use super::{
     Event, Hello, LARGEST_WINDOW_BYTES, LARGEST_WINDOW_MESSAGES, Link, LinkError,
-    MOST_UNREAD_BYTES, Role, State, name_or_bytes, printable,
+    MOST_UNREAD_BYTES, Pattern, Role, State, printable,
 };
 
 impl Link {
@@ -32,10 +32,13 @@ impl Link {
                     if unread.len() < whole {
                         return Ok(None);
                     }
+                    if let Some(missing) = self.pass_gap(header) {
+                        return Ok(Some(Event::Gap(missing)));
+                    }
                     if header.kind == Kind::Message {
                         return self.take_message(header, whole).map(Some);
                     }
-                    let body = unread[HEADER_BYTES..whole].to_vec();
+                    let body = self.input.unread()[HEADER_BYTES..whole].to_vec();
                     self.input.consume(whole);
                     if let Some(event) = self.take_control(header, &body)? {
                         return Ok(Some(event));
@@ -49,17 +52,43 @@ impl Link {
     /// [`next_event`](Self::next_event).
     #[inline]
     pub(crate) fn next_message(&mut self) -> Option<Event<'_>> {
-        if self.state != State::Open || self.local.role != Role::Receiver {
+        if !self.takes_messages() {
             return None;
         }
         let unread = self.input.unread();
         let header = Header::parse(unread, self.local.max_message_bytes as usize).ok()??;
         let whole = HEADER_BYTES + header.body_bytes;
         let fits = header.kind == Kind::Message
-            && header.sequence == self.incoming.last + 1
+            && header.sequence.checked_sub(1) == Some(self.incoming.last)
             && unread.len() >= whole
             && self.within_window();
         if fits { Some(self.hand_out(header, whole)) } else { None }
+    }
+
+    /// Whether messages may come now.
+    #[inline]
+    fn takes_messages(&self) -> bool {
+        let waits = self.local.pattern == Pattern::Topic && !self.begun;
+        self.state == State::Open && self.local.role == Role::Receiver && !waits
+    }
+
+    /// How many numbers of a topic are left out before the frame at the front. They are passed, so that
+    /// the frame is the next one.
+    #[inline]
+    fn pass_gap(&mut self, header: Header) -> Option<u64> {
+        if self.local.pattern != Pattern::Topic || !self.takes_messages() {
+            return None;
+        }
+        let through = match header.kind {
+            Kind::Message => header.sequence.checked_sub(1)?,
+            Kind::End => header.sequence,
+            _ => return None,
+        };
+        let missing = through.checked_sub(self.incoming.last).filter(|missing| *missing > 0);
+        if missing.is_some() {
+            self.incoming.skip_to(through);
+        }
+        missing
     }
 
     /// Whether the sender keeps to its window. One that sends on and does not read its answers would
@@ -69,7 +98,7 @@ impl Link {
     fn within_window(&self) -> bool {
         let window = u64::from(self.local.window_messages) * 2;
         let answers = MOST_UNREAD_BYTES as u64 + window * HEADER_BYTES as u64;
-        self.one_way
+        !self.answers()
             || (self.incoming.spread() < window && self.outbox.unwritten_bytes() as u64 <= answers)
     }
 
@@ -106,12 +135,13 @@ impl Link {
     #[inline]
     fn take_message(&mut self, header: Header, whole: usize) -> Result<Event<'_>, LinkError> {
         let sequence = header.sequence;
-        if self.state != State::Open || self.local.role != Role::Receiver {
+        if !self.takes_messages() {
             return Err(self.misbehaved("a message where none may come".into()));
         }
-        if sequence != self.incoming.last + 1 {
-            let expected = self.incoming.last + 1;
-            return Err(self.misbehaved(format!("message {sequence} where {expected} is next")));
+        let last = self.incoming.last;
+        if sequence.checked_sub(1) != Some(last) {
+            let problem = format!("message {sequence} where {} is next", last.saturating_add(1));
+            return Err(self.misbehaved(problem));
         }
         if !self.within_window() {
             return Err(self.misbehaved("more unacknowledged messages than were allowed".into()));
@@ -123,7 +153,7 @@ impl Link {
     #[inline]
     fn hand_out(&mut self, header: Header, whole: usize) -> Event<'_> {
         self.incoming.arrived();
-        if self.one_way {
+        if !self.answers() {
             self.incoming.settle_all();
         }
         // The bytes stay where they are until the next call reads beyond them.
@@ -153,8 +183,9 @@ impl Link {
             return self.take_hello(body).map(|()| Some(Event::Established));
         }
         let sender = self.local.role == Role::Sender;
+        let topic = self.local.pattern == Pattern::Topic;
         match header.kind {
-            Kind::AckThrough | Kind::AckOne | Kind::Reject if sender => {
+            Kind::AckThrough | Kind::AckOne | Kind::Reject if sender && !topic => {
                 if sequence == 0 || sequence > self.outbox.last_sequence() {
                     return Err(self.misbehaved(format!(
                         "it answers message {sequence}, of {} that were sent",
@@ -163,9 +194,18 @@ impl Link {
                 }
                 Ok(self.take_answer(header.kind, sequence))
             }
-            Kind::EndSeen if sender && self.end_sent => Ok(Some(Event::EndSeen)),
+            Kind::EndSeen if sender && !topic && self.end_sent => Ok(Some(Event::EndSeen)),
+            Kind::Begin if !sender && topic && self.state == State::Open && !self.begun => {
+                let Some(before) = sequence.checked_sub(1) else {
+                    return Err(self.misbehaved("it begins with message 0".into()));
+                };
+                self.begun = true;
+                self.incoming.skip_to(before);
+                Ok(None)
+            }
             Kind::End if !sender && self.state == State::Open => {
-                if sequence != self.incoming.last {
+                // To a subscriber that did not join, the number means nothing.
+                if sequence != self.incoming.last && (!topic || self.begun) {
                     return Err(self.misbehaved(format!(
                         "its end counts {sequence} messages, {} arrived",
                         self.incoming.last
@@ -195,18 +235,7 @@ impl Link {
             Ok(peer) => peer,
             Err(problem) => return Err(self.mismatch(problem)),
         };
-        if peer.role == self.local.role {
-            let problem = format!("both sides are {}; one has to be the other", peer.role);
-            return Err(self.mismatch(problem));
-        }
-        if peer.schema != self.local.schema {
-            let problem = format!(
-                "messages do not fit: {} uses {}, {} uses {}",
-                self.local.role,
-                name_or_bytes(&self.local.schema_name),
-                peer.role,
-                name_or_bytes(&peer.schema_name)
-            );
+        if let Err(problem) = self.local.check(&peer) {
             return Err(self.mismatch(problem));
         }
         self.peer = Some(Hello {

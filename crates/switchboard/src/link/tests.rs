@@ -1,14 +1,17 @@
 //! A simulated pair of peers: bytes go from one link to the other in pieces of any size.
 
+mod topics;
+
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
 use super::frame::{HEADER_BYTES, Header, Kind, PREFACE};
-use super::{Event, Hello, Link, LinkError, Role};
+use super::{Event, Hello, Link, LinkError, Pattern, Role};
 
 fn hello(role: Role) -> Hello {
     Hello {
+        pattern: Pattern::Queue,
         role,
         schema: 0,
         schema_name: String::new(),
@@ -31,6 +34,7 @@ enum Seen {
     Message { sequence: u64, payload: Vec<u8>, redelivered: bool, deliveries: u16 },
     Acknowledged(u64),
     Rejected { payload: Vec<u8>, deliveries: u16 },
+    Gap(u64),
     End,
     Finished,
 }
@@ -48,6 +52,7 @@ fn own(event: &Event<'_>) -> Seen {
         Event::Rejected(message) => {
             Seen::Rejected { payload: message.payload.clone(), deliveries: message.deliveries }
         }
+        Event::Gap(missing) => Seen::Gap(*missing),
         Event::End => Seen::End,
         Event::EndSeen => Seen::Finished,
     }
@@ -461,8 +466,11 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..2000),
         honest in 0..3_usize,
         sender in any::<bool>(),
+        topic in any::<bool>(),
         piece in 1..500_usize,
     ) {
+        let pattern = if topic { Pattern::Topic } else { Pattern::Queue };
+        let hello = |role| Hello { pattern, ..hello(role) };
         let role = if sender { Role::Sender } else { Role::Receiver };
         let other = if sender { Role::Receiver } else { Role::Sender };
         let mut link = Link::new(hello(role));

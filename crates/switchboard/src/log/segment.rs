@@ -7,20 +7,7 @@ pub(crate) const HEADER_BYTES: usize = 64;
 pub(super) const MAGIC: [u8; 8] = *b"SWBDLOG1";
 
 /// What a log carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pattern {
-    Queue = 1,
-    Topic = 2,
-}
-
-impl Pattern {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Topic => "topic",
-        }
-    }
-}
+pub(crate) use crate::link::Pattern;
 
 /// What a segment says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use switchboard_kernel::io::{self, Interest};
 use switchboard_kernel::{ErrorKind, unix_socket};
 
 use crate::framing::{Foreign, Framing};
+use crate::link::publication::Place;
 use crate::link::{Hello, Link, Role};
 
 /// What kind of descriptor carries the bytes.
@@ -47,11 +48,15 @@ pub(crate) struct Connection {
     /// The writing end of a pipe: nothing comes back over it.
     writes_only: bool,
     pub(crate) wire: Wire,
+    /// Where a subscriber is in what this endpoint publishes, once it has joined.
+    pub(crate) place: Option<Place>,
     /// What is known of the peer.
     pub(crate) peer: String,
     pub(crate) since: Instant,
     /// Messages received over it.
     pub(crate) received: u64,
+    /// Messages of a topic that are missing before the next one, once they were reported.
+    pub(crate) missing: u64,
     /// The other side closed, or the connection broke.
     pub(crate) closed: bool,
     /// Our own end is said and everything about it settled.
@@ -66,7 +71,7 @@ pub(crate) struct Connection {
 /// A packet of a link is at most this long, so that it fits any socket's default buffer.
 const PACKET_BYTES: usize = 64 * 1024;
 /// Blocks per vectored write.
-const SLICES: usize = 16;
+pub(crate) const SLICES: usize = 16;
 
 impl Connection {
     pub(crate) fn new(
@@ -91,9 +96,11 @@ impl Connection {
             channel,
             writes_only: channel == Channel::Pipe && hello.role == Role::Sender,
             wire,
+            place: None,
             peer,
             since: Instant::now(),
             received: 0,
+            missing: 0,
             closed: false,
             done: false,
             watched: None,
@@ -122,7 +129,8 @@ impl Connection {
     /// # Errors
     /// Of `epoll_ctl`.
     pub(crate) fn watch(&mut self, epoll: &Epoll, writes: bool) -> switchboard_kernel::Result<()> {
-        let wanted = match (self.closed, self.unwritten_bytes() > 0) {
+        let stuck = self.place.as_ref().is_some_and(|place| place.stuck);
+        let wanted = match (self.closed, self.unwritten_bytes() > 0 || stuck) {
             (false, false) if writes && self.channel == Channel::Pipe => None,
             (false, false) => Some(Interest::Readable),
             (false, true) if self.channel == Channel::Pipe => Some(Interest::Writable),
@@ -231,34 +239,54 @@ impl Connection {
 
     /// One write of what waits: how many bytes it offered, and how many were taken.
     fn write_once(&self) -> (usize, switchboard_kernel::Result<usize>) {
-        let bytes = match &self.wire {
-            Wire::Foreign(foreign) => foreign.unwritten().unwrap_or_default(),
-            Wire::Link(link) if self.channel == Channel::Packets => {
-                let bytes = link.unwritten().next().unwrap_or_default();
-                &bytes[..bytes.len().min(PACKET_BYTES)]
+        match &self.wire {
+            Wire::Foreign(foreign) => {
+                let bytes = foreign.unwritten().unwrap_or_default();
+                (bytes.len(), self.write(&mut [bytes]))
             }
             Wire::Link(link) => {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let (mut n, mut offered) = (0, 0);
+                let mut slices = [&[][..]; SLICES];
+                let mut n = 0;
                 for (slice, bytes) in slices.iter_mut().zip(link.unwritten()) {
-                    *slice = IoSlice::new(bytes);
+                    *slice = bytes;
                     n += 1;
-                    offered += bytes.len();
                 }
-                let result = match (self.channel, n) {
-                    (Channel::Pipe, 1) => io::write(&self.fd, &slices[0]),
-                    (Channel::Pipe, _) => io::writev(&self.fd, &slices[..n]),
-                    (_, 1) => unix_socket::send(&self.fd, &slices[0]),
-                    (..) => unix_socket::send_vectored(&self.fd, &slices[..n]),
-                };
-                return (offered, result);
+                self.write_link(&mut slices[..n])
             }
-        };
-        let result = match self.channel {
-            Channel::Pipe => io::write(&self.fd, bytes),
-            _ => unix_socket::send(&self.fd, bytes),
-        };
-        (bytes.len(), result)
+        }
+    }
+
+    /// Writes bytes of a link: how many were offered, of a packet as many as fit it, and how many taken.
+    pub(crate) fn write_link(
+        &self,
+        slices: &mut [&[u8]],
+    ) -> (usize, switchboard_kernel::Result<usize>) {
+        let mut room = if self.channel == Channel::Packets { PACKET_BYTES } else { usize::MAX };
+        for slice in slices.iter_mut() {
+            *slice = &slice[..slice.len().min(room)];
+            room -= slice.len();
+        }
+        (slices.iter().map(|slice| slice.len()).sum(), self.write(slices))
+    }
+
+    /// One system call.
+    fn write(&self, slices: &mut [&[u8]]) -> switchboard_kernel::Result<usize> {
+        let bytes = slices.first().copied().unwrap_or_default();
+        match (self.channel, slices.len()) {
+            (Channel::Pipe, 0 | 1) => io::write(&self.fd, bytes),
+            (_, 0 | 1) => unix_socket::send(&self.fd, bytes),
+            (channel, _) => {
+                let mut vectors = [IoSlice::new(&[]); SLICES];
+                for (vector, slice) in vectors.iter_mut().zip(slices.iter()) {
+                    *vector = IoSlice::new(slice);
+                }
+                let vectors = &vectors[..slices.len().min(SLICES)];
+                match channel {
+                    Channel::Pipe => io::writev(&self.fd, vectors),
+                    _ => unix_socket::send_vectored(&self.fd, vectors),
+                }
+            }
+        }
     }
 
     /// Tells the other side that nothing follows, where the channel can.

@@ -19,7 +19,7 @@ use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
-use crate::link::Role;
+use crate::link::{Pattern, Role};
 use crate::object::{cannot_unlink, no_name};
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
@@ -70,7 +70,7 @@ fn open(setup: &Setup, role: Role) -> Result<Hub, Error> {
         framing: setup.framing(),
     };
     meet.make()?;
-    Hub::meet(setup, role, Box::new(meet))
+    Hub::meet(setup, Pattern::Queue, role, Box::new(meet))
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use switchboard_kernel::io::Deadline;
 
-use super::{Raw, Receipt, StreamReceiver, StreamSender, file, mq, packet, sysv};
+use super::{Raw, Receipt, StreamPublisher, StreamReceiver, StreamSender, file, mq, packet, sysv};
 use crate::error::{RecvError, SendError};
 use crate::pattern::queue::Rejection;
 
@@ -12,6 +12,7 @@ use crate::pattern::queue::Rejection;
 #[derive(Debug)]
 pub(crate) enum SenderFlavor {
     Stream(Box<StreamSender>),
+    Publisher(Box<StreamPublisher>),
     Mq(mq::MqSender),
     Sysv(sysv::SysvSender),
     Packet(packet::PacketSender),
@@ -52,13 +53,14 @@ impl SenderFlavor {
         priority: u32,
         more: bool,
     ) -> Result<(), SendError> {
-        each!(self, end => end.try_send(payload, priority, more))
+        each!(self, end => end.try_send(payload, priority, more), Publisher)
     }
 
     /// Moves on whatever can move without waiting. Whether everything accepted is with the kernel.
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
         match self {
             Self::Stream(end) => end.drive(),
+            Self::Publisher(end) => end.drive(),
             Self::File(end) => end.drive(),
             _ => Ok(true),
         }
@@ -68,19 +70,21 @@ impl SenderFlavor {
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
         match self {
             Self::Stream(end) => end.look(),
+            Self::Publisher(end) => end.look(),
             _ => Ok(()),
         }
     }
 
     /// Waits until something may have changed.
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
-        each!(self, end => end.wait(deadline))
+        each!(self, end => end.wait(deadline), Publisher)
     }
 
     /// Says that no message follows, and moves towards the end. Whether it is reached.
     pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
         match self {
             Self::Stream(end) => end.finish(),
+            Self::Publisher(end) => end.finish(),
             Self::Packet(end) => end.finish(),
             Self::File(end) => end.drive(),
             _ => Ok(true),
@@ -99,6 +103,7 @@ impl SenderFlavor {
     pub(crate) fn unacknowledged(&self) -> u64 {
         match self {
             Self::Stream(end) => end.unacknowledged(),
+            Self::Publisher(end) => end.unacknowledged(),
             Self::File(end) => end.unacknowledged(),
             _ => 0,
         }
@@ -108,13 +113,14 @@ impl SenderFlavor {
     pub(crate) fn pending(&self) -> u64 {
         match self {
             Self::Stream(end) => end.pending(),
+            Self::Publisher(end) => end.pending(),
             _ => 0,
         }
     }
 
     /// Messages acknowledged; on transports without acknowledgements, accepted by the kernel.
     pub(crate) fn acknowledged(&self) -> u64 {
-        each!(self, end => end.acknowledged())
+        each!(self, end => end.acknowledged(), Publisher)
     }
 
     pub(crate) fn rejected(&self) -> u64 {
@@ -132,21 +138,52 @@ impl SenderFlavor {
         }
     }
 
+    /// Whether sending waits when there is no room: not where a topic says so.
+    pub(crate) fn waits(&self) -> bool {
+        match self {
+            Self::Publisher(end) => end.waits(),
+            _ => true,
+        }
+    }
+
+    /// The peer that holds the others up, where one can.
+    pub(crate) fn slow_peer(&self) -> Option<String> {
+        match self {
+            Self::Publisher(end) => end.slow_peer(),
+            _ => None,
+        }
+    }
+
+    /// Messages of a topic that were dropped, each counted for each subscriber.
+    pub(crate) fn dropped(&self) -> u64 {
+        match self {
+            Self::Publisher(end) => end.dropped(),
+            _ => 0,
+        }
+    }
+
+    /// Whether [`peers`](Self::peers) knows who is there.
+    pub(crate) fn counts_peers(&self) -> bool {
+        matches!(self, Self::Stream(_) | Self::Publisher(_))
+    }
+
     /// Peers connected now; on transports without connections, 1.
     pub(crate) fn peers(&self) -> usize {
         match self {
             Self::Stream(end) => end.peers(),
+            Self::Publisher(end) => end.peers(),
             _ => 1,
         }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        each!(self, end => end.fd())
+        each!(self, end => end.fd(), Publisher)
     }
 
     pub(crate) fn local_address(&self) -> Option<String> {
         match self {
             Self::Stream(end) => end.local_address(),
+            Self::Publisher(end) => end.local_address(),
             _ => None,
         }
     }
@@ -224,8 +261,10 @@ impl ReceiverFlavor {
 
     /// A subscriber's messages count as taken when they are acknowledged from now on.
     pub(crate) fn count_acknowledged(&mut self) {
-        if let Self::Subscriber(end) = self {
-            end.count_acknowledged();
+        match self {
+            Self::Stream(end) => end.count_acknowledged(),
+            Self::Subscriber(end) => end.count_acknowledged(),
+            _ => {}
         }
     }
 

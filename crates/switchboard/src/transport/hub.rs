@@ -15,7 +15,7 @@ use super::Setup;
 use super::connection::{Channel, Connection, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
-use crate::link::{Hello, Role};
+use crate::link::{Hello, Pattern, Role};
 
 /// What a transport does so that two processes meet. One trait object per endpoint.
 pub(crate) trait Meet: std::fmt::Debug + Send + Sync {
@@ -114,10 +114,17 @@ pub(crate) struct Found {
 }
 
 impl Hub {
-    /// An endpoint that binds or connects as its role and address say.
-    pub(crate) fn meet(setup: Setup, role: Role, meet: Box<dyn Meet>) -> Result<Self, Error> {
-        let bind = setup.address.query.bind.unwrap_or(role == Role::Receiver);
-        let mut hub = Self::new(setup, role, Some(meet))?;
+    /// An endpoint that binds or connects as its pattern, role and address say.
+    pub(crate) fn meet(
+        setup: Setup,
+        pattern: Pattern,
+        role: Role,
+        meet: Box<dyn Meet>,
+    ) -> Result<Self, Error> {
+        // The side of which there is usually one.
+        let one = if pattern == Pattern::Topic { Role::Sender } else { Role::Receiver };
+        let bind = setup.address.query.bind.unwrap_or(role == one);
+        let mut hub = Self::new(setup, pattern, role, Some(meet))?;
         if bind {
             let meet = hub.meet.as_ref().map(|meet| meet.listen());
             if let Some(listener) = meet.transpose()? {
@@ -140,16 +147,22 @@ impl Hub {
 
     /// An endpoint with the one connection that it was given.
     pub(crate) fn given(setup: Setup, role: Role, met: Met) -> Result<Self, Error> {
-        let mut hub = Self::new(setup, role, None)?;
+        let mut hub = Self::new(setup, Pattern::Queue, role, None)?;
         hub.join(met)?;
         Ok(hub)
     }
 
-    fn new(setup: Setup, role: Role, meet: Option<Box<dyn Meet>>) -> Result<Self, Error> {
+    fn new(
+        setup: Setup,
+        pattern: Pattern,
+        role: Role,
+        meet: Option<Box<dyn Meet>>,
+    ) -> Result<Self, Error> {
         let failed = |error| setup.system("cannot open", error);
         let epoll = Epoll::new().map_err(failed)?;
         let timer = TimerFd::new().map_err(failed)?;
         let hello = Hello {
+            pattern,
             role,
             schema: setup.schema.fingerprint,
             schema_name: setup.schema.name.clone(),
@@ -230,6 +243,11 @@ impl Hub {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
+    }
+
+    /// The id of the connection that was made last.
+    pub(crate) fn newest(&self) -> u64 {
+        self.next_id - 1
     }
 
     /// The connection with this id.
@@ -397,7 +415,14 @@ impl Hub {
         self.set_timer()
     }
 
-    /// Drops a connection; a dialling endpoint that reconnects dials again.
+    /// Drops a connection over which no hello came: a probe of whether this name is alive, or a peer that
+    /// went before it saw this side.
+    pub(crate) fn forget(&mut self, id: u64) {
+        self.joined = self.joined.saturating_sub(1);
+        self.remove(id);
+    }
+
+    /// Drops a connection; a dialling endpoint that reconnects, or met nobody yet, dials again.
     pub(crate) fn remove(&mut self, id: u64) -> Option<Connection> {
         let at = self.connections.iter().position(|connection| connection.id == id)?;
         let mut connection = self.connections.remove(at);
@@ -409,7 +434,7 @@ impl Hub {
 
     fn dial_again(&mut self) {
         if let Place::Dialling { attempt: None, next, backoff } = &mut self.place
-            && self.redial
+            && (self.redial || self.joined == 0)
             && self.connections.is_empty()
             && next.is_none()
         {

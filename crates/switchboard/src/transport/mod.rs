@@ -21,6 +21,8 @@ mod setup;
 mod shm;
 mod signal;
 mod state_memory;
+mod stream_peers;
+mod stream_publisher;
 mod stream_receiver;
 mod stream_sender;
 mod sysv;
@@ -45,6 +47,7 @@ pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
 #[cfg(test)]
 pub(crate) use shm::ROLES;
 pub(crate) use state_memory::{StateMemory, WriterLock};
+pub(crate) use stream_publisher::StreamPublisher;
 pub(crate) use stream_receiver::StreamReceiver;
 pub(crate) use stream_sender::StreamSender;
 
@@ -229,6 +232,20 @@ const AT_LEAST_ONCE: &str = "at least once while the sender lives; a message tha
                              marked redelivered";
 const AT_MOST_ONCE: &str = "once; what a receiver took and did not finish is lost with it";
 
+/// Options of connected Unix sockets.
+const UNIX_OPTIONS: &[&str] = &[
+    "mode",
+    "owner",
+    "group",
+    "framing",
+    "bind",
+    "connect",
+    "max-message",
+    "overflow",
+    "history",
+    "capacity",
+];
+
 /// Every transport.
 pub const TABLE: &[Transport] = &[
     Transport {
@@ -277,7 +294,7 @@ pub const TABLE: &[Transport] = &[
         summary: "a Unix-domain stream socket",
         example: "unix:/run/engine.sock",
         target: TargetForm::PathOrAbstract,
-        options: &["mode", "owner", "group", "framing", "bind", "connect", "max-message"],
+        options: UNIX_OPTIONS,
         capabilities: Capabilities {
             largest_message_bytes: LINK_MESSAGE_BYTES,
             redelivers: true,
@@ -289,6 +306,10 @@ pub const TABLE: &[Transport] = &[
         framing: Some(Framing::Link),
         carries: Carries {
             queue: Some(QueueEnds { sender: unix::open_sender, receiver: unix::open_receiver }),
+            topic: Some(TopicEnds {
+                publisher: unix::open_publisher,
+                subscriber: unix::open_subscriber,
+            }),
             ..NO_PATTERN
         },
         object: Some(Object { create: None, unlink: unix::unlink }),
@@ -299,7 +320,7 @@ pub const TABLE: &[Transport] = &[
         summary: "a Unix-domain socket that keeps packets apart",
         example: "unix-seqpacket:/run/engine.sock",
         target: TargetForm::PathOrAbstract,
-        options: &["mode", "owner", "group", "framing", "bind", "connect", "max-message"],
+        options: UNIX_OPTIONS,
         capabilities: Capabilities {
             largest_message_bytes: LINK_MESSAGE_BYTES,
             redelivers: true,
@@ -313,6 +334,10 @@ pub const TABLE: &[Transport] = &[
             queue: Some(QueueEnds {
                 sender: unix_seqpacket::open_sender,
                 receiver: unix_seqpacket::open_receiver,
+            }),
+            topic: Some(TopicEnds {
+                publisher: unix_seqpacket::open_publisher,
+                subscriber: unix_seqpacket::open_subscriber,
             }),
             ..NO_PATTERN
         },

@@ -7,10 +7,12 @@ use std::time::Duration;
 use switchboard_kernel::io::{self, Deadline, Interest};
 
 use crate::address::Address;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
+use crate::link::Pattern;
 use crate::message::Schema;
 use crate::options::Options;
+use crate::pattern::topic::Start;
 
 /// The largest message over a link. A receiver holds one such message per connection.
 pub(crate) const LINK_MESSAGE_BYTES: u32 = 16 << 20;
@@ -78,6 +80,46 @@ impl Setup {
     pub(crate) fn system(&self, doing: &str, error: switchboard_kernel::Error) -> Error {
         Error::system(&self.address, doing, error)
     }
+}
+
+/// Whether an endpoint of this pattern over links can be opened: its framing, and options that mean
+/// nothing for it.
+///
+/// # Errors
+/// What does not fit.
+pub(crate) fn check_for_links(setup: &Setup, pattern: Pattern) -> Result<(), Error> {
+    let (address, query) = (&setup.address, &setup.address.query);
+    let of_topics = [
+        ("overflow", query.overflow.is_some()),
+        ("history", query.history_messages.is_some()),
+        ("capacity", query.capacity_bytes.is_some()),
+    ];
+    let misfit = of_topics.into_iter().find(|(_, given)| *given && pattern == Pattern::Queue);
+    if let Some((option, _)) = misfit {
+        let problem = format!("?{option}= means something for a topic only, and this is a queue");
+        return Err(Error::new(ErrorKind::BadAddress, address, problem));
+    }
+    if pattern == Pattern::Topic && setup.framing() != Framing::Link {
+        let problem = "a topic goes over links: programs that are not ours cannot join it";
+        return Err(Error::new(ErrorKind::NotSupported, address, problem)
+            .hint("leave out ?framing=, or use a queue (send, recv)"));
+    }
+    Ok(())
+}
+
+/// Whether a subscriber over links can begin so: a publisher keeps the last messages, and no places.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn starts_over_links(setup: &Setup, start: Start) -> Result<(), Error> {
+    let what = match start {
+        Start::New | Start::Oldest => return Ok(()),
+        Start::Number(_) => "a message's number",
+        Start::Time(_) => "a time",
+    };
+    let problem = format!("a subscriber here begins with what is there, not with {what}");
+    Err(Error::new(ErrorKind::NotSupported, &setup.address, problem)
+        .hint("a publisher's ?history=N is what comes first here; a log (file:) keeps everything"))
 }
 
 /// A message as it was received; its bytes are borrowed for the length of a call.

@@ -1,4 +1,4 @@
-//! The receiving end of a queue over connections: links, or a foreign framing.
+//! The receiving end of a queue over connections, links or a foreign framing; and of a topic over links.
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -26,19 +26,36 @@ pub(crate) struct StreamReceiver {
     untold: bool,
     /// Senders that were reported or ended: what makes this end, when nobody is left.
     left: u64,
+    /// What is missing of a topic is told by its report alone, not with the next message too.
+    by_acknowledgement: bool,
 }
 
 /// What one connection had in its buffer.
 enum Taken {
     Message,
     Nothing,
+    /// So many are missing before the next one.
+    Gap(u64),
     Gone(LinkError),
 }
 
 impl StreamReceiver {
     pub(crate) fn new(mut hub: Hub) -> Self {
         hub.redial = hub.setup.options.follow;
-        Self { hub, current: 0, in_a_row: 0, reports: VecDeque::new(), untold: false, left: 0 }
+        Self {
+            hub,
+            current: 0,
+            in_a_row: 0,
+            reports: VecDeque::new(),
+            untold: false,
+            left: 0,
+            by_acknowledgement: false,
+        }
+    }
+
+    /// The caller counts messages when it acknowledges them: gaps are told by their reports.
+    pub(crate) fn count_acknowledged(&mut self) {
+        self.by_acknowledgement = true;
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -80,6 +97,14 @@ impl StreamReceiver {
                     return Ok(true);
                 }
                 Taken::Nothing => {}
+                Taken::Gap(missing) => {
+                    let connection = &mut self.hub.connections[at];
+                    connection.missing = if self.by_acknowledgement { 0 } else { missing };
+                    let peer = connection.peer.clone();
+                    self.current = at;
+                    self.reports.push_back(RecvError::Gap { peer, missing });
+                    break;
+                }
                 Taken::Gone(error) => {
                     let id = self.hub.connections[at].id;
                     self.turn_away(id, error);
@@ -182,12 +207,11 @@ impl StreamReceiver {
             let (peer, received) = (connection.peer.clone(), connection.received);
             let spoke = connection.is_open() || matches!(connection.wire, Wire::Foreign(_));
             let foreign = matches!(connection.wire, Wire::Foreign(_));
-            self.hub.remove(id);
             if !spoke {
-                // It never said hello: a probe of whether this name is alive.
-                self.hub.joined -= 1;
+                self.hub.forget(id);
                 continue;
             }
+            self.hub.remove(id);
             self.left += 1;
             if !ended && !foreign {
                 self.reports.push_back(RecvError::PeerDied { peer, received });
@@ -205,17 +229,19 @@ impl StreamReceiver {
         let was_open = connection.received > 0;
         let peer = connection.peer.clone();
         let only = !self.hub.listens();
-        self.hub.remove(id);
-        if was_open {
+        if only && !matches!(error, LinkError::Misbehaved(_)) {
+            // It will not fit the next time either.
+            self.hub.redial = false;
+        }
+        if was_open || only {
+            self.hub.remove(id);
             self.left += 1;
         } else {
-            self.hub.joined = self.hub.joined.saturating_sub(1);
+            self.hub.forget(id);
         }
         self.reports.push_back(match error {
             LinkError::Misbehaved(problem) => RecvError::PeerMisbehaved { peer, problem },
             LinkError::Mismatch(problem) | LinkError::Refused(problem) if only => {
-                self.hub.redial = false;
-                self.left += 1;
                 let problem = format!("{peer} does not fit: {problem}");
                 RecvError::Failed(Error::new(ErrorKind::Mismatch, &self.hub.setup.address, problem))
             }
@@ -305,10 +331,18 @@ fn take_from(connection: &mut Connection, with: &mut dyn FnMut(Raw<'_>)) -> Take
             match link.next_event() {
                 Ok(Some(Event::Message { sequence, payload, redelivered, deliveries })) => {
                     let receipt = Receipt { connection: id, sequence };
-                    with(Raw { receipt, redelivered, deliveries, ..Raw::bare(payload) });
+                    let lost_before = std::mem::take(&mut connection.missing);
+                    with(Raw {
+                        receipt,
+                        redelivered,
+                        deliveries,
+                        lost_before,
+                        ..Raw::bare(payload)
+                    });
                     connection.received += 1;
                     return Taken::Message;
                 }
+                Ok(Some(Event::Gap(missing))) => return Taken::Gap(missing),
                 Ok(Some(Event::End)) => {
                     connection.done = true;
                     link.tell();

@@ -11,9 +11,10 @@ use switchboard_kernel::io::Deadline;
 
 use super::connection::{Connection, Read, Wire};
 use super::hub::Hub;
-use crate::error::{Error, ErrorKind, SendError};
+use super::stream_peers::{StreamPeers, too_large};
+use crate::error::SendError;
 use crate::framing::Unframable;
-use crate::link::{Event, LinkError, Unsettled};
+use crate::link::{Event, Unsettled};
 
 /// Gathered messages are written once they are this long.
 const GATHER_BYTES: usize = 64 * 1024;
@@ -22,7 +23,7 @@ const MOST_UNWRITTEN_BYTES: usize = 256 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct StreamSender {
-    hub: Hub,
+    peers: StreamPeers,
     /// Messages whose connection was lost or that were rejected, oldest first.
     backlog: VecDeque<Unsettled>,
     /// Messages acknowledged over links, and written to foreign connections that are gone.
@@ -31,42 +32,32 @@ pub(crate) struct StreamSender {
     /// Messages of foreign connections that ended before they were written: no other receiver could
     /// know where they go on.
     lost: u64,
-    /// What went wrong with a message after it was accepted, for the next call to report.
-    failed: Option<SendError>,
     /// Where the last message went: the next one is looked for here first.
     current: usize,
     finishing: bool,
-    /// There was a receiver once. One that left after it acknowledged everything need not be told
-    /// the end.
-    met: bool,
-    /// Why the receiver that was there last does not fit. Closing does not wait for another.
-    unfit: Option<String>,
     reserved: Option<u64>,
 }
 
 impl StreamSender {
     pub(crate) fn new(hub: Hub) -> Self {
         Self {
-            hub,
+            peers: StreamPeers::new(hub),
             backlog: VecDeque::new(),
             acknowledged: 0,
             rejected: 0,
             lost: 0,
-            failed: None,
             current: 0,
             finishing: false,
-            met: false,
-            unfit: None,
             reserved: None,
         }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.hub.fd()
+        self.peers.fd()
     }
 
     pub(crate) fn local_address(&self) -> Option<String> {
-        self.hub.local_address()
+        self.peers.local_address()
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
@@ -74,7 +65,7 @@ impl StreamSender {
             Wire::Link(_) => 0,
             Wire::Foreign(foreign) => foreign.written_messages(),
         };
-        self.acknowledged + self.hub.connections.iter().map(written).sum::<u64>()
+        self.acknowledged + self.peers.hub.connections.iter().map(written).sum::<u64>()
     }
 
     pub(crate) fn rejected(&self) -> u64 {
@@ -82,7 +73,7 @@ impl StreamSender {
     }
 
     pub(crate) fn peers(&self) -> usize {
-        self.hub.connections.iter().filter(|connection| connection.is_open()).count()
+        self.peers.count()
     }
 
     /// Messages accepted and not acknowledged; over a foreign framing, not written.
@@ -96,7 +87,7 @@ impl StreamSender {
             Wire::Link(link) => link.outstanding(),
             Wire::Foreign(foreign) => foreign.unwritten_messages(),
         };
-        self.hub.connections.iter().map(outstanding).sum::<u64>() + self.backlog.len() as u64
+        self.peers.hub.connections.iter().map(outstanding).sum::<u64>() + self.backlog.len() as u64
     }
 
     #[inline]
@@ -106,12 +97,9 @@ impl StreamSender {
         _priority: u32,
         more: bool,
     ) -> Result<(), SendError> {
-        let limit = self.hub.hello.max_message_bytes as usize;
-        if payload.len() > limit {
-            return Err(too_large(payload.len(), limit, self.hub.setup.limit_name()));
-        }
+        self.peers.check_len(payload.len())?;
         // One receiver with room, and nothing that has to go before: the usual case.
-        if let [connection] = self.hub.connections.as_mut_slice()
+        if let [connection] = self.peers.hub.connections.as_mut_slice()
             && !(connection.closed || self.finishing)
             && self.backlog.is_empty()
             && let Wire::Link(link) = &mut connection.wire
@@ -126,7 +114,7 @@ impl StreamSender {
             return Ok(());
         }
         let Some(at) = self.place_or_look(payload.len())? else { return Err(SendError::Full) };
-        let connection = &mut self.hub.connections[at];
+        let connection = &mut self.peers.hub.connections[at];
         match &mut connection.wire {
             Wire::Link(link) => link.send(payload, false, 0),
             Wire::Foreign(foreign) => {
@@ -140,28 +128,21 @@ impl StreamSender {
     /// Writes what was accepted. What goes wrong is for the next call to say: this one's message is
     /// accepted, and counted.
     fn flush_after(&mut self, at: usize, more: bool) {
-        let connection = &mut self.hub.connections[at];
+        let connection = &mut self.peers.hub.connections[at];
         if more && !connection.has_gathered(GATHER_BYTES) {
             return;
         }
         if !connection.flush() {
             let id = connection.id;
-            self.failed = self.lose(id).err().or(self.failed.take());
+            let lost = self.lose(id);
+            self.peers.report_later(lost);
         }
-    }
-
-    /// What went wrong after a message was accepted.
-    fn report(&mut self) -> Result<(), SendError> {
-        self.failed.take().map_or(Ok(()), Err)
     }
 
     pub(crate) fn reserve(&mut self, len: usize) -> Result<Option<&mut [u8]>, SendError> {
-        let limit = self.hub.hello.max_message_bytes as usize;
-        if len > limit {
-            return Err(too_large(len, limit, self.hub.setup.limit_name()));
-        }
+        self.peers.check_len(len)?;
         let Some(at) = self.place_or_look(len)? else { return Err(SendError::Full) };
-        let connection = &mut self.hub.connections[at];
+        let connection = &mut self.peers.hub.connections[at];
         self.reserved = Some(connection.id);
         match &mut connection.wire {
             Wire::Link(link) => Ok(Some(link.reserve(len))),
@@ -171,9 +152,9 @@ impl StreamSender {
 
     pub(crate) fn commit(&mut self, len: usize, more: bool) -> Result<(), SendError> {
         let id = self.reserved.take();
-        let at = self.hub.connections.iter().position(|connection| Some(connection.id) == id);
+        let at = self.peers.hub.connections.iter().position(|connection| Some(connection.id) == id);
         let Some(at) = at else { return Ok(()) };
-        if let Wire::Link(link) = &mut self.hub.connections[at].wire {
+        if let Wire::Link(link) = &mut self.peers.hub.connections[at].wire {
             link.commit(len);
         }
         self.flush_after(at, more);
@@ -183,7 +164,7 @@ impl StreamSender {
     /// A connection with room for a message, after a look at what happened if there was none.
     #[inline]
     fn place_or_look(&mut self, len: usize) -> Result<Option<usize>, SendError> {
-        self.report()?;
+        self.peers.report()?;
         if self.backlog.is_empty()
             && let Some(at) = self.place(len)?
         {
@@ -209,10 +190,10 @@ impl StreamSender {
                 .then(|| foreign.unwritten_bytes() as u64),
         };
         let mut best: Option<(usize, u64)> = None;
-        let count = self.hub.connections.len();
+        let count = self.peers.hub.connections.len();
         for step in 0..count {
             let at = (self.current + 1 + step) % count;
-            if let Some(load) = room(&self.hub.connections[at])
+            if let Some(load) = room(&self.peers.hub.connections[at])
                 && best.is_none_or(|(_, least)| load < least)
             {
                 best = Some((at, load));
@@ -226,12 +207,13 @@ impl StreamSender {
     /// No receiver takes a message now: whether one will.
     #[cold]
     fn nobody_takes(&self, len: usize) -> Result<Option<usize>, SendError> {
-        let limits = self.hub.connections.iter().filter_map(|connection| match &connection.wire {
-            Wire::Link(link) if link.is_open() && !connection.closed => {
-                Some(link.largest_message_bytes())
-            }
-            _ => None,
-        });
+        let limits =
+            self.peers.hub.connections.iter().filter_map(|connection| match &connection.wire {
+                Wire::Link(link) if link.is_open() && !connection.closed => {
+                    Some(link.largest_message_bytes())
+                }
+                _ => None,
+            });
         match limits.max() {
             Some(limit) if len > limit => {
                 Err(too_large(len, limit, "what the receiver takes (its ?max-message=)"))
@@ -242,8 +224,8 @@ impl StreamSender {
 
     /// Moves on whatever can move. Whether everything accepted is with the kernel.
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
-        self.report()?;
-        if self.hub.connections.iter().any(|connection| connection.unwritten_bytes() > 0) {
+        self.peers.report()?;
+        if self.peers.hub.connections.iter().any(|connection| connection.unwritten_bytes() > 0) {
             self.flush_all()?;
         }
         if self.is_flushed() {
@@ -254,43 +236,34 @@ impl StreamSender {
     }
 
     fn is_flushed(&self) -> bool {
-        self.backlog.is_empty() && self.hub.connections.iter().all(|c| c.unwritten_bytes() == 0)
+        self.backlog.is_empty()
+            && self.peers.hub.connections.iter().all(|c| c.unwritten_bytes() == 0)
     }
 
     fn flush_all(&mut self) -> Result<(), SendError> {
-        let lost: Vec<u64> = self
-            .hub
-            .connections
-            .iter_mut()
-            .filter_map(|connection| (!connection.flush()).then_some(connection.id))
-            .collect();
-        lost.into_iter().try_for_each(|id| self.lose(id))
+        self.peers.flush_all().into_iter().try_for_each(|id| self.lose(id))
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
-        Ok(self.hub.wait(deadline)?)
+        self.peers.wait(deadline)
     }
 
     /// Looks at every connection: reads answers, writes what waits, gives the backlog out.
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
-        self.report()?;
-        let found = self.hub.look()?;
+        self.peers.report()?;
+        let found = self.peers.look()?;
         for id in found.ready {
             self.serve(id)?;
-        }
-        if let Some(id) = self.hub.overdue() {
-            // It connected and says nothing: not a receiver.
-            self.hub.remove(id);
         }
         self.give_out_backlog()?;
         if found.cancelled { Err(SendError::Interrupted) } else { Ok(()) }
     }
 
     fn serve(&mut self, id: u64) -> Result<(), SendError> {
-        let Some(connection) = self.hub.connection(id) else { return Ok(()) };
+        let Some(connection) = self.peers.hub.connection(id) else { return Ok(()) };
         let read = connection.read();
         self.take_events(id)?;
-        let Some(connection) = self.hub.connection(id) else { return Ok(()) };
+        let Some(connection) = self.peers.hub.connection(id) else { return Ok(()) };
         let foreign = matches!(connection.wire, Wire::Foreign(_));
         if read == Read::Closed && !foreign {
             return self.lose(id);
@@ -300,87 +273,42 @@ impl StreamSender {
     }
 
     fn take_events(&mut self, id: u64) -> Result<(), SendError> {
-        let limit = self.hub.setup.options.max_deliveries.max(1);
-        let fatal = !self.hub.listens();
-        let Some(connection) = self.hub.connection(id) else { return Ok(()) };
-        let link = match &mut connection.wire {
-            Wire::Link(link) => link,
-            Wire::Foreign(foreign) => {
-                // What a foreign receiver says back means nothing here.
-                let unread = foreign.input.unread().len();
-                foreign.input.consume(unread);
-                return Ok(());
-            }
-        };
-        let error = loop {
-            match link.next_event() {
-                Ok(None) => return Ok(()),
-                Ok(Some(Event::Acknowledged(count))) => self.acknowledged += count,
-                Ok(Some(Event::Rejected(message))) if message.deliveries >= limit => {
-                    self.rejected += 1;
-                }
-                Ok(Some(Event::Rejected(message))) => self.backlog.push_back(message),
-                Ok(Some(Event::EndSeen)) => {
-                    connection.done = true;
-                }
-                Ok(Some(Event::Established)) => {
-                    self.met = true;
-                    self.unfit = None;
-                }
-                Ok(Some(_)) => {}
-                Err(error) => break error,
-            }
-        };
-        // The reason goes out before the connection closes.
-        connection.flush();
-        let peer = connection.peer.clone();
-        self.requeue(id);
-        match error {
-            LinkError::Misbehaved(problem) if fatal => {
-                Err(SendError::PeerMisbehaved(format!("{peer}: {problem}")))
-            }
-            LinkError::Mismatch(problem) if fatal => Err(self.unfit(&peer, &problem)),
-            LinkError::Refused(problem) if fatal => {
-                Err(self.unfit(&peer, &format!("it turned this side away: {problem}")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn unfit(&mut self, peer: &str, problem: &str) -> SendError {
-        let problem = format!("{peer} does not fit: {problem}");
-        let error = self.mismatch(&problem);
-        self.unfit = Some(problem);
-        error
-    }
-
-    fn mismatch(&self, problem: &str) -> SendError {
-        Error::new(ErrorKind::Mismatch, &self.hub.setup.address, problem).into()
+        let limit = self.peers.hub.setup.options.max_deliveries.max(1);
+        let heard = self.peers.hear(id, |event| match event {
+            Event::Acknowledged(count) => self.acknowledged += count,
+            Event::Rejected(message) if message.deliveries >= limit => self.rejected += 1,
+            Event::Rejected(message) => self.backlog.push_back(message),
+            _ => {}
+        });
+        heard.or_else(|who| {
+            self.requeue(id);
+            self.peers.turned_away(who)
+        })
     }
 
     /// A connection is gone: its unsettled messages come first again.
     fn lose(&mut self, id: u64) -> Result<(), SendError> {
         // Acknowledgements that arrived before the end still count.
-        if let Some(connection) = self.hub.connection(id) {
+        if let Some(connection) = self.peers.hub.connection(id) {
             while connection.read() == Read::Some {}
             self.take_events(id)?;
         }
-        let Some(connection) = self.hub.connection(id) else { return Ok(()) };
+        let Some(connection) = self.peers.hub.connection(id) else { return Ok(()) };
         let done = connection.done;
         let broken = matches!(&connection.wire, Wire::Foreign(f) if f.unwritten_bytes() > 0);
         self.requeue(id);
-        let reconnects = self.hub.redial && self.hub.expects_more();
+        let reconnects = self.peers.hub.redial && self.peers.hub.expects_more();
         if done || (reconnects && !broken) || (self.finishing && self.unacknowledged() == 0) {
             return Ok(());
         }
-        if self.peers() > 0 && self.hub.listens() && !broken {
+        if self.peers() > 0 && self.peers.hub.listens() && !broken {
             return Ok(());
         }
         Err(SendError::PeerDied { unacknowledged: self.unacknowledged() })
     }
 
     fn requeue(&mut self, id: u64) {
-        let Some(mut connection) = self.hub.remove(id) else { return };
+        let Some(mut connection) = self.peers.hub.remove(id) else { return };
         match &mut connection.wire {
             Wire::Link(link) => {
                 for message in link.take_unsettled().into_iter().rev() {
@@ -390,7 +318,7 @@ impl StreamSender {
             Wire::Foreign(foreign) => {
                 self.acknowledged += foreign.written_messages();
                 self.lost += foreign.unwritten_messages();
-                self.met = true;
+                self.peers.met = true;
             }
         }
     }
@@ -405,7 +333,7 @@ impl StreamSender {
             let Some(at) = placed? else { break };
             let Some(message) = self.backlog.pop_front() else { break };
             touched = true;
-            if let Wire::Link(link) = &mut self.hub.connections[at].wire {
+            if let Wire::Link(link) = &mut self.peers.hub.connections[at].wire {
                 link.send(&message.payload, message.redelivered, message.deliveries);
             }
         }
@@ -416,16 +344,14 @@ impl StreamSender {
     pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
         self.finishing = true;
         self.look()?;
-        if let Some(problem) = &self.unfit {
-            return Err(self.mismatch(problem));
-        }
+        self.peers.must_fit()?;
         let settled = self.pending() == 0;
         if settled {
             self.say_end(Connection::is_open)?;
             self.one_way_ends();
         }
-        let all_done = self.hub.connections.iter().all(|c| c.done || !c.is_open());
-        let finished = settled && all_done && (self.met || !self.hub.expects_more());
+        let all_done = self.peers.hub.connections.iter().all(|c| c.done || !c.is_open());
+        let finished = settled && all_done && (self.peers.met || !self.peers.hub.expects_more());
         if finished && self.lost > 0 {
             return Err(SendError::PeerDied { unacknowledged: self.lost });
         }
@@ -438,15 +364,14 @@ impl StreamSender {
         self.finishing = true;
         self.look()?;
         if self.pending() > 0 {
-            let unfit = self.unfit.as_ref();
-            return unfit.map_or(Ok(false), |problem| Err(self.mismatch(problem)));
+            return self.peers.must_fit().map(|()| false);
         }
         self.say_end(|_| true)?;
         Ok(self.is_flushed())
     }
 
     fn say_end(&mut self, to: impl Fn(&Connection) -> bool) -> Result<(), SendError> {
-        for connection in &mut self.hub.connections {
+        for connection in &mut self.peers.hub.connections {
             let chosen = to(connection);
             match &mut connection.wire {
                 Wire::Link(link) if chosen && !link.end_sent() => link.end(),
@@ -454,7 +379,7 @@ impl StreamSender {
                     if !std::mem::replace(&mut connection.done, true) {
                         connection.shutdown();
                     }
-                    self.met = true;
+                    self.peers.met = true;
                 }
                 _ => {}
             }
@@ -464,21 +389,17 @@ impl StreamSender {
 
     /// On a pipe nobody answers: the end is reached when its frame is written.
     fn one_way_ends(&mut self) {
-        for connection in &mut self.hub.connections {
+        for connection in &mut self.peers.hub.connections {
             if let Wire::Link(link) = &connection.wire
                 && link.is_one_way()
                 && link.end_sent()
                 && link.unwritten_bytes() == 0
             {
                 connection.done = true;
-                self.met = true;
+                self.peers.met = true;
             }
         }
     }
-}
-
-fn too_large(len_bytes: usize, limit_bytes: usize, limit: &str) -> SendError {
-    SendError::TooLarge { len_bytes, limit_bytes, limit: limit.to_owned() }
 }
 
 fn unframable(len_bytes: usize, problem: Unframable) -> SendError {

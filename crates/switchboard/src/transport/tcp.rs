@@ -14,15 +14,17 @@ use super::hub::{Dial, Hub, Meet, Met};
 use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender, holder};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
-use crate::link::Role;
+use crate::link::{Pattern, Role};
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
-    let hub = Hub::meet(setup.again(), Role::Sender, Box::new(TcpMeet::new(setup)?))?;
+    let hub =
+        Hub::meet(setup.again(), Pattern::Queue, Role::Sender, Box::new(TcpMeet::new(setup)?))?;
     Ok(SenderFlavor::Stream(Box::new(StreamSender::new(hub))))
 }
 
 pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
-    let hub = Hub::meet(setup.again(), Role::Receiver, Box::new(TcpMeet::new(setup)?))?;
+    let hub =
+        Hub::meet(setup.again(), Pattern::Queue, Role::Receiver, Box::new(TcpMeet::new(setup)?))?;
     Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
 }
 

@@ -13,12 +13,16 @@ use switchboard_kernel::{Permissions, process};
 
 use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
-use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender, holder};
+use super::setup::{check_for_links, starts_over_links};
+use super::{
+    ReceiverFlavor, SenderFlavor, Setup, StreamPublisher, StreamReceiver, StreamSender, holder,
+};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
-use crate::link::Role;
+use crate::link::{Pattern, Role};
 use crate::object::{cannot_unlink, no_name};
+use crate::pattern::topic::Start;
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
     sender(setup, Kind::Stream)
@@ -28,18 +32,43 @@ pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     receiver(setup, Kind::Stream)
 }
 
+pub(crate) fn open_publisher(setup: &Setup) -> Result<SenderFlavor, Error> {
+    publisher(setup, Kind::Stream)
+}
+
+pub(crate) fn open_subscriber(setup: &Setup, start: Start) -> Result<ReceiverFlavor, Error> {
+    subscriber(setup, start, Kind::Stream)
+}
+
 /// A sender over a connected socket of either kind.
 pub(super) fn sender(setup: &Setup, kind: Kind) -> Result<SenderFlavor, Error> {
-    let meet = Box::new(UnixMeet::new(setup, kind));
-    let hub = Hub::meet(within_packets(setup, kind), Role::Sender, meet)?;
+    let hub = meet(setup, kind, Pattern::Queue, Role::Sender)?;
     Ok(SenderFlavor::Stream(Box::new(StreamSender::new(hub))))
 }
 
 /// A receiver over a connected socket of either kind.
 pub(super) fn receiver(setup: &Setup, kind: Kind) -> Result<ReceiverFlavor, Error> {
-    let meet = Box::new(UnixMeet::new(setup, kind));
-    let hub = Hub::meet(within_packets(setup, kind), Role::Receiver, meet)?;
+    let hub = meet(setup, kind, Pattern::Queue, Role::Receiver)?;
     Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+/// A publisher over connected sockets of either kind.
+pub(super) fn publisher(setup: &Setup, kind: Kind) -> Result<SenderFlavor, Error> {
+    let hub = meet(setup, kind, Pattern::Topic, Role::Sender)?;
+    Ok(SenderFlavor::Publisher(Box::new(StreamPublisher::new(hub))))
+}
+
+/// A subscriber over connected sockets of either kind.
+pub(super) fn subscriber(setup: &Setup, start: Start, kind: Kind) -> Result<ReceiverFlavor, Error> {
+    starts_over_links(setup, start)?;
+    let hub = meet(setup, kind, Pattern::Topic, Role::Receiver)?;
+    Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+fn meet(setup: &Setup, kind: Kind, pattern: Pattern, role: Role) -> Result<Hub, Error> {
+    check_for_links(setup, pattern)?;
+    let meet = Box::new(UnixMeet::new(setup, kind));
+    Hub::meet(within_packets(setup, kind), pattern, role, meet)
 }
 
 /// A packet that is a message of its own fits a socket's default buffer (net.core.wmem_default).

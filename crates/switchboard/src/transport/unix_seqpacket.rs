@@ -8,6 +8,7 @@ use switchboard_kernel::unix_socket::Kind;
 use super::{ReceiverFlavor, SenderFlavor, Setup, unix};
 use crate::address::Address;
 use crate::error::Error;
+use crate::pattern::topic::Start;
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
     unix::sender(setup, Kind::Seqpacket)
@@ -15,6 +16,14 @@ pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
 
 pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     unix::receiver(setup, Kind::Seqpacket)
+}
+
+pub(crate) fn open_publisher(setup: &Setup) -> Result<SenderFlavor, Error> {
+    unix::publisher(setup, Kind::Seqpacket)
+}
+
+pub(crate) fn open_subscriber(setup: &Setup, start: Start) -> Result<ReceiverFlavor, Error> {
+    unix::subscriber(setup, start, Kind::Seqpacket)
 }
 
 /// Removes a socket that a dead process left.

@@ -79,7 +79,7 @@ impl<T: Message> Sender<T> {
     /// As [`send`](Self::send), for at most `timeout`.
     ///
     /// # Errors
-    /// `Full` when the time is over; otherwise as [`send`](Self::send).
+    /// `Full` or `Slow` when the time is over; otherwise as [`send`](Self::send).
     pub fn send_timeout(&mut self, message: &T, timeout: Duration) -> Result<(), SendError> {
         message
             .encode(|bytes| self.send_bytes_until(bytes, 0, Deadline::after(timeout)))
@@ -89,7 +89,7 @@ impl<T: Message> Sender<T> {
     /// Sends without waiting.
     ///
     /// # Errors
-    /// `Full` when it would have to wait; otherwise as [`send`](Self::send). Where a part of an
+    /// `Full` or `Slow` when it would have to wait; otherwise as [`send`](Self::send). Where a part of an
     /// accepted message is still to be written, the sender has to be called again when its
     /// [descriptor](Self::as_fd) is readable or writable; what goes wrong with that, the next call says.
     pub fn try_send(&mut self, message: &T) -> Result<(), SendError> {
@@ -97,9 +97,18 @@ impl<T: Message> Sender<T> {
     }
 
     fn try_send_bytes(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        self.flavor.try_send(bytes, 0, false)?;
+        self.flavor.try_send(bytes, 0, false).map_err(|error| self.held_up(error))?;
         self.sent += 1;
         Ok(())
+    }
+
+    /// Names the peer that holds a topic up, where there is one.
+    #[cold]
+    fn held_up(&self, error: SendError) -> SendError {
+        match (error, self.flavor.slow_peer()) {
+            (SendError::Full, Some(peer)) => SendError::Slow { peer },
+            (error, _) => error,
+        }
     }
 
     fn send_bytes_until(
@@ -124,8 +133,10 @@ impl<T: Message> Sender<T> {
                     self.sent += 1;
                     return Ok(());
                 }
-                Err(SendError::Full) if !deadline.passed() => self.flavor.wait(deadline)?,
-                Err(error) => return Err(error),
+                Err(SendError::Full) if self.flavor.waits() && !deadline.passed() => {
+                    self.flavor.wait(deadline)?;
+                }
+                Err(error) => return Err(self.held_up(error)),
             }
         }
     }
@@ -162,6 +173,12 @@ impl<T: Message> Sender<T> {
         }
     }
 
+    /// Whether sending waits when there is no room.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn waits(&self) -> bool {
+        self.flavor.waits()
+    }
+
     /// Whether everything accepted is with the kernel, after moving on what can move.
     #[cfg(feature = "tokio")]
     pub(crate) fn written_out(&mut self) -> Result<bool, SendError> {
@@ -192,7 +209,7 @@ impl<T: Message> Sender<T> {
     /// Waits until everything sent so far is acknowledged.
     ///
     /// # Errors
-    /// `Full` when the time is over; `PeerDied` with the messages that never will be: over a foreign
+    /// `Full` or `Slow` when the time is over; `PeerDied` with the messages that never will be: over a foreign
     /// framing, those that waited for a receiver when it died. Otherwise as [`send`](Self::send).
     pub fn flush(&mut self, timeout: Option<Duration>) -> Result<(), SendError> {
         let deadline = Deadline::from_timeout(timeout);
@@ -203,7 +220,7 @@ impl<T: Message> Sender<T> {
                 break;
             }
             if deadline.passed() {
-                return Err(SendError::Full);
+                return Err(self.held_up(SendError::Full));
             }
             self.flavor.wait(deadline)?;
         }
@@ -246,10 +263,49 @@ impl<T: Message> Sender<T> {
         self.flavor.remark()
     }
 
-    /// Receivers connected now; 1 on transports that cannot know.
+    /// Receivers, or subscribers, connected now; 1 on transports that cannot know.
     #[must_use]
     pub fn peers(&self) -> usize {
         self.flavor.peers()
+    }
+
+    /// Waits until so many receivers, or subscribers of a topic, are connected; for nobody on transports
+    /// that cannot know.
+    ///
+    /// A publisher needs nobody to be there; this is for one whose first message is not to be missed.
+    ///
+    /// # Errors
+    /// `Full` when the time is over; otherwise as [`send`](Self::send).
+    pub fn wait_for_peers(
+        &mut self,
+        count: usize,
+        timeout: Option<Duration>,
+    ) -> Result<(), SendError> {
+        let deadline = Deadline::from_timeout(timeout);
+        while self.flavor.counts_peers() {
+            self.flavor.look()?;
+            if self.flavor.peers() >= count {
+                break;
+            }
+            if deadline.passed() {
+                return Err(SendError::Full);
+            }
+            self.flavor.wait(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// The subscriber that a topic's publisher waits for most, if for any: what is known of it.
+    #[must_use]
+    pub fn slow_peer(&self) -> Option<String> {
+        self.flavor.slow_peer()
+    }
+
+    /// Messages of a topic that were dropped because subscribers were slow
+    /// ([`Overflow::DropOldest`](crate::Overflow::DropOldest)), each counted for each of them.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.flavor.dropped()
     }
 
     /// The address this end is bound to, with the port that was chosen; `None` if it is not bound.
@@ -284,7 +340,7 @@ impl<T: Message> Sender<T> {
             match self.finish_step() {
                 Ok(true) if self.rejected() == 0 => return Ok(()),
                 Ok(true) => break SendError::Full,
-                Ok(false) if deadline.passed() => break SendError::Full,
+                Ok(false) if deadline.passed() => break self.held_up(SendError::Full),
                 Ok(false) => {}
                 Err(reason) => break reason,
             }

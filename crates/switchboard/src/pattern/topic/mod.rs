@@ -1,13 +1,14 @@
 //! `Topic<T>`: each message to every subscriber.
 //!
 //! Order is kept for each publisher. What a subscriber missed is told with its number, never left out
-//! silently. Which messages a late subscriber can still have depends on the transport; a log
-//! (`file:`) has all of them, as long as its retention keeps them.
+//! silently. Which messages a late subscriber can still have depends on the transport: a log
+//! (`file:`) has all of them, as long as its retention keeps them; elsewhere a publisher has a
+//! [history](Options#structfield.history_messages), which ends with it.
 
+mod publisher;
 mod subscriber;
 
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 use std::time::SystemTime;
 
 use crate::address::Address;
@@ -17,6 +18,7 @@ use crate::options::Options;
 use crate::pattern::queue::{Receiver, Sender};
 use crate::transport::{Setup, TopicEnds};
 
+pub use publisher::Publisher;
 pub use subscriber::{Sample, Subscriber};
 
 /// A topic's name and options; its ends are made from it.
@@ -109,7 +111,7 @@ impl<T: Message> Topic<T> {
     pub fn publisher(&self) -> Result<Publisher<T>, Error> {
         let setup = self.setup();
         let flavor = (self.ends()?.publisher)(&setup)?;
-        Ok(Publisher(Sender::new(flavor, setup)))
+        Ok(Publisher::new(Sender::new(flavor, setup)))
     }
 
     /// The subscribing end.
@@ -120,34 +122,5 @@ impl<T: Message> Topic<T> {
     pub fn subscriber(&self, start: Start) -> Result<Subscriber<T>, Error> {
         let flavor = (self.ends()?.subscriber)(&self.setup(), start)?;
         Ok(Subscriber::new(Receiver::new(flavor, self.address.clone())))
-    }
-}
-
-/// The publishing end of a topic.
-///
-/// It sends as a [`Sender`] does, and has all its methods: `send`, `try_send`, `send_timeout`, `flush`,
-/// `close` ([`finish`](Sender::finish) here). "Acknowledged" means that the topic keeps the message as
-/// durably as the address asks (`?durability=`), whether anybody subscribes or not.
-#[derive(Debug)]
-pub struct Publisher<T>(Sender<T>);
-
-impl<T> Deref for Publisher<T> {
-    type Target = Sender<T>;
-
-    fn deref(&self) -> &Sender<T> {
-        &self.0
-    }
-}
-
-impl<T> From<Publisher<T>> for Sender<T> {
-    /// The sender that it is.
-    fn from(publisher: Publisher<T>) -> Self {
-        publisher.0
-    }
-}
-
-impl<T> DerefMut for Publisher<T> {
-    fn deref_mut(&mut self) -> &mut Sender<T> {
-        &mut self.0
     }
 }

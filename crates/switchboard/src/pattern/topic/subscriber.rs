@@ -13,7 +13,7 @@ use crate::pattern::queue::{Delivery, Incoming, Receiver};
 pub struct Sample<T> {
     /// The message.
     pub message: T,
-    /// Its number in its publisher's lane, from 1.
+    /// Its number among those of its publisher, or in that one's lane of a log; from 1.
     pub number: u64,
     /// When it was published, by the publisher's clock, where the transport says so.
     pub published: Option<SystemTime>,
@@ -23,8 +23,9 @@ pub struct Sample<T> {
 
 /// The subscribing end of a topic.
 ///
-/// It runs no thread: it moves while one of its methods runs. Nothing is acknowledged, and a slow
-/// subscriber holds nobody up.
+/// It runs no thread: it moves while one of its methods runs. Nothing is acknowledged. In a log a slow
+/// subscriber holds nobody up; elsewhere its publisher says what happens then
+/// ([`Overflow`](crate::Overflow)).
 #[derive(Debug)]
 pub struct Subscriber<T>(Receiver<T>);
 
