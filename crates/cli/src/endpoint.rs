@@ -11,6 +11,33 @@ use crate::format::Format;
 use crate::interrupt::Interrupt;
 use crate::output::Failure;
 
+/// What the messages of a command mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// A queue: each is acknowledged, or given back.
+    Queue,
+    /// A topic: they stay for other subscribers, whatever becomes of them here.
+    Topic,
+}
+
+impl Pattern {
+    /// Who sends the messages.
+    pub(crate) fn sender(self) -> &'static str {
+        match self {
+            Self::Queue => "sender",
+            Self::Topic => "publisher",
+        }
+    }
+
+    /// Who gets them.
+    pub(crate) fn receiver(self) -> &'static str {
+        match self {
+            Self::Queue => "receiver",
+            Self::Topic => "subscriber",
+        }
+    }
+}
+
 /// The address of one end of a queue, with what the format adds to it.
 ///
 /// # Errors
@@ -75,10 +102,14 @@ pub(crate) fn connects(transport: &Transport) -> bool {
     transport.framing.is_some()
 }
 
-/// Whether a receiver that could be opened without waiting has its sender already.
-pub(crate) fn meets_at_once(address: &Address) -> bool {
+/// Whether a receiving end that could be opened without waiting has its other side already.
+pub(crate) fn meets_at_once(address: &Address, pattern: Pattern) -> bool {
     let is_open = address.transport().target == TargetForm::Descriptor;
-    is_open || option(address, "connect").is_some()
+    let connects = match pattern {
+        Pattern::Queue => option(address, "connect").is_some(),
+        Pattern::Topic => option(address, "bind").is_none(),
+    };
+    is_open || connects
 }
 
 /// Whether an empty message says the end of raw bytes, because nothing else can.

@@ -15,7 +15,7 @@ use switchboard::{Address, Bytes, Error, Options, Queue, Receiver, RecvError, Re
 
 use self::numbers::{Number, Numbers};
 use super::with_examples;
-use crate::endpoint::{self, AHEAD, connects, meets_at_once};
+use crate::endpoint::{self, AHEAD, Pattern, connects, meets_at_once};
 use crate::exit_code::Exit;
 use crate::format::{Choice, Format};
 use crate::interrupt::Interrupt;
@@ -84,13 +84,13 @@ pub(super) fn build() -> clap::Command {
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let open = |address, options| Queue::<Bytes>::at(address, options).receiver();
-    run_with(matches, Source::Queue, open)
+    run_with(matches, Pattern::Queue, open)
 }
 
 /// Receives over whatever `open` opens.
 pub(super) fn run_with(
     matches: &ArgMatches,
-    source: Source,
+    pattern: Pattern,
     open: impl FnOnce(Address, Options) -> Result<Receiver<Bytes>, Error>,
 ) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
@@ -118,7 +118,7 @@ pub(super) fn run_with(
     };
     let receiving = Receiving {
         receiver,
-        source,
+        pattern,
         address,
         interrupt: &interrupt,
         format,
@@ -142,7 +142,7 @@ pub(super) fn run_with(
 /// One receiving end at work.
 struct Receiving<'a> {
     receiver: Receiver<Bytes>,
-    source: Source,
+    pattern: Pattern,
     address: Address,
     interrupt: &'a Interrupt,
     format: Format,
@@ -202,7 +202,7 @@ impl Receiving<'_> {
 
     /// How long silence may last from now on; `None` for ever.
     fn limit(&self) -> Option<Duration> {
-        let connected = self.numbers.any() || meets_at_once(&self.address);
+        let connected = self.numbers.any() || meets_at_once(&self.address, self.pattern);
         match self.no_wait {
             true if connects(self.transport()) && connected => None,
             true => Some(Duration::ZERO),
@@ -223,13 +223,21 @@ impl Receiving<'_> {
             RecvError::Ended => return Ok(Next::End),
             RecvError::Empty => return self.after_nothing(),
             RecvError::Interrupted => return Err(self.interrupt.failure(&self.account())),
+            RecvError::Gap { missing, .. } => {
+                // A slow subscriber has many: the first is said, and all together.
+                if self.lost == 0 {
+                    output::warn(&format!("{address}: {}", output::shown(&error.to_string())));
+                }
+                self.lost = self.lost.saturating_add(missing);
+            }
             RecvError::PeerDied { peer, received } => {
                 let (peer, raw) = (output::shown(&peer), self.format == Format::Raw);
                 let arrived = match raw {
                     true => counted(self.bytes, "byte"),
                     false => counted(received, "message"),
                 };
-                output::warn(&format!("sender died: {peer}; {arrived} arrived"));
+                let sender = self.pattern.sender();
+                output::warn(&format!("{sender} died: {peer}; {arrived} arrived"));
             }
             RecvError::Failed(error) => return Err(error.into()),
             error => output::warn(&format!("{address}: {}", output::shown(&error.to_string()))),
@@ -266,7 +274,8 @@ impl Receiving<'_> {
         let address = &self.address;
         if connects(self.transport()) {
             if self.receiver.peers() == 0 {
-                output::note(&format!("waiting for a sender at {address}"));
+                let sender = self.pattern.sender();
+                output::note(&format!("waiting for a {sender} at {address}"));
             }
         } else {
             output::note(&format!("waiting for messages at {address}"));
@@ -300,7 +309,7 @@ impl Receiving<'_> {
     /// What becomes of a message that was not acknowledged.
     fn fate(&self, rejected: Result<Rejection, RecvError>) -> String {
         match rejected {
-            _ if self.source == Source::Topic => "passed over".to_owned(),
+            _ if self.pattern == Pattern::Topic => "passed over".to_owned(),
             Ok(Rejection::GivenBack) => "given back".to_owned(),
             Ok(Rejection::ForGood) => {
                 "rejected for good: it was given out as often as it may be".to_owned()
@@ -324,15 +333,6 @@ impl Receiving<'_> {
 /// `1 message is missing`.
 fn missing(lost: u64) -> String {
     format!("{} {} missing", counted(lost, "message"), if lost == 1 { "is" } else { "are" })
-}
-
-/// Where messages come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// A queue: each is acknowledged, or given back.
-    Queue,
-    /// A topic: they stay for other subscribers, whatever becomes of them here.
-    Topic,
 }
 
 /// How long silence lasts before a terminal is told.

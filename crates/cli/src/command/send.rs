@@ -12,7 +12,7 @@ use switchboard::{Address, Bytes, CloseError, Error, Options, Queue, SendError, 
 use switchboard_kernel::io::{self, Deadline, Interest};
 
 use super::with_examples;
-use crate::endpoint::{self, connects, ends_with_empty};
+use crate::endpoint::{self, Pattern, connects, ends_with_empty};
 use crate::exit_code::Exit;
 use crate::format::{Choice, Format, Found, Malformed, Splitter};
 use crate::interrupt::Interrupt;
@@ -61,12 +61,14 @@ pub(super) fn build() -> clap::Command {
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
-    run_with(matches, |address, options| Queue::<Bytes>::at(address, options).sender())
+    let open = |address, options| Queue::<Bytes>::at(address, options).sender();
+    run_with(matches, Pattern::Queue, open)
 }
 
 /// Sends over whatever `open` opens.
 pub(super) fn run_with(
     matches: &ArgMatches,
+    pattern: Pattern,
     open: impl FnOnce(Address, Options) -> Result<Sender<Bytes>, Error>,
 ) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
@@ -95,6 +97,7 @@ pub(super) fn run_with(
         interrupt: &interrupt,
         format,
         priority: arguments.priority,
+        pattern,
         connects: connects(transport),
         bytes: 0,
         acknowledged_before: 0,
@@ -103,12 +106,19 @@ pub(super) fn run_with(
             format == Format::Raw,
         ),
     };
-    let result = sending.everything(&arguments.message, ends_with_empty(transport));
+    let ends = ends_with_empty(transport);
+    let waits = pattern == Pattern::Topic && !arguments.no_wait;
+    let result = sending.meet(waits).and_then(|()| sending.everything(&arguments.message, ends));
     if result.is_err() {
         // What waits in the sender is not to be waited for, and its end not to be said.
         interrupt.give_up();
     }
     sending.progress.end(sending.sender.sent(), sending.bytes);
+    let dropped = sending.sender.dropped();
+    if dropped > 0 && output::is_watched() {
+        let dropped = counted(dropped, "message");
+        output::note(&format!("{dropped} dropped for subscribers that were too slow"));
+    }
     result.map(|()| Exit::Done)
 }
 
@@ -117,6 +127,7 @@ struct Sending<'a> {
     interrupt: &'a Interrupt,
     format: Format,
     priority: Option<u32>,
+    pattern: Pattern,
     connects: bool,
     /// Bytes accepted.
     bytes: u64,
@@ -136,7 +147,6 @@ impl Sending<'_> {
         messages: &[std::ffi::OsString],
         empty_ends: bool,
     ) -> Result<(), Failure> {
-        self.tell_if_alone()?;
         if !messages.is_empty() {
             self.start_clock();
             for message in messages {
@@ -165,26 +175,35 @@ impl Sending<'_> {
         said.unwrap_or(address.transport().framing) == Some(switchboard::Framing::Link)
     }
 
-    /// On a terminal, says so when nobody is there.
-    fn tell_if_alone(&mut self) -> Result<(), Failure> {
-        if !self.connects || !output::is_watched() {
+    /// Waits until somebody is there, with `waits`; without, only as long as it takes to tell a terminal
+    /// that nobody is.
+    fn meet(&mut self, waits: bool) -> Result<(), Failure> {
+        let mut tells = output::is_watched();
+        if !self.connects || !(waits || tells) {
             return Ok(());
         }
         self.start_clock();
-        let until = Deadline::after(PATIENCE);
-        while self.sender.peers() == 0 {
+        let patience = Deadline::after(PATIENCE);
+        loop {
+            self.sender.drive().map_err(|error| self.failure(error))?;
+            if self.sender.peers() > 0 {
+                return Ok(());
+            }
+            if tells && patience.passed() {
+                let other = self.pattern.receiver();
+                output::note(&format!("waiting for a {other} at {}", self.sender.address()));
+                tells = false;
+            }
+            if !(waits || tells) {
+                return Ok(());
+            }
             let watched = [
                 (self.sender.as_fd(), Interest::Readable),
                 (self.interrupt.fd(), Interest::Readable),
             ];
+            let until = if tells { patience } else { Deadline::NEVER };
             io::poll(watched, until).map_err(|error| system("cannot wait", error))?;
-            self.sender.drive().map_err(|error| self.failure(error))?;
-            if until.passed() {
-                output::note(&format!("waiting for a receiver at {}", self.sender.address()));
-                break;
-            }
         }
-        Ok(())
     }
 
     // ---- messages ----
@@ -434,6 +453,12 @@ impl Sending<'_> {
                 }
                 failure.hint("a stream of bytes cannot be resumed: start both sides again")
             }
+            SendError::Slow { peer } => {
+                let address = output::shown(&format!("{address}: {peer} is too slow"));
+                Failure::new(Exit::Failed, format!("{address}; {}", self.account())).hint(
+                    "?overflow=drop-oldest lets it miss messages instead, and ?capacity= lets more wait",
+                )
+            }
             // Only without waiting: otherwise there is room in time, or the clock runs out.
             SendError::Full => {
                 let message = format!("{address}: it is full; {}", self.account());
@@ -450,6 +475,10 @@ impl Sending<'_> {
             return format!("{} sent, the stream is not complete", counted(self.bytes, "byte"));
         }
         let (sent, open) = (self.sender.sent(), self.sender.unacknowledged());
+        if let Some(slow) = self.sender.slow_peer() {
+            let (sent, slow) = (counted(sent, "message"), output::shown(&slow));
+            return format!("{sent} sent, {open} not taken by {slow}");
+        }
         format!("{} sent, {open} not acknowledged", counted(sent, "message"))
     }
 }

@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches};
 use switchboard::{Bytes, Start, Topic};
 
 use super::{recv, with_examples};
-use crate::endpoint;
+use crate::endpoint::{self, Pattern};
 use crate::output::Outcome;
 
 pub(super) fn build() -> clap::Command {
@@ -19,13 +19,13 @@ pub(super) fn build() -> clap::Command {
         .value_parser(start)
         .help(
             "Begin with: new, oldest, a message's number, a time as 2026-11-21T10:00:00Z, or so long \
-             ago, as 15m",
+             ago, as 15m; the last three in a log",
         );
     let schemes = endpoint::schemes(|row| row.patterns().contains(&"topic"));
     with_examples(
         recv::arguments("subscribe")
             .arg(from)
-            .mut_arg("follow", |argument| argument.hide(true))
+            .mut_arg("follow", |argument| argument.help("Stay when every publisher has ended"))
             .mut_arg("verbose", |argument| argument.hide(true))
             .mut_arg("command", |argument| {
                 argument.help("Run this for each message, with the message on its standard input")
@@ -33,16 +33,21 @@ pub(super) fn build() -> clap::Command {
             .about("Subscribe to a topic: print each message as a line, or run a command for it")
             .long_about(format!(
                 "Subscribe to a topic: print each message as a line, or run a command for it.\n\nEvery \
-                 subscriber gets every message. Topics are carried by: {schemes}. It goes on until \
-                 --count, --timeout or Ctrl-C ends it; --no-wait takes what is there. Nothing is \
+                 subscriber gets every message. Topics are carried by: {schemes}. Nothing is \
                  acknowledged or given back: a message for which COMMAND fails, or that the output \
                  cannot hold, is reported and passed over, and the exit code is 1. COMMAND finds \
-                 SWITCHBOARD_ADDRESS in its environment. With \
-                 ?reader=NAME a log keeps the place, and the next subscriber of that name goes on \
-                 there. What cannot be read, or was removed by retention, is reported, and the exit \
-                 code is 1.",
+                 SWITCHBOARD_ADDRESS in its environment.\n\nOver connections (unix:, unix-seqpacket:) it \
+                 waits for a publisher, begins with the history that this one keeps, and ends when every \
+                 publisher that joined has ended. A publisher that dies, and messages that were dropped \
+                 because this was too slow, are reported, and the exit code is 1. With ?bind, several \
+                 publishers can come (with ?connect).\n\nFrom a log (file:) it goes on until --count, \
+                 --timeout or Ctrl-C ends it; --no-wait takes what is there. With ?reader=NAME a log \
+                 keeps the place, and the next subscriber of that name goes on there. What cannot be \
+                 read, or was removed by retention, is reported, and the exit code is 1.",
             )),
-        "  switchboard subscribe file:/var/tmp/readings
+        "  switchboard subscribe unix:./readings.sock
+  switchboard subscribe --follow 'unix:./all.sock?bind' -- ./store
+  switchboard subscribe file:/var/tmp/readings
   switchboard subscribe --from oldest --no-wait file:/var/tmp/readings
   switchboard subscribe --from 15m 'file:/var/tmp/readings?reader=archive' -- ./store",
     )
@@ -52,7 +57,7 @@ const FROM: &str = "from";
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let start = matches.get_one(FROM).copied().unwrap_or_default();
-    recv::run_with(matches, recv::Source::Topic, |address, options| {
+    recv::run_with(matches, Pattern::Topic, |address, options| {
         Ok(Topic::<Bytes>::at(address, options).subscriber(start)?.into())
     })
 }

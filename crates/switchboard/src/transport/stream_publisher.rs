@@ -115,7 +115,7 @@ impl StreamPublisher {
         self.peers.check_len(payload.len())?;
         self.peers.report()?;
         // Whoever came before this message is to have it.
-        if !more || self.gathered >= GATHER_BYTES {
+        if !more || self.gathered == 0 {
             self.look_around()?;
         }
         if !self.has_room_for(payload.len()) {
@@ -231,13 +231,14 @@ impl StreamPublisher {
         self.peers.report()?;
         self.gathered = 0;
         self.pass_on_all();
+        if self.is_taken() {
+            return Ok(true);
+        }
+        let cancelled = self.look_around()?;
         if self.overflow != Overflow::Block || self.is_taken() {
             return Ok(true);
         }
-        if self.look_around()? {
-            return Err(SendError::Interrupted);
-        }
-        Ok(self.is_taken())
+        if cancelled { Err(SendError::Interrupted) } else { Ok(false) }
     }
 
     /// Whether nothing waits for anybody.
