@@ -13,14 +13,19 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Overflow {
     /// Publishing waits until the subscriber has taken enough: nothing is lost, and the slowest
-    /// subscriber sets the pace. `try_send` and `send_timeout` fail with
-    /// [`Slow`](crate::SendError::Slow), which names it, and nobody gets the message.
+    /// subscriber sets the pace. `send` returns when every subscriber's buffers in the kernel have the
+    /// message; the capacity is for what is sent without waiting (`try_send`, `feed`) or with a timeout.
+    /// `try_send` and `send_timeout` fail with [`Slow`](crate::SendError::Slow), which names the
+    /// subscriber, and nobody gets the message.
     #[default]
     Block,
     /// The oldest messages that wait for that subscriber are dropped, for it alone. It is told how
-    /// many: [`Gap`](crate::RecvError::Gap). Publishing never waits.
+    /// many: [`Gap`](crate::RecvError::Gap). Publishing waits for nobody, but that `send` waits up to
+    /// 10 ms for subscribers that had everything before, so that no long message stays half written;
+    /// `try_send` does not.
     DropOldest,
     /// Publishing fails at once with [`Slow`](crate::SendError::Slow), and nobody gets the message.
+    /// Otherwise as `DropOldest`.
     Fail,
 }
 

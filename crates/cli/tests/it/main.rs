@@ -12,6 +12,7 @@ mod formats;
 mod help;
 mod interrupted;
 mod limits;
+mod live_topics;
 mod lock;
 mod logs;
 mod objects;

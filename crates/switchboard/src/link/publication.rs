@@ -65,6 +65,8 @@ pub(crate) struct Place {
     begun: Option<Rest>,
     /// More is to be written, and the kernel takes nothing now.
     pub(crate) stuck: bool,
+    /// It was stuck already when the last message was published.
+    pub(crate) slow: bool,
 }
 
 /// The rest of a frame, and the block it is in.
@@ -137,7 +139,7 @@ impl Publication {
     /// A place for a subscriber that joins, and the number of the first message that it can have.
     pub(crate) fn join(&self, longest: usize) -> (Place, u64) {
         let (next, joined) = (self.history, self.end);
-        let place = Place { next, joined, longest, begun: None, stuck: false };
+        let place = Place { next, joined, longest, begun: None, stuck: false, slow: false };
         (place, self.number_at(next))
     }
 

@@ -22,6 +22,11 @@ const CAPACITY_BYTES: u32 = 4 << 20;
 const GATHER_BYTES: usize = 64 * 1024;
 /// Where nobody is to wait for a slow subscriber, the end waits so long for one that takes nothing.
 const GRACE: Duration = Duration::from_secs(1);
+/// Where nobody is to wait for a slow subscriber, sending waits so long, in all and for each step, for
+/// one that was not slow before this message: a long one would stay half written otherwise, since no
+/// thread goes on with it.
+const MOMENT: Duration = Duration::from_millis(10);
+const STEP: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(crate) struct StreamPublisher {
@@ -33,21 +38,27 @@ pub(crate) struct StreamPublisher {
     /// Bytes published since subscribers were last looked for.
     gathered: usize,
     finishing: bool,
-    /// When something was published, or a slow subscriber last took something.
+    /// When something was last written out after it was published.
+    published: Instant,
+    /// When after that a subscriber last took something, and one that was not slow before.
     moved: Instant,
+    stepped: Instant,
 }
 
 impl StreamPublisher {
     pub(crate) fn new(hub: Hub) -> Self {
         let options = &hub.setup.options;
-        let capacity = options.capacity_bytes.unwrap_or(CAPACITY_BYTES);
+        let capacity = options.capacity_bytes.unwrap_or(CAPACITY_BYTES).max(1);
+        let now = Instant::now();
         Self {
             publication: Publication::new(capacity, options.history_messages),
             overflow: options.overflow,
             dropped: 0,
             gathered: 0,
             finishing: false,
-            moved: Instant::now(),
+            published: now,
+            moved: now,
+            stepped: now,
             peers: StreamPeers::new(hub),
         }
     }
@@ -134,7 +145,11 @@ impl StreamPublisher {
         self.gathered += payload.len() + 1;
         if !more || self.gathered >= GATHER_BYTES {
             self.gathered = 0;
-            self.moved = Instant::now();
+            let now = Instant::now();
+            (self.published, self.moved, self.stepped) = (now, now, now);
+            for place in self.peers.hub.connections.iter_mut().filter_map(|c| c.place.as_mut()) {
+                place.slow = place.stuck;
+            }
             self.pass_on_all();
         }
         Ok(())
@@ -209,13 +224,18 @@ impl StreamPublisher {
             link.begin(first);
             connection.place = Some(place);
         }
-        let was_stuck = connection.place.as_mut().is_some_and(|p| std::mem::take(&mut p.stuck));
+        let place = connection.place.as_mut();
+        let (stuck, slow) =
+            place.map_or((false, false), |place| (std::mem::take(&mut place.stuck), place.slow));
         if !pass_on(&self.publication, connection) {
             self.remove(id);
             return Ok(());
         }
-        if was_stuck {
+        if stuck {
             self.moved = Instant::now();
+            if !slow {
+                self.stepped = self.moved;
+            }
             self.release();
         }
         Ok(())
@@ -235,10 +255,19 @@ impl StreamPublisher {
             return Ok(true);
         }
         let cancelled = self.look_around()?;
-        if self.overflow != Overflow::Block || self.is_taken() {
+        if self.is_taken() || (self.overflow != Overflow::Block && !self.has_a_moment()) {
             return Ok(true);
         }
         if cancelled { Err(SendError::Interrupted) } else { Ok(false) }
+    }
+
+    /// Whether somebody is inside what was published last who was not slow before, and is to be waited
+    /// for a moment.
+    fn has_a_moment(&self) -> bool {
+        let places = || self.joined().filter_map(|connection| connection.place.as_ref());
+        self.published.elapsed() < MOMENT
+            && self.stepped.elapsed() < STEP
+            && places().any(|place| place.stuck && !place.slow)
     }
 
     /// Whether nothing waits for anybody.
@@ -252,11 +281,13 @@ impl StreamPublisher {
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
-        // When it gives up, nothing happens that would end the wait.
-        let grace = GRACE.saturating_sub(self.moved.elapsed());
-        if self.overflow != Overflow::Block && !grace.is_zero() && !self.is_taken() {
-            return self.peers.wait(deadline.min(Deadline::after(grace)));
+        if self.overflow == Overflow::Block || self.is_taken() {
+            return self.peers.wait(deadline);
         }
+        // When it gives up, nothing happens that would end the wait.
+        let left =
+            if self.has_a_moment() { STEP } else { GRACE.saturating_sub(self.moved.elapsed()) };
+        let deadline = if left.is_zero() { deadline } else { deadline.min(Deadline::after(left)) };
         self.peers.wait(deadline)
     }
 

@@ -44,8 +44,10 @@ const ROLES: &[(&str, Role)] = &[
     ("log-writer", log::crash::writer),
     ("lossy-proxy", conformance::udp::lossy_proxy),
     ("notifier", event::notifier),
+    ("publisher", conformance::ends::publisher),
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),
+    ("subscriber", conformance::ends::subscriber),
     ("small-files", state::small_files),
     ("state-reader", state::reader),
     ("state-stranger", state::stranger),
@@ -53,6 +55,8 @@ const ROLES: &[(&str, Role)] = &[
     ("storm", state::storm),
     ("storm-watcher", state::storm_watcher),
     ("stranger", conformance::permissions::stranger),
+    ("topic-crowd", conformance::topics::crowd),
+    ("topic-sampler", conformance::topics::sampler),
     ("strict-receiver", conformance::permissions::strict_receiver),
 ];
 

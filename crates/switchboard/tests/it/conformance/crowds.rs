@@ -7,7 +7,8 @@ use switchboard_kernel::unix_socket::{self as unix, Address};
 use switchboard_testkit::child::{Child, instruction, report};
 
 use super::Meeting;
-use super::hostile::{PREFACE, SCHEMES, good_still_served, kind_of};
+use super::hostile::{SCHEMES, good_still_served};
+use super::liar::{PREFACE, kind_of};
 
 /// Role: opens so many connections, says something on each, and holds them.
 pub(crate) fn crowd(arguments: &[String]) {

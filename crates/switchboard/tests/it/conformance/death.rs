@@ -18,7 +18,7 @@ impl Drop for Seed {
     }
 }
 
-fn a_moment(random: &mut Random, most_ms: u64) {
+pub(crate) fn a_moment(random: &mut Random, most_ms: u64) {
     // Not for luck: the moment of death is what varies, and every one of them has to do.
     std::thread::sleep(Duration::from_micros(random.below(most_ms * 1000)));
 }

@@ -6,18 +6,20 @@
 mod boundaries;
 pub(crate) mod contents;
 pub(crate) mod crowds;
-mod death;
+pub(crate) mod death;
 mod dropping;
 pub(crate) mod ends;
 mod foreign;
 pub(crate) mod hostile;
+pub(crate) mod liar;
 pub(crate) mod limits;
 mod many;
 pub(crate) mod permissions;
 mod rejects;
 mod restart;
 mod slow;
-mod timeouts;
+pub(crate) mod timeouts;
+pub(crate) mod topics;
 pub(crate) mod udp;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -170,6 +172,20 @@ impl Meeting {
     /// As [`sender`](Self::sender), with options of the address.
     pub(crate) fn sender_at(&mut self, query: &str, options: &str) -> End {
         let mut end = self.start("sender", query, options);
+        end.expect("open");
+        end
+    }
+
+    /// A subscriber process that is open, from the oldest message.
+    pub(crate) fn subscriber(&mut self, query: &str, options: &str) -> End {
+        let mut end = self.start("subscriber", query, options);
+        end.expect("open");
+        end
+    }
+
+    /// A publisher process that is open.
+    pub(crate) fn publisher(&mut self, query: &str, options: &str) -> End {
+        let mut end = self.start("publisher", query, options);
         end.expect("open");
         end
     }
@@ -389,14 +405,26 @@ impl Haul {
     }
 }
 
-/// Runs a check for every row that carries queues, in every way that two processes can meet over it, each in a thread of
-/// that name.
+/// Runs a check for every row that carries queues, in every way that two processes can meet over it, each
+/// in a thread of that name.
 pub(crate) fn each_row(check: fn(&mut Meeting)) {
     let queues = TABLE.iter().filter(|row| row.patterns().contains(&"queue"));
-    let ways = queues.flat_map(|row| {
-        let piped = (row.scheme == "fd").then_some((row, true));
-        [Some((row, false)), piped].into_iter().flatten()
-    });
+    each_way(
+        queues.flat_map(|row| {
+            let piped = (row.scheme == "fd").then_some((row, true));
+            [Some((row, false)), piped].into_iter().flatten()
+        }),
+        check,
+    );
+}
+
+/// Runs a check for every row that carries topics.
+pub(crate) fn each_topic(check: fn(&mut Meeting)) {
+    let topics = TABLE.iter().filter(|row| row.patterns().contains(&"topic"));
+    each_way(topics.map(|row| (row, false)), check);
+}
+
+fn each_way(ways: impl Iterator<Item = (&'static Transport, bool)>, check: fn(&mut Meeting)) {
     std::thread::scope(|scope| {
         let running: Vec<_> = ways
             .map(|(row, piped)| {

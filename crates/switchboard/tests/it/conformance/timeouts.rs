@@ -43,7 +43,7 @@ fn the_cancel_descriptor_interrupts_a_sender() {
 }
 
 /// Cancels a call once it sleeps in the kernel.
-fn interrupted(end: &mut End, block: &str) {
+pub(crate) fn interrupted(end: &mut End, block: &str) {
     let blocking = end.must(block, "blocking ");
     let thread = &blocking["blocking ".len()..];
     let stat = format!("/proc/{}/task/{thread}/stat", end.child.id());
