@@ -145,11 +145,13 @@ impl<T: Message> AsyncSender<T> {
         Ok(())
     }
 
+    /// Waits until the sender can move, or for as long as it wants to wait at most.
     async fn ready(&mut self) -> Result<(), SendError> {
+        let most = self.0.patience().unwrap_or(BACKSTOP);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let address = self.0.address().clone();
         let watched = watch(&self.0, interest).map_err(|error| failed(&address, &error))?;
-        let _ = ::tokio::time::timeout(BACKSTOP, watched.ready(interest)).await;
+        let _ = ::tokio::time::timeout(most, watched.ready(interest)).await;
         Ok(())
     }
 

@@ -4,9 +4,10 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use switchboard_kernel::ErrorKind;
 use switchboard_kernel::epoll::Epoll;
 use switchboard_kernel::io::{self, Interest};
-use switchboard_kernel::{ErrorKind, unix_socket};
+use switchboard_kernel::unix_socket::{self, Received};
 
 use crate::framing::{Foreign, Framing};
 use crate::link::publication::Place;
@@ -171,7 +172,7 @@ impl Connection {
             }
         };
         let result = match self.channel {
-            Channel::Packets => match unix_socket::recv_packet(&self.fd, room) {
+            Channel::Packets => match recv_packet(&self.fd, room) {
                 // A packet that did not fit would be cut: the connection cannot be trusted on.
                 Ok(Some(packet)) if packet.truncated => Ok(None),
                 Ok(Some(packet)) => Ok(Some(packet.len)),
@@ -295,5 +296,16 @@ impl Connection {
             // The peer may be gone already; then there is nobody to tell.
             let _ = unix_socket::shutdown_write(self.fd.as_fd());
         }
+    }
+}
+
+/// Receives a packet. A peer that closed with something of ours unread shows as an error, once, before
+/// what it had sent until then.
+fn recv_packet(fd: &OwnedFd, room: &mut [u8]) -> switchboard_kernel::Result<Option<Received>> {
+    match unix_socket::recv_packet(fd, room) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+            unix_socket::recv_packet(fd, room)
+        }
+        result => result,
     }
 }

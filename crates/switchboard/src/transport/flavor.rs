@@ -146,6 +146,15 @@ impl SenderFlavor {
         }
     }
 
+    /// How long a wait is at most, where something else than the descriptor ends it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn patience(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Publisher(end) => end.patience(),
+            _ => None,
+        }
+    }
+
     /// The peer that holds the others up, where one can.
     pub(crate) fn slow_peer(&self) -> Option<String> {
         match self {

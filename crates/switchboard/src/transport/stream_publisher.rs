@@ -106,6 +106,12 @@ impl StreamPublisher {
         self.overflow != Overflow::Fail
     }
 
+    /// How long a wait for a slow subscriber is at most, where nobody is to wait for it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        (self.overflow != Overflow::Block).then_some(STEP)
+    }
+
     /// The subscriber for which most is waiting.
     pub(crate) fn slow_peer(&self) -> Option<String> {
         let waiting = |connection: &&Connection| {

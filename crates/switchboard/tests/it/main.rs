@@ -17,9 +17,13 @@ use switchboard_testkit::child::{Role, enter};
 /// What the child processes of these tests do.
 const ROLES: &[(&str, Role)] = &[
     #[cfg(feature = "tokio")]
+    ("async-publisher", tasks::publisher),
+    #[cfg(feature = "tokio")]
     ("async-receiver", tasks::receiver),
     #[cfg(feature = "tokio")]
     ("async-sender", tasks::sender),
+    #[cfg(feature = "tokio")]
+    ("async-subscriber", tasks::subscriber),
     #[cfg(feature = "tokio")]
     ("tasks-of-one-thread", tasks::one_thread),
     ("crowd", conformance::crowds::crowd),

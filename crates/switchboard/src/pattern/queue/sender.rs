@@ -179,6 +179,12 @@ impl<T: Message> Sender<T> {
         self.flavor.waits()
     }
 
+    /// How long it wants to wait in one go, where something else than its descriptor ends a wait.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.flavor.patience()
+    }
+
     /// Whether everything accepted is with the kernel, after moving on what can move.
     #[cfg(feature = "tokio")]
     pub(crate) fn written_out(&mut self) -> Result<bool, SendError> {
