@@ -1,9 +1,12 @@
 #!/bin/sh
 # A Unix socket that keeps packets apart.
-# Prints "one" and "two".
+# Prints "one", from a queue, and "two", from a topic, whose every subscriber would get it.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
-printf 'one\ntwo\n' | switchboard send "unix-seqpacket:$folder/jobs.sock" &
+echo one | switchboard send "unix-seqpacket:$folder/jobs.sock" &
 switchboard recv "unix-seqpacket:$folder/jobs.sock"
+wait
+echo two | switchboard publish "unix-seqpacket:$folder/readings.sock" &
+switchboard subscribe "unix-seqpacket:$folder/readings.sock"
 wait
