@@ -161,7 +161,7 @@ pub(crate) struct Meeting<M> {
     /// A want of descriptors or memory was told, and it goes on.
     short: bool,
     /// What `fork` this process is of.
-    generation: u32,
+    pub(super) generation: u32,
 }
 
 /// One call of [`Meeting::poll`].

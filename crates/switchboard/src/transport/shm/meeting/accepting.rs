@@ -10,10 +10,13 @@ use switchboard_kernel::unix_socket;
 use super::{ACCEPT_AGAIN, HELLO_TIMEOUT, MOST_ACCEPTS, MOST_SILENT};
 use super::{Event, Meeting, Met, Offer, Turn};
 use crate::error::{Error, ErrorKind};
-use crate::transport::shm::datagram::MOST_LINKS;
+use crate::transport::shm::datagram::{MOST_DESCRIPTORS, MOST_LINKS};
 use crate::transport::shm::greeting::{self, First};
 use crate::transport::shm::hello::{Hello, Id};
 use crate::transport::shm::peer::{Peer, Process, process_of};
+
+/// Why a connection that brought nothing is closed before its time.
+const OTHERS_WAIT: &str = "it said no hello, and others wait";
 
 /// A connection that was accepted, and has brought nothing yet.
 #[derive(Debug)]
@@ -41,10 +44,9 @@ impl<M> Meeting<M> {
                     // It was gone before it was accepted.
                     K::ConnectionReset => {}
                     K::TooManyFiles | K::TooManyFilesInSystem | K::OutOfMemory => {
-                        // Who has said nothing makes way for who waits.
-                        if !self.turn_oldest_away("it said no hello, and others wait", turn) {
-                            let error = self.system("cannot accept a connection", error);
-                            self.pause_accepting(error, turn);
+                        let error = self.system("cannot accept a connection", error);
+                        self.make_way(error, turn);
+                        if self.accept_again.is_some() {
                             return Ok(());
                         }
                     }
@@ -66,7 +68,7 @@ impl<M> Meeting<M> {
         let silent = Silent { socket, peer, since: turn.now };
         let Some(silent) = self.hear(silent, turn) else { return };
         if self.silent.len() >= MOST_SILENT {
-            self.turn_oldest_away("it said no hello, and others wait", turn);
+            self.turn_oldest_away(OTHERS_WAIT, turn);
         }
         let token = self.next_token();
         match self.epoll.add(&silent.socket, token, Interest::Readable) {
@@ -76,7 +78,7 @@ impl<M> Meeting<M> {
             // It dials again.
             Err(error) => {
                 let error = self.system("cannot watch a connection", error);
-                self.pause_accepting(error, turn);
+                self.make_way(error, turn);
             }
         }
     }
@@ -117,7 +119,7 @@ impl<M> Meeting<M> {
             // It dials again.
             First::Short(error) => {
                 let error = self.system("cannot take a peer's descriptors", error);
-                self.pause_accepting(error, turn);
+                self.make_way(error, turn);
             }
         }
         None
@@ -159,13 +161,13 @@ impl<M> Meeting<M> {
             Ok(Process::Dead) => return,
             Err(error) => {
                 let error = self.system("cannot watch a peer", error);
-                return self.pause_accepting(error, turn);
+                return self.make_way(error, turn);
             }
         };
         let made = match turn.offer.make() {
             Ok(made) => made,
             Err(error) if error.kind() == ErrorKind::LimitReached => {
-                return self.pause_accepting(error, turn);
+                return self.make_way(error, turn);
             }
             Err(error) => {
                 greeting::refuse(socket.as_fd(), "the other side cannot make a link");
@@ -179,7 +181,7 @@ impl<M> Meeting<M> {
             // The peer is gone, or its connection is not needed any more; else this side is short.
             if !matches!(error.kind(), K::BrokenPipe | K::ConnectionReset) {
                 let error = self.system("cannot answer a peer", error);
-                self.pause_accepting(error, turn);
+                self.make_way(error, turn);
             }
             return;
         }
@@ -222,7 +224,17 @@ impl<M> Meeting<M> {
         }
     }
 
-    fn pause_accepting<O: Offer<Made = M>>(&mut self, error: Error, turn: &mut Turn<'_, O>) {
+    /// This side is short of something that a connection needs. Who has said nothing makes way; if all
+    /// has been said, those who wait do so for a while. A peer whose connection closed dials again.
+    fn make_way<O: Offer<Made = M>>(&mut self, error: Error, turn: &mut Turn<'_, O>) {
+        let before = self.silent.len();
+        // Its socket, its process, and what comes with its hello.
+        for _ in 0..2 + MOST_DESCRIPTORS {
+            self.turn_oldest_away(OTHERS_WAIT, turn);
+        }
+        if before > 0 {
+            return;
+        }
         if let Some(listener) = &self.listener {
             let _ = self.epoll.delete(listener);
             self.accept_again = Some(turn.now + ACCEPT_AGAIN);

@@ -1,7 +1,7 @@
 //! Endpoints that do nothing but meet, for the tests.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::eventfd::EventFd;
@@ -147,9 +147,14 @@ impl End {
     }
 }
 
+/// The channel's folder.
+pub(super) fn channel(base: &Path) -> PathBuf {
+    base.join("switchboard/shm/channel")
+}
+
 /// The names in the channel's folder.
 pub(super) fn names(base: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(base.join("switchboard/shm/channel")) else {
+    let Ok(entries) = std::fs::read_dir(channel(base)) else {
         return Vec::new();
     };
     let name = |entry: std::fs::DirEntry| entry.file_name().into_string().expect("text");
