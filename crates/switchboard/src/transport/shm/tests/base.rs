@@ -59,6 +59,8 @@ fn the_umask_has_no_say() {
         &[Scratch::new().path().display()],
     );
     child.expect("700 700");
+    // It removes its folder.
+    assert!(child.wait().success());
 }
 
 /// Role: makes a base, and says how.
