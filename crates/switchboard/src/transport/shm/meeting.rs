@@ -65,7 +65,7 @@ pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Datagrams, connections and dials of one call at most.
 pub(crate) const MOST_STEPS: usize = 16;
 /// Connections accepted in one call, so that a flood of them leaves room for the others' hellos.
-const MOST_ACCEPTS: usize = MOST_STEPS / 2;
+pub(crate) const MOST_ACCEPTS: usize = MOST_STEPS / 2;
 /// Connections that were accepted and have not said hello.
 pub(crate) const MOST_SILENT: usize = 256;
 /// After which time without a free descriptor connections that wait are looked at again.

@@ -1,12 +1,16 @@
 //! Endpoints of one process, driven step by step, in orders that chance makes.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use switchboard_testkit::Scratch;
 
-use super::ends::{End, are_linked};
-use crate::transport::shm::hello::{Pattern, Role};
+use super::ends::{End, are_linked, hello};
+use super::raw::{Heard, Listener, Raw};
+use crate::transport::shm::hello::{Hello, Id, Pattern, Role};
+use crate::transport::shm::meeting::MOST_ACCEPTS;
+use crate::transport::shm::name::Entry;
 
 /// Turns for all, until nothing happens any more; time goes on by more than any backoff.
 fn settle(ends: &mut [End], now: &mut Instant) {
@@ -46,19 +50,82 @@ fn two_meet_in_either_order() {
     }
 }
 
+/// Connections that come to nothing, and keep an endpoint from accepting others for a turn.
+fn distract(base: &Path, end: &End) {
+    for _ in 0..MOST_ACCEPTS {
+        drop(Raw::dial(base, end));
+    }
+}
+
 #[test]
 fn who_dialled_each_other_meets_once() {
-    let scratch = Scratch::new();
-    let mut ends = [
-        End::open(scratch.path(), Pattern::Topic, Role::Writer),
-        End::open(scratch.path(), Pattern::Topic, Role::Reader),
-    ];
-    let mut now = Instant::now();
-    ends[0].meeting.look_around(now).unwrap();
-    settle(&mut ends, &mut now);
-    assert!(are_linked(&ends[0], &ends[1]));
-    assert_eq!(ends[0].met.len(), 1);
-    assert_eq!(ends[1].met.len(), 1);
+    for lower in [Role::Writer, Role::Reader] {
+        // Who has the next turn when both have dialled.
+        for next in [0, 1] {
+            let scratch = Scratch::new();
+            let base = scratch.path();
+            let open = |role| {
+                let id = Id([if role == lower { 1 } else { 2 }; 16]);
+                End::with(base, Hello { id, ..hello(Pattern::Topic, role) }).expect("an end")
+            };
+            let mut ends = [open(Role::Writer), open(Role::Reader)];
+            let mut now = Instant::now();
+            ends[0].meeting.look_around(now).expect("a scan");
+            ends.iter().for_each(|end| distract(base, end));
+            ends.iter_mut().for_each(|end| end.turn(now));
+            for end in &ends {
+                assert_eq!(end.meeting.unanswered().count(), 1, "each has dialled");
+            }
+            ends[next].turn(now);
+            settle(&mut ends, &mut now);
+            assert!(are_linked(&ends[0], &ends[1]), "{lower:?} {next}");
+            for end in &ends {
+                assert_eq!((end.met.len(), end.said.len(), end.meeting.wanted()), (1, 0, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_connection_of_the_lower_one_stays() {
+    for (own, peers) in [(1, 2), (2, 1)] {
+        let scratch = Scratch::new();
+        let base = scratch.path();
+        let own = Hello { id: Id([own; 16]), ..hello(Pattern::Topic, Role::Writer) };
+        let peer = Hello { id: Id([peers; 16]), ..hello(Pattern::Topic, Role::Reader) };
+        let is_lower = own.id < peer.id;
+        let mut end = End::with(base, own).expect("an end");
+        let entry = Entry { pattern: peer.pattern, role: peer.role, id: peer.id };
+        let listener = Listener::at(base, entry);
+        let mut now = Instant::now();
+        end.meeting.look_around(now).expect("a scan");
+        end.turn(now);
+        let dialled = listener.accept().expect("it dials");
+        assert!(matches!(dialled.hear(), Heard::Hello(_)));
+        // The peer has dialled, too.
+        let dials = Raw::dial(base, &end);
+        dials.say_hello(&peer);
+        end.turn(now);
+        let (stays, goes) = if is_lower { (&dialled, &dials) } else { (&dials, &dialled) };
+        assert_eq!(goes.hear(), Heard::End);
+        if is_lower {
+            assert_eq!(stays.hear(), Heard::Nothing, "it waits for the answer");
+            assert_eq!(end.met.len(), 0);
+            // The one that was to stay fails: what the peer dials next is taken.
+            drop(dialled);
+            end.turn(now);
+            let again = Raw::dial(base, &end);
+            again.say_hello(&peer);
+            end.turn(now);
+            assert!(matches!(again.hear(), Heard::Hello(_)));
+        } else {
+            assert!(matches!(stays.hear(), Heard::Hello(_)));
+        }
+        assert_eq!((end.met.len(), end.meeting.wanted()), (1, 0));
+        now += Duration::from_secs(5);
+        end.turn(now);
+        assert!(listener.accept().is_none());
+    }
 }
 
 /// One step of a history.
@@ -68,6 +135,8 @@ enum Step {
     Turn(usize),
     /// It looks into the folder as if it had only now come.
     Look(usize),
+    /// Others connect to it, and go.
+    Distract(usize),
     Time(u64),
 }
 
@@ -77,6 +146,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..ENDS).prop_map(Step::Turn),
         1 => (0..ENDS).prop_map(Step::Look),
+        2 => (0..ENDS).prop_map(Step::Distract),
         1 => (0_u64..1200).prop_map(Step::Time),
     ]
 }
@@ -104,6 +174,11 @@ proptest! {
                 Step::Look(end) => {
                     if let Some(end) = &mut ends[end] {
                         end.meeting.look_around(now).unwrap();
+                    }
+                }
+                Step::Distract(end) => {
+                    if let Some(end) = &ends[end] {
+                        distract(scratch.path(), end);
                     }
                 }
                 Step::Time(ms) => now += Duration::from_millis(ms),
