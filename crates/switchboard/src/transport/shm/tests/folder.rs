@@ -7,7 +7,8 @@ use switchboard_kernel::unix_socket::{self, Address, Kind};
 use switchboard_kernel::{Permissions, fifo};
 use switchboard_testkit::{Child, Scratch};
 
-use super::ends::folder;
+use super::ends::{channel, folder};
+use super::raw::wait_dead;
 use crate::transport::shm::folder::{Dialled, Folder};
 use crate::transport::shm::hello::{Id, Pattern, Role};
 use crate::transport::shm::name::Entry;
@@ -17,16 +18,11 @@ fn entry(role: Role) -> Entry {
 }
 
 fn place(scratch: &Scratch) -> PathBuf {
-    scratch.join("switchboard/shm/channel")
+    channel(scratch.path())
 }
 
 fn names(scratch: &Scratch) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(place(scratch)) else { return Vec::new() };
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
-        .collect();
-    names.sort_unstable();
-    names
+    super::ends::names(scratch.path())
 }
 
 #[test]
@@ -36,12 +32,14 @@ fn who_listens_is_found_and_the_dead_are_removed() {
     let (alive, dead) = (entry(Role::Writer), entry(Role::Reader));
     let _listener = folder.listen(alive).expect("a listener");
     drop(folder.listen(dead).expect("a listener"));
+    wait_dead(&place(&scratch).join(dead.to_string()));
     assert_eq!(names(&scratch).len(), 2);
     assert_eq!(folder.scan().expect("a scan"), [alive]);
     assert_eq!(names(&scratch), [alive.to_string()]);
     let Dialled::Connected(_) = folder.dial(alive) else { panic!("it listens") };
     // One that died since it was found.
     drop(folder.listen(dead).expect("a listener"));
+    wait_dead(&place(&scratch).join(dead.to_string()));
     let Dialled::Gone = folder.dial(dead) else { panic!("nobody is there") };
     let Dialled::Gone = folder.dial(dead) else { panic!("nothing is there") };
     assert_eq!(names(&scratch), [alive.to_string()]);
@@ -57,10 +55,11 @@ fn a_hidden_name_stays_while_its_process_lives() {
     let path = place(&scratch).join(".t.p.0123.0123");
     let socket = unix_socket::socket(Kind::Seqpacket, true).expect("a socket");
     // Bound and not listening: what an endpoint is for a moment, before it shows its name.
-    unix_socket::bind(&socket, &Address::Path(path), Permissions::new()).expect("bound");
+    unix_socket::bind(&socket, &Address::Path(path.clone()), Permissions::new()).expect("bound");
     assert_eq!(folder.scan().expect("a scan"), []);
     assert_eq!(names(&scratch).len(), 1);
     drop(socket);
+    wait_dead(&path);
     assert_eq!(folder.scan().expect("a scan"), []);
     assert_eq!(names(&scratch).len(), 0);
 }

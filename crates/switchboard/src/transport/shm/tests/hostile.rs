@@ -11,7 +11,7 @@ use switchboard_testkit::skip::skip;
 use switchboard_testkit::{Child, Scratch};
 
 use super::ends::{End, address, are_linked, channel, hello, names};
-use super::raw::{Heard, Listener, Raw, entry_of};
+use super::raw::{Heard, Listener, Raw, entry_of, wait_dead};
 use crate::error::{Error, ErrorKind};
 use crate::transport::shm::datagram::{Datagram, MOST_LINKS, WAKE};
 use crate::transport::shm::hello::{Hello, Id, Pattern, Role};
@@ -88,7 +88,7 @@ fn a_peer_that_refuses_is_told_of() {
     let raw = Raw::dial(scratch.path(), &end);
     raw.say(&Datagram::Refuse("not you".into()).encode(), 0);
     end.turn(Instant::now());
-    assert_eq!(raw.hear(), Heard::End);
+    assert_eq!(raw.hear_next(), Heard::End);
     let [said] = &end.said[..] else { panic!("{:?}", end.said) };
     assert!(said.starts_with("refused: process ") && said.ends_with(": not you"), "{said}");
 }
@@ -186,7 +186,7 @@ fn a_second_connection_of_one_peer_is_closed() {
     let second = Raw::dial(scratch.path(), &end);
     second.say_hello(&hello);
     end.turn(now);
-    assert_eq!(second.hear(), Heard::End);
+    assert_eq!(second.hear_next(), Heard::End);
     assert_eq!((end.met.len(), end.said.len(), end.tokens.made), (1, 0, 1));
     assert_eq!(first.hear(), Heard::Nothing);
     // When the link has ended it may come again.
@@ -504,7 +504,7 @@ fn a_process_short_of_descriptors_goes_on() {
     let address = unix_socket::Address::Path(entry.into());
     let dial = || unix_socket::connect_to(unix_socket::Kind::Seqpacket, &address, true);
     // Silent ones take all descriptors that it has left; then one comes that is honest.
-    let silent: Vec<_> = (0..40).map(|_| dial().expect("connected")).collect();
+    let silent: Vec<Raw> = (0..40).map(|_| Raw(dial().expect("connected"))).collect();
     let mut end = publisher(&scratch);
     end.until("it is met", |end| !end.met.is_empty());
     short.expect("met");
@@ -609,6 +609,7 @@ fn another_pattern_is_told_who_was_first() {
     let other = publisher(&scratch);
     let dead = Entry { pattern: Pattern::Queue, role: Role::Writer, id: Id([3; 16]) };
     drop(Listener::at(scratch.path(), dead));
+    wait_dead(&channel(scratch.path()).join(dead.to_string()));
     publisher(&scratch);
     assert_eq!(names(scratch.path()), [entry_of(&other).to_string()]);
 }

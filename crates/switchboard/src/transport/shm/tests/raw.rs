@@ -88,6 +88,13 @@ impl Raw {
     }
 }
 
+impl Drop for Raw {
+    /// Another test may just be starting a process, which has copies of all descriptors for a moment.
+    fn drop(&mut self) {
+        let _ = unix_socket::shutdown_write(&self.0);
+    }
+}
+
 pub(super) fn entry_of(end: &End) -> Entry {
     let hello = end.meeting.hello();
     Entry { pattern: hello.pattern, role: hello.role, id: hello.id }
@@ -114,5 +121,20 @@ impl Listener {
     pub(super) fn accept_within(&self, timeout: Duration) -> Option<Raw> {
         let _ = wait_for(&self.0, Interest::Readable, Deadline::after(timeout));
         self.accept()
+    }
+}
+
+/// Waits until no process has the socket of this name: one that is just being started has copies of
+/// all descriptors for a moment.
+pub(super) fn wait_dead(path: &Path) {
+    let address = Address::Path(path.to_owned());
+    let deadline = Deadline::after(DEADLINE);
+    let refused = || {
+        let probed = unix_socket::connect_to(Kind::Datagram, &address, true);
+        probed.is_err_and(|error| error.name() == "ECONNREFUSED")
+    };
+    while !refused() {
+        assert!(!deadline.passed(), "somebody has {}", path.display());
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
