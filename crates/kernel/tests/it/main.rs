@@ -31,6 +31,7 @@ mod process;
 mod pthread;
 mod pty;
 mod python;
+mod random;
 mod shared_memory;
 mod shared_words;
 mod signal;

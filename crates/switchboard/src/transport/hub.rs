@@ -486,8 +486,12 @@ impl Drop for Hub {
     }
 }
 
-/// A random number that tells endpoints apart; not a secret.
+/// A random number that tells endpoints apart, in a forked child and its parent too; not a secret.
 pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+    let mut bytes = [0; 8];
+    match kernel::random::fill(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => std::collections::hash_map::RandomState::new().build_hasher().finish(),
+    }
 }

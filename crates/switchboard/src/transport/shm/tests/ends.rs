@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::io::{Deadline, Interest, wait_for};
 use switchboard_kernel::unix_socket;
+use switchboard_testkit::Scratch;
 
 use crate::address::Address;
 use crate::error::Error;
@@ -51,6 +52,14 @@ pub(super) fn hello(pattern: Pattern, role: Role) -> Hello {
         program: "test".into(),
         schema: "Reading".into(),
     }
+}
+
+pub(super) fn publisher(scratch: &Scratch) -> End {
+    End::open(scratch.path(), Pattern::Topic, Role::Writer)
+}
+
+pub(super) fn subscriber() -> Hello {
+    hello(Pattern::Topic, Role::Reader)
 }
 
 /// Descriptors that stand for memory.

@@ -1,6 +1,7 @@
 //! The meeting of `shm:`: its datagrams, its folder, and endpoints in one process and in many.
 
 mod base;
+mod bounds;
 mod crowd;
 mod datagram;
 mod deaths;
@@ -11,22 +12,23 @@ mod hostile;
 mod killstep;
 mod meeting;
 mod raw;
+mod strangers;
 
 use switchboard_testkit::child::Role;
 
 /// What the child processes of these tests do.
 pub(crate) const ROLES: &[(&str, Role)] = &[
     ("shm-come-and-go", folder::come_and_go),
-    ("shm-counted", hostile::counted),
-    ("shm-flood", hostile::flood),
-    ("shm-inner", hostile::inner),
-    ("shm-keeper", hostile::keeper),
+    ("shm-counted", bounds::counted),
+    ("shm-flood", bounds::flood),
+    ("shm-inner", strangers::inner),
+    ("shm-keeper", strangers::keeper),
     #[cfg(target_arch = "x86_64")]
     ("shm-killstep", killstep::victim),
     ("shm-make-base", base::make_base),
     ("shm-member", crowd::member),
     ("shm-mortal", deaths::mortal),
-    ("shm-short", hostile::short),
-    ("shm-stranger", hostile::stranger),
+    ("shm-short", bounds::short),
+    ("shm-stranger", strangers::stranger),
     ("shm-thief", hostile::thief),
 ];
