@@ -100,6 +100,11 @@ pub struct Options {
     /// acts (`?capacity=`), beyond what the kernel's buffers hold. Default: the transport's. More
     /// rides out longer pauses and takes more memory. A message that is longer goes alone.
     pub capacity_bytes: Option<u32>,
+    /// Whether a thread of this process moves an end of `shm:` on while the caller is elsewhere: lets peers
+    /// join, notices deaths. Default `true`: one thread for all ends of the process, made with the first of
+    /// them. Without it an end moves while one of its methods runs, and sleeping and waking take longer.
+    /// Taking the end's descriptor (`as_fd`) has the same effect.
+    pub io_thread: bool,
 }
 
 impl Default for Options {
@@ -119,6 +124,7 @@ impl Default for Options {
             overflow: Overflow::Block,
             history_messages: 0,
             capacity_bytes: None,
+            io_thread: true,
         }
     }
 }
@@ -164,6 +170,8 @@ setters! {
     overflow(overflow: Overflow);
     /// Sets [`history_messages`](Self#structfield.history_messages).
     history(history_messages: u32);
+    /// Sets [`io_thread`](Self#structfield.io_thread).
+    io_thread(io_thread: bool);
     /// Sets [`capacity_bytes`](Self#structfield.capacity_bytes). 0 counts as 1.
     capacity_bytes(capacity_bytes: Option<u32>);
 }

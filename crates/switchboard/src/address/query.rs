@@ -1,6 +1,7 @@
 //! The options after the question mark, and how they are read.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use switchboard_kernel::{Permissions, process};
@@ -31,6 +32,7 @@ pub(crate) struct Query {
     pub(crate) retain: Option<Duration>,
     pub(crate) retain_bytes: Option<u64>,
     pub(crate) reader: Option<String>,
+    pub(crate) scope: Option<PathBuf>,
     pub(crate) overflow: Option<Overflow>,
     pub(crate) history_messages: Option<u32>,
     pub(crate) size_bytes: Option<u32>,
@@ -72,6 +74,11 @@ pub const OPTIONS: &[(&str, &str, &str)] = &[
         "overflow",
         "block|drop-oldest|fail",
         "what a publisher does when a subscriber is too slow; block unless said otherwise",
+    ),
+    (
+        "scope",
+        "DIRECTORY",
+        "where the ends of shm: meet; a directory of this user's unless said otherwise",
     ),
     ("history", "COUNT", "how many messages a publisher keeps for subscribers that come later"),
     ("segment", "BYTES", "length of the files of a log; 16MiB unless said otherwise"),
@@ -171,6 +178,13 @@ pub(super) fn parse_option(
         "retain-bytes" => {
             let problem = "a number of bytes, or with KiB, MiB or GiB";
             query.retain_bytes = Some(large_size(value).ok_or_else(|| wrong(problem))?);
+        }
+        "scope" => {
+            let scope = PathBuf::from(value);
+            if !scope.is_absolute() {
+                return Err(wrong("a directory is written from the root: /run/robots"));
+            }
+            query.scope = Some(scope);
         }
         "reader" => {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);

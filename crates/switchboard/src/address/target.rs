@@ -23,6 +23,8 @@ pub(crate) enum Target {
     Signal { pid: Option<u32>, signal: Signal },
     /// `sysv:PATH#ID`, `sysv:0xKEY`
     SysvKey(switchboard_kernel::sysv_msg::Key),
+    /// `shm:NAME`
+    Name(Vec<u8>),
     /// `tcp:HOST:PORT`
     Host { host: String, port: u16 },
 }
@@ -36,6 +38,8 @@ pub enum TargetForm {
     Path,
     /// A path, or `@NAME` in the abstract namespace.
     PathOrAbstract,
+    /// A name, which may have slashes.
+    Name,
     /// `/NAME`.
     QueueName,
     /// `PATH`, `PATH#ID` or `0xKEY`.
@@ -86,6 +90,14 @@ pub(super) fn parse_target(
             }
             None => Ok(Target::Path(path(rest)?)),
         },
+        TargetForm::Name => {
+            use std::os::unix::ffi::OsStringExt;
+            let name = path(rest)?.into_os_string().into_vec();
+            if name == b"." || name == b".." {
+                return Err(wrong("a name cannot be . or ..".into()));
+            }
+            Ok(Target::Name(name))
+        }
         TargetForm::QueueName => {
             let name = rest.strip_prefix('/').unwrap_or_default();
             if name.is_empty() || name.contains('/') || name.len() > 254 {

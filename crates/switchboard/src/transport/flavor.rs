@@ -4,7 +4,9 @@ use std::os::fd::BorrowedFd;
 
 use switchboard_kernel::io::Deadline;
 
-use super::{Raw, Receipt, StreamPublisher, StreamReceiver, StreamSender, file, mq, packet, sysv};
+use super::{
+    Raw, Receipt, StreamPublisher, StreamReceiver, StreamSender, file, mq, packet, shm, sysv,
+};
 use crate::error::{RecvError, SendError};
 use crate::pattern::queue::Rejection;
 
@@ -17,6 +19,8 @@ pub(crate) enum SenderFlavor {
     Sysv(sysv::SysvSender),
     Packet(packet::PacketSender),
     File(Box<file::FileSender>),
+    ShmPublisher(Box<shm::ShmPublisher>),
+    ShmSender(Box<shm::ShmSender>),
 }
 
 /// The receiving end of any transport.
@@ -28,6 +32,8 @@ pub(crate) enum ReceiverFlavor {
     Packet(packet::PacketReceiver),
     File(Box<file::FileReceiver>),
     Subscriber(Box<file::FileSubscriber>),
+    ShmSubscriber(Box<shm::ShmSubscriber>),
+    ShmReceiver(Box<shm::ShmReceiver>),
 }
 
 /// Calls a method of whichever flavor it is: those that both ends have, and further ones.
@@ -53,7 +59,16 @@ impl SenderFlavor {
         priority: u32,
         more: bool,
     ) -> Result<(), SendError> {
-        each!(self, end => end.try_send(payload, priority, more), Publisher)
+        match self {
+            Self::ShmPublisher(end) => end.try_send(payload),
+            Self::ShmSender(end) => end.try_send(payload, priority),
+            Self::Stream(end) => end.try_send(payload, priority, more),
+            Self::Publisher(end) => end.try_send(payload, priority, more),
+            Self::Mq(end) => end.try_send(payload, priority, more),
+            Self::Sysv(end) => end.try_send(payload, priority, more),
+            Self::Packet(end) => end.try_send(payload, priority, more),
+            Self::File(end) => end.try_send(payload, priority, more),
+        }
     }
 
     /// Moves on whatever can move without waiting. Whether everything accepted is with the kernel.
@@ -62,6 +77,7 @@ impl SenderFlavor {
             Self::Stream(end) => end.drive(),
             Self::Publisher(end) => end.drive(),
             Self::File(end) => end.drive(),
+            Self::ShmSender(end) => end.drive(),
             _ => Ok(true),
         }
     }
@@ -71,13 +87,15 @@ impl SenderFlavor {
         match self {
             Self::Stream(end) => end.look(),
             Self::Publisher(end) => end.look(),
+            Self::ShmPublisher(end) => end.look(),
+            Self::ShmSender(end) => end.look(),
             _ => Ok(()),
         }
     }
 
     /// Waits until something may have changed.
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
-        each!(self, end => end.wait(deadline), Publisher)
+        each!(self, end => end.wait(deadline), ShmPublisher, ShmSender, Publisher)
     }
 
     /// Says that no message follows, and moves towards the end. Whether it is reached.
@@ -86,6 +104,8 @@ impl SenderFlavor {
             Self::Stream(end) => end.finish(),
             Self::Publisher(end) => end.finish(),
             Self::Packet(end) => end.finish(),
+            Self::ShmPublisher(end) => end.finish(),
+            Self::ShmSender(end) => end.finish(),
             Self::File(end) => end.drive(),
             _ => Ok(true),
         }
@@ -105,6 +125,7 @@ impl SenderFlavor {
             Self::Stream(end) => end.unacknowledged(),
             Self::Publisher(end) => end.unacknowledged(),
             Self::File(end) => end.unacknowledged(),
+            Self::ShmSender(end) => end.pending(),
             _ => 0,
         }
     }
@@ -114,18 +135,20 @@ impl SenderFlavor {
         match self {
             Self::Stream(end) => end.pending(),
             Self::Publisher(end) => end.pending(),
+            Self::ShmSender(end) => end.pending(),
             _ => 0,
         }
     }
 
     /// Messages acknowledged; on transports without acknowledgements, accepted by the kernel.
     pub(crate) fn acknowledged(&self) -> u64 {
-        each!(self, end => end.acknowledged(), Publisher)
+        each!(self, end => end.acknowledged(), ShmPublisher, ShmSender, Publisher)
     }
 
     pub(crate) fn rejected(&self) -> u64 {
         match self {
             Self::Stream(end) => end.rejected(),
+            Self::ShmSender(end) => end.rejected(),
             _ => 0,
         }
     }
@@ -181,12 +204,14 @@ impl SenderFlavor {
         match self {
             Self::Stream(end) => end.peers(),
             Self::Publisher(end) => end.peers(),
+            Self::ShmPublisher(end) => end.peers(),
+            Self::ShmSender(end) => end.peers(),
             _ => 1,
         }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        each!(self, end => end.fd(), Publisher)
+        each!(self, end => end.fd(), ShmPublisher, ShmSender, Publisher)
     }
 
     pub(crate) fn local_address(&self) -> Option<String> {
@@ -218,7 +243,7 @@ impl ReceiverFlavor {
     /// Takes one message without waiting. Whether there was one.
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        each!(self, end => end.take(with), Subscriber)
+        each!(self, end => end.take(with), Subscriber, ShmSubscriber, ShmReceiver)
     }
 
     /// Takes up to `most` messages that are already in this process's memory.
@@ -227,6 +252,8 @@ impl ReceiverFlavor {
             Self::Stream(end) => end.take_more(most, with),
             Self::File(end) => end.take_more(most, with),
             Self::Subscriber(end) => end.take_more(most, with),
+            Self::ShmSubscriber(end) => end.take_more(most, with),
+            Self::ShmReceiver(end) => end.take_more(most, with),
             _ => 0,
         }
     }
@@ -236,6 +263,10 @@ impl ReceiverFlavor {
             Self::Stream(end) => end.acknowledge_all(receipts),
             Self::File(end) => end.acknowledge_all(receipts),
             Self::Subscriber(end) => end.acknowledge_all(receipts),
+            Self::ShmReceiver(end) => {
+                end.acknowledge_all(receipts);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -245,6 +276,7 @@ impl ReceiverFlavor {
             Self::Stream(end) => end.acknowledge(receipt),
             Self::File(end) => end.acknowledge(receipt),
             Self::Subscriber(end) => end.acknowledge(receipt),
+            Self::ShmReceiver(end) => Ok(end.acknowledge(receipt)),
             _ => Ok(true),
         }
     }
@@ -254,6 +286,7 @@ impl ReceiverFlavor {
             Self::Stream(end) => end.reject(receipt).map(Rejection::by_sender),
             Self::File(end) => end.reject(receipt),
             Self::Subscriber(end) => end.reject(receipt),
+            Self::ShmReceiver(end) => Ok(Rejection::by_sender(end.reject(receipt))),
             _ => Ok(Rejection::NotTaken),
         }
     }
@@ -264,6 +297,7 @@ impl ReceiverFlavor {
             Self::Stream(end) => end.reject(receipt).map(Rejection::by_sender),
             Self::File(end) => end.give_back(receipt),
             Self::Subscriber(end) => end.reject(receipt),
+            Self::ShmReceiver(end) => Ok(Rejection::by_sender(end.reject(receipt))),
             _ => Ok(Rejection::NotTaken),
         }
     }
@@ -288,18 +322,20 @@ impl ReceiverFlavor {
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
-        each!(self, end => end.wait(deadline), Subscriber)
+        each!(self, end => end.wait(deadline), Subscriber, ShmSubscriber, ShmReceiver)
     }
 
     pub(crate) fn peers(&self) -> usize {
         match self {
             Self::Stream(end) => end.peers(),
+            Self::ShmSubscriber(end) => end.peers(),
+            Self::ShmReceiver(end) => end.peers(),
             _ => 1,
         }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        each!(self, end => end.fd(), Subscriber)
+        each!(self, end => end.fd(), Subscriber, ShmSubscriber, ShmReceiver)
     }
 
     pub(crate) fn local_address(&self) -> Option<String> {

@@ -1,0 +1,81 @@
+//! Large messages on the writing side: blocks of memory, and when they are nobody's any more.
+
+use std::collections::VecDeque;
+
+use switchboard_kernel::Result;
+use switchboard_kernel::shared_memory::OwnMemory;
+use switchboard_shm::AtomicU64;
+use switchboard_shm::arena::{Arena, Block, PLACE_BYTES, Place};
+
+use super::memory::Own;
+
+/// What the large messages of an endpoint take at most, in bytes, unless one alone is larger.
+const MOST_BYTES: u64 = 256 << 20;
+
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    arena: Arena<Own>,
+    bytes: u64,
+    /// Those that readers may still read, with the ends of their frames.
+    in_flight: VecDeque<(u64, Block)>,
+}
+
+impl Blocks {
+    /// Payload of the frame of a large message.
+    pub(super) const FRAME_BYTES: u64 = PLACE_BYTES as u64;
+
+    pub(super) fn take(&mut self, len: u64) -> Option<Block> {
+        self.arena.take(len)
+    }
+
+    /// Whether there may be more memory for messages of this length.
+    pub(super) fn may_grow(&self, len: u64) -> bool {
+        self.arena
+            .next_segment_bytes(len)
+            .is_some_and(|more| self.bytes == 0 || self.bytes + more <= MOST_BYTES)
+    }
+
+    /// Adds a segment; its number and memory.
+    pub(super) fn grow(&mut self, len: u64) -> Result<(u32, &Own)> {
+        let bytes = self.arena.next_segment_bytes(len).unwrap_or(len);
+        let memory = OwnMemory::create("switchboard-arena", bytes as usize)?;
+        self.bytes += bytes;
+        let index = self.arena.add(Own(memory), len);
+        let memory = self.arena.segments().last().expect("added just now");
+        Ok((index, memory))
+    }
+
+    pub(super) fn segments(&self) -> impl Iterator<Item = &Own> {
+        self.arena.segments()
+    }
+
+    pub(super) fn room(&self, block: &Block) -> &[AtomicU64] {
+        self.arena.room(block)
+    }
+
+    pub(super) fn place(&self, block: &Block, len: u64) -> Place {
+        self.arena.place(block, len)
+    }
+
+    /// A block's frame will end here.
+    pub(super) fn sent(&mut self, block: Block, end: u64) {
+        self.in_flight.push_back((end, block));
+    }
+
+    /// The block is not used after all, or nobody's any more.
+    pub(super) fn give_back(&mut self, block: Block) {
+        self.arena.give_back(block);
+    }
+
+    /// Frames up to here are nobody's any more.
+    pub(super) fn reclaim(&mut self, through: u64) {
+        while let Some((_, block)) = self.in_flight.pop_front_if(|(end, _)| *end <= through) {
+            self.arena.give_back(block);
+        }
+    }
+
+    /// Where the oldest frame ends whose block somebody may still read.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.in_flight.front().map(|(end, _)| *end)
+    }
+}

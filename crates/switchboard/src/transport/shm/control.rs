@@ -1,0 +1,455 @@
+//! The control path of an endpoint: whom it meets, what comes on the links' sockets, who dies.
+//!
+//! Nothing here waits. All of it shows on one descriptor.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use switchboard_kernel::eventfd::EventFd;
+use switchboard_kernel::io::{self, Interest};
+use switchboard_kernel::{ErrorKind as Kind, unix_socket};
+use switchboard_shm::cursor::OwnCursor;
+
+use super::base::Surroundings;
+use super::datagram::{Datagram, LONGEST_BYTES, MOST_DESCRIPTORS, WAKE};
+use super::folder::Folder;
+use super::geometry;
+use super::hello::{Hello, Id, LARGEST_WINDOW, Pattern, Role};
+use super::meeting::{self, FIRST_TOKEN, Meeting, Offer};
+use super::memory::Own;
+use super::name::ChannelName;
+use crate::address::Target;
+use crate::error::{Error, ErrorKind};
+use crate::transport::Setup;
+
+/// A link of this endpoint; never used again.
+pub(super) type LinkId = u64;
+
+const CANCEL: u64 = FIRST_TOKEN;
+const NUDGE: u64 = FIRST_TOKEN + 1;
+/// Each link has an even token for its socket, and the odd one after it for its peer's process.
+const FIRST_LINK: u64 = FIRST_TOKEN + 2;
+
+/// Datagrams that are taken in one turn, so that a flood of them leaves the others their turn.
+const MOST_DATAGRAMS: usize = 16;
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Event<M> {
+    Met(Met<M>),
+    Welcome(LinkId, Welcome),
+    Segment(LinkId, u32, OwnedFd),
+    Reject(LinkId, u64),
+    Taken(LinkId, u64),
+    /// There may be something in the memory.
+    Wake,
+    /// The peer died, or hung up. [`Control::part`] forgets it.
+    Gone(LinkId),
+    Refused { peer: String, problem: String },
+    Misbehaved { peer: String, problem: String },
+    /// The caller's descriptor is readable: [`Control::watch_cancel`] looks for that again.
+    Cancelled,
+    Failed(Error),
+}
+
+/// A peer with which hellos were exchanged.
+#[derive(Debug)]
+pub(super) struct Met<M> {
+    pub(super) link: LinkId,
+    pub(super) hello: Hello,
+    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) made: M,
+}
+
+/// Where a reader begins.
+#[derive(Debug)]
+pub(super) struct Welcome {
+    pub(super) slot: u32,
+    pub(super) position: u64,
+    pub(super) number: u64,
+    pub(super) ring: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Link {
+    id: Id,
+    peer: String,
+    socket: OwnedFd,
+    process: Option<OwnedFd>,
+    gone: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Control<O: Offer> {
+    setup: Setup,
+    offer: O,
+    meeting: Meeting<O::Made>,
+    pattern: Pattern,
+    role: Role,
+    links: BTreeMap<LinkId, Link>,
+    next: LinkId,
+    nudge: Option<EventFd>,
+    found: Vec<meeting::Event<O::Made>>,
+}
+
+impl<O: Offer> Control<O> {
+    pub(super) fn open(setup: &Setup, pattern: Pattern, role: Role, offer: O) -> Result<Self, Error> {
+        let hello = Hello {
+            pattern,
+            role,
+            id: Id::random().map_err(|error| setup.system("cannot open", error))?,
+            fingerprint: setup.schema.fingerprint,
+            max_message_bytes: setup.largest_message_bytes(),
+            window_messages: setup.options.prefetch_messages.clamp(1, LARGEST_WINDOW),
+            program: switchboard_kernel::process::command_name(std::process::id())
+                .unwrap_or_default(),
+            schema: setup.schema.name.clone(),
+        };
+        let Target::Name(name) = &setup.address.target else {
+            return Err(Error::new(ErrorKind::BadAddress, &setup.address, "an address without a name"));
+        };
+        let name = ChannelName::new(name)
+            .map_err(|problem| Error::new(ErrorKind::BadAddress, &setup.address, problem))?;
+        let scope = setup.address.query.scope.as_deref();
+        let folder = Folder::open(&setup.address, scope, &Surroundings::here(), &name)?;
+        let meeting = Meeting::open(&setup.address, folder, hello, Instant::now())?;
+        let control = Self {
+            offer,
+            meeting,
+            pattern,
+            role,
+            links: BTreeMap::new(),
+            next: 0,
+            nudge: None,
+            found: Vec::new(),
+            setup: setup.again(),
+        };
+        control.watch_cancel()?;
+        Ok(control)
+    }
+
+    /// Readable when [`turn`](Self::turn) has something to do.
+    pub(super) fn epoll(&self) -> Result<OwnedFd, Error> {
+        io::duplicate(self.meeting.fd())
+            .map_err(|error| self.setup.system("cannot open", error))
+    }
+
+    /// Watches the caller's cancel descriptor, until it is readable.
+    pub(super) fn watch_cancel(&self) -> Result<(), Error> {
+        let Some(cancel) = &self.setup.options.cancel else { return Ok(()) };
+        let _ = self.meeting.epoll().delete(cancel);
+        self.meeting
+            .epoll()
+            .add(cancel, CANCEL, Interest::Readable)
+            .map_err(|error| self.setup.system("cannot watch the cancel descriptor", error))
+    }
+
+    /// Complements that were found and not met yet.
+    pub(super) fn wanted(&self) -> usize {
+        self.meeting.wanted()
+    }
+
+    /// Deals with what is there, without waiting.
+    pub(super) fn turn(&mut self) -> Vec<Event<O::Made>> {
+        let mut events = Vec::new();
+        let mut found = std::mem::take(&mut self.found);
+        if let Err(error) = self.meeting.poll(Instant::now(), &mut self.offer, &mut found) {
+            events.push(Event::Failed(error));
+        }
+        let mut left = MOST_DATAGRAMS;
+        for event in found.drain(..) {
+            match event {
+                meeting::Event::Met(met) => self.met(*met, &mut events),
+                meeting::Event::Refused { peer, problem } => {
+                    events.push(Event::Refused { peer: peer.to_string(), problem });
+                }
+                meeting::Event::Misbehaved { peer, problem } => {
+                    events.push(Event::Misbehaved { peer: peer.to_string(), problem });
+                }
+                meeting::Event::Failed(error) => events.push(Event::Failed(error)),
+                meeting::Event::Ready { token: CANCEL, .. } => {
+                    // It stays readable, and nobody here reads it.
+                    if let Some(cancel) = &self.setup.options.cancel {
+                        let _ = self.meeting.epoll().delete(cancel);
+                    }
+                    events.push(Event::Cancelled);
+                }
+                meeting::Event::Ready { token: NUDGE, .. } => {
+                    if let Some(nudge) = &self.nudge {
+                        let _ = nudge.try_take();
+                    }
+                    events.push(Event::Wake);
+                }
+                meeting::Event::Ready { token, .. } => {
+                    let link = (token - FIRST_LINK) / 2;
+                    let died = token % 2 == 1;
+                    self.read(link, died, &mut left, &mut events);
+                }
+            }
+        }
+        self.found = found;
+        events
+    }
+
+    fn met(&mut self, met: meeting::Met<O::Made>, events: &mut Vec<Event<O::Made>>) {
+        let meeting::Met { socket, process, peer, hello, descriptors, made } = met;
+        let link = self.next;
+        self.next += 1;
+        let token = FIRST_LINK + 2 * link;
+        let epoll = self.meeting.epoll();
+        let watched = epoll.add(&socket, token, Interest::Readable).and_then(|()| {
+            process.as_ref().map_or(Ok(()), |fd| epoll.add(fd, token + 1, Interest::Readable))
+        });
+        if let Err(error) = watched {
+            self.meeting.forget(hello.id);
+            events.push(Event::Failed(self.setup.system("cannot watch a link", error)));
+            return;
+        }
+        let entry =
+            Link { id: hello.id, peer: peer.to_string(), socket, process, gone: false };
+        self.links.insert(link, entry);
+        events.push(Event::Met(Met { link, hello, descriptors, made }));
+    }
+
+    /// Reads what a peer said, and notices its end.
+    fn read(
+        &mut self,
+        link: LinkId,
+        died: bool,
+        left: &mut usize,
+        events: &mut Vec<Event<O::Made>>,
+    ) {
+        let Some(entry) = self.links.get(&link).filter(|entry| !entry.gone) else { return };
+        let mut buffer = [0; LONGEST_BYTES + 1];
+        loop {
+            // Of a dead peer all is read: nothing more will come.
+            if *left == 0 && !died {
+                return;
+            }
+            *left = left.saturating_sub(1);
+            let (received, descriptors) =
+                match unix_socket::recv_with_fds(&entry.socket, &mut buffer, MOST_DESCRIPTORS) {
+                    Ok((received, _)) if received.len == 0 => return self.gone(link, events),
+                    Ok(found) => found,
+                    Err(error) if error.kind() == Kind::WouldBlock && !died => return,
+                    Err(error) if matches!(error.name(), "EMSGSIZE" | "EMFILE") => {
+                        return self.broke(link, "too many descriptors at a time", events);
+                    }
+                    Err(_) => return self.gone(link, events),
+                };
+            let bytes = &buffer[..received.len.min(buffer.len())];
+            let from = self.role.complement();
+            match Datagram::decode_next(bytes, descriptors.len(), self.pattern, from) {
+                Ok(datagram) => match self.event(link, datagram, descriptors) {
+                    Some(event) => events.push(event),
+                    None => return self.gone(link, events),
+                },
+                Err(fault) => {
+                    let problem = fault.problem().to_owned();
+                    return self.broke(link, &problem, events);
+                }
+            }
+        }
+    }
+
+    /// What a datagram means; none for a goodbye.
+    fn event(
+        &self,
+        link: LinkId,
+        datagram: Datagram,
+        descriptors: Vec<OwnedFd>,
+    ) -> Option<Event<O::Made>> {
+        let mut descriptors = descriptors.into_iter();
+        Some(match datagram {
+            Datagram::Welcome { slot, position, number } => {
+                let ring = descriptors.next();
+                Event::Welcome(link, Welcome { slot, position, number, ring })
+            }
+            Datagram::Segment { index, .. } => Event::Segment(link, index, descriptors.next()?),
+            Datagram::Reject { number } => Event::Reject(link, number),
+            Datagram::Taken { number } => Event::Taken(link, number),
+            Datagram::Wake | Datagram::Hello(_) => Event::Wake,
+            Datagram::Refuse(problem) => Event::Refused { peer: self.peer_name(link), problem },
+            Datagram::Leave => return None,
+        })
+    }
+
+    fn broke(&mut self, link: LinkId, problem: &str, events: &mut Vec<Event<O::Made>>) {
+        let peer = self.peer_name(link);
+        self.refuse(link, problem);
+        events.push(Event::Misbehaved { peer, problem: problem.to_owned() });
+        self.gone(link, events);
+    }
+
+    fn gone(&mut self, link: LinkId, events: &mut Vec<Event<O::Made>>) {
+        self.unwatch(link);
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.gone = true;
+            events.push(Event::Gone(link));
+        }
+    }
+
+    fn unwatch(&self, link: LinkId) {
+        let Some(entry) = self.links.get(&link) else { return };
+        let _ = self.meeting.epoll().delete(&entry.socket);
+        if let Some(process) = &entry.process {
+            let _ = self.meeting.epoll().delete(process);
+        }
+    }
+
+    /// What is known of a peer, for people to read.
+    pub(super) fn peer_name(&self, link: LinkId) -> String {
+        self.links.get(&link).map_or_else(|| "a peer".to_owned(), |entry| entry.peer.clone())
+    }
+
+    /// A link has ended, and all is done about it; its peer may come again.
+    pub(super) fn part(&mut self, link: LinkId) {
+        self.unwatch(link);
+        if let Some(entry) = self.links.remove(&link) {
+            self.meeting.forget(entry.id);
+        }
+    }
+
+    /// Closes the link of a peer that broke the protocol. It is not met again.
+    pub(super) fn turn_away(&mut self, link: LinkId, why: &str) {
+        self.refuse(link, why);
+        self.unwatch(link);
+        self.links.remove(&link);
+    }
+
+    fn refuse(&self, link: LinkId, why: &str) {
+        self.say(link, &Datagram::Refuse(why.to_owned()), &[]);
+    }
+
+    /// Says something without waiting. Whether it is on its way.
+    fn say(&self, link: LinkId, datagram: &Datagram, descriptors: &[BorrowedFd<'_>]) -> bool {
+        self.links.get(&link).is_some_and(|entry| {
+            unix_socket::send_with_fds(&entry.socket, &datagram.encode(), descriptors).is_ok()
+        })
+    }
+
+    /// Says what a peer cannot do without: one that takes nothing any more is turned away.
+    fn must_say(&mut self, link: LinkId, datagram: &Datagram, fds: &[BorrowedFd<'_>]) -> bool {
+        let said = self.say(link, datagram, fds);
+        if !said {
+            self.unwatch(link);
+            self.links.remove(&link);
+        }
+        said
+    }
+
+    /// Wakes a peer that sleeps on its descriptor. A full socket is as good as a wake-up.
+    pub(super) fn wake(&self, link: LinkId) {
+        if let Some(entry) = self.links.get(&link) {
+            let _ = unix_socket::send(&entry.socket, &WAKE);
+        }
+    }
+
+    /// Tells a reader where it begins. `false`: it is gone.
+    pub(super) fn welcome(
+        &mut self,
+        link: LinkId,
+        slot: usize,
+        (position, number): (u64, u64),
+        ring: Option<&Own>,
+    ) -> bool {
+        let datagram = Datagram::Welcome { slot: slot as u32, position, number };
+        match ring.map(|ring| ring.0.read_only_fd()) {
+            None => self.must_say(link, &datagram, &[]),
+            Some(Ok(fd)) => self.must_say(link, &datagram, &[fd.as_fd()]),
+            Some(Err(_)) => false,
+        }
+    }
+
+    /// Gives a reader a segment of the arena. `false`: it is gone.
+    pub(super) fn give_segment(&mut self, link: LinkId, index: u32, memory: &Own) -> bool {
+        let len_bytes = memory.0.len_bytes() as u64;
+        let datagram = Datagram::Segment { index, len_bytes };
+        match memory.0.read_only_fd() {
+            Ok(fd) => self.must_say(link, &datagram, &[fd.as_fd()]),
+            Err(_) => false,
+        }
+    }
+
+    /// Gives a message back. Whether its sender is there.
+    pub(super) fn reject(&mut self, link: LinkId, number: u64) -> bool {
+        self.must_say(link, &Datagram::Reject { number }, &[])
+    }
+
+    /// Answers that.
+    pub(super) fn taken(&mut self, link: LinkId, number: u64) {
+        self.must_say(link, &Datagram::Taken { number }, &[]);
+    }
+
+    /// Makes the descriptor readable.
+    pub(super) fn nudge(&mut self) {
+        if self.nudge.is_none()
+            && let Ok(nudge) = EventFd::new(0)
+            && self.meeting.epoll().add(&nudge, NUDGE, Interest::Readable).is_ok()
+        {
+            self.nudge = Some(nudge);
+        }
+        if let Some(nudge) = &self.nudge {
+            let _ = nudge.add(1);
+        }
+    }
+}
+
+impl<O: Offer> Drop for Control<O> {
+    fn drop(&mut self) {
+        self.meeting.leave();
+        if self.role == Role::Reader {
+            for link in self.links.keys() {
+                self.say(*link, &Datagram::Leave, &[]);
+            }
+        }
+    }
+}
+
+/// What a writer gives with its hello: its doorbell, and the ring of a topic.
+#[derive(Debug)]
+pub(super) struct WriterOffer {
+    pub(super) bell: OwnedFd,
+    pub(super) ring: Option<OwnedFd>,
+}
+
+impl Offer for WriterOffer {
+    type Made = ();
+
+    fn make(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn descriptors<'a>(&'a self, (): &'a ()) -> Vec<BorrowedFd<'a>> {
+        std::iter::once(&self.bell).chain(&self.ring).map(AsFd::as_fd).collect()
+    }
+}
+
+/// What a reader gives with its hello: a page for each link.
+#[derive(Debug)]
+pub(super) struct ReaderOffer {
+    pub(super) setup: Setup,
+}
+
+/// A reader's page, and its descriptor for the writer.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) cursor: OwnCursor<Own>,
+    fd: OwnedFd,
+}
+
+impl Offer for ReaderOffer {
+    type Made = Page;
+
+    fn make(&mut self) -> Result<Page, Error> {
+        let failed = |error| self.setup.system("no memory for a reader's page", error);
+        let cursor = geometry::page().map_err(failed)?;
+        let fd = cursor.memory().0.read_only_fd().map_err(failed)?;
+        Ok(Page { cursor, fd })
+    }
+
+    fn descriptors<'a>(&'a self, made: &'a Page) -> Vec<BorrowedFd<'a>> {
+        vec![made.fd.as_fd()]
+    }
+}

@@ -1,0 +1,58 @@
+//! How large the parts are, and how they are made.
+
+use switchboard_kernel::shared_memory::{Doorbell, OwnMemory};
+use switchboard_shm::cursor::OwnCursor;
+use switchboard_shm::layout::{self, PAGE_BYTES, writer};
+use switchboard_shm::ring::RingWriter;
+
+use super::memory::{Bell, Own};
+use crate::error::{Error, ErrorKind};
+use crate::transport::Setup;
+
+/// The patterns, as they stand in memory and in a hello.
+pub(super) const QUEUE: u32 = 1;
+pub(super) const TOPIC: u32 = 2;
+
+/// Of a ring, in bytes, unless asked otherwise.
+const CAPACITY_BYTES: u64 = 32 << 10;
+
+/// Bytes of a writer's memory that a reader takes.
+pub(super) const RING_BYTES: std::ops::RangeInclusive<usize> =
+    layout::writer_bytes(*writer::CAPACITY_BYTES.start() as usize)
+        ..=layout::writer_bytes(*writer::CAPACITY_BYTES.end() as usize);
+
+/// The largest payload of a frame of this endpoint's rings.
+pub(super) fn largest_payload(setup: &Setup) -> u64 {
+    switchboard_shm::ring::largest_payload(capacity_bytes(setup).unwrap_or(CAPACITY_BYTES))
+}
+
+/// A new ring, of the capacity that is asked for.
+pub(super) fn ring(setup: &Setup, pattern: u32, lossy: bool) -> Result<RingWriter<Own>, Error> {
+    let capacity = capacity_bytes(setup)?;
+    let bytes = layout::writer_bytes(capacity as usize);
+    let memory = OwnMemory::create("switchboard-ring", bytes)
+        .map_err(|error| setup.system("no memory for a ring", error))?;
+    RingWriter::create(Own(memory), pattern, capacity, lossy)
+        .map_err(|error| Error::new(ErrorKind::System, &setup.address, error.0))
+}
+
+fn capacity_bytes(setup: &Setup) -> Result<u64, Error> {
+    let wanted = setup.options.capacity_bytes.map_or(CAPACITY_BYTES, u64::from);
+    let (least, most) = (*writer::CAPACITY_BYTES.start(), *writer::CAPACITY_BYTES.end());
+    if wanted > most {
+        let problem = format!("a ring of {wanted} bytes; at most {most} are possible");
+        return Err(Error::new(ErrorKind::NotSupported, &setup.address, problem)
+            .hint("say less with ?capacity=; large messages do not need a large ring"));
+    }
+    Ok(wanted.next_power_of_two().max(least))
+}
+
+/// A new doorbell.
+pub(super) fn bell(setup: &Setup) -> Result<Bell, Error> {
+    Doorbell::create().map(Bell).map_err(|error| setup.system("no memory for a doorbell", error))
+}
+
+/// A new reader's page.
+pub(super) fn page() -> switchboard_kernel::Result<OwnCursor<Own>> {
+    OwnMemory::create("switchboard-reader", PAGE_BYTES).map(|memory| OwnCursor::create(Own(memory)))
+}

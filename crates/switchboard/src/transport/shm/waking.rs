@@ -1,0 +1,62 @@
+//! Waking a peer, as it sleeps.
+
+use switchboard_shm::bell::{Raised, Sleeps};
+use switchboard_shm::cursor::{OwnCursor, after_store};
+use switchboard_shm::layout::{reader, writer};
+use switchboard_shm::ring::{RingReader, RingWriter};
+use switchboard_shm::Words;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::control::{Control, LinkId, ReaderOffer};
+use super::memory::{Own, Theirs, wake_all};
+
+/// For which sleep a reader was woken last: one that leaves its byte up is not woken again for the same.
+#[derive(Debug, Default)]
+pub(super) struct Woken(Option<Raised>);
+
+impl Woken {
+    /// Whether this sleep is another one.
+    pub(super) fn is_due(&mut self, raised: Raised) -> bool {
+        self.0.replace(raised) != Some(raised)
+    }
+}
+
+/// Wakes all who sleep on the header at a position, which was just committed.
+pub(super) fn wake_readers(ring: &RingWriter<Own>, position: u64) {
+    if let Some(word) = ring.polled_word(position) {
+        // An error is no reason not to go on: readers look by themselves in the end.
+        let _ = wake_all(word);
+    }
+}
+
+/// Stores a reader's cursor, and wakes the writer if it sleeps for it.
+#[inline]
+pub(super) fn store_cursor(
+    page: &OwnCursor<Own>,
+    position: u64,
+    ring: &RingReader<Theirs>,
+    control: &Control<ReaderOffer>,
+    link: LinkId,
+) {
+    page.store(position);
+    wake_writer(page, ring, control, link);
+}
+
+/// Wakes the writer if it sleeps for a cursor that was just stored.
+#[inline]
+pub(super) fn wake_writer(
+    page: &OwnCursor<Own>,
+    ring: &RingReader<Theirs>,
+    control: &Control<ReaderOffer>,
+    link: LinkId,
+) {
+    after_store();
+    let wanted = ring.memory().words()[writer::WANTED_WORD].load(Relaxed);
+    match Sleeps::from_number(wanted) {
+        None => {}
+        Some(Sleeps::OnFutex) => {
+            let _ = wake_all(&page.memory().words()[reader::CURSOR_WORD]);
+        }
+        Some(Sleeps::OnDescriptor) => control.wake(link),
+    }
+}
