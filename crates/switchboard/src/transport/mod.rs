@@ -430,7 +430,7 @@ pub const TABLE: &[Transport] = &[
             }),
             ..NO_PATTERN
         },
-        object: None,
+        object: Some(Object { create: None, unlink: shm::unlink }),
     },
     Transport {
         scheme: "file",

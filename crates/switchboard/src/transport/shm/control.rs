@@ -11,16 +11,12 @@ use switchboard_kernel::io::{self, Interest};
 use switchboard_kernel::{ErrorKind as Kind, unix_socket};
 use switchboard_shm::cursor::OwnCursor;
 
-use super::base::Surroundings;
 use super::datagram::{Datagram, LONGEST_BYTES, MOST_DESCRIPTORS, WAKE};
-use super::folder::Folder;
 use super::geometry;
 use super::hello::{Hello, Id, LARGEST_WINDOW, Pattern, Role};
 use super::meeting::{self, FIRST_TOKEN, Meeting, Offer};
 use super::memory::Own;
-use super::name::ChannelName;
-use crate::address::Target;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::transport::Setup;
 
 /// A link of this endpoint; never used again.
@@ -106,13 +102,7 @@ impl<O: Offer> Control<O> {
                 .unwrap_or_default(),
             schema: setup.schema.name.clone(),
         };
-        let Target::Name(name) = &setup.address.target else {
-            return Err(Error::new(ErrorKind::BadAddress, &setup.address, "an address without a name"));
-        };
-        let name = ChannelName::new(name)
-            .map_err(|problem| Error::new(ErrorKind::BadAddress, &setup.address, problem))?;
-        let scope = setup.address.query.scope.as_deref();
-        let folder = Folder::open(&setup.address, scope, &Surroundings::here(), &name)?;
+        let folder = super::folder_of(&setup.address)?;
         let meeting = Meeting::open(&setup.address, folder, hello, Instant::now())?;
         let control = Self {
             offer,

@@ -25,9 +25,14 @@ mod subscriber;
 mod tests;
 mod waking;
 
-use crate::error::Error;
+use crate::address::{Address, Target};
+use crate::error::{Error, ErrorKind};
 use crate::pattern::topic::Start;
 use crate::transport::{ReceiverFlavor, SenderFlavor, Setup};
+
+use base::Surroundings;
+use folder::{Dialled, Folder};
+use name::ChannelName;
 
 pub(crate) use ends::{ShmPublisher, ShmReceiver, ShmSender, ShmSubscriber};
 
@@ -49,4 +54,28 @@ pub(super) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
 
 pub(super) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     ShmReceiver::open(setup).map(Box::new).map(ReceiverFlavor::ShmReceiver)
+}
+
+/// The folder in which the ends of a channel meet.
+fn folder_of(address: &Address) -> Result<Folder, Error> {
+    let Target::Name(name) = &address.target else {
+        return Err(Error::new(ErrorKind::BadAddress, address, "an address without a name"));
+    };
+    let name = ChannelName::new(name)
+        .map_err(|problem| Error::new(ErrorKind::BadAddress, address, problem))?;
+    Folder::open(address, address.query.scope.as_deref(), &Surroundings::here(), &name)
+}
+
+/// Removes what dead ends left: their names, and the folder. Not needed: the next end does so.
+pub(super) fn unlink(address: &Address) -> Result<(), Error> {
+    let folder = folder_of(address)?;
+    for entry in folder.scan()? {
+        if let Dialled::Connected(_) = folder.dial(entry) {
+            let problem = "somebody has it open";
+            return Err(Error::new(ErrorKind::AddressInUse, address, problem)
+                .hint("it goes away with its last end; stop those that use it first"));
+        }
+    }
+    folder.remove_if_empty();
+    Ok(())
 }

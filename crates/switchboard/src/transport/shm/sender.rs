@@ -1,6 +1,7 @@
 //! The sending end of a queue: a ring for each receiver, which keeps what that one has not settled.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use switchboard_kernel::io;
 use switchboard_kernel::shared_memory::PeerMemory;
@@ -24,6 +25,9 @@ use crate::transport::Setup;
 
 /// Unsettled messages of a link at most: half of what has a bit in the reader's page.
 pub(super) const MOST_WINDOW: u32 = 256;
+
+/// How long an end waits for receivers that it has found and not met.
+const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 
 /// A message in a ring that its receiver has not settled.
 #[derive(Debug)]
@@ -53,6 +57,13 @@ enum Body {
 }
 
 impl Body {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Small(bytes) => bytes.len() as u64,
+            Self::Large(_, len) => *len,
+        }
+    }
+
     fn frame_bytes(&self, prefix: Prefix) -> u64 {
         match self {
             Self::Small(bytes) => small_bytes(bytes.len(), prefix),
@@ -76,6 +87,8 @@ struct Receiver {
     woken: Woken,
     /// Messages and bytes that it takes unsettled.
     window: (usize, u64),
+    /// The largest message that it takes.
+    largest: u64,
     unsettled: VecDeque<Unsettled>,
     unsettled_bytes: u64,
     /// Number of the first unsettled one.
@@ -98,6 +111,10 @@ pub(super) struct SenderCore {
     met: bool,
     failed: Option<Error>,
     cancelled: bool,
+    /// Until when its end waits for receivers that were found and not met.
+    leaving: Option<Instant>,
+    /// The largest message of this side.
+    largest: usize,
 }
 
 impl SenderCore {
@@ -109,6 +126,7 @@ impl SenderCore {
         let fd = bell.0.fd().and_then(io::duplicate);
         let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;
         let offer = WriterOffer { bell: fd, ring: None };
+        let largest = setup.largest_message_bytes() as usize;
         let control = Control::open(&setup, Pattern::Queue, Role::Writer, offer)?;
         Ok(Self {
             setup,
@@ -123,6 +141,8 @@ impl SenderCore {
             met: false,
             failed: None,
             cancelled: false,
+            leaving: None,
+            largest,
         })
     }
 
@@ -154,12 +174,15 @@ impl SenderCore {
         if !self.backlog.is_empty() {
             self.send_backlog()?;
         }
+        self.check_length(payload.len())?;
         let prefix = Prefix { priority: priority.min(u32::from(u16::MAX)) as u16, deliveries: 0 };
         let frame_bytes = small_bytes(payload.len(), prefix);
         if frame_bytes > geometry::largest_payload(&self.setup) {
             return self.try_send_large(payload, prefix);
         }
-        let Some(at) = self.choose(frame_bytes) else { return Err(SendError::Full) };
+        let Some(at) = self.choose(frame_bytes, payload.len() as u64) else {
+            return Err(SendError::Full);
+        };
         let one = &mut self.receivers[at];
         if priority > 0 {
             one.ring.set_priorities();
@@ -169,14 +192,25 @@ impl SenderCore {
         Ok(())
     }
 
+    /// Whether this side and somebody there takes a message of this length.
+    #[inline]
+    fn check_length(&self, len_bytes: usize) -> Result<(), SendError> {
+        if len_bytes > self.largest {
+            let limit = self.setup.limit_name().to_owned();
+            return Err(SendError::TooLarge { len_bytes, limit_bytes: self.largest, limit });
+        }
+        match self.receivers.iter().map(|one| one.largest as usize).max() {
+            Some(limit_bytes) if len_bytes > limit_bytes => {
+                let limit = "what the receiver takes".to_owned();
+                Err(SendError::TooLarge { len_bytes, limit_bytes, limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
     #[cold]
     fn try_send_large(&mut self, payload: &[u8], prefix: Prefix) -> Result<(), SendError> {
-        let limit_bytes = self.setup.largest_message_bytes() as usize;
-        if payload.len() > limit_bytes {
-            let limit = self.setup.limit_name().to_owned();
-            return Err(SendError::TooLarge { len_bytes: payload.len(), limit_bytes, limit });
-        }
-        let Some(at) = self.choose(Blocks::FRAME_BYTES) else { return Err(SendError::Full) };
+        let Some(at) = self.choose(Blocks::FRAME_BYTES, payload.len() as u64) else { return Err(SendError::Full) };
         let len = payload.len() as u64;
         let Some(block) = self.block(len)? else { return Err(SendError::Full) };
         copy_in(self.blocks.room(&block), payload);
@@ -257,20 +291,20 @@ impl SenderCore {
 
     /// The receiver with the fewest unsettled messages that takes a frame of this payload now.
     #[inline]
-    fn choose(&mut self, frame_bytes: u64) -> Option<usize> {
+    fn choose(&mut self, frame_bytes: u64, len: u64) -> Option<usize> {
         if let [only] = &mut self.receivers[..]
-            && only.takes(frame_bytes)
+            && only.takes(frame_bytes, len)
         {
             return Some(0);
         }
-        self.choose_among(frame_bytes)
+        self.choose_among(frame_bytes, len)
     }
 
-    fn choose_among(&mut self, frame_bytes: u64) -> Option<usize> {
+    fn choose_among(&mut self, frame_bytes: u64, len: u64) -> Option<usize> {
         self.settle_all();
         let mut order: Vec<usize> = (0..self.receivers.len()).collect();
         order.sort_by_key(|at| self.receivers[*at].unsettled.len());
-        order.into_iter().find(|at| self.receivers[*at].takes(frame_bytes))
+        order.into_iter().find(|at| self.receivers[*at].takes(frame_bytes, len))
     }
 
     /// Looks what the receivers have settled.
@@ -350,7 +384,9 @@ impl SenderCore {
     fn send_backlog(&mut self) -> Result<(), SendError> {
         while let Some(first) = self.backlog.front() {
             let frame_bytes = first.body.frame_bytes(first.prefix);
-            let Some(at) = self.choose(frame_bytes) else { return Err(SendError::Full) };
+            let Some(at) = self.choose(frame_bytes, first.body.len()) else {
+                return Err(SendError::Full);
+            };
             let Some(Waiting { body, prefix }) = self.backlog.pop_front() else { break };
             if prefix.priority > 0 {
                 self.receivers[at].ring.set_priorities();
@@ -380,6 +416,11 @@ impl SenderCore {
     pub(super) fn finish(&mut self) -> Result<bool, SendError> {
         self.drive()?;
         if self.pending() > 0 {
+            return Ok(false);
+        }
+        // Whoever is about to be met is told that there is an end, too.
+        let until = *self.leaving.get_or_insert_with(|| Instant::now() + LEAVES_WITHIN);
+        if self.control.wanted() > 0 && Instant::now() < until {
             return Ok(false);
         }
         for at in 0..self.receivers.len() {
@@ -439,6 +480,7 @@ impl SenderCore {
             cursor,
             woken: Woken::default(),
             window,
+            largest: u64::from(met.hello.max_message_bytes),
             unsettled: VecDeque::new(),
             unsettled_bytes: 0,
             first: 1,
@@ -463,11 +505,11 @@ impl SenderCore {
 impl Receiver {
     /// Whether it takes a frame of this payload, as far as is known, or when looked at again.
     #[inline]
-    fn takes(&mut self, frame_bytes: u64) -> bool {
-        if self.ended || self.unsettled.len() >= self.window.0 {
+    fn takes(&mut self, frame_bytes: u64, len: u64) -> bool {
+        if self.ended || len > self.largest || self.unsettled.len() >= self.window.0 {
             return false;
         }
-        let fits = self.unsettled_bytes + frame_bytes <= self.window.1 || self.unsettled.is_empty();
+        let fits = self.unsettled_bytes + len <= self.window.1 || self.unsettled.is_empty();
         fits && self.ring.claim(frame_bytes).is_some()
     }
 

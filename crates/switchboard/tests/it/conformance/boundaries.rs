@@ -66,7 +66,8 @@ fn one_byte_more_is_an_error_that_names_the_limit() {
             assert!(error.contains("PIPE_BUF"), "{error}");
         }
         // What the address could say helps only where a queue is made with it.
-        assert!(meeting.row.scheme == "mq" || !error.contains("?max-message="), "{error}");
+        let by_address = matches!(meeting.row.scheme, "mq" | "shm");
+        assert_eq!(by_address, error.contains("?max-message="), "{error}");
         sender.must("send 1 2 100", "sent");
         let haul = receiver.haul();
         assert_eq!(haul.of(1), [0, 2], "{haul:?}");
@@ -87,7 +88,7 @@ fn the_address_can_allow_less() {
 
 #[test]
 fn the_receiver_can_allow_less() {
-    for scheme in ["unix", "unix-seqpacket", "tcp"] {
+    for scheme in ["unix", "unix-seqpacket", "tcp", "shm"] {
         let mut meeting = Meeting::of(scheme);
         let mut receiver = meeting.receiver_at("?max-message=1000", "");
         let mut sender = meeting.sender("");

@@ -66,6 +66,10 @@ impl Meeting {
                 Place::Descriptors(Some(one), Some(other))
             }
             "mq" => Place::Address(format!("mq:/{}", unique("mq"))),
+            // More than that takes a while to compute.
+            "shm" => {
+                Place::Address(format!("shm:conformance/{}?max-message=16MiB", unique("shm")))
+            }
             "sysv" => {
                 std::fs::write(&path, "").expect("a file for a key");
                 Place::Address(format!("sysv:{path}"))
@@ -90,12 +94,12 @@ impl Meeting {
 
     /// Whether the two ends acknowledge: a link that goes both ways.
     pub(crate) fn acknowledges(&self) -> bool {
-        self.row.framing == Some(Framing::Link) && self.name != "fd, a pipe"
+        self.is_link() && self.name != "fd, a pipe"
     }
 
     /// Whether a link tells an end from a death.
     pub(crate) fn is_link(&self) -> bool {
-        self.row.framing == Some(Framing::Link)
+        self.row.framing == Some(Framing::Link) || self.row.scheme == "shm"
     }
 
     /// Whether a rejected message comes again.
@@ -116,7 +120,7 @@ impl Meeting {
 
     /// Whether a receiver learns that its senders ended.
     pub(crate) fn tells_the_end(&self) -> bool {
-        self.row.framing.is_some() || self.row.scheme == "udp"
+        self.row.framing.is_some() || matches!(self.row.scheme, "udp" | "shm")
     }
 
     pub(crate) fn lines(&self) -> bool {
@@ -134,7 +138,7 @@ impl Meeting {
     /// The path of the address, if it is one that appears in the file system.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         let path = self.scratch.join("a");
-        (!self.is_given() && self.row.scheme != "sysv" && self.address().contains("/a"))
+        (!self.is_given() && !matches!(self.row.scheme, "sysv" | "shm") && self.address().contains("/a"))
             .then_some(path)
     }
 
@@ -147,6 +151,7 @@ impl Meeting {
                 let limits = switchboard_kernel::sysv_msg::limits();
                 limits.max_message_bytes.min(limits.default_queue_bytes)
             }
+            "shm" => 16 << 20,
             _ => row,
         };
         row.min(system) as usize
@@ -207,6 +212,8 @@ impl Meeting {
         let kind = if self.lines() { "lines" } else { "bytes" };
         let child = match &mut self.place {
             Place::Address(address) => {
+                let first = if address.contains('?') { "&" } else { "?" };
+                let query = query.replacen('?', first, 1);
                 Child::role(role, &[format!("{address}{query}").as_str(), options, kind])
             }
             Place::Descriptors(sender, receiver) => {
