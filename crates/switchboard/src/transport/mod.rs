@@ -289,6 +289,33 @@ pub const TABLE: &[Transport] = &[
         object: Some(Object { create: Some(fifo::create), unlink: fifo::unlink }),
     },
     Transport {
+        scheme: "shm",
+        file: "shm",
+        summary: "shared memory with one writer for each page",
+        example: "shm:engine/temperature",
+        target: TargetForm::Name,
+        options: &["capacity", "history", "max-message", "overflow", "scope"],
+        capabilities: Capabilities {
+            largest_message_bytes: shm::LARGEST_MESSAGE_BYTES,
+            redelivers: true,
+            priorities: true,
+            zero_copy: true,
+            peer_identity: true,
+            ..NOTHING
+        },
+        delivery: AT_LEAST_ONCE,
+        framing: None,
+        carries: Carries {
+            queue: Some(QueueEnds { sender: shm::open_sender, receiver: shm::open_receiver }),
+            topic: Some(TopicEnds {
+                publisher: shm::open_publisher,
+                subscriber: shm::open_subscriber,
+            }),
+            ..NO_PATTERN
+        },
+        object: Some(Object { create: None, unlink: shm::unlink }),
+    },
+    Transport {
         scheme: "unix",
         file: "unix",
         summary: "a Unix-domain stream socket",
@@ -404,33 +431,6 @@ pub const TABLE: &[Transport] = &[
             ..NO_PATTERN
         },
         object: Some(Object { create: Some(sysv::create), unlink: sysv::unlink }),
-    },
-    Transport {
-        scheme: "shm",
-        file: "shm",
-        summary: "shared memory with one writer for each page",
-        example: "shm:engine/temperature",
-        target: TargetForm::Name,
-        options: &["capacity", "history", "max-message", "overflow", "scope"],
-        capabilities: Capabilities {
-            largest_message_bytes: shm::LARGEST_MESSAGE_BYTES,
-            redelivers: true,
-            priorities: true,
-            zero_copy: true,
-            peer_identity: true,
-            ..NOTHING
-        },
-        delivery: AT_LEAST_ONCE,
-        framing: None,
-        carries: Carries {
-            queue: Some(QueueEnds { sender: shm::open_sender, receiver: shm::open_receiver }),
-            topic: Some(TopicEnds {
-                publisher: shm::open_publisher,
-                subscriber: shm::open_subscriber,
-            }),
-            ..NO_PATTERN
-        },
-        object: Some(Object { create: None, unlink: shm::unlink }),
     },
     Transport {
         scheme: "file",
