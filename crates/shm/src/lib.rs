@@ -20,6 +20,8 @@ mod atomic;
 pub mod bell;
 mod copy;
 pub mod cursor;
+#[cfg(not(feature = "loom"))]
+mod in_place;
 pub mod layout;
 pub mod ring;
 

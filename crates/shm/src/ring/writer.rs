@@ -219,6 +219,13 @@ impl<W: Words> RingWriter<W> {
         &self.memory.words()[first..end]
     }
 
+    /// The payload where it lies, to be built there.
+    #[cfg(not(feature = "loom"))]
+    #[inline]
+    pub fn room_in_place(&mut self, claim: &Claim) -> &mut [u8] {
+        crate::in_place::exclusive(self, |own| own.room(claim), claim.payload_bytes as usize)
+    }
+
     #[inline]
     fn payload(&self, claim: &Claim) -> (usize, usize) {
         let first = self.shape.word(claim.frame) + 1;
