@@ -14,6 +14,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod background;
 pub mod biased;
 pub mod copy_words;
 pub mod epoll;

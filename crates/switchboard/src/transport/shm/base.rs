@@ -96,7 +96,11 @@ fn open_given(address: &Address, path: PathBuf) -> Result<OpenFolder, Error> {
         Err(error) => {
             let shown = path.display();
             let error = system(&error);
-            Err(Error::system(address, &format!("cannot open the folder {shown}"), error).hint(
+            let failed = Error::system(address, &format!("cannot open the folder {shown}"), error);
+            if failed.kind() == ErrorKind::LimitReached {
+                return Err(failed);
+            }
+            Err(failed.hint(
                 "XDG_RUNTIME_DIR (or TMPDIR) names it; set it to a folder of your own, or say \
                  ?scope=DIR",
             ))

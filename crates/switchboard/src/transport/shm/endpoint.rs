@@ -64,7 +64,7 @@ const LOOK_EVERY_NS: u64 = 1_000_000;
 impl<C: Core> Endpoint<C> {
     /// `epoll` is a copy of the descriptor that `core` watches its control path by.
     pub(super) fn new(core: C, epoll: OwnedFd, io_thread: bool) -> Result<Self, Error> {
-        let (owner, visitor) = biased::new(core)?;
+        let (owner, visitor) = biased::new(core);
         let by_caller = AtomicBool::new(!io_thread);
         let shared = Arc::new(Shared { parking: Parking::default(), by_caller, closed: AtomicBool::new(false), epoll });
         if io_thread {
