@@ -49,7 +49,8 @@ pub(super) struct Shared {
 
 #[derive(Debug)]
 pub(super) struct Endpoint<C> {
-    owner: Owner<C>,
+    /// Not dropped in a child of `fork`: a visitor may have been in, who is not there.
+    owner: Option<Owner<C>>,
     visitor: Visitor<C>,
     shared: Arc<Shared>,
     spin: Spin,
@@ -57,6 +58,8 @@ pub(super) struct Endpoint<C> {
     /// When the control path was looked at last, where the caller drives it.
     looked_ns: u64,
 }
+
+const GONE: &str = "the core goes with the endpoint";
 
 /// Between two looks at the control path while messages flow, where the caller drives it.
 const LOOK_EVERY_NS: u64 = 1_000_000;
@@ -72,7 +75,7 @@ impl<C: Core> Endpoint<C> {
             io_thread::drive(Arc::new(Seat { visitor, shared: Arc::clone(&shared) }))?;
         }
         let generation = fork::watch()?;
-        Ok(Self { owner, visitor, shared, spin: Spin::new(), generation, looked_ns: 0 })
+        Ok(Self { owner: Some(owner), visitor, shared, spin: Spin::new(), generation, looked_ns: 0 })
     }
 
     /// The core, for a call of the caller's. An error in a child of `fork`, which has none of the memory.
@@ -81,7 +84,13 @@ impl<C: Core> Endpoint<C> {
         if fork::generation() != self.generation {
             return Err(forked());
         }
-        Ok(self.owner.enter())
+        Ok(self.owner().enter())
+    }
+
+    #[inline]
+    fn owner(&mut self) -> &mut Owner<C> {
+        let Some(owner) = &mut self.owner else { unreachable!("{GONE}") };
+        owner
     }
 
     /// Whether this is the process that opened it.
@@ -106,14 +115,14 @@ impl<C: Core> Endpoint<C> {
         let now_ns = io::coarse_time_ns();
         if now_ns.wrapping_sub(self.looked_ns) >= LOOK_EVERY_NS {
             self.looked_ns = now_ns;
-            self.owner.enter().control();
+            self.owner().enter().control();
         }
     }
 
     /// Looks at the control path, where the caller drives it.
     pub(super) fn look(&mut self) {
         if self.shared.by_caller.load(Ordering::Relaxed) {
-            self.owner.enter().control();
+            self.owner().enter().control();
         }
     }
 
@@ -123,7 +132,7 @@ impl<C: Core> Endpoint<C> {
         if !self.shared.by_caller.load(Ordering::Relaxed) {
             return false;
         }
-        let mut core = self.owner.enter();
+        let mut core = self.owner().enter();
         core.control();
         core.arm(Sleeps::OnDescriptor).is_none()
     }
@@ -133,7 +142,7 @@ impl<C: Core> Endpoint<C> {
         if !self.is_here() {
             return Err(forked());
         }
-        let owner = &mut self.owner;
+        let Some(owner) = &mut self.owner else { unreachable!("{GONE}") };
         if self.spin.poll(|| owner.enter().is_ready()) {
             return Ok(());
         }
@@ -146,19 +155,19 @@ impl<C: Core> Endpoint<C> {
 
     fn wait_by_word(&mut self, deadline: Deadline) -> Result<(), Error> {
         let seen = self.shared.parking.news();
-        let Some((place, expected)) = self.owner.enter().arm(Sleeps::OnFutex) else {
-            self.owner.enter().disarm(false);
+        let Some((place, expected)) = self.owner().enter().arm(Sleeps::OnFutex) else {
+            self.owner().enter().disarm(false);
             return Ok(());
         };
         let late = self.shared.parking.sleep(place, expected, seen, deadline);
-        let mut core = self.owner.enter();
+        let mut core = self.owner().enter();
         let found = *late.as_ref().unwrap_or(&false) && core.is_ready();
         core.disarm(found);
         late.map(drop)
     }
 
     fn wait_by_descriptor(&mut self, deadline: Deadline) -> Result<(), Error> {
-        let mut core = self.owner.enter();
+        let mut core = self.owner().enter();
         core.control();
         let armed = core.arm(Sleeps::OnDescriptor).is_some();
         drop(core);
@@ -167,7 +176,7 @@ impl<C: Core> Endpoint<C> {
             let until = deadline.min(Deadline::after(BACKSTOP));
             late = !io::wait_for(&self.shared.epoll, Interest::Readable, until)? && !deadline.passed();
         }
-        let mut core = self.owner.enter();
+        let mut core = self.owner().enter();
         let late = late && core.is_ready();
         core.disarm(late);
         core.control();
@@ -184,8 +193,13 @@ impl<C: Core> Endpoint<C> {
 impl<C> Drop for Endpoint<C> {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
+        let owner = self.owner.take();
         if fork::generation() == self.generation {
+            // Its name and its links go before the thread is told.
+            drop(owner);
             io_thread::forget();
+        } else {
+            std::mem::forget(owner);
         }
     }
 }
