@@ -19,7 +19,11 @@ pub(crate) fn shared(words: &[AtomicU64], len: usize) -> &[u8] {
 
 /// The first bytes of words that this process alone writes, by whoever has `own` alone.
 #[inline]
-pub(crate) fn exclusive<T>(own: &mut T, words: impl FnOnce(&T) -> &[AtomicU64], len: usize) -> &mut [u8] {
+pub(crate) fn exclusive<T>(
+    own: &mut T,
+    words: impl FnOnce(&T) -> &[AtomicU64],
+    len: usize,
+) -> &mut [u8] {
     let words = words(own);
     assert!(len <= words.len() * 8, "more than there is");
     // SAFETY: the words are that many bytes of mapped memory, which `own` keeps mapped, and it is borrowed

@@ -15,6 +15,8 @@
 //! Nothing that a peer has written is trusted: it is read once, checked, and only the copy is used. What
 //! does not hold is [`Misbehaved`].
 
+#![deny(unsafe_code)]
+
 pub mod arena;
 mod atomic;
 pub mod bell;

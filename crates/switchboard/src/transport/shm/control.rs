@@ -42,8 +42,14 @@ pub(super) enum Event<M> {
     Wake,
     /// The peer died, or hung up. [`Control::part`] forgets it.
     Gone(LinkId),
-    Refused { peer: String, problem: String },
-    Misbehaved { peer: String, problem: String },
+    Refused {
+        peer: String,
+        problem: String,
+    },
+    Misbehaved {
+        peer: String,
+        problem: String,
+    },
     /// The caller's descriptor is readable: [`Control::watch_cancel`] looks for that again.
     Cancelled,
     Failed(Error),
@@ -90,7 +96,12 @@ pub(super) struct Control<O: Offer> {
 }
 
 impl<O: Offer> Control<O> {
-    pub(super) fn open(setup: &Setup, pattern: Pattern, role: Role, offer: O) -> Result<Self, Error> {
+    pub(super) fn open(
+        setup: &Setup,
+        pattern: Pattern,
+        role: Role,
+        offer: O,
+    ) -> Result<Self, Error> {
         let hello = Hello {
             pattern,
             role,
@@ -121,8 +132,7 @@ impl<O: Offer> Control<O> {
 
     /// Readable when [`turn`](Self::turn) has something to do.
     pub(super) fn epoll(&self) -> Result<OwnedFd, Error> {
-        io::duplicate(self.meeting.fd())
-            .map_err(|error| self.setup.system("cannot open", error))
+        io::duplicate(self.meeting.fd()).map_err(|error| self.setup.system("cannot open", error))
     }
 
     /// Watches the caller's cancel descriptor, until it is readable.
@@ -196,8 +206,7 @@ impl<O: Offer> Control<O> {
             events.push(Event::Failed(self.setup.system("cannot watch a link", error)));
             return;
         }
-        let entry =
-            Link { id: hello.id, peer: peer.to_string(), socket, process, gone: false };
+        let entry = Link { id: hello.id, peer: peer.to_string(), socket, process, gone: false };
         self.links.insert(link, entry);
         events.push(Event::Met(Met { link, hello, descriptors, made }));
     }

@@ -69,13 +69,25 @@ impl<C: Core> Endpoint<C> {
     pub(super) fn new(core: C, epoll: OwnedFd, io_thread: bool) -> Result<Self, Error> {
         let (owner, visitor) = biased::new(core);
         let by_caller = AtomicBool::new(!io_thread);
-        let shared = Arc::new(Shared { parking: Parking::default(), by_caller, closed: AtomicBool::new(false), epoll });
+        let shared = Arc::new(Shared {
+            parking: Parking::default(),
+            by_caller,
+            closed: AtomicBool::new(false),
+            epoll,
+        });
         if io_thread {
             let visitor = visitor.clone();
             io_thread::drive(Arc::new(Seat { visitor, shared: Arc::clone(&shared) }))?;
         }
         let generation = fork::watch()?;
-        Ok(Self { owner: Some(owner), visitor, shared, spin: Spin::new(), generation, looked_ns: 0 })
+        Ok(Self {
+            owner: Some(owner),
+            visitor,
+            shared,
+            spin: Spin::new(),
+            generation,
+            looked_ns: 0,
+        })
     }
 
     /// The core, for a call of the caller's. An error in a child of `fork`, which has none of the memory.
@@ -174,7 +186,8 @@ impl<C: Core> Endpoint<C> {
         let mut late = false;
         if armed {
             let until = deadline.min(Deadline::after(BACKSTOP));
-            late = !io::wait_for(&self.shared.epoll, Interest::Readable, until)? && !deadline.passed();
+            late =
+                !io::wait_for(&self.shared.epoll, Interest::Readable, until)? && !deadline.passed();
         }
         let mut core = self.owner().enter();
         let late = late && core.is_ready();

@@ -99,7 +99,8 @@ impl Loop {
         let mut wake_again: Vec<usize> = Vec::new();
         let mut again = AGAIN;
         loop {
-            let deadline = if wake_again.is_empty() { Deadline::NEVER } else { Deadline::after(again) };
+            let deadline =
+                if wake_again.is_empty() { Deadline::NEVER } else { Deadline::after(again) };
             if self.epoll.wait(&mut events, deadline).is_err() {
                 // Only memory can be short here.
                 std::thread::sleep(AGAIN_AT_MOST);
@@ -134,9 +135,8 @@ impl Loop {
                 self.leave(index);
             }
         }
-        let new = std::mem::take(
-            &mut *self.thread.new.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let new =
+            std::mem::take(&mut *self.thread.new.lock().unwrap_or_else(PoisonError::into_inner));
         for driven in new {
             let index = self.free.pop().unwrap_or_else(|| {
                 self.driven.push(None);

@@ -13,6 +13,16 @@ use super::memory::Theirs;
 #[derive(Debug, Default)]
 pub(super) struct Segments(Vec<Theirs>);
 
+/// What a frame of a large message led to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found {
+    Message(Prefix),
+    /// It is longer than this side takes.
+    TooLarge(Prefix),
+    /// Its segment has not come yet: it was sent before the frame, so it waits on the control path.
+    NotYet,
+}
+
 impl Segments {
     /// Takes a segment that came.
     pub(super) fn add(&mut self, index: u32, fd: OwnedFd) -> Result<(), Misbehaved> {
@@ -25,21 +35,24 @@ impl Segments {
         Ok(())
     }
 
-    /// Replaces what is in `bytes` by the message that a frame stands for. `None` if its segment has not come
-    /// yet: it was sent before the frame, so it waits on the control path.
+    /// Replaces what is in `bytes` by the message that a frame stands for.
     pub(super) fn read(
         &self,
         ring: &RingReader<Theirs>,
         frame: &Frame,
+        largest: usize,
         bytes: &mut Vec<u8>,
-    ) -> Result<Option<Prefix>, Misbehaved> {
+    ) -> Result<Found, Misbehaved> {
         let (prefix, place) = Self::place(ring, frame)?;
-        let Some(segment) = self.0.get(place.segment as usize) else { return Ok(None) };
+        let Some(segment) = self.0.get(place.segment as usize) else { return Ok(Found::NotYet) };
         let words = place.words(segment)?;
+        if place.len > largest as u64 {
+            return Ok(Found::TooLarge(prefix));
+        }
         bytes.clear();
         bytes.resize(place.len as usize, 0);
         copy_out(words, bytes);
-        Ok(Some(prefix))
+        Ok(Found::Message(prefix))
     }
 
     /// Whether the segment of a frame's message has come.

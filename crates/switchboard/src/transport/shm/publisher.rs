@@ -137,9 +137,10 @@ impl PublisherCore {
                 return Ok(Some(block));
             }
             if self.blocks.may_grow(len) {
-                let (index, memory) = self.blocks.grow(len).map_err(|error| {
-                    self.setup.system("no memory for a large message", error)
-                })?;
+                let (index, memory) = self
+                    .blocks
+                    .grow(len)
+                    .map_err(|error| self.setup.system("no memory for a large message", error))?;
                 for subscriber in &self.subscribers {
                     self.control.give_segment(subscriber.link, index, memory);
                 }

@@ -13,7 +13,7 @@ use super::control::{Control, Event, LinkId, Met, Page, ReaderOffer, Welcome};
 use super::endpoint::Core;
 use super::geometry;
 use super::hello::{Pattern, Role};
-use super::large::Segments;
+use super::large::{Found, Segments};
 use super::memory::{Bell, Own, Theirs};
 use super::park::Place;
 use super::sender::MOST_WINDOW;
@@ -40,6 +40,8 @@ struct Sender {
     /// What was seen and not handed out: only where there are priorities.
     seen: Vec<(Frame, Prefix)>,
     counters: Counters,
+    /// The largest message that this side takes.
+    largest: usize,
     ended: bool,
     gone: bool,
 }
@@ -319,6 +321,7 @@ impl ReceiverCore {
             turn: 0,
             seen: Vec::new(),
             counters: Counters::default(),
+            largest: self.setup.largest_message_bytes() as usize,
             ended: false,
             gone: false,
         });
@@ -440,16 +443,20 @@ impl Sender {
     #[inline]
     fn read(&self, frame: &Frame, scratch: &mut Vec<u8>) -> Result<Prefix, Misbehaved> {
         let len = frame.payload_bytes as usize;
+        if len > self.largest + PREFIX_BYTES {
+            return Err(Misbehaved("a message longer than was asked for"));
+        }
         match frame.kind {
             Kind::Message => {
                 scratch.resize(len, 0);
                 self.ring.copy(frame, 0, scratch);
                 Ok(Prefix::default())
             }
-            Kind::InArena => {
-                let prefix = self.segments.read(&self.ring, frame, scratch)?;
-                prefix.ok_or(Misbehaved("a message in a segment that never came"))
-            }
+            Kind::InArena => match self.segments.read(&self.ring, frame, self.largest, scratch)? {
+                Found::Message(prefix) => Ok(prefix),
+                Found::TooLarge(_) => Err(Misbehaved("a message longer than was asked for")),
+                Found::NotYet => Err(Misbehaved("a message in a segment that never came")),
+            },
             _ => {
                 let prefix = self.prefix(frame)?;
                 scratch.resize(len - PREFIX_BYTES, 0);

@@ -210,7 +210,9 @@ impl SenderCore {
 
     #[cold]
     fn try_send_large(&mut self, payload: &[u8], prefix: Prefix) -> Result<(), SendError> {
-        let Some(at) = self.choose(Blocks::FRAME_BYTES, payload.len() as u64) else { return Err(SendError::Full) };
+        let Some(at) = self.choose(Blocks::FRAME_BYTES, payload.len() as u64) else {
+            return Err(SendError::Full);
+        };
         let len = payload.len() as u64;
         let Some(block) = self.block(len)? else { return Err(SendError::Full) };
         copy_in(self.blocks.room(&block), payload);

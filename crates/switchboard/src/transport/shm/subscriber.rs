@@ -3,16 +3,16 @@
 use std::collections::VecDeque;
 
 use switchboard_kernel::shared_memory::PeerMemory;
+use switchboard_shm::Misbehaved;
 use switchboard_shm::bell::{self, Sleeps};
 use switchboard_shm::cursor::{Counters, OwnCursor};
 use switchboard_shm::ring::{Kind, RingReader};
-use switchboard_shm::Misbehaved;
 
 use super::control::{Control, Event, LinkId, Met, Page, ReaderOffer, Welcome};
 use super::endpoint::Core;
 use super::geometry;
 use super::hello::{Pattern, Role};
-use super::large::Segments;
+use super::large::{Found, Segments};
 use super::memory::{Bell, Own, Theirs};
 use super::park::Place;
 use super::waking::store_cursor;
@@ -34,8 +34,12 @@ struct Publisher {
     /// Counts its sleeps, for the doorbell.
     turn: u8,
     counters: Counters,
-    /// Messages that are missing before the next one, and not told yet.
+    /// Messages that are missing before the next one.
     missing: u64,
+    /// The next one, when what is missing before it was told.
+    held: Option<(Vec<u8>, u64)>,
+    /// The largest message that this side takes.
+    largest: usize,
     /// It said its end.
     ended: bool,
     /// It is dead, or its connection is.
@@ -72,6 +76,8 @@ pub(super) struct SubscriberCore {
 enum Taken {
     Message,
     Nothing,
+    /// So many are missing before the next one.
+    Gap(u64),
     Misbehaved(Misbehaved),
 }
 
@@ -122,6 +128,10 @@ impl SubscriberCore {
                     return Ok(true);
                 }
                 Taken::Nothing => {}
+                Taken::Gap(missing) => {
+                    let peer = self.control.peer_name(self.publishers[at].link);
+                    return Err(RecvError::Gap { peer, missing });
+                }
                 Taken::Misbehaved(what) => {
                     self.turn_away(at, what);
                     break;
@@ -140,6 +150,11 @@ impl SubscriberCore {
             match take_from(publisher, &mut self.control, &mut self.scratch, with) {
                 Taken::Message => count += 1,
                 Taken::Nothing => break,
+                Taken::Gap(missing) => {
+                    let peer = self.control.peer_name(publisher.link);
+                    self.reports.push_back(RecvError::Gap { peer, missing });
+                    break;
+                }
                 Taken::Misbehaved(what) => {
                     let at = self.current;
                     self.turn_away(at, what);
@@ -179,7 +194,8 @@ impl SubscriberCore {
     fn bury(&mut self) {
         let mut index = 0;
         while let Some(one) = self.publishers.get(index) {
-            let done = one.ended || (one.gone && polled(one) == 0);
+            let empty = one.held.is_none() && polled(one) == 0;
+            let done = (one.ended && one.held.is_none()) || (one.gone && empty);
             if !done {
                 index += 1;
                 continue;
@@ -189,10 +205,6 @@ impl SubscriberCore {
             if !one.ended {
                 let peer = self.control.peer_name(one.link);
                 let received = one.counters.received;
-                if one.missing > 0 {
-                    let peer = peer.clone();
-                    self.reports.push_back(RecvError::Gap { peer, missing: one.missing });
-                }
                 self.reports.push_back(RecvError::PeerDied { peer, received });
             }
             self.control.part(one.link);
@@ -258,6 +270,8 @@ impl SubscriberCore {
             turn: 0,
             counters: Counters::default(),
             missing: 0,
+            held: None,
+            largest: self.setup.largest_message_bytes() as usize,
             ended: false,
             gone: false,
         });
@@ -301,48 +315,83 @@ fn take_from(
     scratch: &mut Vec<u8>,
     with: &mut dyn FnMut(Raw<'_>),
 ) -> Taken {
+    if let Some((payload, number)) = one.held.take() {
+        hand_out(one, &payload, number, with);
+        return Taken::Message;
+    }
     if one.ring.is_lossy() {
         return take_lossy(one, control, scratch, with);
     }
-    let frame = match one.ring.poll() {
-        Ok(Some(frame)) => frame,
-        Ok(None) => {
-            if let Some(cursor) = one.ring.cursor_if_moved() {
-                store_cursor(&one.page, cursor, &one.ring, control, one.link);
+    loop {
+        let frame = match one.ring.poll() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
+                if let Some(cursor) = one.ring.cursor_if_moved() {
+                    store_cursor(&one.page, cursor, &one.ring, control, one.link);
+                }
+                return Taken::Nothing;
             }
-            return Taken::Nothing;
-        }
-        Err(what) => return Taken::Misbehaved(what),
-    };
-    match frame.kind {
-        Kind::Message => {
-            let len = frame.payload_bytes as usize;
-            if scratch.len() < len {
-                scratch.resize(len.next_power_of_two(), 0);
+            Err(what) => return Taken::Misbehaved(what),
+        };
+        let payload = match frame.kind {
+            Kind::Message => {
+                let len = frame.payload_bytes as usize;
+                if scratch.len() < len {
+                    scratch.resize(len.next_power_of_two(), 0);
+                }
+                let payload = &mut scratch[..len];
+                one.ring.copy(&frame, 0, payload);
+                payload
             }
-            one.ring.copy(&frame, 0, &mut scratch[..len]);
-            hand_out(one, &scratch[..len], frame.number, with);
-        }
-        Kind::InArena => {
-            scratch.clear();
-            match one.segments.read(&one.ring, &frame, scratch) {
-                Ok(Some(_)) => hand_out(one, scratch, frame.number, with),
+            Kind::InArena => match one.segments.read(&one.ring, &frame, one.largest, scratch) {
+                Ok(Found::Message(_)) => &mut scratch[..],
+                Ok(Found::TooLarge(_)) => {
+                    one.missing += 1;
+                    one.ring.advance(&frame);
+                    continue;
+                }
                 // Its segment is still on the way.
-                Ok(None) => return Taken::Nothing,
+                Ok(Found::NotYet) => return Taken::Nothing,
                 Err(what) => return Taken::Misbehaved(what),
+            },
+            Kind::End => {
+                one.ended = true;
+                one.ring.advance(&frame);
+                return Taken::Nothing;
             }
+            Kind::Prefixed | Kind::Pad => {
+                return Taken::Misbehaved(Misbehaved("a frame of a queue"));
+            }
+        };
+        let taken = if payload.len() > one.largest {
+            one.missing += 1;
+            None
+        } else {
+            Some(pass_on(one, payload, frame.number, with))
+        };
+        one.ring.advance(&frame);
+        if let Some(cursor) = one.ring.cursor_after_step() {
+            store_cursor(&one.page, cursor, &one.ring, control, one.link);
         }
-        Kind::End => {
-            one.ended = true;
-            one.ring.advance(&frame);
-            return Taken::Nothing;
+        if let Some(taken) = taken {
+            return taken;
         }
-        Kind::Prefixed | Kind::Pad => return Taken::Misbehaved(Misbehaved("a frame of a queue")),
     }
-    one.ring.advance(&frame);
-    if let Some(cursor) = one.ring.cursor_after_step() {
-        store_cursor(&one.page, cursor, &one.ring, control, one.link);
+}
+
+/// Hands a message out; if some are missing before it, that is said first.
+#[inline]
+fn pass_on(
+    one: &mut Publisher,
+    payload: &[u8],
+    number: u64,
+    with: &mut dyn FnMut(Raw<'_>),
+) -> Taken {
+    if one.missing > 0 {
+        one.held = Some((payload.to_vec(), number));
+        return Taken::Gap(one.missing);
     }
+    hand_out(one, payload, number, with);
     Taken::Message
 }
 
@@ -365,10 +414,11 @@ fn take_lossy(
     loop {
         scratch.clear();
         let segments = &one.segments;
-        let mut waits = false;
+        let mut in_arena = None;
+        let largest = one.largest;
         let found = one.ring.take_lossy(scratch, |ring, frame, bytes| {
             if frame.kind == Kind::InArena {
-                waits = segments.read(ring, frame, bytes)?.is_none();
+                in_arena = Some(segments.read(ring, frame, largest, bytes)?);
             }
             Ok(())
         });
@@ -385,7 +435,7 @@ fn take_lossy(
                 return Taken::Nothing;
             }
             // Its segment is still on the way.
-            Ok(Ok(Some(_))) if waits => return Taken::Nothing,
+            Ok(Ok(Some(_))) if matches!(in_arena, Some(Found::NotYet)) => return Taken::Nothing,
             Ok(Ok(Some(frame))) => frame,
         };
         one.missing += frame.missing;
@@ -393,8 +443,11 @@ fn take_lossy(
         one.ring.advance(&frame);
         match frame.kind {
             Kind::Message | Kind::InArena => {
-                hand_out(one, scratch, frame.number, with);
-                return Taken::Message;
+                if scratch.len() > largest || matches!(in_arena, Some(Found::TooLarge(_))) {
+                    one.missing += 1;
+                    continue;
+                }
+                return pass_on(one, scratch, frame.number, with);
             }
             Kind::End => {
                 one.ended = true;
@@ -411,7 +464,10 @@ impl Core for SubscriberCore {
     fn is_ready(&mut self) -> bool {
         self.cancelled
             || !self.reports.is_empty()
-            || self.publishers.iter().any(|one| one.ended || one.gone || polled(one) != 0)
+            || self
+                .publishers
+                .iter()
+                .any(|one| one.ended || one.gone || one.held.is_some() || polled(one) != 0)
             || self.is_over()
     }
 

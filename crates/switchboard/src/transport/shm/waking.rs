@@ -1,11 +1,11 @@
 //! Waking a peer, as it sleeps.
 
+use std::sync::atomic::Ordering::Relaxed;
+use switchboard_shm::Words;
 use switchboard_shm::bell::{Raised, Sleeps};
 use switchboard_shm::cursor::{OwnCursor, after_store};
 use switchboard_shm::layout::{reader, writer};
 use switchboard_shm::ring::{RingReader, RingWriter};
-use switchboard_shm::Words;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::control::{Control, LinkId, ReaderOffer};
 use super::memory::{Own, Theirs, wake_all};

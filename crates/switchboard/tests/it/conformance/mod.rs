@@ -67,9 +67,7 @@ impl Meeting {
             }
             "mq" => Place::Address(format!("mq:/{}", unique("mq"))),
             // More than that takes a while to compute.
-            "shm" => {
-                Place::Address(format!("shm:conformance/{}?max-message=16MiB", unique("shm")))
-            }
+            "shm" => Place::Address(format!("shm:conformance/{}?max-message=16MiB", unique("shm"))),
             "sysv" => {
                 std::fs::write(&path, "").expect("a file for a key");
                 Place::Address(format!("sysv:{path}"))
@@ -138,8 +136,10 @@ impl Meeting {
     /// The path of the address, if it is one that appears in the file system.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         let path = self.scratch.join("a");
-        (!self.is_given() && !matches!(self.row.scheme, "sysv" | "shm") && self.address().contains("/a"))
-            .then_some(path)
+        (!self.is_given()
+            && !matches!(self.row.scheme, "sysv" | "shm")
+            && self.address().contains("/a"))
+        .then_some(path)
     }
 
     /// The largest message that this object takes on this machine, in bytes.
@@ -214,7 +214,9 @@ impl Meeting {
             Place::Address(address) => {
                 let address = match address.split_once('?') {
                     // What the test says instead of what the row's meeting does.
-                    Some((address, _)) if query.contains("max-message") => format!("{address}{query}"),
+                    Some((address, _)) if query.contains("max-message") => {
+                        format!("{address}{query}")
+                    }
                     Some(_) => format!("{address}{}", query.replacen('?', "&", 1)),
                     None => format!("{address}{query}"),
                 };
