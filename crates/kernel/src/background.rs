@@ -39,7 +39,10 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     });
     drop(mask);
     started.map(drop).map_err(|error| {
-        Error::new("pthread_create", error.raw_os_error().map_or(Errno::AGAIN, Errno::from_raw_os_error))
+        Error::new(
+            "pthread_create",
+            error.raw_os_error().map_or(Errno::AGAIN, Errno::from_raw_os_error),
+        )
     })
 }
 

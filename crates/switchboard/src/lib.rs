@@ -19,8 +19,9 @@
 //! Change the address, keep the code: `fifo:/tmp/jobs`, `mq:/jobs`, `tcp:127.0.0.1:7000` …
 //! [`transport::TABLE`] says what each can do.
 //!
-//! The library starts no thread. An endpoint moves while one of its methods runs; its descriptor
-//! (`as_fd`) says when to call one, in an event loop or, with the feature `tokio`, in a task.
+//! An endpoint moves while one of its methods runs; its descriptor (`as_fd`) says when to call one, in an
+//! event loop or, with the feature `tokio`, in a task. The library starts no thread, but for one that serves
+//! all ends of `shm:` ([`Options::io_thread`]).
 
 #![forbid(unsafe_code)]
 
