@@ -1,0 +1,335 @@
+//! Models in loom: every order in which a writer and readers may come, and every value that a memory as weak
+//! as C11's may show them, up to a bound. `cargo test -p switchboard-shm --features loom --release`.
+//!
+//! Source: Norris and Demsky, "CDSchecker: checking concurrent data structures written with C/C++ atomics",
+//! OOPSLA 2013, which is what loom does. The rings are the product's own; what is modelled is the futex: a
+//! lock and a condition, with the comparison made under the lock, as the kernel makes it.
+#![cfg(feature = "loom")]
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+use switchboard_shm::bell::{self, Sleeps};
+use switchboard_shm::cursor::{self, OwnCursor, PeerCursor, Unsettled};
+use switchboard_shm::layout::{PAGE_BYTES, reader, writer, writer_bytes};
+use switchboard_shm::ring::{Kind, RingReader, RingWriter};
+use switchboard_shm::{AtomicU64, Words};
+
+#[derive(Clone)]
+struct Memory(Arc<Vec<AtomicU64>>);
+
+impl Words for Memory {
+    fn words(&self) -> &[AtomicU64] {
+        &self.0
+    }
+}
+
+impl Memory {
+    fn new(bytes: usize) -> Self {
+        Self(Arc::new((0..bytes / 8).map(|_| AtomicU64::new(0)).collect()))
+    }
+}
+
+/// What the kernel does for those who sleep on words.
+#[derive(Clone)]
+struct Futex(Arc<(Mutex<()>, Condvar)>);
+
+impl Futex {
+    fn new() -> Self {
+        Self(Arc::new((Mutex::new(()), Condvar::new())))
+    }
+
+    fn wait(&self, word: &AtomicU64, expected: u64) {
+        let guard = self.0.0.lock().unwrap();
+        if word.load(Relaxed) == expected {
+            drop(self.0.1.wait(guard).unwrap());
+        }
+    }
+
+    fn wake(&self) {
+        let _guard = self.0.0.lock().unwrap();
+        self.0.1.notify_all();
+    }
+}
+
+const QUEUE: u32 = 1;
+/// The smallest ring: four frames of a word each, of which one is as large as a frame may be.
+const CAPACITY: u64 = 64;
+
+fn ring(lossy: bool) -> (RingWriter<Memory>, RingReader<Memory>) {
+    let memory = Memory::new(writer_bytes(CAPACITY as usize));
+    let writer = RingWriter::create(memory.clone(), QUEUE, CAPACITY, lossy).unwrap();
+    let reader = RingReader::open(memory, 0, 0).unwrap();
+    (writer, reader)
+}
+
+fn page() -> (OwnCursor<Memory>, PeerCursor<Memory>) {
+    let memory = Memory::new(PAGE_BYTES);
+    let own = OwnCursor::create(memory.clone());
+    let peer = PeerCursor::open(memory, 0).unwrap();
+    (own, peer)
+}
+
+fn put(writer: &mut RingWriter<Memory>, number: u64) -> bool {
+    let Some(claim) = writer.claim(8) else { return false };
+    writer.write(&claim, 0, &(number * 7).to_le_bytes());
+    writer.commit(claim, Kind::Message, 8);
+    true
+}
+
+fn take(reader: &mut RingReader<Memory>) -> Option<u64> {
+    let frame = reader.poll().unwrap()?;
+    let mut bytes = [0; 8];
+    reader.copy(&frame, 0, &mut bytes);
+    reader.advance(&frame);
+    assert_eq!(u64::from_le_bytes(bytes), frame.number * 7, "the payload of another message");
+    Some(frame.number)
+}
+
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(check);
+}
+
+#[test]
+fn what_is_committed_is_read_whole_and_in_order() {
+    model(|| {
+        let (mut writer, mut reader) = ring(false);
+        let writing = thread::spawn(move || {
+            assert!(put(&mut writer, 1) && put(&mut writer, 2) && put(&mut writer, 3));
+        });
+        let mut last = 0;
+        for _ in 0..4 {
+            if let Some(number) = take(&mut reader) {
+                assert_eq!(number, last + 1);
+                last = number;
+            }
+        }
+        writing.join().unwrap();
+        while let Some(number) = take(&mut reader) {
+            last = number;
+        }
+        assert_eq!(last, 3);
+    });
+}
+
+#[test]
+fn room_is_used_again_only_when_it_was_read() {
+    model(|| {
+        let (mut writer, mut reader) = ring(false);
+        let (own, mut peer) = page();
+        let writing = thread::spawn(move || {
+            for number in 1..=5 {
+                while !put(&mut writer, number) {
+                    let cursor = peer.load(writer.head()).unwrap();
+                    writer.set_smallest_cursor(cursor);
+                    thread::yield_now();
+                }
+            }
+        });
+        let mut last = 0;
+        while last < 5 {
+            match take(&mut reader) {
+                Some(number) => {
+                    last = number;
+                    own.store(reader.position());
+                }
+                None => thread::yield_now(),
+            }
+        }
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn what_was_overwritten_is_never_handed_out() {
+    model(|| {
+        let (mut writer, mut reader) = ring(true);
+        let writing = thread::spawn(move || {
+            for number in 1..=5 {
+                assert!(put(&mut writer, number));
+            }
+        });
+        let (mut seen, mut missing) = (0, 0);
+        let mut look = |reader: &mut RingReader<Memory>, tries: u32| {
+            for _ in 0..tries {
+                let mut bytes = Vec::new();
+                match reader.take_lossy(&mut bytes, |_, _, _| Ok(())).unwrap() {
+                    Ok(Some(frame)) => {
+                        let payload = u64::from_le_bytes(bytes.try_into().unwrap());
+                        assert_eq!(payload, frame.number * 7, "the payload of another message");
+                        reader.advance(&frame);
+                        seen += 1;
+                        missing += frame.missing;
+                    }
+                    Ok(None) => {}
+                    Err(overtaken) => reader.catch_up(overtaken).unwrap(),
+                }
+            }
+        };
+        look(&mut reader, 2);
+        writing.join().unwrap();
+        look(&mut reader, 8);
+        assert_eq!(seen + missing, 5);
+    });
+}
+
+#[test]
+fn a_reader_that_sleeps_is_woken() {
+    model(|| {
+        let (mut writer, mut reader) = ring(false);
+        let bell = Memory::new(64);
+        let futex = Futex::new();
+        let (ring_bell, kernel) = (bell.clone(), futex.clone());
+        let writing = thread::spawn(move || {
+            for number in 1..=2 {
+                assert!(put(&mut writer, number));
+                bell::after_commit();
+                if bell::in_word(bell::raised_word(&ring_bell, 0), 3).is_some() {
+                    kernel.wake();
+                }
+            }
+        });
+        let mut last = 0;
+        let mut turn = 0;
+        while last < 2 {
+            if let Some(number) = take(&mut reader) {
+                last = number;
+                continue;
+            }
+            turn += 1;
+            bell::raise(&bell, 3, Sleeps::OnFutex, turn);
+            if reader.polled_word().load(Acquire) == 0 {
+                futex.wait(reader.polled_word(), 0);
+            }
+            bell::lower(&bell, 3);
+        }
+        writing.join().unwrap();
+    });
+}
+
+#[test]
+fn two_readers_that_share_a_word_of_the_doorbell_are_both_woken() {
+    model(|| {
+        let (mut writer, reader) = ring(false);
+        let bell = Memory::new(64);
+        let futex = Futex::new();
+        let readers: Vec<_> = (0..2)
+            .map(|slot| {
+                let memory = reader.memory().clone();
+                let (bell, futex) = (bell.clone(), futex.clone());
+                thread::spawn(move || {
+                    let reader = RingReader::open(memory, 0, 0).unwrap();
+                    bell::raise(&bell, slot, Sleeps::OnFutex, 1);
+                    if reader.polled_word().load(Acquire) == 0 {
+                        futex.wait(reader.polled_word(), 0);
+                    }
+                    bell::lower(&bell, slot);
+                    assert_ne!(reader.polled_word().load(Acquire), 0);
+                })
+            })
+            .collect();
+        assert!(put(&mut writer, 1));
+        bell::after_commit();
+        let word = bell::raised_word(&bell, 0);
+        if (0..2).any(|slot| bell::in_word(word, slot).is_some()) {
+            futex.wake();
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_writer_that_waits_for_room_is_woken() {
+    model(|| {
+        let (mut writer, mut reader) = ring(false);
+        let (own, mut peer) = page();
+        let futex = Futex::new();
+        let kernel = futex.clone();
+        // Full: a header's room is kept.
+        assert!((1..=3).all(|number| put(&mut writer, number)));
+        let wanted = reader.memory().clone();
+        let reading = thread::spawn(move || {
+            assert_eq!(take(&mut reader), Some(1));
+            own.store(reader.position());
+            cursor::after_store();
+            if wanted.words()[writer::WANTED_WORD].load(Relaxed) != 0 {
+                kernel.wake();
+            }
+        });
+        while !put(&mut writer, 4) {
+            let cursor = peer.load(writer.head()).unwrap();
+            writer.set_smallest_cursor(cursor);
+            if put(&mut writer, 4) {
+                break;
+            }
+            writer.set_wanted(Sleeps::OnFutex.number());
+            if peer.peek(writer.head()) == Ok(cursor) {
+                futex.wait(&peer.memory().words()[reader::CURSOR_WORD], cursor);
+            }
+            writer.set_wanted(0);
+        }
+        reading.join().unwrap();
+    });
+}
+
+#[test]
+fn what_is_settled_is_settled_whatever_the_order() {
+    model(|| {
+        let (own, mut peer) = page();
+        let settling = thread::spawn(move || {
+            let mut unsettled = Unsettled::new(1);
+            for number in 1..=3 {
+                unsettled.take(number * 16);
+            }
+            unsettled.settle(2, &own);
+            unsettled.settle(1, &own);
+            unsettled.settle(3, &own);
+        });
+        // What a sender finds whose receiver dies at this moment.
+        let marked = peer.is_marked(2);
+        let cursor = peer.load(48).unwrap();
+        assert!([0, 32, 48].contains(&cursor), "{cursor}");
+        assert!(!marked || cursor != 16);
+        settling.join().unwrap();
+        assert_eq!(peer.load(48), Ok(48));
+        assert!(!peer.is_marked(2));
+    });
+}
+
+/// A block is written again when its frame was passed: the reader copies before it stores its cursor.
+#[test]
+fn a_block_is_used_again_only_when_it_was_read() {
+    model(|| {
+        let (mut writer, mut reader) = ring(false);
+        let (own, mut peer) = page();
+        let block = Memory::new(8);
+        let written = block.clone();
+        let writing = thread::spawn(move || {
+            for number in 1..=2 {
+                while number > 1 && peer.load(writer.head()).unwrap() < writer.head() {
+                    thread::yield_now();
+                }
+                switchboard_shm::copy_in(written.words(), &(number * 9_u64).to_le_bytes());
+                assert!(put(&mut writer, number));
+            }
+        });
+        let mut last = 0;
+        while last < 2 {
+            let Some(number) = take(&mut reader) else {
+                thread::yield_now();
+                continue;
+            };
+            let mut bytes = [0; 8];
+            switchboard_shm::copy_out(block.words(), &mut bytes);
+            assert_eq!(u64::from_le_bytes(bytes), number * 9);
+            last = number;
+            own.store(reader.position());
+        }
+        writing.join().unwrap();
+    });
+}
