@@ -69,7 +69,8 @@ impl Blocks {
 
     /// Frames up to here are nobody's any more.
     pub(super) fn reclaim(&mut self, through: u64) {
-        while let Some((_, block)) = self.in_flight.pop_front_if(|(end, _)| *end <= through) {
+        while self.in_flight.front().is_some_and(|(end, _)| *end <= through) {
+            let Some((_, block)) = self.in_flight.pop_front() else { break };
             self.arena.give_back(block);
         }
     }

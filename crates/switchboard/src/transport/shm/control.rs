@@ -168,20 +168,20 @@ impl<O: Offer> Control<O> {
                     events.push(Event::Misbehaved { peer: peer.to_string(), problem });
                 }
                 meeting::Event::Failed(error) => events.push(Event::Failed(error)),
-                meeting::Event::Ready { token: CANCEL, .. } => {
+                meeting::Event::Ready { token: CANCEL } => {
                     // It stays readable, and nobody here reads it.
                     if let Some(cancel) = &self.setup.options.cancel {
                         let _ = self.meeting.epoll().delete(cancel);
                     }
                     events.push(Event::Cancelled);
                 }
-                meeting::Event::Ready { token: NUDGE, .. } => {
+                meeting::Event::Ready { token: NUDGE } => {
                     if let Some(nudge) = &self.nudge {
                         let _ = nudge.try_take();
                     }
                     events.push(Event::Wake);
                 }
-                meeting::Event::Ready { token, .. } => {
+                meeting::Event::Ready { token } => {
                     let link = (token - FIRST_LINK) / 2;
                     let died = token % 2 == 1;
                     self.read(link, died, &mut left, &mut events);

@@ -18,7 +18,7 @@ pub(super) struct Segments(Vec<Theirs>);
 pub(super) enum Found {
     Message(Prefix),
     /// It is longer than this side takes.
-    TooLarge(Prefix),
+    TooLarge,
     /// Its segment has not come yet: it was sent before the frame, so it waits on the control path.
     NotYet,
 }
@@ -47,7 +47,7 @@ impl Segments {
         let Some(segment) = self.0.get(place.segment as usize) else { return Ok(Found::NotYet) };
         let words = place.words(segment)?;
         if place.len > largest as u64 {
-            return Ok(Found::TooLarge(prefix));
+            return Ok(Found::TooLarge);
         }
         bytes.clear();
         bytes.resize(place.len as usize, 0);

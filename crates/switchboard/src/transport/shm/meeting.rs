@@ -39,7 +39,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::epoll::{Epoll, Events};
-use switchboard_kernel::io::{Deadline, Interest, Ready};
+use switchboard_kernel::io::{Deadline, Interest};
 use switchboard_kernel::timerfd::TimerFd;
 use switchboard_kernel::{self as kernel, fork};
 
@@ -128,7 +128,6 @@ pub(crate) enum Event<M> {
     /// A descriptor of the caller's.
     Ready {
         token: u64,
-        ready: Ready,
     },
 }
 
@@ -269,6 +268,7 @@ impl<M> Meeting<M> {
             .hint("choose another name, or open it as the other does"))
     }
 
+    #[cfg(test)]
     /// What this side says about itself.
     pub(crate) fn hello(&self) -> &Hello {
         &self.hello
@@ -289,6 +289,7 @@ impl<M> Meeting<M> {
         self.wanted.len()
     }
 
+    #[cfg(test)]
     /// Who was dialled and has not answered: for the error of an endpoint that waited in vain.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = &Peer> {
         self.dialled.values().map(|outgoing| &outgoing.peer)
@@ -328,14 +329,14 @@ impl<M> Meeting<M> {
             self.fetched = false;
         }
         let mut turn = Turn { now, steps_left: MOST_STEPS, offer, found };
-        let ready: Vec<(u64, Ready)> = self.events.iter().collect();
-        for (token, ready) in ready {
+        let tokens: Vec<u64> = self.events.iter().map(|(token, _)| token).collect();
+        for token in tokens {
             match token {
                 LISTENER => self.accept(&mut turn)?,
                 TIMER => {
                     let _ = self.timer.clear();
                 }
-                FIRST_TOKEN.. => turn.found.push(Event::Ready { token, ready }),
+                FIRST_TOKEN.. => turn.found.push(Event::Ready { token }),
                 _ if !turn.step() => {}
                 token if self.silent.contains_key(&token) => {
                     self.look_at_silent(token, &mut turn);

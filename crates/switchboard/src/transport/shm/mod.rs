@@ -34,6 +34,9 @@ use base::Surroundings;
 use folder::{Dialled, Folder};
 use name::ChannelName;
 
+#[cfg(test)]
+pub(crate) use tests::ROLES;
+
 pub(crate) use ends::{ShmPublisher, ShmReceiver, ShmSender, ShmSubscriber};
 
 /// The largest message, in bytes.

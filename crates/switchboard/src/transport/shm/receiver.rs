@@ -251,7 +251,7 @@ impl ReceiverCore {
         let one = &mut self.senders[at];
         let known = one.unsettled.contains(receipt.sequence);
         if one.unsettled.settle(receipt.sequence, &one.page) {
-            wake_writer(&one.page, &one.ring, &mut self.control, one.link);
+            wake_writer(&one.page, &one.ring, &self.control, one.link);
         }
         known
     }
@@ -268,7 +268,7 @@ impl ReceiverCore {
                 moved |= one.unsettled.settle(receipt.sequence, &one.page);
             }
             if moved {
-                wake_writer(&one.page, &one.ring, &mut self.control, one.link);
+                wake_writer(&one.page, &one.ring, &self.control, one.link);
             }
         }
     }
@@ -454,7 +454,7 @@ impl Sender {
             }
             Kind::InArena => match self.segments.read(&self.ring, frame, self.largest, scratch)? {
                 Found::Message(prefix) => Ok(prefix),
-                Found::TooLarge(_) => Err(Misbehaved("a message longer than was asked for")),
+                Found::TooLarge => Err(Misbehaved("a message longer than was asked for")),
                 Found::NotYet => Err(Misbehaved("a message in a segment that never came")),
             },
             _ => {

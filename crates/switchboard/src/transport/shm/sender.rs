@@ -548,7 +548,8 @@ impl Receiver {
     fn settle(&mut self, blocks: &mut Blocks) -> Result<u64, Misbehaved> {
         let cursor = self.cursor.load(self.ring.head())?;
         let mut count = 0;
-        while let Some(message) = self.unsettled.pop_front_if(|message| message.end <= cursor) {
+        while self.unsettled.front().is_some_and(|message| message.end <= cursor) {
+            let Some(message) = self.unsettled.pop_front() else { break };
             self.first += 1;
             self.unsettled_bytes -= message.bytes();
             count += u64::from(!message.taken_back);

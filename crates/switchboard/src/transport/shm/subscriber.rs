@@ -345,7 +345,7 @@ fn take_from(
             }
             Kind::InArena => match one.segments.read(&one.ring, &frame, one.largest, scratch) {
                 Ok(Found::Message(_)) => &mut scratch[..],
-                Ok(Found::TooLarge(_)) => {
+                Ok(Found::TooLarge) => {
                     one.missing += 1;
                     one.ring.advance(&frame);
                     continue;
@@ -443,7 +443,7 @@ fn take_lossy(
         one.ring.advance(&frame);
         match frame.kind {
             Kind::Message | Kind::InArena => {
-                if scratch.len() > largest || matches!(in_arena, Some(Found::TooLarge(_))) {
+                if scratch.len() > largest || matches!(in_arena, Some(Found::TooLarge)) {
                     one.missing += 1;
                     continue;
                 }
@@ -477,7 +477,7 @@ impl Core for SubscriberCore {
         self.armed = true;
         for one in &mut self.publishers {
             if let Some(cursor) = one.ring.cursor_if_moved() {
-                store_cursor(&one.page, cursor, &one.ring, &mut self.control, one.link);
+                store_cursor(&one.page, cursor, &one.ring, &self.control, one.link);
             }
             one.counters.sleeps += 1;
             one.page.count(&one.counters);
