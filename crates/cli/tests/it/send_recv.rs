@@ -25,6 +25,7 @@ impl Place {
             "mq" => format!("mq:/{}", unique("mq")),
             "sysv" => format!("sysv:{}", scratch.join("key").display()),
             "tcp" | "udp" => format!("{}:127.0.0.1:{}", row.scheme, free_port()),
+            "shm" => format!("shm:{}", unique("send-recv")),
             scheme => format!("{scheme}:./a"),
         };
         Self { scratch, address, made }
@@ -38,7 +39,7 @@ impl Place {
     fn is_bound(&self, row: &Transport) -> bool {
         match row.scheme {
             "tcp" => is_listening(&self.address),
-            "mq" | "sysv" | "fd" => true,
+            "mq" | "sysv" | "fd" | "shm" => true,
             _ => self.scratch.join("a").exists(),
         }
     }
@@ -80,7 +81,7 @@ fn check(row: &Transport, options: &[&str], idle: bool, input: &[u8], expected: 
         let address = place.address.as_str();
         let send = [&["send"], options, &[address]].concat();
         let mut recv = [&["recv"], options, &[address]].concat();
-        if idle && row.framing.is_none() {
+        if idle && row.framing.is_none() && !row.capabilities.says_end {
             recv.extend(["--timeout", "1s"]);
         }
         let (sender, receiver);

@@ -115,6 +115,7 @@ impl SenderFlavor {
     pub(crate) fn leave(&mut self) -> Result<bool, SendError> {
         match self {
             Self::Stream(end) => end.leave(),
+            Self::ShmSender(end) => end.leave(),
             _ => self.finish(),
         }
     }

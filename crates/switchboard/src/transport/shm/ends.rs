@@ -161,6 +161,13 @@ impl ShmSender {
         }
     }
 
+    pub(crate) fn leave(&mut self) -> Result<bool, SendError> {
+        match self.end.enter() {
+            Ok(mut core) => core.leave(),
+            Err(_) => Ok(true),
+        }
+    }
+
     pub(crate) fn pending(&self) -> u64 {
         self.end.ask(|core| core.pending()).unwrap_or(0)
     }

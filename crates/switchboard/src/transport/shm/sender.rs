@@ -414,8 +414,18 @@ impl SenderCore {
         }
     }
 
-    /// Says that no message follows, once all is settled. Whether that is done.
+    /// Says that no message follows, once all is settled and somebody was there to hear it. Whether that
+    /// is done.
     pub(super) fn finish(&mut self) -> Result<bool, SendError> {
+        if !self.met {
+            self.drive()?;
+            return Ok(false);
+        }
+        self.leave()
+    }
+
+    /// The same, for whoever is there.
+    pub(super) fn leave(&mut self) -> Result<bool, SendError> {
         self.drive()?;
         if self.pending() > 0 {
             return Ok(false);
