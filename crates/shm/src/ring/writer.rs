@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::frame::{Kind, frame_bytes, header};
+use super::frame::{Header, Kind, frame_bytes, header};
 use super::{Counters, Shape};
 use crate::atomic::fence;
 use crate::copy::{copy_in, copy_out};
@@ -295,6 +295,23 @@ impl<W: Words> RingWriter<W> {
         for (word, value) in words.iter().zip([messages, bytes, dropped, sleeps, wakes]) {
             word.store(value, Relaxed);
         }
+    }
+
+    /// How many messages there are from a position on, at which a frame begins that was not overwritten.
+    #[must_use]
+    pub fn messages_from(&self, position: u64) -> u64 {
+        let (mut at, mut count) = (position, 0);
+        while at < self.head {
+            let word = self.memory.words()[self.shape.word(at)].load(Relaxed);
+            let Ok(Some(header)) = Header::parse(word) else { break };
+            if header.kind == Kind::Pad {
+                at += self.shape.rest(at);
+                continue;
+            }
+            count += u64::from(header.kind != Kind::End);
+            at += frame_bytes(header.payload_bytes);
+        }
+        count
     }
 
     /// The word of a header, to wake who sleeps there; `None` where no frame of the ring can be.

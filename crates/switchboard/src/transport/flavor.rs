@@ -127,6 +127,7 @@ impl SenderFlavor {
             Self::Publisher(end) => end.unacknowledged(),
             Self::File(end) => end.unacknowledged(),
             Self::ShmSender(end) => end.pending(),
+            Self::ShmPublisher(end) => end.pending(),
             _ => 0,
         }
     }
@@ -137,6 +138,7 @@ impl SenderFlavor {
             Self::Stream(end) => end.pending(),
             Self::Publisher(end) => end.pending(),
             Self::ShmSender(end) => end.pending(),
+            Self::ShmPublisher(end) => end.pending(),
             _ => 0,
         }
     }
@@ -166,6 +168,7 @@ impl SenderFlavor {
     pub(crate) fn waits(&self) -> bool {
         match self {
             Self::Publisher(end) => end.waits(),
+            Self::ShmPublisher(end) => end.waits(),
             _ => true,
         }
     }
@@ -183,6 +186,7 @@ impl SenderFlavor {
     pub(crate) fn slow_peer(&self) -> Option<String> {
         match self {
             Self::Publisher(end) => end.slow_peer(),
+            Self::ShmPublisher(end) => end.slow_peer(),
             _ => None,
         }
     }
@@ -197,7 +201,10 @@ impl SenderFlavor {
 
     /// Whether [`peers`](Self::peers) knows who is there.
     pub(crate) fn counts_peers(&self) -> bool {
-        matches!(self, Self::Stream(_) | Self::Publisher(_))
+        matches!(
+            self,
+            Self::Stream(_) | Self::Publisher(_) | Self::ShmSender(_) | Self::ShmPublisher(_)
+        )
     }
 
     /// Peers connected now; on transports without connections, 1.

@@ -308,7 +308,8 @@ impl<T: Message> Sender<T> {
     }
 
     /// Messages of a topic that were dropped because subscribers were slow
-    /// ([`Overflow::DropOldest`](crate::Overflow::DropOldest)), each counted for each of them.
+    /// ([`Overflow::DropOldest`](crate::Overflow::DropOldest)), each counted for each of them; 0 over `shm:`,
+    /// where only the subscriber knows.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.flavor.dropped()

@@ -55,6 +55,8 @@ pub(super) struct Endpoint<C> {
     shared: Arc<Shared>,
     spin: Spin,
     generation: u32,
+    /// The news of the control path that the caller has had time to look at.
+    seen: u32,
     /// When the control path was looked at last, where the caller drives it.
     looked_ns: u64,
 }
@@ -86,6 +88,7 @@ impl<C: Core> Endpoint<C> {
             shared,
             spin: Spin::new(),
             generation,
+            seen: 0,
             looked_ns: 0,
         })
     }
@@ -154,6 +157,11 @@ impl<C: Core> Endpoint<C> {
         if !self.is_here() {
             return Err(forked());
         }
+        let news = self.shared.parking.news();
+        if news != self.seen {
+            self.seen = news;
+            return Ok(());
+        }
         let Some(owner) = &mut self.owner else { unreachable!("{GONE}") };
         if self.spin.poll(|| owner.enter().is_ready()) {
             return Ok(());
@@ -166,7 +174,7 @@ impl<C: Core> Endpoint<C> {
     }
 
     fn wait_by_word(&mut self, deadline: Deadline) -> Result<(), Error> {
-        let seen = self.shared.parking.news();
+        let seen = self.seen;
         let Some((place, expected)) = self.owner().enter().arm(Sleeps::OnFutex) else {
             self.owner().enter().disarm(false);
             return Ok(());
@@ -180,7 +188,9 @@ impl<C: Core> Endpoint<C> {
 
     fn wait_by_descriptor(&mut self, deadline: Deadline) -> Result<(), Error> {
         let mut core = self.owner().enter();
-        core.control();
+        if core.control() {
+            return Ok(());
+        }
         let armed = core.arm(Sleeps::OnDescriptor).is_some();
         drop(core);
         let mut late = false;

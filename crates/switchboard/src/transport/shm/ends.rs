@@ -1,6 +1,7 @@
 //! The four ends of `shm:`, as every transport has them.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use switchboard_kernel::io::Deadline;
 
@@ -10,6 +11,7 @@ use super::receiver::ReceiverCore;
 use super::sender::SenderCore;
 use super::subscriber::SubscriberCore;
 use crate::error::{Error, ErrorKind, RecvError, SendError};
+use crate::options::Overflow;
 use crate::transport::{Raw, Receipt, Setup};
 
 /// The publishing end.
@@ -40,6 +42,10 @@ pub(crate) struct ShmReceiver {
     setup: Setup,
 }
 
+/// A topic's end is open when it has met whoever is there, so that it misses nothing, or after this long:
+/// somebody who is stopped, or is driven by a caller that is elsewhere.
+const MEETS_WITHIN: Duration = Duration::from_millis(500);
+
 fn failed(setup: &Setup, error: switchboard_kernel::Error) -> Error {
     setup.system("cannot go on", error)
 }
@@ -56,8 +62,12 @@ macro_rules! ends {
                         .hint("start the other side first, or leave out --no-wait"));
                 }
                 let epoll = core.control().epoll()?;
-                let end = Endpoint::new(core, epoll, setup.options.io_thread)
+                let mut end = Endpoint::new(core, epoll, setup.options.io_thread)
                     .map_err(|error| setup.system("cannot open", error))?;
+                let deadline = Deadline::after(MEETS_WITHIN);
+                while !end.enter().is_ok_and(|core| core.has_met()) && !deadline.passed() {
+                    end.wait(deadline).map_err(|error| setup.system("cannot open", error))?;
+                }
                 Ok(Self { end, setup: setup.again() })
             }
 
@@ -119,6 +129,19 @@ impl ShmPublisher {
 
     pub(crate) fn acknowledged(&self) -> u64 {
         self.end.ask(|core| core.published()).unwrap_or(0)
+    }
+
+    pub(crate) fn pending(&self) -> u64 {
+        self.end.ask(|core| core.pending()).unwrap_or(0)
+    }
+
+    /// Whether sending waits when there is no room.
+    pub(crate) fn waits(&self) -> bool {
+        self.setup.options.overflow == Overflow::Block
+    }
+
+    pub(crate) fn slow_peer(&self) -> Option<String> {
+        self.end.ask(|core| core.slow_peer()).flatten()
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn open_publisher(setup: &Setup) -> Result<SenderFlavor, Error> {
 }
 
 pub(super) fn open_subscriber(setup: &Setup, start: Start) -> Result<ReceiverFlavor, Error> {
-    let _ = start;
+    crate::transport::setup::starts_over_links(setup, start)?;
     ShmSubscriber::open(setup).map(Box::new).map(ReceiverFlavor::ShmSubscriber)
 }
 

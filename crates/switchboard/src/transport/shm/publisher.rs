@@ -31,6 +31,19 @@ struct Subscriber {
     woken: Woken,
 }
 
+/// A message that late subscribers get.
+#[derive(Debug)]
+struct Kept {
+    /// Where its frame begins, or the pad before that.
+    begin: u64,
+    /// The number of the message before.
+    number: u64,
+    len: u64,
+}
+
+/// All that is kept for late subscribers at most, in bytes.
+const MOST_HISTORY_BYTES: u64 = 4 << 20;
+
 #[derive(Debug)]
 pub(super) struct PublisherCore {
     setup: Setup,
@@ -41,8 +54,8 @@ pub(super) struct PublisherCore {
     subscribers: Vec<Subscriber>,
     /// How many words of the doorbell have a subscriber.
     bell_words: usize,
-    /// Where the last messages begin, with the number of the one before each.
-    history: VecDeque<(u64, u64)>,
+    history: VecDeque<Kept>,
+    history_bytes: u64,
     counters: Counters,
     /// The link of the subscriber that keeps the ring full.
     slowest: Option<LinkId>,
@@ -74,6 +87,7 @@ impl PublisherCore {
             subscribers: Vec::new(),
             bell_words: 0,
             history: VecDeque::new(),
+            history_bytes: 0,
             counters: Counters::default(),
             slowest: None,
             ended: false,
@@ -91,6 +105,20 @@ impl PublisherCore {
         self.subscribers.len()
     }
 
+    /// Messages that some subscriber has not taken, where it is waited for.
+    pub(super) fn pending(&mut self) -> u64 {
+        if self.ring.is_lossy() {
+            return 0;
+        }
+        let cursor = self.look_at_cursors();
+        self.ring.messages_from(cursor)
+    }
+
+    /// Whether everybody who was found has joined.
+    pub(super) fn has_met(&self) -> bool {
+        self.control.wanted() == 0
+    }
+
     pub(super) fn published(&self) -> u64 {
         self.counters.messages
     }
@@ -104,7 +132,7 @@ impl PublisherCore {
         }
         let claim = self.claim(len)?;
         self.ring.write(&claim, 0, payload);
-        self.commit(claim, Kind::Message, len);
+        self.commit(claim, Kind::Message, len, len);
         Ok(())
     }
 
@@ -118,12 +146,12 @@ impl PublisherCore {
         let len = payload.len() as u64;
         let frame_bytes = Blocks::FRAME_BYTES;
         let claim = self.claim(frame_bytes)?;
-        let Some(block) = self.block(len)? else { return Err(self.slow()) };
+        let Some(block) = self.block(len)? else { return Err(SendError::Full) };
         switchboard_shm::copy_in(self.blocks.room(&block), payload);
         let place = self.blocks.place(&block, len).to_bytes(Prefix::default());
         self.ring.write(&claim, 0, &place);
         self.blocks.sent(block, claim.end());
-        self.commit(claim, Kind::InArena, frame_bytes);
+        self.commit(claim, Kind::InArena, frame_bytes, len);
         Ok(())
     }
 
@@ -164,7 +192,7 @@ impl PublisherCore {
             let cursors = self.subscribers.iter().map(|subscriber| subscriber.cursor.seen());
             cursors.min().unwrap_or(self.ring.head())
         };
-        self.history.front().map_or(begin, |oldest| begin.min(oldest.0))
+        self.history.front().map_or(begin, |oldest| begin.min(oldest.begin))
     }
 
     #[inline]
@@ -178,13 +206,13 @@ impl PublisherCore {
     }
 
     #[inline]
-    fn commit(&mut self, claim: Claim, kind: Kind, len: u64) {
+    fn commit(&mut self, claim: Claim, kind: Kind, frame_bytes: u64, len: u64) {
         if self.setup.options.history_messages > 0 {
-            self.keep();
+            self.keep(len);
         }
         self.counters.messages += 1;
         self.counters.bytes += len;
-        let at = self.ring.commit(claim, kind, len);
+        let at = self.ring.commit(claim, kind, frame_bytes);
         self.ring_bell(at);
     }
 
@@ -223,20 +251,30 @@ impl PublisherCore {
 
     /// Notes where the next message begins.
     #[cold]
-    fn keep(&mut self) {
-        self.history.push_back((self.ring.head(), self.ring.number()));
-        while self.history.len() > self.setup.options.history_messages as usize {
-            self.history.pop_front();
+    fn keep(&mut self, len: u64) {
+        self.history.push_back(Kept { begin: self.ring.head(), number: self.ring.number(), len });
+        self.history_bytes += len;
+        while self.history.len() > self.setup.options.history_messages as usize
+            || self.history_bytes > MOST_HISTORY_BYTES
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(kept) = self.history.pop_front() {
+            self.history_bytes -= kept.len;
         }
     }
 
     /// Where a subscriber that comes now begins, and the number before.
     fn begin(&mut self) -> (u64, u64) {
         let oldest = self.ring.oldest();
-        while self.history.front().is_some_and(|kept| kept.0 < oldest) {
-            self.history.pop_front();
+        while self.history.front().is_some_and(|kept| kept.begin < oldest) {
+            self.forget_oldest();
         }
-        self.history.front().copied().unwrap_or((self.ring.head(), self.ring.number()))
+        let kept = self.history.front().map(|kept| (kept.begin, kept.number));
+        kept.unwrap_or((self.ring.head(), self.ring.number()))
     }
 
     /// Looks how far the subscribers are. An error where that leaves no room.
@@ -244,14 +282,12 @@ impl PublisherCore {
     fn make_room(&mut self, len: u64) -> Result<(), SendError> {
         let cursor = self.look_at_cursors();
         self.ring.set_smallest_cursor(cursor);
-        if self.ring.is_held_up_by(cursor, len) { Err(self.slow()) } else { Ok(()) }
+        if self.ring.is_held_up_by(cursor, len) { Err(SendError::Full) } else { Ok(()) }
     }
 
-    fn slow(&self) -> SendError {
-        match self.slowest {
-            Some(link) => SendError::Slow { peer: self.control.peer_name(link) },
-            None => SendError::Full,
-        }
+    /// The subscriber that keeps the ring full.
+    pub(super) fn slow_peer(&self) -> Option<String> {
+        self.slowest.map(|link| self.control.peer_name(link))
     }
 
     /// The smallest cursor.
@@ -337,7 +373,7 @@ impl PublisherCore {
         }
         let claim = match self.claim(0) {
             Ok(claim) => claim,
-            Err(SendError::Full | SendError::Slow { .. }) => return Ok(false),
+            Err(SendError::Full) => return Ok(false),
             Err(error) => return Err(error),
         };
         let at = self.ring.commit(claim, Kind::End, 0);
@@ -363,7 +399,10 @@ impl PublisherCore {
 
 impl Core for PublisherCore {
     fn is_ready(&mut self) -> bool {
-        let Some(slowest) = self.slowest else { return true };
+        if self.failed.is_some() || self.cancelled {
+            return true;
+        }
+        let Some(slowest) = self.slowest else { return false };
         let head = self.ring.head();
         let subscriber = self.subscribers.iter().find(|one| one.link == slowest);
         subscriber.is_none_or(|one| one.cursor.peek(head) != Ok(one.cursor.seen()))
@@ -380,8 +419,9 @@ impl Core for PublisherCore {
         if self.is_ready() {
             return None;
         }
-        let (memory, cursor) = seen?;
-        Some((Place::Cursor(memory, reader::CURSOR_WORD), cursor as u32))
+        Some(seen.map_or((Place::Own, 0), |(memory, cursor)| {
+            (Place::Cursor(memory, reader::CURSOR_WORD), cursor as u32)
+        }))
     }
 
     fn disarm(&mut self, _: bool) {

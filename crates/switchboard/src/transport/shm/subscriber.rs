@@ -107,6 +107,11 @@ impl SubscriberCore {
         &self.control
     }
 
+    /// Whether everybody who was found has said where to begin.
+    pub(super) fn has_met(&self) -> bool {
+        self.control.wanted() == 0 && self.pending.is_empty()
+    }
+
     pub(super) fn peers(&self) -> usize {
         self.publishers.iter().filter(|one| !one.gone && !one.ended).count()
     }
@@ -202,6 +207,10 @@ impl SubscriberCore {
             }
             let one = self.publishers.remove(index);
             self.left += 1;
+            if one.missing > 0 {
+                let peer = self.control.peer_name(one.link);
+                self.reports.push_back(RecvError::Gap { peer, missing: one.missing });
+            }
             if !one.ended {
                 let peer = self.control.peer_name(one.link);
                 let received = one.counters.received;

@@ -16,6 +16,11 @@ use super::contents::{contents, digest, mixed_len};
 use super::{End, Haul, Meeting, each_topic};
 
 impl Meeting {
+    /// Whether a publisher knows how much it dropped for whom.
+    fn counts_drops(&self) -> bool {
+        self.row.scheme != "shm"
+    }
+
     /// Whether the ends of a topic see one another, and end with one another.
     fn has_peers(&self) -> bool {
         self.row.capabilities.says_end

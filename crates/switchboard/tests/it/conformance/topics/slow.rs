@@ -81,7 +81,7 @@ fn drop_oldest_drops_for_the_slow_one_alone_and_tells_it_how_much() {
         publisher.must("stream 1 0 6000 1000", "streamed");
         let grown = publisher.resident_kib().saturating_sub(before);
         assert!(grown < 4096, "it grew by {grown} KiB");
-        assert!(publisher.count("dropped") > 0, "6 MB were published");
+        assert!(publisher.count("dropped") > 0 || !meeting.counts_drops(), "6 MB were published");
         publisher.tell("close");
         let haul = everything(meeting, &mut slow);
         publisher.expect("closed");
@@ -114,7 +114,7 @@ fn a_gap_is_told_once_before_what_follows_it() {
         publisher.must("stream 1 1 4000 1000", "streamed");
         publisher.must("drive", "driven");
         let dropped = publisher.count("dropped");
-        assert!(dropped > 0);
+        assert!(dropped > 0 || !meeting.counts_drops());
         publisher.tell("close");
         let (mut expected, mut gaps) = (2, 0);
         while expected <= 4000 {
@@ -131,7 +131,7 @@ fn a_gap_is_told_once_before_what_follows_it() {
             assert_eq!(said, format!("sample {expected} lost {lost}"));
             expected += 1;
         }
-        assert_eq!(gaps, dropped);
+        assert!(gaps > 0 && (gaps == dropped || !meeting.counts_drops()));
         sampler.tell("next");
         sampler.expect("Ended");
         publisher.expect("closed");
@@ -192,11 +192,29 @@ fn a_stopped_subscriber_is_a_slow_one_until_it_goes_on() {
     });
 }
 
+/// What is in shared memory stays there for who has it mapped.
+#[test]
+fn closing_takes_nothing_from_a_stopped_subscriber() {
+    let mut meeting = Meeting::of("shm");
+    let (mut publisher, mut fast, mut slow) = fast_and_slow(&mut meeting, "fail");
+    slow.child.signal(Signal::STOP);
+    let taken = fill(&mut publisher, &slow);
+    publisher.must("close", "closed");
+    publisher.kill();
+    slow.child.signal(Signal::CONT);
+    slow.tell(&format!("recv {} 15000", u64::MAX));
+    for subscriber in [&mut fast, &mut slow] {
+        let haul = subscriber.haul();
+        assert_eq!((haul.of(1).len() as u64, missing(&haul)), (taken, 0));
+        assert_eq!(haul.errors, ["error Ended every sender has ended"]);
+    }
+}
+
 /// Under a policy that waits for nobody, its end does not either, for long.
 #[test]
 fn closing_leaves_a_stopped_subscriber_behind() {
     each_topic(|meeting| {
-        if !meeting.has_peers() {
+        if !meeting.has_peers() || meeting.row.scheme == "shm" {
             return;
         }
         for (overflow, does, done) in
