@@ -92,17 +92,6 @@ impl Place {
     }
 }
 
-impl Place {
-    /// The message where it lies: as [`RingReader::in_place`](crate::ring::RingReader::in_place).
-    ///
-    /// # Errors
-    /// When it reaches beyond its segment.
-    #[cfg(not(feature = "loom"))]
-    pub fn in_place<'a>(&self, memory: &'a impl Words) -> Result<&'a [u8], Misbehaved> {
-        self.words(memory).map(|words| crate::in_place::shared(words, self.len as usize))
-    }
-}
-
 #[derive(Debug)]
 struct Segment<W> {
     memory: W,
@@ -174,12 +163,6 @@ impl<W: Words> Arena<W> {
         let words = (segment.block_bytes / WORD_BYTES) as usize;
         let first = block.index as usize * words;
         &segment.memory.words()[first..first + words]
-    }
-
-    /// A block where it lies, to be filled.
-    #[cfg(not(feature = "loom"))]
-    pub fn room_in_place(&mut self, block: &Block, len: usize) -> &mut [u8] {
-        crate::in_place::exclusive(self, |own| own.room(block), len)
     }
 
     /// Nobody uses the block any more.

@@ -1,39 +1,9 @@
-//! The atomics that everything here is made of: the processor's, or loom's in its models.
+//! The atomics that everything here is made of. The models have loom's instead (`tests/models/main.rs`).
 
-#[cfg(not(feature = "loom"))]
 pub use std::sync::atomic::AtomicU64;
-#[cfg(not(feature = "loom"))]
 pub(crate) use std::sync::atomic::fence;
 
-#[cfg(feature = "loom")]
-pub use loom::sync::atomic::AtomicU64;
-#[cfg(feature = "loom")]
-pub(crate) use loom::sync::atomic::fence;
-
-/// Memory as words. Another process may write them at any time, or it may be mapped so that this one must
-/// not: then only loads are made.
-pub trait Words {
-    /// All of them, the same each time.
-    fn words(&self) -> &[AtomicU64];
-}
-
-impl<W: Words> Words for &W {
-    #[inline]
-    fn words(&self) -> &[AtomicU64] {
-        (*self).words()
-    }
-}
-
-impl<W: Words> Words for std::sync::Arc<W> {
-    #[inline]
-    fn words(&self) -> &[AtomicU64] {
-        (**self).words()
-    }
-}
-
-impl Words for Vec<AtomicU64> {
-    #[inline]
-    fn words(&self) -> &[AtomicU64] {
-        self
-    }
-}
+/// A page, in bytes.
+pub(crate) const PAGE_BYTES: usize = 4096;
+/// The smallest ring, in bytes.
+pub(crate) const LEAST_CAPACITY_BYTES: u64 = 4096;

@@ -2,7 +2,45 @@
 
 #![allow(unsafe_code)]
 
-use crate::AtomicU64;
+use crate::arena::{Arena, Block, Place};
+use crate::ring::{Claim, Frame, RingReader, RingWriter};
+use crate::{AtomicU64, Misbehaved, Words};
+
+impl<W: Words> RingReader<W> {
+    /// The payload where it lies, of a ring that loses nothing and whose writer is of this user: see
+    /// docs/design/shm.md, "What if a peer lies".
+    #[inline]
+    #[must_use]
+    pub fn in_place(&self, frame: &Frame) -> &[u8] {
+        shared(self.payload(frame), frame.payload_bytes as usize)
+    }
+}
+
+impl<W: Words> RingWriter<W> {
+    /// The payload where it lies, to be built there.
+    #[inline]
+    pub fn room_in_place(&mut self, claim: &Claim) -> &mut [u8] {
+        let len = claim.payload_bytes() as usize;
+        exclusive(self, |own| own.room(claim), len)
+    }
+}
+
+impl Place {
+    /// The message where it lies: as [`RingReader::in_place`].
+    ///
+    /// # Errors
+    /// When it reaches beyond its segment.
+    pub fn in_place<'a>(&self, memory: &'a impl Words) -> Result<&'a [u8], Misbehaved> {
+        self.words(memory).map(|words| shared(words, self.len as usize))
+    }
+}
+
+impl<W: Words> Arena<W> {
+    /// A block where it lies, to be filled.
+    pub fn room_in_place(&mut self, block: &Block, len: usize) -> &mut [u8] {
+        exclusive(self, |own| own.room(block), len)
+    }
+}
 
 /// The first bytes of words that another process may write.
 ///
@@ -10,7 +48,7 @@ use crate::AtomicU64;
 /// too. If it writes meanwhile, against the protocol, what is read is garbage, and may be another the next
 /// time; so whoever checks something first copies it.
 #[inline]
-pub(crate) fn shared(words: &[AtomicU64], len: usize) -> &[u8] {
+fn shared(words: &[AtomicU64], len: usize) -> &[u8] {
     assert!(len <= words.len() * 8, "more than there is");
     // SAFETY: the words are that many bytes of mapped memory, borrowed for as long as the slice, and every
     // value of them is bytes. An honest writer stores nothing there until the reader is past its frame.
@@ -19,11 +57,7 @@ pub(crate) fn shared(words: &[AtomicU64], len: usize) -> &[u8] {
 
 /// The first bytes of words that this process alone writes, by whoever has `own` alone.
 #[inline]
-pub(crate) fn exclusive<T>(
-    own: &mut T,
-    words: impl FnOnce(&T) -> &[AtomicU64],
-    len: usize,
-) -> &mut [u8] {
+fn exclusive<T>(own: &mut T, words: impl FnOnce(&T) -> &[AtomicU64], len: usize) -> &mut [u8] {
     let words = words(own);
     assert!(len <= words.len() * 8, "more than there is");
     // SAFETY: the words are that many bytes of mapped memory, which `own` keeps mapped, and it is borrowed

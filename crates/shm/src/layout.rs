@@ -1,7 +1,7 @@
 //! Where everything lies: docs/design/shm.md, "W", "R" and "B". Indices count words of 8 bytes.
 
-/// A page, in bytes; in models a small one, since they keep a history of each word.
-pub const PAGE_BYTES: usize = if cfg!(feature = "loom") { 512 } else { 4096 };
+/// A page, in bytes.
+pub const PAGE_BYTES: usize = crate::atomic::PAGE_BYTES;
 /// A word, in bytes.
 pub const WORD_BYTES: u64 = 8;
 /// What the version words say.
@@ -35,7 +35,7 @@ pub mod writer {
 
     /// The least and the greatest capacity, in bytes; it is a power of two.
     pub const CAPACITY_BYTES: std::ops::RangeInclusive<u64> =
-        if cfg!(feature = "loom") { 64 } else { 4096 }..=64 << 20;
+        crate::atomic::LEAST_CAPACITY_BYTES..=64 << 20;
 }
 
 /// A reader's page.

@@ -22,24 +22,13 @@ mod atomic;
 pub mod bell;
 mod copy;
 pub mod cursor;
-#[cfg(not(feature = "loom"))]
 mod in_place;
 pub mod layout;
+mod misbehaved;
 pub mod ring;
+mod words;
 
-use std::fmt;
-
-pub use atomic::{AtomicU64, Words};
+pub use atomic::AtomicU64;
 pub use copy::{copy_in, copy_out};
-
-/// What a peer's memory shows that no honest peer writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Misbehaved(pub &'static str);
-
-impl fmt::Display for Misbehaved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Misbehaved {}
+pub use misbehaved::Misbehaved;
+pub use words::Words;

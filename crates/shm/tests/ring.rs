@@ -1,6 +1,5 @@
 //! The ring in one thread: what comes out is what went in, whatever the sizes, and near the end of the
 //! numbers too.
-#![cfg(not(feature = "loom"))]
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

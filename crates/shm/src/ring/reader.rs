@@ -165,15 +165,6 @@ impl<W: Words> RingReader<W> {
         &self.memory.words()[first..first + frame.payload_bytes.div_ceil(8) as usize]
     }
 
-    /// The payload where it lies, of a ring that loses nothing and whose writer is of this user: see
-    /// docs/design/shm.md, "What if a peer lies".
-    #[cfg(not(feature = "loom"))]
-    #[inline]
-    #[must_use]
-    pub fn in_place(&self, frame: &Frame) -> &[u8] {
-        crate::in_place::shared(self.payload(frame), frame.payload_bytes as usize)
-    }
-
     /// Copies the payload from a multiple of 8 on.
     #[inline]
     pub fn copy(&self, frame: &Frame, offset: usize, bytes: &mut [u8]) {

@@ -39,6 +39,12 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Bytes of the payload.
+    #[must_use]
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
     /// Where the payload begins.
     #[must_use]
     pub fn payload(&self) -> u64 {
@@ -217,13 +223,6 @@ impl<W: Words> RingWriter<W> {
     pub fn room(&self, claim: &Claim) -> &[AtomicU64] {
         let (first, end) = self.payload(claim);
         &self.memory.words()[first..end]
-    }
-
-    /// The payload where it lies, to be built there.
-    #[cfg(not(feature = "loom"))]
-    #[inline]
-    pub fn room_in_place(&mut self, claim: &Claim) -> &mut [u8] {
-        crate::in_place::exclusive(self, |own| own.room(claim), claim.payload_bytes as usize)
     }
 
     #[inline]

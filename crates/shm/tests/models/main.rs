@@ -1,20 +1,52 @@
 //! Models in loom: every order in which a writer and readers may come, and every value that a memory as weak
-//! as C11's may show them, up to a bound. `cargo test -p switchboard-shm --features loom --release`.
+//! as C11's may show them, up to a bound.
 //!
 //! Source: Norris and Demsky, "CDSchecker: checking concurrent data structures written with C/C++ atomics",
-//! OOPSLA 2013, which is what loom does. The rings are the product's own; what is modelled is the futex: a
-//! lock and a condition, with the comparison made under the lock, as the kernel makes it.
-#![cfg(feature = "loom")]
+//! OOPSLA 2013, which is what loom does. The algorithms are the product's own files, included here by their
+//! paths, over loom's atomics. What is modelled is the futex: a lock and a condition, with the comparison made
+//! under the lock, as the kernel makes it. What loom does not show: a store that becomes visible before a load
+//! that comes before it in the program.
+
+/// What the product's files are made of, in a model.
+mod atomic {
+    pub(crate) use loom::sync::atomic::{AtomicU64, fence};
+
+    /// Small ones: a model keeps a history of each word.
+    pub(crate) const PAGE_BYTES: usize = 512;
+    pub(crate) const LEAST_CAPACITY_BYTES: u64 = 64;
+}
+
+macro_rules! product {
+    ($($path:literal $name:ident;)*) => {$(
+        #[path = $path]
+        #[allow(dead_code, unreachable_pub, unused_imports, reason = "the models use a part of it")]
+        mod $name;
+    )*};
+}
+
+product! {
+    "../../src/bell.rs" bell;
+    "../../src/copy.rs" copy;
+    "../../src/cursor.rs" cursor;
+    "../../src/layout.rs" layout;
+    "../../src/misbehaved.rs" misbehaved;
+    "../../src/ring/mod.rs" ring;
+    "../../src/words.rs" words;
+}
+
+use atomic::AtomicU64;
+use misbehaved::Misbehaved;
+use words::Words;
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use switchboard_shm::bell::{self, Sleeps};
-use switchboard_shm::cursor::{self, OwnCursor, PeerCursor, Unsettled};
-use switchboard_shm::layout::{PAGE_BYTES, reader, writer, writer_bytes};
-use switchboard_shm::ring::{Kind, RingReader, RingWriter};
-use switchboard_shm::{AtomicU64, Words};
+
+use bell::Sleeps;
+use cursor::{OwnCursor, PeerCursor, Unsettled};
+use layout::{PAGE_BYTES, reader, writer, writer_bytes};
+use ring::{Kind, RingReader, RingWriter};
 
 #[derive(Clone)]
 struct Memory(Arc<Vec<AtomicU64>>);
@@ -314,7 +346,7 @@ fn a_block_is_used_again_only_when_it_was_read() {
                 while number > 1 && peer.load(writer.head()).unwrap() < writer.head() {
                     thread::yield_now();
                 }
-                switchboard_shm::copy_in(written.words(), &(number * 9_u64).to_le_bytes());
+                copy::copy_in(written.words(), &(number * 9_u64).to_le_bytes());
                 assert!(put(&mut writer, number));
             }
         });
@@ -325,7 +357,7 @@ fn a_block_is_used_again_only_when_it_was_read() {
                 continue;
             };
             let mut bytes = [0; 8];
-            switchboard_shm::copy_out(block.words(), &mut bytes);
+            copy::copy_out(block.words(), &mut bytes);
             assert_eq!(u64::from_le_bytes(bytes), number * 9);
             last = number;
             own.store(reader.position());
