@@ -103,7 +103,7 @@ pub(crate) const MOST_CONNECTIONS: usize = 4096;
 /// After which time without a free descriptor connections that wait are looked at again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Accepted in one go, so that a flood of connections cannot keep an endpoint from its messages.
-const ACCEPTS: usize = 64;
+pub(crate) const ACCEPTS: usize = 64;
 
 /// What a look at the connections found.
 #[derive(Debug, Default)]
@@ -443,9 +443,15 @@ impl Hub {
         }
     }
 
+    /// Whether a hello is waited for only so long. Who dials has one connection and waits on: the other
+    /// side may be busy, and accept it when it moves next.
+    fn expects_hellos(&self) -> bool {
+        self.framing == Framing::Link && !matches!(self.place, Place::Dialling { .. })
+    }
+
     /// Connections that should have said their hello by now.
     pub(crate) fn overdue(&self) -> Option<u64> {
-        if self.framing != Framing::Link {
+        if !self.expects_hellos() {
             return None;
         }
         self.connections
@@ -461,7 +467,8 @@ impl Hub {
             Place::Dialling { next, .. } => next,
             _ => None,
         };
-        let hello = (self.framing == Framing::Link)
+        let hello = self
+            .expects_hellos()
             .then(|| {
                 let waiting = self.connections.iter().filter(|c| !c.is_open() && !c.closed);
                 waiting.map(|connection| connection.since + HELLO_TIMEOUT).min()

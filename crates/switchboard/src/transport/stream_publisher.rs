@@ -10,7 +10,7 @@ use switchboard_kernel::ErrorKind;
 use switchboard_kernel::io::Deadline;
 
 use super::connection::{Connection, Read, SLICES, Wire};
-use super::hub::Hub;
+use super::hub::{ACCEPTS, Hub, MOST_CONNECTIONS};
 use super::stream_peers::StreamPeers;
 use crate::error::SendError;
 use crate::link::publication::Publication;
@@ -192,21 +192,28 @@ impl StreamPublisher {
         self.publication.release(connections.filter_map(|c| c.place.as_ref()));
     }
 
-    /// Accepts, dials, reads hellos, lets subscribers join, and writes to those that were stuck. Whether
-    /// waiting is to end.
+    /// Accepts, dials, reads hellos, lets subscribers join, and writes to those that were stuck, until
+    /// everybody who had connected is in. Whether waiting is to end.
     fn look_around(&mut self) -> Result<bool, SendError> {
-        let known = self.peers.hub.newest();
-        let found = self.peers.look()?;
-        for id in found.ready {
-            self.serve(id)?;
+        let mut cancelled = false;
+        for _ in 0..=MOST_CONNECTIONS / ACCEPTS {
+            let known = self.peers.hub.newest();
+            let found = self.peers.look()?;
+            cancelled |= found.cancelled;
+            for id in found.ready {
+                self.serve(id)?;
+            }
+            // The hello of one that has just come is likely there: it need not be waited for.
+            let new = self.peers.hub.connections.iter().rev().map(|connection| connection.id);
+            let new: Vec<u64> = new.take_while(|id| *id > known).collect();
+            for id in new.iter().rev() {
+                self.serve(*id)?;
+            }
+            if new.len() < ACCEPTS {
+                break;
+            }
         }
-        // The hello of one that has just come is likely there: it need not be waited for.
-        let new = self.peers.hub.connections.iter().rev().map(|connection| connection.id);
-        let new: Vec<u64> = new.take_while(|id| *id > known).collect();
-        for id in new.into_iter().rev() {
-            self.serve(id)?;
-        }
-        Ok(found.cancelled)
+        Ok(cancelled)
     }
 
     fn serve(&mut self, id: u64) -> Result<(), SendError> {

@@ -166,6 +166,21 @@ fn either_side_starts_first_and_nobody_is_needed() {
     });
 }
 
+/// A publisher moves when it publishes, be that rarely: who subscribes meanwhile is not put off.
+#[test]
+fn a_publisher_that_is_idle_for_long_is_still_joined() {
+    each_topic(|meeting| {
+        let mut publisher = meeting.publisher("", "");
+        let mut subscriber = meeting.subscriber("", "");
+        // Longer than a hello may take where it is waited for.
+        subscriber.must("timeout 11000", "empty");
+        subscriber.tell("recv 1 15000");
+        publisher.must("send 1 0 100", "sent");
+        assert_eq!(subscriber.haul().of(1), [0]);
+        meeting.ends(&mut publisher, &mut subscriber);
+    });
+}
+
 #[test]
 fn what_is_not_there_is_not_waited_for_without_wanting_to() {
     each_topic(|meeting| {
@@ -411,8 +426,20 @@ fn many_subscribers_come_and_go() {
         publisher.must("send 1 5 500", "sent");
         crowd.tell("take");
         crowd.expect("all 5");
+        // Whoever has connected is in, however many came since the last message.
+        crowd.tell("fill up");
+        crowd.expect("more");
+        publisher.must("send 1 6 500", "sent");
+        crowd.tell("take");
+        crowd.expect("all 6");
+        crowd.tell("thin out");
+        crowd.expect("fewer");
         if meeting.has_peers() {
-            publisher.must("drive", "driven");
+            let since = std::time::Instant::now();
+            while publisher.count("peers") > 50 {
+                assert!(since.elapsed() < switchboard_testkit::DEADLINE, "they are not missed");
+                publisher.must("drive", "driven");
+            }
             assert_eq!(publisher.count("peers"), 50);
         }
     });
@@ -428,6 +455,11 @@ pub(crate) fn crowd(arguments: &[String]) {
         if line == "thin out" {
             crowd.truncate(50);
             report("fewer");
+            continue;
+        }
+        if line == "fill up" {
+            crowd.extend((50..200).map(open));
+            report("more");
             continue;
         }
         let mut numbers = Vec::new();
