@@ -18,6 +18,7 @@ use std::path::Path;
 
 use switchboard_kernel as kernel;
 use switchboard_kernel::ErrorKind as K;
+use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::private_folder;
 use switchboard_kernel::unix_socket::{self, Kind};
 
@@ -80,7 +81,7 @@ impl Folder {
             {
                 Ok(listener) => return Ok(listener),
                 // The last of the others removed the folder since it was opened here.
-                Err(error) if error.kind() == K::NotFound => {
+                Err(error) if error.kind() == K::NotFound && has_proc() => {
                     self.this = make(&self.address, &self.channels, &self.name)?;
                 }
                 Err(error) => return Err(self.system("cannot listen", error)),
@@ -190,10 +191,26 @@ fn make(address: &Address, channels: &OpenFolder, name: &ChannelName) -> Result<
     let mut tries = 0;
     loop {
         match private_folder::make_at(&channels.folder, OsStr::new(name.folder())) {
-            Ok(folder) => return Ok(OpenFolder { folder, path }),
+            Ok(folder) => {
+                keep(&folder);
+                return Ok(OpenFolder { folder, path });
+            }
             // Somebody removed it between its being made and being opened.
             Err(error) if error.kind() == K::NotFound && tries < MOST_TRIES => tries += 1,
             Err(error) => return Err(base::refused(address, &path, error)),
         }
     }
+}
+
+/// Says that the folder is in use, to what removes old files from the temporary directory: systemd-tmpfiles
+/// skips folders that it cannot lock (`tmpfiles.d(5)`, "Age"). The lock goes with the descriptor.
+fn keep(folder: &OwnedFd) {
+    if let Ok(Some(guard)) = Lock::flock(Mode::Shared).try_lock(folder) {
+        guard.keep();
+    }
+}
+
+/// Whether `/proc` is mounted, which paths of descriptors need.
+fn has_proc() -> bool {
+    Path::new("/proc/self/fd").exists()
 }

@@ -1,8 +1,7 @@
 //! How the endpoints of a channel find each other, without a daemon.
 //!
-//! Source: `docs/design/shm.md`, "Meeting". [`Meeting::open`] listens, then scans the folder and
-//! dials each complement that is there; from then on [`Meeting::poll`] moves everything on, and never
-//! waits. What comes of a connection is an [`Event`]; a [`Met`] is a connection on which both sides
+//! Source: `docs/design/shm.md`, "Meeting". [`Meeting::open`] listens, then scans the folder;
+//! [`Meeting::poll`] dials each complement that was there, moves everything on, and never waits. What comes of a connection is an [`Event`]; a [`Met`] is a connection on which both sides
 //! said hello, with everything checked, that now is the caller's: its socket is non-blocking and in no
 //! `epoll` any more, and what comes next on it is the caller's to read.
 //!
@@ -14,7 +13,7 @@
 //! ```text
 //! let folder = Folder::open(&address, scope, &Surroundings::here(), &name)?;
 //! let hello = Hello { id: Id::random()?, pattern, role, … };
-//! let mut meeting = Meeting::open(&address, folder, hello, &mut offer, Instant::now())?;
+//! let mut meeting = Meeting::open(&address, folder, hello, Instant::now())?;
 //! loop {
 //!     meeting.wait(deadline)?;                            // or any epoll around meeting.fd()
 //!     meeting.poll(Instant::now(), &mut offer, &mut events)?;
@@ -190,7 +189,7 @@ impl<M> Event<M> {
 }
 
 impl<M> Meeting<M> {
-    /// Listens in the folder, and dials the complements that are there.
+    /// Listens in the folder, and notes the complements that are there.
     ///
     /// # Errors
     /// `Mismatch`: a live endpoint of another pattern has this name; `LimitReached`; what the system
@@ -256,14 +255,26 @@ impl<M> Meeting<M> {
 
     /// A name is for one pattern: whoever comes later is told who came first.
     fn check_other_pattern(&self, entry: Entry) -> Result<(), Error> {
-        let Dialled::Connected(socket) = self.folder.dial(entry) else { return Ok(()) };
-        let Ok(peer) = Peer::of(socket.as_fd()) else { return Ok(()) };
-        if matches!(process_of(socket.as_fd(), &peer), Ok(Process::Dead)) {
-            self.folder.remove(entry);
-            return Ok(());
-        }
+        let who = match self.folder.dial(entry) {
+            Dialled::Gone => return Ok(()),
+            Dialled::Connected(socket) => {
+                let Ok(peer) = Peer::of(socket.as_fd()) else { return Ok(()) };
+                if matches!(process_of(socket.as_fd(), &peer), Ok(Process::Dead)) {
+                    self.folder.remove(entry);
+                    return Ok(());
+                }
+                peer.to_string()
+            }
+            // It takes no connections now, and is there.
+            Dialled::NotNow(error) if error.kind() == kernel::ErrorKind::WouldBlock => {
+                "another process".into()
+            }
+            Dialled::NotNow(error) | Dialled::Failed(error) => {
+                return Err(self.system("cannot see who has this name", error));
+            }
+        };
         let (other, this) = (entry.pattern, self.entry.pattern);
-        let problem = format!("{peer} has this name as {other}, and this would be {this}");
+        let problem = format!("{who} has this name as {other}, and this would be {this}");
         Err(Error::new(ErrorKind::Mismatch, &self.address, problem)
             .hint("choose another name, or open it as the other does"))
     }
@@ -346,7 +357,7 @@ impl<M> Meeting<M> {
         }
         self.turn_silent_away(&mut turn);
         self.dial_wanted(&mut turn);
-        self.resume_accepting(now)?;
+        self.resume_accepting(now);
         self.set_timer(now)
     }
 

@@ -242,12 +242,11 @@ impl<M> Meeting<M> {
         self.fall_short(error, turn);
     }
 
-    pub(super) fn resume_accepting(&mut self, now: Instant) -> Result<(), Error> {
+    pub(super) fn resume_accepting(&mut self, now: Instant) {
         if self.accept_again.is_some_and(|at| at <= now) {
-            self.accept_again = None;
-            self.watch_listener()?;
+            let again = self.watch_listener().is_err();
+            self.accept_again = again.then(|| now + ACCEPT_AGAIN);
         }
-        Ok(())
     }
 
     pub(super) fn have_met<O: Offer<Made = M>>(&mut self, met: Met<M>, turn: &mut Turn<'_, O>) {

@@ -3,6 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::unix_socket::{self, Address, Kind};
 use switchboard_kernel::{Permissions, fifo};
 use switchboard_testkit::{Child, Scratch};
@@ -116,6 +117,18 @@ fn what_a_name_became_since_it_was_found_does_no_harm() {
         assert!(matches!(dialled, Dialled::Gone), "{change}: {dialled:?}");
         assert!(path.symlink_metadata().is_ok(), "{change} is still there");
     }
+}
+
+#[test]
+fn an_open_folder_is_locked_against_cleaners() {
+    let scratch = Scratch::new();
+    let (one, other) = (folder(scratch.path(), "channel"), folder(scratch.path(), "channel"));
+    let cleaner = std::fs::File::open(place(&scratch)).expect("the folder");
+    let is_free = || Lock::flock(Mode::Exclusive).try_lock(&cleaner).expect("a lock").is_some();
+    assert!(!is_free());
+    drop(one);
+    assert!(!is_free(), "somebody else has it");
+    drop(other);
 }
 
 #[test]
