@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use switchboard_testkit::Scratch;
 
-use super::ends::{End, are_linked, hello};
+use super::ends::{End, are_linked, hello, names};
 use super::raw::{Heard, Listener, Raw};
 use crate::transport::shm::hello::{Hello, Id, Pattern, Role};
 use crate::transport::shm::meeting::MOST_ACCEPTS;
@@ -126,6 +126,33 @@ fn the_connection_of_the_lower_one_stays() {
         end.turn(now);
         assert!(listener.accept().is_none());
     }
+}
+
+#[test]
+fn who_leaves_is_not_found_and_keeps_its_links() {
+    let scratch = Scratch::new();
+    let mut ends = [
+        End::open(scratch.path(), Pattern::Topic, Role::Writer),
+        End::open(scratch.path(), Pattern::Topic, Role::Reader),
+    ];
+    let mut now = Instant::now();
+    settle(&mut ends, &mut now);
+    // One more has dialled, and is not answered; it learns that nobody is there any more.
+    let mut late = End::open(scratch.path(), Pattern::Topic, Role::Reader);
+    late.turn(now);
+    assert_eq!(late.meeting.unanswered().count(), 1);
+    ends[0].meeting.leave();
+    assert_eq!(names(scratch.path()).len(), 2);
+    settle(&mut ends, &mut now);
+    settle(std::slice::from_mut(&mut late), &mut now);
+    assert!(are_linked(&ends[0], &ends[1]));
+    assert_eq!((late.met.len(), late.said.len(), late.meeting.wanted()), (0, 0, 0));
+    let later = End::open(scratch.path(), Pattern::Topic, Role::Reader);
+    assert_eq!(later.meeting.wanted(), 0);
+    // Leaving again changes nothing.
+    ends[0].meeting.leave();
+    drop(ends);
+    assert_eq!(names(scratch.path()).len(), 2);
 }
 
 /// One step of a history.

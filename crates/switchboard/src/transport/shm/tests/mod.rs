@@ -25,6 +25,7 @@ pub(crate) const ROLES: &[(&str, Role)] = &[
     ("shm-keeper", strangers::keeper),
     #[cfg(target_arch = "x86_64")]
     ("shm-killstep", killstep::victim),
+    ("shm-last-words", strangers::last_words),
     ("shm-make-base", base::make_base),
     ("shm-member", crowd::member),
     ("shm-mortal", deaths::mortal),

@@ -13,7 +13,7 @@ use switchboard_testkit::{Child, Scratch};
 use super::ends::{End, channel, hello, names, publisher, subscriber};
 use super::raw::{Listener, Raw, entry_of, wait_dead};
 use crate::error::ErrorKind;
-use crate::transport::shm::hello::{Id, Pattern, Role};
+use crate::transport::shm::hello::{Hello, Id, Pattern, Role};
 use crate::transport::shm::name::Entry;
 
 #[test]
@@ -99,6 +99,34 @@ pub(super) fn keeper(arguments: &[String]) {
     let given: [BorrowedFd<'_>; 1] = [listener.0.as_fd()];
     unix_socket::send_with_fds(&connection, b"x", &given).expect("given");
     let _ = instruction();
+}
+
+#[test]
+fn who_answered_and_died_was_met() {
+    let scratch = Scratch::new();
+    let mut end = publisher(&scratch);
+    let mut last = Child::role("shm-last-words", &[scratch.path().display()]);
+    last.expect("listens");
+    end.meeting.look_around(Instant::now()).expect("a scan");
+    end.turn(Instant::now());
+    assert_eq!(end.meeting.unanswered().count(), 1);
+    last.tell("answer");
+    assert!(last.wait().success());
+    end.turn(Instant::now());
+    // What it may have left in its memory is still to be read.
+    assert_eq!((end.met.len(), end.said.len(), end.meeting.wanted()), (1, 0, 0));
+    let process = end.met[0].process.as_ref().expect("a process");
+    assert_eq!(switchboard_kernel::pidfd::is_dead(process), Ok(true));
+}
+
+/// Role: answers who dials, and ends.
+pub(super) fn last_words(arguments: &[String]) {
+    let entry = Entry { pattern: Pattern::Topic, role: Role::Reader, id: Id([9; 16]) };
+    let listener = Listener::at(&PathBuf::from(&arguments[0]), entry);
+    report("listens");
+    let _ = instruction();
+    let raw = listener.accept().expect("a connection");
+    raw.say_hello(&Hello { id: entry.id, ..subscriber() });
 }
 
 #[test]
