@@ -13,8 +13,10 @@ use switchboard_testkit::{Child, Scratch};
 use super::ends::{End, channel, hello, names, publisher, subscriber};
 use super::raw::{Listener, Raw, entry_of, wait_dead};
 use crate::error::ErrorKind;
+use crate::transport::shm::base::user_name;
 use crate::transport::shm::hello::{Hello, Id, Pattern, Role};
 use crate::transport::shm::name::Entry;
+use crate::transport::shm::peer::Peer;
 
 #[test]
 fn another_pattern_is_told_who_was_first() {
@@ -131,8 +133,17 @@ pub(super) fn last_words(arguments: &[String]) {
 
 #[test]
 fn another_user_is_refused() {
-    if process::effective_user_id() != 0 {
-        return skip("another_user_is_refused", "only root can be somebody else");
+    let user = process::effective_user_id();
+    let judged = |uid| Peer { pid: None, uid, gid: uid, program: String::new() }.may_join();
+    assert_eq!(judged(user), Ok(()));
+    let problem = judged(user + 1).expect_err("another user");
+    assert!(
+        problem.contains(&format!("{} and {}", user_name(user), user_name(user + 1))),
+        "{problem}"
+    );
+    if user != 0 {
+        // Only root can be somebody else, for the rest.
+        return;
     }
     let scratch = Scratch::new();
     let mut end = publisher(&scratch);
