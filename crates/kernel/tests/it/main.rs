@@ -2,6 +2,7 @@
 
 #![deny(unsafe_code)]
 
+mod background;
 mod biased;
 mod c_program;
 mod copy_words;

@@ -7,6 +7,7 @@ use switchboard_kernel::mechanism::TABLE;
 
 /// Source files that are no mechanism.
 const OTHERS: &[&str] = &[
+    "background",
     "biased",
     "copy_words",
     "error",
