@@ -5,8 +5,10 @@
 //! until all other processes of the measurement are gone, however they went, and removes what is there: it
 //! reads from a pipe whose other end all of them hold.
 
+use std::fs::DirBuilder;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,7 +36,11 @@ impl Leftovers {
         let id = std::process::id();
         let prefix = format!("switchboard-peers-{id}-");
         let folder = Path::new(MEMORY).join(format!("switchboard-peers-{id}"));
-        std::fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        // Nobody else's business: `shm:` demands it of the folder in which its ends meet.
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|error| format!("{}: {error}", folder.display()))?;
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         let cleaner = Command::new("/proc/self/exe")
             .arg(CLEANER)

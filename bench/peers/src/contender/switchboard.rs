@@ -1,14 +1,14 @@
 //! Switchboard: the same code for every address and both patterns that carry messages; a row of the
 //! table is an address and a pattern.
 //!
-//! The rows of `shm:` are asked as soon as the library's own table of transports has it.
+//! A row is asked if the library's own table of transports has it.
 
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
 use ::switchboard::transport::TABLE;
 use ::switchboard::{
-    Bytes, Error, Options, Overflow, Queue, Receiver, RecvError, Sender, Start, Topic,
+    Bytes, Error, Options, Overflow, Queue, Receiver, RecvError, SendError, Sender, Start, Topic,
 };
 
 use super::{Can, Meeting, Port, copying};
@@ -28,8 +28,11 @@ const AT_A_TIME: usize = 256;
 /// What kind of address.
 pub(crate) trait Scheme {
     const SCHEME: &'static str;
-    /// Payload is not built and read in place.
-    const COPIES: bool;
+    /// Payload is built where the receiver reads it.
+    const LOANS: bool;
+    /// Senders look for room, and receivers of streams for messages, again and again instead of sleeping;
+    /// a process that is pinned to one processor would sleep at once. Such senders send from a buffer.
+    const POLLS: bool;
     fn address(meeting: &Meeting<'_>, way: usize) -> String;
 }
 
@@ -38,7 +41,8 @@ pub(crate) struct Unix;
 
 impl Scheme for Unix {
     const SCHEME: &'static str = "unix";
-    const COPIES: bool = true;
+    const LOANS: bool = false;
+    const POLLS: bool = false;
 
     fn address(meeting: &Meeting<'_>, way: usize) -> String {
         format!("unix:{}", meeting.path(&format!("switchboard-{way}")).display())
@@ -50,7 +54,8 @@ pub(crate) struct Shm;
 
 impl Scheme for Shm {
     const SCHEME: &'static str = "shm";
-    const COPIES: bool = false;
+    const LOANS: bool = false;
+    const POLLS: bool = true;
 
     fn address(meeting: &Meeting<'_>, way: usize) -> String {
         format!("shm:{}-{way}?scope={}", meeting.name, meeting.job.folder.display())
@@ -106,7 +111,7 @@ pub(super) fn can<S: Scheme, P: Pattern>(case: &Case) -> Can {
         Case { measure: Measure::Publish, .. } if P::ACKNOWLEDGES => {
             Can::No("each message to one receiver")
         }
-        Case { manner: Manner::InPlace | Manner::Untouched, .. } if S::COPIES => copying(case),
+        Case { manner: Manner::InPlace | Manner::Untouched, .. } if !S::LOANS => copying(case),
         _ => Can::Yes,
     }
 }
@@ -115,6 +120,8 @@ pub(super) fn can<S: Scheme, P: Pattern>(case: &Case) -> Can {
 pub(crate) struct Ends<S, P> {
     out: Option<Sender<Bytes>>,
     from: Option<Receiver<Bytes>>,
+    /// The message, where it is sent from a buffer.
+    outgoing: Bytes,
     kind: PhantomData<(S, P)>,
 }
 
@@ -168,7 +175,7 @@ impl<S: Scheme, P: Pattern> Ends<S, P> {
 }
 
 impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
-    const COPIES: bool = S::COPIES;
+    const COPIES: bool = !S::LOANS;
 
     fn open(meeting: &Meeting<'_>) -> Result<Self, Failure> {
         let measure = meeting.job.case.measure;
@@ -185,6 +192,7 @@ impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
         let mut ends = Self {
             from: from.map(receiver).transpose()?,
             out: out.map(sender).transpose()?,
+            outgoing: Bytes(vec![0; meeting.job.case.bytes]),
             kind: PhantomData,
         };
         if measure == Measure::Open && meeting.near() {
@@ -199,8 +207,17 @@ impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
 
     #[inline(always)]
     fn send(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure> {
-        let mut fill = Some(fill);
         let out = self.out.as_mut().ok_or_else(one_way)?;
+        if S::POLLS {
+            fill(&mut self.outgoing.0);
+            loop {
+                match out.try_send(&self.outgoing) {
+                    Err(SendError::Full | SendError::Slow { .. }) => {}
+                    result => return Ok(result?),
+                }
+            }
+        }
+        let mut fill = Some(fill);
         out.send_filled(bytes, |room| {
             if let Some(fill) = fill.take() {
                 fill(&mut room[..bytes]);
@@ -236,11 +253,17 @@ impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
         mut read: impl FnMut(&[u8]),
     ) -> Result<usize, Failure> {
         let from = self.from.as_mut().ok_or_else(one_way)?;
-        let received = from.recv_each(most.min(AT_A_TIME), None, |incoming, _| {
-            read(incoming.bytes);
-            P::ACKNOWLEDGES
-        })?;
-        Ok(received)
+        let timeout = S::POLLS.then_some(Duration::ZERO);
+        loop {
+            let received = from.recv_each(most.min(AT_A_TIME), timeout, |incoming, _| {
+                read(incoming.bytes);
+                P::ACKNOWLEDGES
+            });
+            match received {
+                Err(RecvError::Empty) => {}
+                result => return Ok(result?),
+            }
+        }
     }
 
     fn push(&mut self) -> Result<(), Failure> {
