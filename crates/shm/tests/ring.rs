@@ -45,6 +45,20 @@ fn message(number: u64, len: usize) -> Vec<u8> {
     (0..len).map(|at| (number as usize * 31 + at) as u8 | 1).collect()
 }
 
+/// What a peer may say: anything, numbers at the ends of all, and headers that are nearly right.
+fn peers_word() -> impl Strategy<Value = u64> {
+    let header = |(kind, len, number): (u64, u64, u64)| len | kind << 28 | number << 32;
+    prop_oneof![
+        any::<u64>(),
+        (0..100_u64).prop_map(|n| n * 8),
+        (0..100_u64).prop_map(|n| u64::MAX - n),
+        (0..100_u64).prop_map(|n| u64::MAX / 2 - 50 + n),
+        (0..64_u32).prop_map(|bit| 1 << bit),
+        (0..7_u64, 0..1200_u64, 0..8_u64).prop_map(header),
+        (1..3_u64, 0..200_u64, any::<u64>()).prop_map(header),
+    ]
+}
+
 proptest! {
     #[test]
     fn what_is_sent_is_received(
@@ -120,23 +134,45 @@ proptest! {
     }
 
     #[test]
+    fn a_ring_that_cannot_be_is_not_opened(
+        said in prop::collection::vec((0..8_usize, peers_word()), 0..4),
+        words in 0..2000_usize,
+        position in peers_word(),
+        number in peers_word(),
+    ) {
+        let memory: Memory = Arc::new((0..words).map(|_| AtomicU64::new(0)).collect());
+        let right = [writer::MAGIC, 1, CAPACITY, 1];
+        for (index, word) in right.into_iter().enumerate().chain(said) {
+            if let Some(place) = memory.get(index) {
+                place.store(word, Relaxed);
+            }
+        }
+        if let Ok(mut reader) = RingReader::open(memory, position, number) {
+            prop_assert!(reader.poll().is_ok());
+        }
+    }
+
+    #[test]
     fn a_peers_nonsense_is_an_answer_and_never_a_panic(
-        words in prop::collection::vec(any::<u64>(), 64),
-        places in prop::collection::vec(0..512_usize, 64),
+        words in prop::collection::vec((0..512_usize, peers_word()), 64),
+        tails in prop::collection::vec(peers_word(), 64),
+        begin in prop_oneof![Just(0_u64), Just((u64::MAX / 2 - 64) & !7)],
+        number in prop_oneof![Just(0_u64), Just(u64::MAX / 2)],
         lossy in any::<bool>(),
     ) {
-        let (mut writer, mut reader) = pair(lossy, 0, 0);
+        let (mut writer, mut reader) = pair(lossy, begin, number);
         for n in 0..5 {
             send(&mut writer, &message(n, 100));
         }
         let memory = writer.memory().clone();
-        for (word, place) in words.into_iter().zip(places) {
+        for (place, word) in words {
             memory[writer::RING_WORD + place].store(word, Relaxed);
-            if word % 7 == 0 {
-                memory[writer::TAIL_WORD].store(word, Relaxed);
-            }
         }
+        let mut tails = tails.into_iter();
         for _ in 0..600 {
+            if let Some(tail) = tails.next() {
+                memory[writer::TAIL_WORD].store(tail, Relaxed);
+            }
             let mut bytes = Vec::new();
             let found = if lossy {
                 match reader.take_lossy(&mut bytes, |_, _, _| Ok(())) {

@@ -32,6 +32,9 @@ pub struct Counters {
     pub wakes: u64,
 }
 
+/// No ring comes to a position or a number beyond this: so what is added to one of them never overflows.
+const LAST: u64 = u64::MAX / 2;
+
 /// Where a ring lies in its memory. Private to each side: what the other one writes there later counts for
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +74,9 @@ impl Shape {
     }
 
     fn check_capacity(capacity: u64, words: usize) -> Result<(), Misbehaved> {
-        let fits = usize::try_from(capacity)
-            .is_ok_and(|capacity| words == layout::writer_bytes(capacity) / WORD_BYTES as usize);
-        if capacity.is_power_of_two() && at::CAPACITY_BYTES.contains(&capacity) && fits {
+        // What cannot be is not calculated with.
+        let can_be = capacity.is_power_of_two() && at::CAPACITY_BYTES.contains(&capacity);
+        if can_be && words == layout::writer_bytes(capacity as usize) / WORD_BYTES as usize {
             Ok(())
         } else {
             Err(Misbehaved("a ring whose size does not hold"))

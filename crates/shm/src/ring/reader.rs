@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use super::Shape;
 use super::frame::{Frame, Header, Kind, frame_bytes};
+use super::{LAST, Shape};
 use crate::atomic::fence;
 use crate::copy::copy_out;
 use crate::layout::writer as at;
@@ -38,7 +38,7 @@ impl<W: Words> RingReader<W> {
     /// When it is none.
     pub fn open(memory: W, position: u64, number: u64) -> Result<Self, Misbehaved> {
         let shape = Shape::read(&memory)?;
-        if !position.is_multiple_of(8) || position > u64::MAX / 2 {
+        if !position.is_multiple_of(8) || position > LAST || number > LAST {
             return Err(Misbehaved("a place to begin that is none"));
         }
         Ok(Self { memory, shape, position, number, stored: position, resumes: false })
@@ -143,7 +143,7 @@ impl<W: Words> RingReader<W> {
         }
         let expected = if header.kind == Kind::End { self.number } else { self.number + 1 };
         let missing = u64::from(header.number_low.wrapping_sub(expected as u32));
-        if missing != 0 && !self.resumes {
+        if missing != 0 && (!self.resumes || expected > LAST) {
             return Err(Misbehaved("a message whose number is not the next"));
         }
         Ok(Frame {
@@ -238,7 +238,7 @@ impl<W: Words> RingReader<W> {
     /// When the place that the writer names is none.
     pub fn catch_up(&mut self, overtaken: Overtaken) -> Result<(), Misbehaved> {
         let Overtaken { tail } = overtaken;
-        if !tail.is_multiple_of(8) || tail - self.position > u64::MAX / 2 {
+        if !tail.is_multiple_of(8) || tail > LAST {
             return Err(Misbehaved("a tail that is none"));
         }
         self.position = tail;
