@@ -88,6 +88,15 @@ pub fn shutdown_write(fd: impl AsFd) -> Result<()> {
     rustix::net::shutdown(fd, Shutdown::Write).of("shutdown")
 }
 
+/// `shutdown(fd, SHUT_RDWR)`: ends the connection in both directions. What came before can still be
+/// received on either side, then end of file; whoever waits for the socket is woken, here too.
+///
+/// # Errors
+/// `ENOTCONN`: not connected, or the peer is gone.
+pub fn shutdown(fd: impl AsFd) -> Result<()> {
+    rustix::net::shutdown(fd, Shutdown::Both).of("shutdown")
+}
+
 /// `getsockopt(SO_SNDBUF)`: the send buffer's size in bytes, the kernel's bookkeeping included
 /// (about half).
 ///

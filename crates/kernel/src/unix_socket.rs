@@ -44,7 +44,7 @@ pub use within::{connect_in, listen_in, unlink_in};
 
 pub use crate::socket::{
     Received, recv, recv_buffer, recv_whole, send, send_buffer, send_vectored, set_recv_buffer,
-    set_send_buffer, shutdown_write,
+    set_send_buffer, shutdown, shutdown_write,
 };
 
 /// What a Unix socket carries.

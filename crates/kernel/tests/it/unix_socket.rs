@@ -211,6 +211,20 @@ fn empty_packets_of_a_killed_peer_come_before_the_end() {
 }
 
 #[test]
+fn a_connection_that_is_shut_down_ends_on_both_sides() {
+    let (a, b) = nonblocking_pair(Kind::Seqpacket);
+    unix::send(&a, b"from a").unwrap();
+    unix::send(&b, b"from b").unwrap();
+    unix::shutdown(&a).unwrap();
+    for socket in [&a, &b] {
+        assert_eq!(wait_for(socket, Interest::Readable, Deadline::after(DEADLINE)), Ok(true));
+        assert_eq!(unix::recv(socket, &mut [0; 8]), Ok(6));
+        assert_eq!(unix::recv(socket, &mut [0; 8]), Ok(0));
+        assert_eq!(unix::send(socket, b"more").map_err(|error| error.name()), Err("EPIPE"));
+    }
+}
+
+#[test]
 fn a_full_socket_would_block_and_counts_what_is_unread() {
     let (a, b) = nonblocking_pair(Kind::Stream);
     unix::set_send_buffer(&a, 32_768).unwrap();
