@@ -27,8 +27,11 @@ const NUDGE: u64 = FIRST_TOKEN + 1;
 /// Each link has an even token for its socket, and the odd one after it for its peer's process.
 const FIRST_LINK: u64 = FIRST_TOKEN + 2;
 
-/// Datagrams that are taken in one turn, so that a flood of them leaves the others their turn.
+/// Datagrams that are taken in one turn, shared by the links that have some: a flood on one leaves the
+/// others their turn.
 const MOST_DATAGRAMS: usize = 16;
+/// Of a dead peer all is taken at once, but for what a living one adds that has its socket.
+const MOST_LAST_WORDS: usize = 4096;
 
 /// What happened.
 #[derive(Debug)]
@@ -42,6 +45,9 @@ pub(super) enum Event<M> {
     Wake,
     /// The peer died, or hung up. [`Control::part`] forgets it.
     Gone(LinkId),
+    /// The peer of a link broke the protocol, and nothing more is heard of it: it is to be
+    /// [turned away](Control::turn_away).
+    Broke(LinkId, String),
     Refused {
         peer: String,
         problem: String,
@@ -157,7 +163,10 @@ impl<O: Offer> Control<O> {
         if let Err(error) = self.meeting.poll(Instant::now(), &mut self.offer, &mut found) {
             events.push(Event::Failed(error));
         }
-        let mut left = MOST_DATAGRAMS;
+        let is_link = |event: &&meeting::Event<_>| {
+            matches!(event, meeting::Event::Ready { token: FIRST_LINK.. })
+        };
+        let share = (MOST_DATAGRAMS / found.iter().filter(is_link).count().max(1)).max(1);
         for event in found.drain(..) {
             match event {
                 meeting::Event::Met(met) => self.met(*met, &mut events),
@@ -184,7 +193,8 @@ impl<O: Offer> Control<O> {
                 meeting::Event::Ready { token } => {
                     let link = (token - FIRST_LINK) / 2;
                     let died = token % 2 == 1;
-                    self.read(link, died, &mut left, &mut events);
+                    let most = if died { MOST_LAST_WORDS } else { share };
+                    self.read(link, died, most, &mut events);
                 }
             }
         }
@@ -211,74 +221,52 @@ impl<O: Offer> Control<O> {
         events.push(Event::Met(Met { link, hello, descriptors, made }));
     }
 
-    /// Reads what a peer said, and notices its end.
-    fn read(
-        &mut self,
-        link: LinkId,
-        died: bool,
-        left: &mut usize,
-        events: &mut Vec<Event<O::Made>>,
-    ) {
+    /// Reads what a peer said, so many datagrams at most, and notices its end.
+    fn read(&mut self, link: LinkId, died: bool, most: usize, events: &mut Vec<Event<O::Made>>) {
         let Some(entry) = self.links.get(&link).filter(|entry| !entry.gone) else { return };
         let mut buffer = [0; LONGEST_BYTES + 1];
-        loop {
-            // Of a dead peer all is read: nothing more will come.
-            if *left == 0 && !died {
-                return;
-            }
-            *left = left.saturating_sub(1);
+        for _ in 0..most {
             let (received, descriptors) =
                 match unix_socket::recv_with_fds(&entry.socket, &mut buffer, MOST_DESCRIPTORS) {
                     Ok((received, _)) if received.len == 0 => return self.gone(link, events),
                     Ok(found) => found,
                     Err(error) if error.kind() == Kind::WouldBlock && !died => return,
-                    Err(error) if matches!(error.name(), "EMSGSIZE" | "EMFILE") => {
+                    Err(error) if error.kind() == Kind::MessageTooLarge => {
                         return self.broke(link, "too many descriptors at a time", events);
+                    }
+                    // A want of this side's, and what came is lost.
+                    Err(error) if error.kind() == Kind::TooManyFiles => {
+                        let error = self.setup.system("cannot take a peer's descriptors", error);
+                        events.push(Event::Failed(error));
+                        return self.gone(link, events);
                     }
                     Err(_) => return self.gone(link, events),
                 };
             let bytes = &buffer[..received.len.min(buffer.len())];
             let from = self.role.complement();
             match Datagram::decode_next(bytes, descriptors.len(), self.pattern, from) {
-                Ok(datagram) => match self.event(link, datagram, descriptors) {
-                    Some(event) => events.push(event),
-                    None => return self.gone(link, events),
+                Ok(datagram) => match event(link, datagram, descriptors) {
+                    Ok(event) => events.push(event),
+                    Err(Farewell::Leaves) => return self.gone(link, events),
+                    Err(Farewell::Refuses(problem)) => {
+                        events.push(Event::Refused { peer: self.peer_name(link), problem });
+                        return self.gone(link, events);
+                    }
                 },
-                Err(fault) => {
-                    let problem = fault.problem().to_owned();
-                    return self.broke(link, &problem, events);
-                }
+                Err(fault) => return self.broke(link, fault.problem(), events),
             }
+        }
+        if died {
+            self.gone(link, events);
         }
     }
 
-    /// What a datagram means; none for a goodbye.
-    fn event(
-        &self,
-        link: LinkId,
-        datagram: Datagram,
-        descriptors: Vec<OwnedFd>,
-    ) -> Option<Event<O::Made>> {
-        let mut descriptors = descriptors.into_iter();
-        Some(match datagram {
-            Datagram::Welcome { slot, position, number } => {
-                let ring = descriptors.next();
-                Event::Welcome(link, Welcome { slot, position, number, ring })
-            }
-            Datagram::Segment { index, .. } => Event::Segment(link, index, descriptors.next()?),
-            Datagram::Reject { number } => Event::Reject(link, number),
-            Datagram::Taken { number } => Event::Taken(link, number),
-            Datagram::Wake | Datagram::Hello(_) => Event::Wake,
-            Datagram::Refuse(problem) => Event::Refused { peer: self.peer_name(link), problem },
-            Datagram::Leave => return None,
-        })
-    }
-
     fn broke(&mut self, link: LinkId, problem: &str, events: &mut Vec<Event<O::Made>>) {
-        let peer = self.peer_name(link);
-        self.refuse(link, problem);
-        events.push(Event::Misbehaved { peer, problem: problem.to_owned() });
-        self.gone(link, events);
+        self.unwatch(link);
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.gone = true;
+            events.push(Event::Broke(link, problem.to_owned()));
+        }
     }
 
     fn gone(&mut self, link: LinkId, events: &mut Vec<Event<O::Made>>) {
@@ -310,11 +298,11 @@ impl<O: Offer> Control<O> {
         }
     }
 
-    /// Closes the link of a peer that broke the protocol. It is not met again.
+    /// Closes the link of a peer that broke the protocol. Should it come again, nothing is held against
+    /// it: a liar has a new name each time.
     pub(super) fn turn_away(&mut self, link: LinkId, why: &str) {
         self.refuse(link, why);
-        self.unwatch(link);
-        self.links.remove(&link);
+        self.part(link);
     }
 
     fn refuse(&self, link: LinkId, why: &str) {
@@ -328,56 +316,68 @@ impl<O: Offer> Control<O> {
         })
     }
 
-    /// Says what a peer cannot do without: one that takes nothing any more is turned away.
-    fn must_say(&mut self, link: LinkId, datagram: &Datagram, fds: &[BorrowedFd<'_>]) -> bool {
+    /// Says what a peer cannot do without. With one that takes nothing any more the link ends, which shows as
+    /// if the peer had hung up.
+    fn must_say(&self, link: LinkId, datagram: &Datagram, fds: &[BorrowedFd<'_>]) -> bool {
         let said = self.say(link, datagram, fds);
         if !said {
-            self.unwatch(link);
-            self.links.remove(&link);
+            self.hang_up(link);
         }
         said
     }
 
-    /// Wakes a peer that sleeps on its descriptor. A full socket is as good as a wake-up.
-    pub(super) fn wake(&self, link: LinkId) {
+    fn hang_up(&self, link: LinkId) {
         if let Some(entry) = self.links.get(&link) {
+            let _ = unix_socket::shutdown(&entry.socket);
+        }
+    }
+
+    /// Wakes a peer that sleeps on its descriptor. Anything that it has not read is as good as a wake-up:
+    /// so the socket is never filled by those, whoever asks for them in its name.
+    pub(super) fn wake(&self, link: LinkId) {
+        if let Some(entry) = self.links.get(&link)
+            && !unix_socket::unsent_bytes(&entry.socket).is_ok_and(|bytes| bytes > 0)
+        {
             let _ = unix_socket::send(&entry.socket, &WAKE);
         }
     }
 
     /// Tells a reader where it begins. `false`: it is gone.
     pub(super) fn welcome(
-        &mut self,
+        &self,
         link: LinkId,
         slot: usize,
         (position, number): (u64, u64),
         ring: Option<&Own>,
     ) -> bool {
         let datagram = Datagram::Welcome { slot: slot as u32, position, number };
-        match ring.map(|ring| ring.0.read_only_fd()) {
+        match ring {
             None => self.must_say(link, &datagram, &[]),
-            Some(Ok(fd)) => self.must_say(link, &datagram, &[fd.as_fd()]),
-            Some(Err(_)) => false,
+            Some(ring) => self.must_give(link, &datagram, ring),
         }
     }
 
     /// Gives a reader a segment of the arena. `false`: it is gone.
-    pub(super) fn give_segment(&mut self, link: LinkId, index: u32, memory: &Own) -> bool {
+    pub(super) fn give_segment(&self, link: LinkId, index: u32, memory: &Own) -> bool {
         let len_bytes = memory.0.len_bytes() as u64;
-        let datagram = Datagram::Segment { index, len_bytes };
-        match memory.0.read_only_fd() {
-            Ok(fd) => self.must_say(link, &datagram, &[fd.as_fd()]),
-            Err(_) => false,
-        }
+        self.must_give(link, &Datagram::Segment { index, len_bytes }, memory)
+    }
+
+    fn must_give(&self, link: LinkId, datagram: &Datagram, memory: &Own) -> bool {
+        let Ok(fd) = memory.0.read_only_fd() else {
+            self.hang_up(link);
+            return false;
+        };
+        self.must_say(link, datagram, &[fd.as_fd()])
     }
 
     /// Gives a message back. Whether its sender is there.
-    pub(super) fn reject(&mut self, link: LinkId, number: u64) -> bool {
+    pub(super) fn reject(&self, link: LinkId, number: u64) -> bool {
         self.must_say(link, &Datagram::Reject { number }, &[])
     }
 
     /// Answers that.
-    pub(super) fn taken(&mut self, link: LinkId, number: u64) {
+    pub(super) fn taken(&self, link: LinkId, number: u64) {
         self.must_say(link, &Datagram::Taken { number }, &[]);
     }
 
@@ -393,6 +393,37 @@ impl<O: Offer> Control<O> {
             let _ = nudge.add(1);
         }
     }
+}
+
+/// What ends a link.
+enum Farewell {
+    Leaves,
+    Refuses(String),
+}
+
+/// What a datagram means.
+fn event<M>(
+    link: LinkId,
+    datagram: Datagram,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Event<M>, Farewell> {
+    let mut descriptors = descriptors.into_iter();
+    Ok(match datagram {
+        Datagram::Welcome { slot, position, number } => {
+            let ring = descriptors.next();
+            Event::Welcome(link, Welcome { slot, position, number, ring })
+        }
+        Datagram::Segment { index, .. } => match descriptors.next() {
+            Some(segment) => Event::Segment(link, index, segment),
+            // It came with one: that was checked.
+            None => Event::Wake,
+        },
+        Datagram::Reject { number } => Event::Reject(link, number),
+        Datagram::Taken { number } => Event::Taken(link, number),
+        Datagram::Wake | Datagram::Hello(_) => Event::Wake,
+        Datagram::Refuse(problem) => return Err(Farewell::Refuses(problem)),
+        Datagram::Leave => return Err(Farewell::Leaves),
+    })
 }
 
 impl<O: Offer> Drop for Control<O> {

@@ -438,6 +438,7 @@ impl Core for PublisherCore {
                     self.forget(link);
                     self.control.part(link);
                 }
+                Event::Broke(link, problem) => self.turn_away(link, &problem),
                 Event::Cancelled => self.cancelled = true,
                 Event::Failed(error) => self.failed = Some(error),
                 // A subscriber that does not fit is told so; a publisher goes on.

@@ -128,7 +128,7 @@ impl ReceiverCore {
                 }
                 Ok(false) => {}
                 Err(what) => {
-                    self.turn_away(at, what);
+                    self.turn_away(at, what.0);
                     break;
                 }
             }
@@ -142,7 +142,7 @@ impl ReceiverCore {
         let mut best: Option<(usize, u16)> = None;
         for at in 0..self.senders.len() {
             if let Err(what) = self.senders[at].look_ahead() {
-                self.turn_away(at, what);
+                self.turn_away(at, what.0);
                 return self.nothing();
             }
             let highest = self.senders[at].seen.iter().map(|(_, prefix)| prefix.priority).max();
@@ -157,7 +157,7 @@ impl ReceiverCore {
             Ok(true) => Ok(true),
             Ok(false) => self.nothing(),
             Err(what) => {
-                self.turn_away(at, what);
+                self.turn_away(at, what.0);
                 self.nothing()
             }
         }
@@ -174,7 +174,7 @@ impl ReceiverCore {
                 Ok(false) => break,
                 Err(what) => {
                     let at = self.current;
-                    self.turn_away(at, what);
+                    self.turn_away(at, what.0);
                     break;
                 }
             }
@@ -226,12 +226,20 @@ impl ReceiverCore {
         }
     }
 
-    fn turn_away(&mut self, at: usize, what: Misbehaved) {
+    fn turn_away(&mut self, at: usize, problem: &str) {
         let one = self.senders.remove(at);
-        let peer = self.control.peer_name(one.link);
-        self.control.turn_away(one.link, what.0);
-        self.left += 1;
-        self.reports.push_back(RecvError::PeerMisbehaved { peer, problem: what.0.to_owned() });
+        // Who has said nothing yet is nobody whose end is an end.
+        self.left += u64::from(one.counters.received > 0);
+        self.refuse(one.link, problem);
+    }
+
+    /// Ends the link of a peer that broke the protocol, however far it is.
+    fn broke(&mut self, link: LinkId, problem: &str) {
+        self.pending.retain(|one| one.link != link);
+        match self.senders.iter().position(|one| one.link == link) {
+            Some(at) => self.turn_away(at, problem),
+            None => self.refuse(link, problem),
+        }
     }
 
     fn refuse(&mut self, link: LinkId, problem: &str) {
@@ -302,7 +310,7 @@ impl ReceiverCore {
 
     fn welcome(&mut self, link: LinkId, welcome: Welcome) {
         let Some(at) = self.pending.iter().position(|one| one.link == link) else {
-            return self.refuse(link, "it said welcome out of turn");
+            return self.broke(link, "it said welcome out of turn");
         };
         let Pending { page, bell, segments, .. } = self.pending.swap_remove(at);
         let slot = welcome.slot as usize;
@@ -341,12 +349,7 @@ impl ReceiverCore {
         if let Some(segments) = segments
             && let Err(what) = segments.add(index, fd)
         {
-            if let Some(at) = self.senders.iter().position(|one| one.link == link) {
-                self.turn_away(at, what);
-            } else {
-                self.pending.retain(|one| one.link != link);
-                self.refuse(link, what.0);
-            }
+            self.broke(link, what.0);
         }
     }
 
@@ -523,6 +526,7 @@ impl Core for ReceiverCore {
                 Event::Segment(link, index, fd) => self.segment(link, index, fd),
                 Event::Taken(link, number) => self.taken(link, number),
                 Event::Gone(link) => self.gone(link),
+                Event::Broke(link, problem) => self.broke(link, &problem),
                 Event::Reject(..) | Event::Wake => {}
                 Event::Refused { peer, problem } => {
                     self.reports.push_back(RecvError::PeerRefused { peer, problem });

@@ -325,9 +325,13 @@ impl SenderCore {
             }
         }
         for (link, what) in liars {
-            self.control.turn_away(link, what.0);
-            self.lose(link);
+            self.turn_away(link, what.0);
         }
+    }
+
+    fn turn_away(&mut self, link: LinkId, problem: &str) {
+        self.control.turn_away(link, problem);
+        self.lose(link);
     }
 
     /// A receiver is gone: what it has not settled goes to others, marked.
@@ -363,8 +367,7 @@ impl SenderCore {
         let one = &mut self.receivers[at];
         let index = number.checked_sub(one.first).and_then(|index| usize::try_from(index).ok());
         let Some(message) = index.and_then(|index| one.unsettled.get_mut(index)) else {
-            self.control.turn_away(link, "it gave back what it does not have");
-            return self.lose(link);
+            return self.turn_away(link, "it gave back what it does not have");
         };
         if !std::mem::replace(&mut message.taken_back, true) {
             let message = Unsettled {
@@ -648,6 +651,7 @@ impl Core for SenderCore {
                     self.lose(link);
                     self.control.part(link);
                 }
+                Event::Broke(link, problem) => self.turn_away(link, &problem),
                 Event::Reject(link, number) => self.reject(link, number),
                 Event::Cancelled => self.cancelled = true,
                 Event::Failed(error) => self.failed = Some(error),

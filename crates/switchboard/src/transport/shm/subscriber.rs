@@ -138,7 +138,7 @@ impl SubscriberCore {
                     return Err(RecvError::Gap { peer, missing });
                 }
                 Taken::Misbehaved(what) => {
-                    self.turn_away(at, what);
+                    self.turn_away(at, what.0);
                     break;
                 }
             }
@@ -162,7 +162,7 @@ impl SubscriberCore {
                 }
                 Taken::Misbehaved(what) => {
                     let at = self.current;
-                    self.turn_away(at, what);
+                    self.turn_away(at, what.0);
                     break;
                 }
             }
@@ -220,12 +220,20 @@ impl SubscriberCore {
         }
     }
 
-    fn turn_away(&mut self, at: usize, what: Misbehaved) {
+    fn turn_away(&mut self, at: usize, problem: &str) {
         let one = self.publishers.remove(at);
-        let peer = self.control.peer_name(one.link);
-        self.control.turn_away(one.link, what.0);
-        self.left += 1;
-        self.reports.push_back(RecvError::PeerMisbehaved { peer, problem: what.0.to_owned() });
+        // Who has said nothing yet is nobody whose end is an end.
+        self.left += u64::from(one.counters.received > 0);
+        self.refuse(one.link, problem);
+    }
+
+    /// Ends the link of a peer that broke the protocol, however far it is.
+    fn broke(&mut self, link: LinkId, problem: &str) {
+        self.pending.retain(|one| one.link != link);
+        match self.publishers.iter().position(|one| one.link == link) {
+            Some(at) => self.turn_away(at, problem),
+            None => self.refuse(link, problem),
+        }
     }
 
     fn refuse(&mut self, link: LinkId, problem: &str) {
@@ -257,7 +265,7 @@ impl SubscriberCore {
     /// It said where to begin.
     fn welcome(&mut self, link: LinkId, welcome: &Welcome) {
         let Some(at) = self.pending.iter().position(|one| one.link == link) else {
-            return self.refuse(link, "it said welcome out of turn");
+            return self.broke(link, "it said welcome out of turn");
         };
         let Pending { page, ring, bell, segments, .. } = self.pending.swap_remove(at);
         let slot = welcome.slot as usize;
@@ -292,14 +300,9 @@ impl SubscriberCore {
         let segments =
             pending.map(|one| &mut one.segments).chain(open.map(|one| &mut one.segments)).next();
         if let Some(segments) = segments
-            && let Err(problem) = segments.add(index, fd)
+            && let Err(what) = segments.add(index, fd)
         {
-            if let Some(at) = self.publishers.iter().position(|one| one.link == link) {
-                self.turn_away(at, problem);
-            } else {
-                self.pending.retain(|one| one.link != link);
-                self.refuse(link, problem.0);
-            }
+            self.broke(link, what.0);
         }
     }
 
@@ -521,6 +524,7 @@ impl Core for SubscriberCore {
                 Event::Welcome(link, welcome) => self.welcome(link, &welcome),
                 Event::Segment(link, index, fd) => self.segment(link, index, fd),
                 Event::Gone(link) => self.gone(link),
+                Event::Broke(link, problem) => self.broke(link, &problem),
                 Event::Reject(..) | Event::Taken(..) | Event::Wake => {}
                 Event::Refused { peer, problem } => {
                     self.reports.push_back(RecvError::PeerRefused { peer, problem });
