@@ -18,6 +18,7 @@ mod name;
 mod park;
 mod peer;
 mod publisher;
+mod reading;
 mod receiver;
 mod sender;
 mod subscriber;

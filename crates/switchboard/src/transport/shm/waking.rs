@@ -29,19 +29,6 @@ pub(super) fn wake_readers(ring: &RingWriter<Own>, position: u64) {
     }
 }
 
-/// Stores a reader's cursor, and wakes the writer if it sleeps for it.
-#[inline]
-pub(super) fn store_cursor(
-    page: &OwnCursor<Own>,
-    position: u64,
-    ring: &RingReader<Theirs>,
-    control: &Control<ReaderOffer>,
-    link: LinkId,
-) {
-    page.store(position);
-    wake_writer(page, ring, control, link);
-}
-
 /// Wakes the writer if it sleeps for a cursor that was just stored.
 #[inline]
 pub(super) fn wake_writer(

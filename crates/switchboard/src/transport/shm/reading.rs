@@ -1,0 +1,282 @@
+//! The reading end of either pattern: whose turn it is, what is told between messages, and how it sleeps.
+//!
+//! What a pattern keeps of each writer, and how it takes a message, is its [`Reading`]: `subscriber.rs` and
+//! `receiver.rs`.
+
+mod links;
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use switchboard_shm::Misbehaved;
+use switchboard_shm::bell::Sleeps;
+use switchboard_shm::ring::RingReader;
+
+use super::control::{Control, Event, LinkId, ReaderOffer};
+use super::endpoint::Core;
+use super::hello::{Pattern, Role};
+use super::memory::Theirs;
+use super::park::Place;
+use crate::error::{Error, RecvError};
+use crate::transport::{Raw, Setup};
+
+use links::Pending;
+pub(super) use links::Writer;
+
+/// Messages of one writer in a row, so that a fast one cannot hide the others.
+const IN_A_ROW: u32 = 256;
+
+/// What a pattern keeps of each writer, and how it takes a message.
+pub(super) trait Reading: fmt::Debug + Send + Sized + 'static {
+    const PATTERN: Pattern;
+
+    /// Begins after the message of a number.
+    ///
+    /// # Errors
+    /// The ring is none of this pattern.
+    fn begin(ring: &RingReader<Theirs>, number: u64) -> Result<Self, Misbehaved>;
+
+    /// Takes one message of a writer, if there is one.
+    fn take(
+        writer: &mut Writer<Self>,
+        control: &Control<ReaderOffer>,
+        scratch: &mut Vec<u8>,
+        with: &mut dyn FnMut(Raw<'_>),
+    ) -> Result<Taken, Misbehaved>;
+
+    /// Takes a message where something else than turns says whose is next.
+    #[inline]
+    fn take_out_of_turn(
+        _core: &mut ReaderCore<Self>,
+        _with: &mut dyn FnMut(Raw<'_>),
+    ) -> Option<Result<bool, RecvError>> {
+        None
+    }
+
+    /// Whether something left the ring that was not handed out.
+    fn holds(&self) -> bool;
+
+    /// Whether it takes more from the ring.
+    fn takes_more(&self) -> bool {
+        true
+    }
+
+    /// Messages that are missing, of which the caller was not told.
+    fn missing(&self) -> u64 {
+        0
+    }
+
+    /// The caller is about to sleep.
+    fn before_sleep(_writer: &mut Writer<Self>, _control: &Control<ReaderOffer>) {}
+
+    /// A writer has a message again that was given back.
+    fn taken_back(_core: &mut ReaderCore<Self>, _link: LinkId, _number: u64) {}
+}
+
+/// What one writer had.
+pub(super) enum Taken {
+    Message,
+    Nothing,
+    /// So many are missing before the next one.
+    Gap(u64),
+}
+
+#[derive(Debug)]
+pub(super) struct ReaderCore<P> {
+    setup: Setup,
+    pub(super) control: Control<ReaderOffer>,
+    pub(super) writers: Vec<Writer<P>>,
+    pending: Vec<Pending>,
+    /// Whose turn it is.
+    pub(super) current: usize,
+    in_a_row: u32,
+    pub(super) scratch: Vec<u8>,
+    reports: VecDeque<RecvError>,
+    /// Writers that ended, died or were turned away.
+    left: u64,
+    cancelled: bool,
+    armed: bool,
+}
+
+impl<P: Reading> ReaderCore<P> {
+    /// Whether it is of no use without a peer.
+    pub(super) const NEEDS_PEER: bool = true;
+
+    pub(super) fn open(setup: Setup) -> Result<Self, Error> {
+        let offer = ReaderOffer { setup: setup.again() };
+        let control = Control::open(&setup, P::PATTERN, Role::Reader, offer)?;
+        Ok(Self {
+            setup,
+            control,
+            writers: Vec::new(),
+            pending: Vec::new(),
+            current: 0,
+            in_a_row: 0,
+            scratch: Vec::new(),
+            reports: VecDeque::new(),
+            left: 0,
+            cancelled: false,
+            armed: false,
+        })
+    }
+
+    pub(super) fn control(&self) -> &Control<ReaderOffer> {
+        &self.control
+    }
+
+    /// Whether everybody who was found has said where to begin; no message of a queue is missed.
+    pub(super) fn has_met(&self) -> bool {
+        P::PATTERN == Pattern::Queue || (self.control.wanted() == 0 && self.pending.is_empty())
+    }
+
+    pub(super) fn peers(&self) -> usize {
+        self.writers.iter().filter(|one| !one.is_over()).count()
+    }
+
+    /// Takes one message, if there is one.
+    #[inline]
+    pub(super) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        let count = self.writers.len();
+        if self.in_a_row >= IN_A_ROW {
+            self.in_a_row = 0;
+            self.current += 1;
+        }
+        if let Some(taken) = P::take_out_of_turn(self, with) {
+            return taken;
+        }
+        for step in 0..count {
+            let at = (self.current + step) % count;
+            match P::take(&mut self.writers[at], &self.control, &mut self.scratch, with) {
+                Ok(Taken::Message) => {
+                    self.current = at;
+                    self.in_a_row = if step == 0 { self.in_a_row + 1 } else { 1 };
+                    return Ok(true);
+                }
+                Ok(Taken::Nothing) => {}
+                Ok(Taken::Gap(missing)) => return Err(self.gap(at, missing)),
+                Err(what) => {
+                    self.turn_away(at, what.0);
+                    break;
+                }
+            }
+        }
+        self.nothing()
+    }
+
+    /// Up to `most` further messages of the writer that the last one came from.
+    pub(super) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
+        let at = self.current;
+        let Some(writer) = self.writers.get_mut(at) else { return 0 };
+        self.in_a_row = IN_A_ROW;
+        let mut count = 0;
+        while count < most {
+            match P::take(writer, &self.control, &mut self.scratch, with) {
+                Ok(Taken::Message) => count += 1,
+                Ok(Taken::Nothing) => break,
+                Ok(Taken::Gap(missing)) => {
+                    let gap = self.gap(at, missing);
+                    self.reports.push_back(gap);
+                    break;
+                }
+                Err(what) => {
+                    self.turn_away(at, what.0);
+                    break;
+                }
+            }
+        }
+        count
+    }
+
+    /// Nothing is there: what is to be said instead.
+    #[cold]
+    pub(super) fn nothing(&mut self) -> Result<bool, RecvError> {
+        self.bury();
+        if let Some(report) = self.reports.pop_front() {
+            return Err(report);
+        }
+        if std::mem::take(&mut self.cancelled) {
+            let now = self.setup.is_cancelled();
+            self.control.watch_cancel()?;
+            if now {
+                return Err(RecvError::Interrupted);
+            }
+        }
+        if self.is_over() { Err(RecvError::Ended) } else { Ok(false) }
+    }
+
+    /// Whether every writer that joined has ended or died.
+    fn is_over(&self) -> bool {
+        !self.setup.options.follow
+            && self.left > 0
+            && self.writers.is_empty()
+            && self.pending.is_empty()
+    }
+
+    fn gap(&self, at: usize, missing: u64) -> RecvError {
+        RecvError::Gap { peer: self.control.peer_name(self.writers[at].link), missing }
+    }
+}
+
+impl<P: Reading> Core for ReaderCore<P> {
+    fn is_ready(&mut self) -> bool {
+        self.cancelled
+            || !self.reports.is_empty()
+            || self.writers.iter().any(|one| one.is_over() || one.has_message())
+            || self.is_over()
+    }
+
+    fn arm(&mut self, how: Sleeps) -> Option<(Place, u32)> {
+        let alone = self.writers.len() == 1;
+        let how = if alone { how } else { Sleeps::OnDescriptor };
+        self.armed = true;
+        for one in &mut self.writers {
+            P::before_sleep(one, &self.control);
+            one.raise_bell(how);
+        }
+        if self.is_ready() {
+            return None;
+        }
+        if alone && let Some(one) = self.writers.first() {
+            let place = Place::Header(one.ring.memory().clone(), one.ring.polled_index());
+            return Some((place, 0));
+        }
+        Some((Place::Own, 0))
+    }
+
+    fn disarm(&mut self, late: bool) {
+        if std::mem::take(&mut self.armed) {
+            for one in &mut self.writers {
+                one.lower_bell(late);
+            }
+        }
+    }
+
+    fn control(&mut self) -> bool {
+        let mut news = false;
+        for event in self.control.turn() {
+            news = true;
+            match event {
+                Event::Met(met) => self.join(met),
+                Event::Welcome(link, welcome) => self.welcome(link, welcome),
+                Event::Segment(link, index, fd) => self.segment(link, index, fd),
+                Event::Taken(link, number) => P::taken_back(self, link, number),
+                Event::Gone(link) => self.gone(link),
+                Event::Broke(link, problem) => self.broke(link, &problem),
+                Event::Reject(..) | Event::Wake => {}
+                Event::Refused { peer, problem } => {
+                    self.reports.push_back(RecvError::PeerRefused { peer, problem });
+                }
+                Event::Misbehaved { peer, problem } => {
+                    self.reports.push_back(RecvError::PeerMisbehaved { peer, problem });
+                }
+                Event::Cancelled => self.cancelled = true,
+                Event::Failed(error) => self.reports.push_back(RecvError::Failed(error)),
+            }
+        }
+        news
+    }
+
+    fn nudge(&mut self) {
+        self.control.nudge();
+    }
+}

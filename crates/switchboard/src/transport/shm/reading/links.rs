@@ -1,0 +1,238 @@
+//! The links of a reading end: a writer is met, welcomes this end, gives segments, and goes.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Acquire;
+
+use switchboard_kernel::shared_memory::{Doorbell, PeerMemory};
+use switchboard_shm::Misbehaved;
+use switchboard_shm::bell::{self, Sleeps};
+use switchboard_shm::cursor::{Counters, OwnCursor};
+use switchboard_shm::ring::RingReader;
+
+use super::{ReaderCore, Reading};
+use crate::error::RecvError;
+use crate::transport::shm::control::{Control, LinkId, Met, Page, ReaderOffer, Welcome};
+use crate::transport::shm::geometry;
+use crate::transport::shm::large::Segments;
+use crate::transport::shm::memory::{Bell, Own, Theirs};
+use crate::transport::shm::waking::wake_writer;
+
+/// A writer, as its reader knows it.
+#[derive(Debug)]
+pub(in crate::transport::shm) struct Writer<P> {
+    pub(in crate::transport::shm) link: LinkId,
+    pub(in crate::transport::shm) ring: RingReader<Theirs>,
+    pub(in crate::transport::shm) segments: Segments,
+    pub(in crate::transport::shm) page: OwnCursor<Own>,
+    bell: Bell,
+    /// This end's byte in the doorbell.
+    slot: usize,
+    /// Counts this end's sleeps, for the doorbell.
+    turn: u8,
+    pub(in crate::transport::shm) counters: Counters,
+    /// The largest message that this side takes.
+    pub(in crate::transport::shm) largest: usize,
+    /// It said its end.
+    pub(in crate::transport::shm) ended: bool,
+    /// It is dead, or its connection is.
+    gone: bool,
+    /// What the pattern keeps of it.
+    pub(in crate::transport::shm) kept: P,
+}
+
+/// A writer that has not welcomed us yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    link: LinkId,
+    page: OwnCursor<Own>,
+    bell: Bell,
+    /// That of a topic; a queue's comes with the welcome.
+    ring: Option<Theirs>,
+    segments: Segments,
+}
+
+impl<P: Reading> ReaderCore<P> {
+    /// A writer said its hello, with its doorbell, and the ring of a topic.
+    pub(super) fn join(&mut self, met: Met<Page>) {
+        let (link, page) = (met.link, met.made.cursor);
+        let mut descriptors = met.descriptors.into_iter();
+        let bell = descriptors.next().map(Doorbell::received);
+        let ring = descriptors.next().map(ring_of).transpose();
+        let (Some(Ok(bell)), Ok(ring)) = (bell, ring) else {
+            return self.refuse(link, "it gave no memory that can be trusted");
+        };
+        let (bell, segments) = (Bell(bell), Segments::default());
+        self.pending.push(Pending { link, page, bell, ring, segments });
+    }
+
+    /// It said where to begin.
+    pub(super) fn welcome(&mut self, link: LinkId, welcome: Welcome) {
+        let Some(at) = self.pending.iter().position(|one| one.link == link) else {
+            return self.broke(link, "it said welcome out of turn");
+        };
+        let pending = self.pending.swap_remove(at);
+        match self.open_link(pending, welcome) {
+            Ok(writer) => self.writers.push(writer),
+            Err(what) => self.refuse(link, what.0),
+        }
+    }
+
+    fn open_link(&self, pending: Pending, welcome: Welcome) -> Result<Writer<P>, Misbehaved> {
+        let Pending { link, page, bell, ring, segments } = pending;
+        let slot = welcome.slot as usize;
+        if slot >= bell::READERS {
+            return Err(Misbehaved("it gave a slot that cannot be"));
+        }
+        let ring = match (ring, welcome.ring.map(ring_of)) {
+            (Some(ring), None) | (None, Some(Ok(ring))) => ring,
+            _ => return Err(Misbehaved("it gave no ring that can be trusted")),
+        };
+        let ring = RingReader::open(ring, welcome.position, welcome.number)?;
+        let kept = P::begin(&ring, welcome.number)?;
+        page.store(welcome.position);
+        Ok(Writer {
+            link,
+            ring,
+            segments,
+            page,
+            bell,
+            slot,
+            turn: 0,
+            counters: Counters::default(),
+            largest: self.setup.largest_message_bytes() as usize,
+            ended: false,
+            gone: false,
+            kept,
+        })
+    }
+
+    pub(super) fn segment(&mut self, link: LinkId, index: u32, fd: OwnedFd) {
+        let pending = self.pending.iter_mut().filter(|one| one.link == link);
+        let open = self.writers.iter_mut().filter(|one| one.link == link);
+        let mut segments =
+            pending.map(|one| &mut one.segments).chain(open.map(|one| &mut one.segments));
+        if let Some(segments) = segments.next()
+            && let Err(what) = segments.add(index, fd)
+        {
+            self.broke(link, what.0);
+        }
+    }
+
+    /// Its process died, or its connection ended: what is in its ring is still read.
+    pub(super) fn gone(&mut self, link: LinkId) {
+        self.pending.retain(|one| one.link != link);
+        match self.position(link) {
+            Some(at) => self.writers[at].gone = true,
+            None => self.control.part(link),
+        }
+    }
+
+    /// Parts with writers of whom everything was read.
+    pub(super) fn bury(&mut self) {
+        let mut index = 0;
+        while let Some(one) = self.writers.get(index) {
+            if !one.is_read() {
+                index += 1;
+                continue;
+            }
+            let one = self.writers.remove(index);
+            self.left += 1;
+            let peer = || self.control.peer_name(one.link);
+            let missing = one.kept.missing();
+            if missing > 0 {
+                self.reports.push_back(RecvError::Gap { peer: peer(), missing });
+            }
+            if !one.ended {
+                let received = one.counters.received;
+                self.reports.push_back(RecvError::PeerDied { peer: peer(), received });
+            }
+            self.control.part(one.link);
+        }
+    }
+
+    /// Ends the link of a peer that broke the protocol, however far it is.
+    pub(super) fn broke(&mut self, link: LinkId, problem: &str) {
+        self.pending.retain(|one| one.link != link);
+        match self.position(link) {
+            Some(at) => self.turn_away(at, problem),
+            None => self.refuse(link, problem),
+        }
+    }
+
+    /// Ends the link of a writer that broke the protocol.
+    pub(in crate::transport::shm) fn turn_away(&mut self, at: usize, problem: &str) {
+        let one = self.writers.remove(at);
+        // Who has said nothing yet is nobody whose end is an end.
+        self.left += u64::from(one.counters.received > 0);
+        self.refuse(one.link, problem);
+    }
+
+    fn refuse(&mut self, link: LinkId, problem: &str) {
+        let peer = self.control.peer_name(link);
+        self.control.turn_away(link, problem);
+        self.reports.push_back(RecvError::PeerMisbehaved { peer, problem: problem.to_owned() });
+    }
+
+    /// Where the writer of a link is.
+    #[inline]
+    pub(in crate::transport::shm) fn position(&self, link: LinkId) -> Option<usize> {
+        self.writers.iter().position(|one| one.link == link)
+    }
+}
+
+impl<P: Reading> Writer<P> {
+    /// Whether nothing follows what is in the ring.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended || self.gone
+    }
+
+    /// Whether a message can be taken.
+    pub(super) fn has_message(&self) -> bool {
+        self.kept.holds() || (self.kept.takes_more() && self.polled() != 0)
+    }
+
+    fn is_read(&self) -> bool {
+        !self.kept.holds() && (self.ended || (self.gone && self.polled() == 0))
+    }
+
+    /// The header at which the next frame will be; acquire, as where the ring is read.
+    fn polled(&self) -> u64 {
+        self.ring.polled_word().load(Acquire)
+    }
+
+    /// Stores the cursor, and wakes the writer if it sleeps for it.
+    #[inline]
+    pub(in crate::transport::shm) fn store_cursor(
+        &self,
+        position: u64,
+        control: &Control<ReaderOffer>,
+    ) {
+        self.page.store(position);
+        self.wake(control);
+    }
+
+    /// Wakes the writer if it sleeps for a cursor that was just stored.
+    #[inline]
+    pub(in crate::transport::shm) fn wake(&self, control: &Control<ReaderOffer>) {
+        wake_writer(&self.page, &self.ring, control, self.link);
+    }
+
+    /// Says that this end is about to sleep.
+    pub(super) fn raise_bell(&mut self, how: Sleeps) {
+        self.counters.sleeps += 1;
+        self.page.count(&self.counters);
+        self.turn = self.turn.wrapping_add(1);
+        bell::raise(&self.bell, self.slot, how, self.turn);
+    }
+
+    /// Says that it does not sleep any more. `late`: nobody woke it.
+    pub(super) fn lower_bell(&mut self, late: bool) {
+        self.counters.late += u64::from(late);
+        bell::lower(&self.bell, self.slot);
+    }
+}
+
+/// The ring that a writer gave.
+fn ring_of(fd: OwnedFd) -> switchboard_kernel::Result<Theirs> {
+    PeerMemory::received(fd, geometry::RING_BYTES).map(Theirs)
+}
