@@ -25,6 +25,7 @@ mod subscriber;
 #[cfg(test)]
 mod tests;
 mod waking;
+mod writing;
 
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};

@@ -1,68 +1,38 @@
 //! The publishing end of a topic: one ring for all subscribers.
 
-use std::collections::VecDeque;
+mod history;
 
-use switchboard_kernel::io;
-use switchboard_kernel::shared_memory::PeerMemory;
+use switchboard_shm::arena::Block;
 use switchboard_shm::bell::{self, Sleeps};
-use switchboard_shm::cursor::PeerCursor;
-use switchboard_shm::layout::{PAGE_BYTES, reader};
-use switchboard_shm::ring::{Claim, Counters, Kind, Prefix, RingWriter};
+use switchboard_shm::ring::{Claim, Kind, Prefix, RingWriter};
 
 use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met, WriterOffer};
 use super::endpoint::Core;
 use super::geometry;
-use super::hello::{Pattern, Role};
-use super::memory::{Bell, Own, Theirs};
+use super::hello::Pattern;
+use super::memory::Own;
 use super::park::Place;
-use super::waking::{Woken, wake_readers};
+use super::waking::wake_readers;
+use super::writing::{Reader, WritingSide};
 use crate::error::{Error, SendError};
 use crate::options::Overflow;
 use crate::transport::Setup;
 
-/// A subscriber, as its publisher knows it.
-#[derive(Debug)]
-struct Subscriber {
-    link: LinkId,
-    /// Its byte in the doorbell.
-    slot: usize,
-    cursor: PeerCursor<Theirs>,
-    woken: Woken,
-}
-
-/// A message that late subscribers get.
-#[derive(Debug)]
-struct Kept {
-    /// Where its frame begins, or the pad before that.
-    begin: u64,
-    /// The number of the message before.
-    number: u64,
-    len: u64,
-}
-
-/// All that is kept for late subscribers at most, in bytes.
-const MOST_HISTORY_BYTES: u64 = 4 << 20;
+use history::History;
 
 #[derive(Debug)]
 pub(super) struct PublisherCore {
-    setup: Setup,
+    side: WritingSide,
     ring: RingWriter<Own>,
-    blocks: Blocks,
-    bell: Bell,
-    control: Control<WriterOffer>,
-    subscribers: Vec<Subscriber>,
+    subscribers: Vec<Reader>,
     /// How many words of the doorbell have a subscriber.
     bell_words: usize,
-    history: VecDeque<Kept>,
-    history_bytes: u64,
-    counters: Counters,
+    history: History,
     /// The link of the subscriber that keeps the ring full.
     slowest: Option<LinkId>,
     /// No message follows.
     ended: bool,
-    failed: Option<Error>,
-    cancelled: bool,
 }
 
 impl PublisherCore {
@@ -72,33 +42,22 @@ impl PublisherCore {
     pub(super) fn open(setup: Setup) -> Result<Self, Error> {
         let lossy = setup.options.overflow == Overflow::DropOldest;
         let ring = geometry::ring(&setup, geometry::TOPIC, lossy)?;
-        let bell = geometry::bell(&setup)?;
-        let failed = |error| setup.system("cannot give memory away", error);
-        let offer = WriterOffer {
-            bell: bell.0.fd().and_then(io::duplicate).map_err(failed)?,
-            ring: Some(ring.memory().0.read_only_fd().map_err(failed)?),
-        };
-        let control = Control::open(&setup, Pattern::Topic, Role::Writer, offer)?;
+        let fd = ring.memory().0.read_only_fd();
+        let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;
+        let history = History::new(setup.options.history_messages);
         Ok(Self {
+            side: WritingSide::open(setup, Pattern::Topic, Some(fd))?,
             ring,
-            blocks: Blocks::default(),
-            bell,
-            control,
             subscribers: Vec::new(),
             bell_words: 0,
-            history: VecDeque::new(),
-            history_bytes: 0,
-            counters: Counters::default(),
+            history,
             slowest: None,
             ended: false,
-            failed: None,
-            cancelled: false,
-            setup,
         })
     }
 
     pub(super) fn control(&self) -> &Control<WriterOffer> {
-        &self.control
+        &self.side.control
     }
 
     pub(super) fn peers(&self) -> usize {
@@ -116,11 +75,11 @@ impl PublisherCore {
 
     /// Whether everybody who was found has joined.
     pub(super) fn has_met(&self) -> bool {
-        self.control.wanted() == 0
+        self.side.control.wanted() == 0
     }
 
     pub(super) fn published(&self) -> u64 {
-        self.counters.messages
+        self.side.counters.messages
     }
 
     /// Publishes without waiting.
@@ -138,49 +97,39 @@ impl PublisherCore {
 
     #[cold]
     fn try_send_large(&mut self, payload: &[u8]) -> Result<(), SendError> {
-        let limit_bytes = self.setup.largest_message_bytes() as usize;
-        if payload.len() > limit_bytes {
-            let limit = self.setup.limit_name().to_owned();
-            return Err(SendError::TooLarge { len_bytes: payload.len(), limit_bytes, limit });
-        }
+        self.side.check_length(payload.len())?;
         let len = payload.len() as u64;
         let frame_bytes = Blocks::FRAME_BYTES;
         let claim = self.claim(frame_bytes)?;
         let Some(block) = self.block(len)? else { return Err(SendError::Full) };
-        switchboard_shm::copy_in(self.blocks.room(&block), payload);
-        let place = self.blocks.place(&block, len).to_bytes(Prefix::default());
+        switchboard_shm::copy_in(self.side.blocks.room(&block), payload);
+        let place = self.side.blocks.place(&block, len).to_bytes(Prefix::default());
         self.ring.write(&claim, 0, &place);
-        self.blocks.sent(block, claim.end());
+        self.side.blocks.sent(block, claim.end());
         self.commit(claim, Kind::InArena, frame_bytes, len);
         Ok(())
     }
 
     /// A block for a large message; none where subscribers still hold too much.
-    fn block(&mut self, len: u64) -> Result<Option<switchboard_shm::arena::Block>, SendError> {
+    fn block(&mut self, len: u64) -> Result<Option<Block>, SendError> {
         self.look_at_cursors();
         let done = self.done_through();
-        self.blocks.reclaim(done);
+        self.side.blocks.reclaim(done);
         loop {
-            if let Some(block) = self.blocks.take(len) {
+            if let Some(block) = self.side.blocks.take(len) {
                 return Ok(Some(block));
             }
-            if self.blocks.may_grow(len) {
-                let (index, memory) = self
-                    .blocks
-                    .grow(len)
-                    .map_err(|error| self.setup.system("no memory for a large message", error))?;
-                for subscriber in &self.subscribers {
-                    self.control.give_segment(subscriber.link, index, memory);
-                }
+            if self.side.blocks.may_grow(len) {
+                self.side.grow(len, self.subscribers.iter())?;
                 continue;
             }
-            let Some(oldest) = self.blocks.oldest() else { return Ok(None) };
+            let Some(oldest) = self.side.blocks.oldest() else { return Ok(None) };
             if !self.ring.is_lossy() {
                 return Ok(None);
             }
             self.ring.drop_before(oldest);
             let done = self.done_through();
-            self.blocks.reclaim(done);
+            self.side.blocks.reclaim(done);
         }
     }
 
@@ -192,7 +141,7 @@ impl PublisherCore {
             let cursors = self.subscribers.iter().map(|subscriber| subscriber.cursor.seen());
             cursors.min().unwrap_or(self.ring.head())
         };
-        self.history.front().map_or(begin, |oldest| begin.min(oldest.begin))
+        self.history.begin().map_or(begin, |oldest| begin.min(oldest))
     }
 
     #[inline]
@@ -207,11 +156,11 @@ impl PublisherCore {
 
     #[inline]
     fn commit(&mut self, claim: Claim, kind: Kind, frame_bytes: u64, len: u64) {
-        if self.setup.options.history_messages > 0 {
-            self.keep(len);
+        if self.history.is_wanted() {
+            self.history.keep(self.ring.head(), self.ring.number(), len);
         }
-        self.counters.messages += 1;
-        self.counters.bytes += len;
+        self.side.counters.messages += 1;
+        self.side.counters.bytes += len;
         let at = self.ring.commit(claim, kind, frame_bytes);
         self.ring_bell(at);
     }
@@ -221,7 +170,7 @@ impl PublisherCore {
     fn ring_bell(&mut self, at: u64) {
         bell::after_commit();
         for index in 0..self.bell_words {
-            let word = bell::raised_word(&self.bell, index);
+            let word = bell::raised_word(&self.side.bell, index);
             if word != 0 {
                 self.wake(index, word, at);
             }
@@ -234,14 +183,7 @@ impl PublisherCore {
         let mut on_futex = false;
         for one in self.subscribers.iter_mut().filter(|one| one.slot / 8 == index) {
             let Some(raised) = bell::in_word(word, one.slot) else { continue };
-            if !one.woken.is_due(raised) {
-                continue;
-            }
-            self.counters.wakes += 1;
-            match raised.how {
-                Sleeps::OnFutex => on_futex = true,
-                Sleeps::OnDescriptor => self.control.wake(one.link),
-            }
+            on_futex |= self.side.wake(one, raised);
         }
         if on_futex {
             // All of them sleep at this place: who is behind has something to read, and is awake.
@@ -249,31 +191,9 @@ impl PublisherCore {
         }
     }
 
-    /// Notes where the next message begins.
-    #[cold]
-    fn keep(&mut self, len: u64) {
-        self.history.push_back(Kept { begin: self.ring.head(), number: self.ring.number(), len });
-        self.history_bytes += len;
-        while self.history.len() > self.setup.options.history_messages as usize
-            || self.history_bytes > MOST_HISTORY_BYTES
-        {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some(kept) = self.history.pop_front() {
-            self.history_bytes -= kept.len;
-        }
-    }
-
     /// Where a subscriber that comes now begins, and the number before.
     fn begin(&mut self) -> (u64, u64) {
-        let oldest = self.ring.oldest();
-        while self.history.front().is_some_and(|kept| kept.begin < oldest) {
-            self.forget_oldest();
-        }
-        let kept = self.history.front().map(|kept| (kept.begin, kept.number));
+        let kept = self.history.begin_from(self.ring.oldest());
         kept.unwrap_or((self.ring.head(), self.ring.number()))
     }
 
@@ -287,7 +207,7 @@ impl PublisherCore {
 
     /// The subscriber that keeps the ring full.
     pub(super) fn slow_peer(&self) -> Option<String> {
-        self.slowest.map(|link| self.control.peer_name(link))
+        self.slowest.map(|link| self.side.control.peer_name(link))
     }
 
     /// The smallest cursor.
@@ -313,7 +233,7 @@ impl PublisherCore {
     }
 
     fn turn_away(&mut self, link: LinkId, why: &str) {
-        self.control.turn_away(link, why);
+        self.side.control.turn_away(link, why);
         self.forget(link);
     }
 
@@ -327,35 +247,10 @@ impl PublisherCore {
     }
 
     fn join(&mut self, met: Met<()>) {
-        let link = met.link;
-        let pages = PAGE_BYTES..=PAGE_BYTES;
-        let page = met.descriptors.into_iter().next().map(|fd| PeerMemory::received(fd, pages));
-        let Some(Ok(page)) = page else {
-            self.control.turn_away(link, "it gave no reader's page that can be trusted");
-            return;
-        };
-        let taken = |slot| self.subscribers.iter().any(|subscriber| subscriber.slot == slot);
-        let Some(slot) = (0..bell::READERS).find(|slot| !taken(*slot)) else {
-            self.control.turn_away(link, "there are as many subscribers as can be");
-            return;
-        };
-        let (begin, number) = self.begin();
-        let cursor = match PeerCursor::open(Theirs(page), begin) {
-            Ok(cursor) => cursor,
-            Err(misbehaved) => {
-                self.control.turn_away(link, misbehaved.0);
-                return;
-            }
-        };
-        bell::lower(&self.bell, slot);
-        let mut welcomed = self.control.welcome(link, slot, (begin, number), None);
-        for (index, memory) in self.blocks.segments().enumerate() {
-            welcomed &= self.control.give_segment(link, index as u32, memory);
-        }
-        if !welcomed {
-            return;
-        }
-        self.subscribers.push(Subscriber { link, slot, cursor, woken: Woken::default() });
+        let Some(guest) = self.side.admit(met, self.subscribers.iter()) else { return };
+        let begin = self.begin();
+        let Some(subscriber) = self.side.welcome(guest, begin, None) else { return };
+        self.subscribers.push(subscriber);
         self.bell_words = self.words_of_bell();
         // What was known of the others may leave room where this one still has to read.
         let cursors = self.subscribers.iter().map(|subscriber| subscriber.cursor.seen());
@@ -378,50 +273,39 @@ impl PublisherCore {
         };
         let at = self.ring.commit(claim, Kind::End, 0);
         self.ring_bell(at);
-        self.ring.count(&self.counters);
+        self.ring.count(&self.side.counters);
         self.ended = true;
         Ok(true)
     }
 
     /// What went wrong on the control path, and whether the caller wants to be interrupted.
     pub(super) fn check(&mut self) -> Result<(), SendError> {
-        if let Some(error) = self.failed.take() {
-            return Err(SendError::Failed(error));
-        }
-        if !std::mem::take(&mut self.cancelled) {
-            return Ok(());
-        }
-        let now = self.setup.is_cancelled();
-        self.control.watch_cancel()?;
-        if now { Err(SendError::Interrupted) } else { Ok(()) }
+        self.side.check()
     }
 }
 
 impl Core for PublisherCore {
     fn is_ready(&mut self) -> bool {
-        if self.failed.is_some() || self.cancelled {
+        if self.side.has_news() {
             return true;
         }
         let Some(slowest) = self.slowest else { return false };
         let head = self.ring.head();
         let subscriber = self.subscribers.iter().find(|one| one.link == slowest);
-        subscriber.is_none_or(|one| one.cursor.peek(head) != Ok(one.cursor.seen()))
+        subscriber.is_none_or(|one| one.has_moved(head))
     }
 
     fn arm(&mut self, how: Sleeps) -> Option<(Place, u32)> {
-        self.counters.sleeps += 1;
-        self.ring.count(&self.counters);
-        let seen = self.slowest.and_then(|link| {
-            let one = self.subscribers.iter().find(|one| one.link == link)?;
-            Some((one.cursor.memory().clone(), one.cursor.seen()))
-        });
+        self.side.counters.sleeps += 1;
+        self.ring.count(&self.side.counters);
+        let slowest = self.slowest;
+        let slowest = self.subscribers.iter().find(|one| Some(one.link) == slowest);
+        let place = slowest.map_or((Place::Own, 0), Reader::place);
         self.ring.set_wanted(how.number());
         if self.is_ready() {
             return None;
         }
-        Some(seen.map_or((Place::Own, 0), |(memory, cursor)| {
-            (Place::Cursor(memory, reader::CURSOR_WORD), cursor as u32)
-        }))
+        Some(place)
     }
 
     fn disarm(&mut self, _: bool) {
@@ -430,25 +314,22 @@ impl Core for PublisherCore {
 
     fn control(&mut self) -> bool {
         let mut news = false;
-        for event in self.control.turn() {
+        for event in self.side.control.turn() {
             news = true;
             match event {
                 Event::Met(met) => self.join(met),
                 Event::Gone(link) => {
                     self.forget(link);
-                    self.control.part(link);
+                    self.side.control.part(link);
                 }
                 Event::Broke(link, problem) => self.turn_away(link, &problem),
-                Event::Cancelled => self.cancelled = true,
-                Event::Failed(error) => self.failed = Some(error),
-                // A subscriber that does not fit is told so; a publisher goes on.
-                _ => {}
+                other => self.side.note(other),
             }
         }
         news
     }
 
     fn nudge(&mut self) {
-        self.control.nudge();
+        self.side.control.nudge();
     }
 }

@@ -1,0 +1,93 @@
+//! Messages of a queue that have no receiver: given back, or their receiver is gone. They go out before new
+//! ones.
+
+use switchboard_shm::arena::Block;
+use switchboard_shm::ring::Prefix;
+
+use super::SenderCore;
+use super::receiver::small_bytes;
+use crate::error::SendError;
+use crate::transport::shm::blocks::Blocks;
+use crate::transport::shm::control::LinkId;
+
+/// A message that has no receiver.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) body: Body,
+    pub(super) prefix: Prefix,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Small(Vec<u8>),
+    Large(Block, u64),
+}
+
+impl Body {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Small(bytes) => bytes.len() as u64,
+            Self::Large(_, len) => *len,
+        }
+    }
+
+    fn frame_bytes(&self, prefix: Prefix) -> u64 {
+        match self {
+            Self::Small(bytes) => small_bytes(bytes.len(), prefix),
+            Self::Large(..) => Blocks::FRAME_BYTES,
+        }
+    }
+}
+
+impl SenderCore {
+    /// A receiver is gone: what it has not settled goes to others, marked.
+    pub(super) fn lose(&mut self, link: LinkId) {
+        let Some(at) = self.position(link) else { return };
+        let one = self.receivers.remove(at);
+        let (settled, mut again) = one.take_all_back(&mut self.side.blocks);
+        self.acknowledged += settled;
+        // Before what waits already, in their order.
+        again.append(&mut self.backlog);
+        self.backlog = again;
+    }
+
+    /// A receiver gave a message back.
+    pub(super) fn reject(&mut self, link: LinkId, number: u64) {
+        let Some(at) = self.position(link) else { return };
+        match self.receivers[at].take_back(number) {
+            Ok(Some(message)) => self.keep(message),
+            Ok(None) => {}
+            Err(what) => return self.turn_away(link, what.0),
+        }
+        self.side.control.taken(link, number);
+    }
+
+    /// Keeps a message to give it out again, unless it was given out as often as is allowed.
+    fn keep(&mut self, message: Waiting) {
+        if message.prefix.deliveries < self.side.setup.options.max_deliveries.max(1) {
+            return self.backlog.push_back(message);
+        }
+        self.rejected += 1;
+        if let Body::Large(block, _) = message.body {
+            self.side.blocks.give_back(block);
+        }
+    }
+
+    /// Gives out again what waits. `Full` if something is left.
+    #[cold]
+    pub(super) fn send_backlog(&mut self) -> Result<(), SendError> {
+        while let Some(first) = self.backlog.front() {
+            let frame_bytes = first.body.frame_bytes(first.prefix);
+            let Some(at) = self.choose(frame_bytes, first.body.len()) else {
+                return Err(SendError::Full);
+            };
+            let Some(Waiting { body, prefix }) = self.backlog.pop_front() else { break };
+            let position = match body {
+                Body::Small(bytes) => self.receivers[at].put_small(&bytes, prefix, frame_bytes),
+                Body::Large(block, len) => self.put_large(at, block, len, prefix),
+            };
+            self.ring_bell(at, position);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! The writing end of either pattern: how it meets its readers, wakes them, and makes room for large messages.
+//!
+//! What differs, the rings and what waits in them, is in `publisher.rs` and `sender.rs`.
+
+use std::os::fd::OwnedFd;
+
+use switchboard_kernel::io;
+use switchboard_kernel::shared_memory::PeerMemory;
+use switchboard_shm::bell::{self, Raised, Sleeps};
+use switchboard_shm::cursor::PeerCursor;
+use switchboard_shm::layout::{PAGE_BYTES, reader};
+use switchboard_shm::ring::Counters;
+
+use super::blocks::Blocks;
+use super::control::{Control, Event, LinkId, Met, WriterOffer};
+use super::geometry;
+use super::hello::{Pattern, Role};
+use super::memory::{Bell, Own, Theirs};
+use super::park::Place;
+use super::waking::Woken;
+use crate::error::{Error, SendError};
+use crate::transport::Setup;
+
+/// What the writing ends of both patterns have.
+#[derive(Debug)]
+pub(super) struct WritingSide {
+    pub(super) setup: Setup,
+    pub(super) control: Control<WriterOffer>,
+    pub(super) bell: Bell,
+    pub(super) blocks: Blocks,
+    pub(super) counters: Counters,
+    /// The largest message of this side.
+    largest: usize,
+    failed: Option<Error>,
+    cancelled: bool,
+}
+
+/// A reader, as its writer knows it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) link: LinkId,
+    /// Its byte in the doorbell.
+    pub(super) slot: usize,
+    pub(super) cursor: PeerCursor<Theirs>,
+    woken: Woken,
+}
+
+/// A reader that gave what it has to, and was not told where to begin.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub(super) link: LinkId,
+    slot: usize,
+    page: Theirs,
+}
+
+impl WritingSide {
+    /// `ring`: that of a topic, to be given away.
+    pub(super) fn open(
+        setup: Setup,
+        pattern: Pattern,
+        ring: Option<OwnedFd>,
+    ) -> Result<Self, Error> {
+        let bell = geometry::bell(&setup)?;
+        let fd = bell.0.fd().and_then(io::duplicate);
+        let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;
+        let offer = WriterOffer { bell: fd, ring };
+        let control = Control::open(&setup, pattern, Role::Writer, offer)?;
+        Ok(Self {
+            control,
+            bell,
+            blocks: Blocks::default(),
+            counters: Counters::default(),
+            largest: setup.largest_message_bytes() as usize,
+            failed: None,
+            cancelled: false,
+            setup,
+        })
+    }
+
+    /// Whether this side sends a message of this length.
+    #[inline]
+    pub(super) fn check_length(&self, len_bytes: usize) -> Result<(), SendError> {
+        if len_bytes <= self.largest {
+            return Ok(());
+        }
+        let limit = self.setup.limit_name().to_owned();
+        Err(SendError::TooLarge { len_bytes, limit_bytes: self.largest, limit })
+    }
+
+    /// Looks at what a reader gave, and finds a byte in the doorbell that nobody has.
+    pub(super) fn admit<'a>(
+        &mut self,
+        met: Met<()>,
+        readers: impl Iterator<Item = &'a Reader> + Clone,
+    ) -> Option<Guest> {
+        let link = met.link;
+        let pages = PAGE_BYTES..=PAGE_BYTES;
+        let page = met.descriptors.into_iter().next().map(|fd| PeerMemory::received(fd, pages));
+        let Some(Ok(page)) = page else {
+            self.control.turn_away(link, "it gave no reader's page that can be trusted");
+            return None;
+        };
+        let is_free = |slot: &usize| readers.clone().all(|reader| reader.slot != *slot);
+        let Some(slot) = (0..bell::READERS).find(is_free) else {
+            let problem = format!("there is no room for {}", met.hello.end());
+            self.control.turn_away(link, &problem);
+            return None;
+        };
+        Some(Guest { link, slot, page: Theirs(page) })
+    }
+
+    /// Tells a reader where to begin, after the message of a number; gives it the ring of a queue, and what
+    /// there is for large messages.
+    pub(super) fn welcome(
+        &mut self,
+        guest: Guest,
+        begin: (u64, u64),
+        ring: Option<&Own>,
+    ) -> Option<Reader> {
+        let Guest { link, slot, page } = guest;
+        let cursor = match PeerCursor::open(page, begin.0) {
+            Ok(cursor) => cursor,
+            Err(what) => {
+                self.control.turn_away(link, what.0);
+                return None;
+            }
+        };
+        bell::lower(&self.bell, slot);
+        let mut welcomed = self.control.welcome(link, slot, begin, ring);
+        for (index, memory) in self.blocks.segments().enumerate() {
+            welcomed &= self.control.give_segment(link, index as u32, memory);
+        }
+        welcomed.then(|| Reader { link, slot, cursor, woken: Woken::default() })
+    }
+
+    /// More memory for large messages, of which all readers are told.
+    pub(super) fn grow<'a>(
+        &mut self,
+        len: u64,
+        readers: impl Iterator<Item = &'a Reader>,
+    ) -> Result<(), SendError> {
+        let grown = self.blocks.grow(len);
+        let (index, memory) =
+            grown.map_err(|error| self.setup.system("no memory for a large message", error))?;
+        for reader in readers {
+            self.control.give_segment(reader.link, index, memory);
+        }
+        Ok(())
+    }
+
+    /// Wakes a reader that sleeps on its descriptor. Whether it is to be woken on its futex instead.
+    pub(super) fn wake(&mut self, reader: &mut Reader, raised: Raised) -> bool {
+        if !reader.woken.is_due(raised) {
+            return false;
+        }
+        self.counters.wakes += 1;
+        match raised.how {
+            Sleeps::OnFutex => true,
+            Sleeps::OnDescriptor => {
+                self.control.wake(reader.link);
+                false
+            }
+        }
+    }
+
+    /// What went wrong on the control path, and whether the caller wants to be interrupted.
+    pub(super) fn check(&mut self) -> Result<(), SendError> {
+        self.take_failure()?;
+        if !std::mem::take(&mut self.cancelled) {
+            return Ok(());
+        }
+        let now = self.setup.is_cancelled();
+        self.control.watch_cancel()?;
+        if now { Err(SendError::Interrupted) } else { Ok(()) }
+    }
+
+    /// What went wrong on the control path.
+    pub(super) fn take_failure(&mut self) -> Result<(), SendError> {
+        self.failed.take().map_or(Ok(()), |error| Err(SendError::Failed(error)))
+    }
+
+    /// Whether [`check`](Self::check) has something to say.
+    pub(super) fn has_news(&self) -> bool {
+        self.failed.is_some() || self.cancelled
+    }
+
+    /// What is no matter of one pattern. A reader that does not fit is told so; the writer goes on.
+    pub(super) fn note(&mut self, event: Event<()>) {
+        match event {
+            Event::Cancelled => self.cancelled = true,
+            Event::Failed(error) => self.failed = Some(error),
+            _ => {}
+        }
+    }
+}
+
+impl Reader {
+    /// Whether it has moved on since it was looked at last, or says what cannot be.
+    pub(super) fn has_moved(&self, head: u64) -> bool {
+        self.cursor.peek(head) != Ok(self.cursor.seen())
+    }
+
+    /// Where a writer sleeps until it moves on, and the value for which it does.
+    pub(super) fn place(&self) -> (Place, u32) {
+        let place = Place::Cursor(self.cursor.memory().clone(), reader::CURSOR_WORD);
+        (place, self.cursor.seen() as u32)
+    }
+}
