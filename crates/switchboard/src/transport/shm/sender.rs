@@ -214,7 +214,7 @@ impl SenderCore {
 
     fn turn_away(&mut self, link: LinkId, problem: &str) {
         self.side.control.turn_away(link, problem);
-        self.lose(link);
+        self.lose(link, true);
     }
 
     /// Where the receiver of a link is.
@@ -327,7 +327,7 @@ impl Core for SenderCore {
             match event {
                 Event::Met(met) => self.join(met),
                 Event::Gone(link) => {
-                    self.lose(link);
+                    self.lose(link, false);
                     self.side.control.part(link);
                 }
                 Event::Reject(link, number) => self.reject(link, number),

@@ -41,10 +41,10 @@ impl Body {
 
 impl SenderCore {
     /// A receiver is gone: what it has not settled goes to others, marked.
-    pub(super) fn lose(&mut self, link: LinkId) {
+    pub(super) fn lose(&mut self, link: LinkId, lied: bool) {
         let Some(at) = self.position(link) else { return };
         let one = self.receivers.remove(at);
-        let (settled, mut again) = one.take_all_back(&mut self.side.blocks);
+        let (settled, mut again) = one.take_all_back(&mut self.side.blocks, lied);
         self.acknowledged += settled;
         // Before what waits already, in their order.
         again.append(&mut self.backlog);

@@ -108,7 +108,7 @@ impl Receiver {
         }
         self.ring.write(&claim, 0, place);
         self.unsettled.push(Message {
-            payload: (claim.payload(), 0),
+            payload: (claim.payload(), len as u32),
             end: claim.end(),
             prefix,
             block: Some((block, len)),
@@ -119,7 +119,13 @@ impl Receiver {
 
     /// Looks what was settled in order. How many messages.
     pub(super) fn settle(&mut self, blocks: &mut Blocks) -> Result<u64, Misbehaved> {
-        let cursor = self.reader.cursor.load(self.ring.head())?;
+        let (seen, head) = (self.reader.cursor.seen(), self.ring.head());
+        let cursor = self.reader.cursor.peek(head)?;
+        // Else what is said to be unsettled would be overwritten, and given to another so.
+        if cursor != seen && !self.unsettled.ends_at(cursor) {
+            return Err(Misbehaved("a cursor within a message"));
+        }
+        self.reader.cursor.load(head)?;
         let mut count = 0;
         while let Some(message) = self.unsettled.pop_through(cursor) {
             count += u64::from(!message.taken_back);
@@ -145,16 +151,26 @@ impl Receiver {
         Ok(Some(self.read_back(payload, prefix, block)))
     }
 
-    /// It is gone: how many messages it had settled that were not counted, and the others.
-    pub(super) fn take_all_back(mut self, blocks: &mut Blocks) -> (u64, VecDeque<Waiting>) {
-        // A last look; what a liar said does not count.
-        let mut settled = self.settle(blocks).unwrap_or(0);
+    /// It is gone: how many messages it had settled that were not counted, and the others. Of a liar nothing
+    /// is believed any more.
+    pub(super) fn take_all_back(
+        mut self,
+        blocks: &mut Blocks,
+        mut lied: bool,
+    ) -> (u64, VecDeque<Waiting>) {
+        let mut settled = 0;
+        if !lied {
+            match self.settle(blocks) {
+                Ok(count) => settled = count,
+                Err(_) => lied = true,
+            }
+        }
         let mut again = VecDeque::new();
         for (number, message) in self.unsettled.drain() {
             if message.taken_back {
                 continue;
             }
-            if self.reader.cursor.is_marked(number) {
+            if !lied && self.reader.cursor.is_marked(number) {
                 settled += 1;
                 if let Some((block, _)) = message.block {
                     blocks.give_back(block);

@@ -22,7 +22,7 @@ pub(super) struct Unsettled {
 
 #[derive(Debug, Default)]
 pub(super) struct Message {
-    /// Where its payload begins, after the prefix, and its length.
+    /// Where its payload begins, after the prefix, and the message's length, wherever it lies.
     pub(super) payload: (u64, u32),
     /// Where its frame ends.
     pub(super) end: u64,
@@ -54,10 +54,16 @@ impl Unsettled {
         if self.len() == self.places.len() {
             self.grow();
         }
-        self.bytes += message.bytes();
+        self.bytes += u64::from(message.payload.1);
         let place = self.place(self.next);
         self.places[place] = message;
         self.next += 1;
+    }
+
+    /// Whether a frame of theirs ends here.
+    pub(super) fn ends_at(&self, position: u64) -> bool {
+        let ends = self.iter().map(|message| message.end);
+        ends.take_while(|end| *end <= position).last() == Some(position)
     }
 
     /// Takes the oldest, if its frame ends here or before.
@@ -66,7 +72,7 @@ impl Unsettled {
         let oldest = self.get_mut(number).filter(|message| message.end <= position)?;
         let message = std::mem::take(oldest);
         self.first += 1;
-        self.bytes -= message.bytes();
+        self.bytes -= u64::from(message.payload.1);
         Some(message)
     }
 
@@ -111,12 +117,6 @@ impl Unsettled {
     }
 }
 
-impl Message {
-    fn bytes(&self) -> u64 {
-        self.block.as_ref().map_or(u64::from(self.payload.1), |(_, len)| *len)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +130,8 @@ mod tests {
             unsettled.push(message(number));
         }
         assert_eq!((unsettled.len(), unsettled.bytes()), (100, 300));
+        assert!(unsettled.ends_at(8 * 70) && !unsettled.ends_at(8 * 70 + 4));
+        assert!(!unsettled.ends_at(0) && !unsettled.ends_at(8 * 101));
         for number in 1..=70 {
             assert_eq!(unsettled.pop_through(8 * 70).map(|found| found.end), Some(8 * number));
         }
