@@ -30,7 +30,7 @@ const FIRST_LINK: u64 = FIRST_TOKEN + 2;
 /// Datagrams that are taken in one turn, shared by the links that have some: a flood on one leaves the
 /// others their turn.
 const MOST_DATAGRAMS: usize = 16;
-/// Of a dead peer all is taken at once, but for what a living one adds that has its socket.
+/// Where all is taken at once, as of a dead peer: more than a socket holds, unless somebody adds to it.
 const MOST_LAST_WORDS: usize = 4096;
 
 /// What happened.
@@ -219,6 +219,13 @@ impl<O: Offer> Control<O> {
         let entry = Link { id: hello.id, peer: peer.to_string(), socket, process, gone: false };
         self.links.insert(link, entry);
         events.push(Event::Met(Met { link, hello, descriptors, made }));
+    }
+
+    /// What a peer has said by now.
+    pub(super) fn hear(&mut self, link: LinkId) -> Vec<Event<O::Made>> {
+        let mut events = Vec::new();
+        self.read(link, false, MOST_LAST_WORDS, &mut events);
+        events
     }
 
     /// Reads what a peer said, so many datagrams at most, and notices its end.

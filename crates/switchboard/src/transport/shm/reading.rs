@@ -4,15 +4,15 @@
 //! `receiver.rs`.
 
 mod links;
+mod reports;
 
-use std::collections::VecDeque;
 use std::fmt;
 
 use switchboard_shm::Misbehaved;
 use switchboard_shm::bell::Sleeps;
 use switchboard_shm::ring::RingReader;
 
-use super::control::{Control, Event, LinkId, ReaderOffer};
+use super::control::{Control, Event, LinkId, Page, ReaderOffer};
 use super::endpoint::Core;
 use super::hello::{Pattern, Role};
 use super::memory::Theirs;
@@ -22,9 +22,10 @@ use crate::transport::{Raw, Setup};
 
 use links::Pending;
 pub(super) use links::Writer;
+use reports::Reports;
 
 /// Messages of one writer in a row, so that a fast one cannot hide the others.
-const IN_A_ROW: u32 = 256;
+pub(super) const IN_A_ROW: u32 = 256;
 
 /// What a pattern keeps of each writer, and how it takes a message.
 pub(super) trait Reading: fmt::Debug + Send + Sized + 'static {
@@ -91,7 +92,7 @@ pub(super) struct ReaderCore<P> {
     pub(super) current: usize,
     in_a_row: u32,
     pub(super) scratch: Vec<u8>,
-    reports: VecDeque<RecvError>,
+    reports: Reports,
     /// Writers that ended, died or were turned away.
     left: u64,
     cancelled: bool,
@@ -113,7 +114,7 @@ impl<P: Reading> ReaderCore<P> {
             current: 0,
             in_a_row: 0,
             scratch: Vec::new(),
-            reports: VecDeque::new(),
+            reports: Reports::default(),
             left: 0,
             cancelled: false,
             armed: false,
@@ -175,7 +176,7 @@ impl<P: Reading> ReaderCore<P> {
                 Ok(Taken::Nothing) => break,
                 Ok(Taken::Gap(missing)) => {
                     let gap = self.gap(at, missing);
-                    self.reports.push_back(gap);
+                    self.reports.push(gap);
                     break;
                 }
                 Err(what) => {
@@ -190,8 +191,9 @@ impl<P: Reading> ReaderCore<P> {
     /// Nothing is there: what is to be said instead.
     #[cold]
     pub(super) fn nothing(&mut self) -> Result<bool, RecvError> {
+        self.fetch_segments();
         self.bury();
-        if let Some(report) = self.reports.pop_front() {
+        if let Some(report) = self.reports.pop() {
             return Err(report);
         }
         if std::mem::take(&mut self.cancelled) {
@@ -210,6 +212,26 @@ impl<P: Reading> ReaderCore<P> {
             && self.left > 0
             && self.writers.is_empty()
             && self.pending.is_empty()
+    }
+
+    fn note(&mut self, event: Event<Page>) {
+        match event {
+            Event::Met(met) => self.join(met),
+            Event::Welcome(link, welcome) => self.welcome(link, welcome),
+            Event::Segment(link, index, fd) => self.segment(link, index, fd),
+            Event::Taken(link, number) => P::taken_back(self, link, number),
+            Event::Gone(link) => self.gone(link),
+            Event::Broke(link, problem) => self.broke(link, &problem),
+            Event::Reject(..) | Event::Wake => {}
+            Event::Refused { peer, problem } => {
+                self.reports.push(RecvError::PeerRefused { peer, problem });
+            }
+            Event::Misbehaved { peer, problem } => {
+                self.reports.push(RecvError::PeerMisbehaved { peer, problem });
+            }
+            Event::Cancelled => self.cancelled = true,
+            Event::Failed(error) => self.reports.push(RecvError::Failed(error)),
+        }
     }
 
     fn gap(&self, at: usize, missing: u64) -> RecvError {
@@ -255,23 +277,11 @@ impl<P: Reading> Core for ReaderCore<P> {
         let mut news = false;
         for event in self.control.turn() {
             news = true;
-            match event {
-                Event::Met(met) => self.join(met),
-                Event::Welcome(link, welcome) => self.welcome(link, welcome),
-                Event::Segment(link, index, fd) => self.segment(link, index, fd),
-                Event::Taken(link, number) => P::taken_back(self, link, number),
-                Event::Gone(link) => self.gone(link),
-                Event::Broke(link, problem) => self.broke(link, &problem),
-                Event::Reject(..) | Event::Wake => {}
-                Event::Refused { peer, problem } => {
-                    self.reports.push_back(RecvError::PeerRefused { peer, problem });
-                }
-                Event::Misbehaved { peer, problem } => {
-                    self.reports.push_back(RecvError::PeerMisbehaved { peer, problem });
-                }
-                Event::Cancelled => self.cancelled = true,
-                Event::Failed(error) => self.reports.push_back(RecvError::Failed(error)),
-            }
+            self.note(event);
+        }
+        if news {
+            // The dead make way for others, also where the caller does not come.
+            self.bury();
         }
         news
     }

@@ -167,6 +167,7 @@ impl Sender {
         }
         if frame.kind == Kind::InArena && !self.segments.has(&self.ring, &frame)? {
             // Its segment is still on the way.
+            self.lacks_segment = true;
             return Ok(None);
         }
         self.ring.advance(&frame);

@@ -7,7 +7,7 @@ use super::control::{Control, ReaderOffer};
 use super::hello::Pattern;
 use super::large::Found;
 use super::memory::Theirs;
-use super::reading::{ReaderCore, Reading, Taken, Writer};
+use super::reading::{IN_A_ROW, ReaderCore, Reading, Taken, Writer};
 use crate::transport::{Raw, Receipt};
 
 pub(super) type SubscriberCore = ReaderCore<Subscription>;
@@ -42,6 +42,7 @@ impl Reading for Subscription {
             hand_out(one, &payload, number, with);
             return Ok(Taken::Message);
         }
+        one.left_off = false;
         if one.ring.is_lossy() {
             take_lossy(one, control, scratch, with)
         } else {
@@ -70,7 +71,7 @@ fn take_next(
     scratch: &mut Vec<u8>,
     with: &mut dyn FnMut(Raw<'_>),
 ) -> Result<Taken, Misbehaved> {
-    loop {
+    for _ in 0..IN_A_ROW {
         let Some(frame) = one.ring.poll()? else {
             store_if_moved(one, control);
             return Ok(Taken::Nothing);
@@ -90,10 +91,14 @@ fn take_next(
                 Found::TooLarge => {
                     one.kept.missing += 1;
                     one.ring.advance(&frame);
+                    store_after_step(one, control);
                     continue;
                 }
                 // Its segment is still on the way.
-                Found::NotYet => return Ok(Taken::Nothing),
+                Found::NotYet => {
+                    one.lacks_segment = true;
+                    return Ok(Taken::Nothing);
+                }
             },
             Kind::End => {
                 one.ended = true;
@@ -111,13 +116,13 @@ fn take_next(
             Some(pass_on(one, payload, frame.number, with))
         };
         one.ring.advance(&frame);
-        if let Some(cursor) = one.ring.cursor_after_step() {
-            one.store_cursor(cursor, control);
-        }
+        store_after_step(one, control);
         if let Some(taken) = taken {
             return Ok(taken);
         }
     }
+    one.left_off = true;
+    Ok(Taken::Nothing)
 }
 
 /// Hands a message out; if some are missing before it, that is said first.
@@ -152,7 +157,7 @@ fn take_lossy(
     scratch: &mut Vec<u8>,
     with: &mut dyn FnMut(Raw<'_>),
 ) -> Result<Taken, Misbehaved> {
-    loop {
+    for _ in 0..IN_A_ROW {
         scratch.clear();
         let segments = &one.segments;
         let mut in_arena = None;
@@ -173,7 +178,10 @@ fn take_lossy(
                 return Ok(Taken::Nothing);
             }
             // Its segment is still on the way.
-            Ok(Some(_)) if matches!(in_arena, Some(Found::NotYet)) => return Ok(Taken::Nothing),
+            Ok(Some(_)) if matches!(in_arena, Some(Found::NotYet)) => {
+                one.lacks_segment = true;
+                return Ok(Taken::Nothing);
+            }
             Ok(Some(frame)) => frame,
         };
         one.kept.missing += frame.missing;
@@ -195,6 +203,16 @@ fn take_lossy(
                 return Err(Misbehaved("a frame of a queue"));
             }
         }
+    }
+    one.left_off = true;
+    Ok(Taken::Nothing)
+}
+
+/// Gives room back after each step through the ring.
+#[inline]
+fn store_after_step(one: &mut Publisher, control: &Control<ReaderOffer>) {
+    if let Some(cursor) = one.ring.cursor_after_step() {
+        one.store_cursor(cursor, control);
     }
 }
 

@@ -36,6 +36,12 @@ pub(in crate::transport::shm) struct Writer<P> {
     pub(in crate::transport::shm) ended: bool,
     /// It is dead, or its connection is.
     gone: bool,
+    /// Of one that is gone: nothing more can be read of it.
+    ended_early: bool,
+    /// Its next message is in a segment that has not come.
+    pub(in crate::transport::shm) lacks_segment: bool,
+    /// The reader left off in the middle, so that others have their turn.
+    pub(in crate::transport::shm) left_off: bool,
     /// What the pattern keeps of it.
     pub(in crate::transport::shm) kept: P,
 }
@@ -102,6 +108,9 @@ impl<P: Reading> ReaderCore<P> {
             largest: self.setup.largest_message_bytes() as usize,
             ended: false,
             gone: false,
+            ended_early: false,
+            lacks_segment: false,
+            left_off: false,
             kept,
         })
     }
@@ -115,6 +124,30 @@ impl<P: Reading> ReaderCore<P> {
             && let Err(what) = segments.add(index, fd)
         {
             self.broke(link, what.0);
+        }
+    }
+
+    /// Looks for segments that messages are in. They were sent before the messages, so they wait on the control
+    /// path, or never come.
+    pub(super) fn fetch_segments(&mut self) {
+        while let Some(at) = self.writers.iter().position(|one| one.lacks_segment) {
+            let one = &mut self.writers[at];
+            one.lacks_segment = false;
+            let (link, before) = (one.link, one.segments.len());
+            for event in self.control.hear(link) {
+                self.note(event);
+            }
+            let Some(at) = self.position(link) else { continue };
+            let one = &mut self.writers[at];
+            if one.segments.len() > before {
+                continue;
+            }
+            if one.gone {
+                // It gave up this link before: what else is in its ring nobody can read.
+                one.ended_early = true;
+            } else {
+                self.turn_away(at, "a message in a segment that never came");
+            }
         }
     }
 
@@ -140,11 +173,11 @@ impl<P: Reading> ReaderCore<P> {
             let peer = || self.control.peer_name(one.link);
             let missing = one.kept.missing();
             if missing > 0 {
-                self.reports.push_back(RecvError::Gap { peer: peer(), missing });
+                self.reports.push(RecvError::Gap { peer: peer(), missing });
             }
             if !one.ended {
                 let received = one.counters.received;
-                self.reports.push_back(RecvError::PeerDied { peer: peer(), received });
+                self.reports.push(RecvError::PeerDied { peer: peer(), received });
             }
             self.control.part(one.link);
         }
@@ -170,7 +203,7 @@ impl<P: Reading> ReaderCore<P> {
     fn refuse(&mut self, link: LinkId, problem: &str) {
         let peer = self.control.peer_name(link);
         self.control.turn_away(link, problem);
-        self.reports.push_back(RecvError::PeerMisbehaved { peer, problem: problem.to_owned() });
+        self.reports.push(RecvError::PeerMisbehaved { peer, problem: problem.to_owned() });
     }
 
     /// Where the writer of a link is.
@@ -188,11 +221,12 @@ impl<P: Reading> Writer<P> {
 
     /// Whether a message can be taken.
     pub(super) fn has_message(&self) -> bool {
-        self.kept.holds() || (self.kept.takes_more() && self.polled() != 0)
+        self.kept.holds() || self.left_off || (self.kept.takes_more() && self.polled() != 0)
     }
 
     fn is_read(&self) -> bool {
-        !self.kept.holds() && (self.ended || (self.gone && self.polled() == 0))
+        let is_empty = self.ended_early || self.polled() == 0;
+        !self.kept.holds() && (self.ended || (self.gone && is_empty))
     }
 
     /// The header at which the next frame will be; acquire, as where the ring is read.
