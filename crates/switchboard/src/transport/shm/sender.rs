@@ -124,11 +124,16 @@ impl SenderCore {
 
     #[cold]
     fn try_send_large(&mut self, payload: &[u8], prefix: Prefix) -> Result<(), SendError> {
-        let Some(at) = self.choose(Blocks::FRAME_BYTES, payload.len() as u64) else {
+        let len = payload.len() as u64;
+        if self.choose(Blocks::FRAME_BYTES, len).is_none() {
+            return Err(SendError::Full);
+        }
+        let Some(block) = self.block(len)? else { return Err(SendError::Full) };
+        // Looking for a block may have ended links.
+        let Some(at) = self.choose(Blocks::FRAME_BYTES, len) else {
+            self.side.blocks.give_back(block);
             return Err(SendError::Full);
         };
-        let len = payload.len() as u64;
-        let Some(block) = self.block(len)? else { return Err(SendError::Full) };
         copy_in(self.side.blocks.room(&block), payload);
         let position = self.put_large(at, block, len, prefix);
         self.sent(at, position, len);

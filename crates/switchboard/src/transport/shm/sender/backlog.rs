@@ -76,12 +76,13 @@ impl SenderCore {
     /// Gives out again what waits. `Full` if something is left.
     #[cold]
     pub(super) fn send_backlog(&mut self) -> Result<(), SendError> {
-        while let Some(first) = self.backlog.front() {
-            let frame_bytes = first.body.frame_bytes(first.prefix);
-            let Some(at) = self.choose(frame_bytes, first.body.len()) else {
+        // Out of the backlog before a receiver is looked for: that may end links, whose messages come in front.
+        while let Some(Waiting { body, prefix }) = self.backlog.pop_front() {
+            let frame_bytes = body.frame_bytes(prefix);
+            let Some(at) = self.choose(frame_bytes, body.len()) else {
+                self.backlog.push_front(Waiting { body, prefix });
                 return Err(SendError::Full);
             };
-            let Some(Waiting { body, prefix }) = self.backlog.pop_front() else { break };
             let position = match body {
                 Body::Small(bytes) => self.receivers[at].put_small(&bytes, prefix, frame_bytes),
                 Body::Large(block, len) => self.put_large(at, block, len, prefix),
