@@ -292,6 +292,12 @@ impl<O: Offer> Control<O> {
         }
     }
 
+    /// Whether a link is one of this endpoint's still: what its peer said before it was turned away may be
+    /// under way.
+    pub(super) fn has(&self, link: LinkId) -> bool {
+        self.links.contains_key(&link)
+    }
+
     /// What is known of a peer, for people to read.
     pub(super) fn peer_name(&self, link: LinkId) -> String {
         self.links.get(&link).map_or_else(|| "a peer".to_owned(), |entry| entry.peer.clone())

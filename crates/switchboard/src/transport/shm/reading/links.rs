@@ -185,6 +185,9 @@ impl<P: Reading> ReaderCore<P> {
 
     /// Ends the link of a peer that broke the protocol, however far it is.
     pub(super) fn broke(&mut self, link: LinkId, problem: &str) {
+        if !self.control.has(link) {
+            return;
+        }
         self.pending.retain(|one| one.link != link);
         match self.position(link) {
             Some(at) => self.turn_away(at, problem),
