@@ -89,7 +89,7 @@ struct Link {
 }
 
 #[derive(Debug)]
-pub(super) struct Control<O: Offer> {
+pub(crate) struct Control<O: Offer> {
     setup: Setup,
     offer: O,
     meeting: Meeting<O::Made>,
@@ -452,7 +452,7 @@ impl<O: Offer> Drop for Control<O> {
 
 /// What a writer gives with its hello: its doorbell, and the ring of a topic.
 #[derive(Debug)]
-pub(super) struct WriterOffer {
+pub(crate) struct WriterOffer {
     pub(super) bell: OwnedFd,
     pub(super) ring: Option<OwnedFd>,
 }
@@ -471,13 +471,13 @@ impl Offer for WriterOffer {
 
 /// What a reader gives with its hello: a page for each link.
 #[derive(Debug)]
-pub(super) struct ReaderOffer {
+pub(crate) struct ReaderOffer {
     pub(super) setup: Setup,
 }
 
 /// A reader's page, and its descriptor for the writer.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     pub(super) cursor: OwnCursor<Own>,
     fd: OwnedFd,
 }

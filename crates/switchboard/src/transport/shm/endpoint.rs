@@ -16,7 +16,7 @@ use super::io_thread;
 use super::park::{BACKSTOP, Parking, Place, Spin};
 
 /// What an endpoint does; both threads call this, one at a time.
-pub(super) trait Core: Send + 'static {
+pub(crate) trait Core: Send + 'static {
     /// Whether the caller would find something now. Looks at memory only.
     fn is_ready(&mut self) -> bool;
 

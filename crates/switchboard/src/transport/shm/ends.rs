@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use switchboard_kernel::io::Deadline;
 
-use super::endpoint::Endpoint;
+use super::control::Control;
+use super::endpoint::{Core, Endpoint};
+use super::meeting::Offer;
 use super::publisher::PublisherCore;
+use super::reading::{ReaderCore, Reading};
 use super::receiver::ReceiverCore;
 use super::sender::SenderCore;
 use super::subscriber::SubscriberCore;
@@ -15,116 +18,108 @@ use crate::options::Overflow;
 use crate::transport::{Raw, Receipt, Setup};
 
 /// The publishing end.
-#[derive(Debug)]
-pub(crate) struct ShmPublisher {
-    end: Endpoint<PublisherCore>,
-    setup: Setup,
-}
-
+pub(crate) type ShmPublisher = End<PublisherCore>;
 /// The sending end.
-#[derive(Debug)]
-pub(crate) struct ShmSender {
-    end: Endpoint<SenderCore>,
-    setup: Setup,
-}
-
+pub(crate) type ShmSender = End<SenderCore>;
 /// The subscribing end.
+pub(crate) type ShmSubscriber = End<SubscriberCore>;
+/// The receiving end.
+pub(crate) type ShmReceiver = End<ReceiverCore>;
+
+/// A core, and the calls to it.
 #[derive(Debug)]
-pub(crate) struct ShmSubscriber {
-    end: Endpoint<SubscriberCore>,
+pub(crate) struct End<C> {
+    end: Endpoint<C>,
     setup: Setup,
 }
 
-/// The receiving end.
-#[derive(Debug)]
-pub(crate) struct ShmReceiver {
-    end: Endpoint<ReceiverCore>,
-    setup: Setup,
+/// A core as it is opened and asked.
+pub(crate) trait Opened: Core + Sized {
+    type Offer: Offer;
+
+    /// Whether it is of no use without a peer.
+    const NEEDS_PEER: bool;
+
+    fn open(setup: Setup) -> Result<Self, Error>;
+
+    fn control_path(&self) -> &Control<Self::Offer>;
+
+    /// Whether nothing is missed from now on: whoever is there was met.
+    fn has_met(&self) -> bool;
+
+    /// Peers that are there now.
+    fn peers(&self) -> usize;
 }
 
 /// A topic's end is open when it has met whoever is there, so that it misses nothing, or after this long:
 /// somebody who is stopped, or is driven by a caller that is elsewhere.
 const MEETS_WITHIN: Duration = Duration::from_millis(500);
 
-fn failed(setup: &Setup, error: switchboard_kernel::Error) -> Error {
-    setup.system("cannot go on", error)
-}
-
-/// What all of them have.
-macro_rules! ends {
-    ($($name:ident($core:ident);)*) => {$(
-        impl $name {
-            pub(crate) fn open(setup: &Setup) -> Result<Self, Error> {
-                let core = $core::open(setup.again())?;
-                if !setup.options.wait && $core::NEEDS_PEER && core.control().wanted() == 0 {
-                    let problem = "nobody is there, and waiting was not wanted";
-                    return Err(Error::new(ErrorKind::NotFound, &setup.address, problem)
-                        .hint("start the other side first, or leave out --no-wait"));
-                }
-                let epoll = core.control().epoll()?;
-                let mut end = Endpoint::new(core, epoll, setup.options.io_thread)
-                    .map_err(|error| setup.system("cannot open", error))?;
-                let deadline = Deadline::after(MEETS_WITHIN);
-                while !end.enter().is_ok_and(|core| core.has_met()) && !deadline.passed() {
-                    end.wait(deadline).map_err(|error| setup.system("cannot open", error))?;
-                }
-                Ok(Self { end, setup: setup.again() })
-            }
-
-            /// The descriptor of the control path, for event loops: the caller drives it from now on.
-            pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-                self.end.fd()
-            }
-
-            /// Peers that are there now.
-            pub(crate) fn peers(&self) -> usize {
-                self.end.ask(|core| core.peers()).unwrap_or(0)
-            }
+impl<C: Opened> End<C> {
+    pub(crate) fn open(setup: &Setup) -> Result<Self, Error> {
+        let core = C::open(setup.again())?;
+        if !setup.options.wait && C::NEEDS_PEER && core.control_path().wanted() == 0 {
+            let problem = "nobody is there, and waiting was not wanted";
+            return Err(Error::new(ErrorKind::NotFound, &setup.address, problem)
+                .hint("start the other side first, or leave out --no-wait"));
         }
-    )*};
-}
+        let failed = |error| setup.system("cannot open", error);
+        let epoll = core.control_path().epoll()?;
+        let mut end = Endpoint::new(core, epoll, setup.options.io_thread).map_err(failed)?;
+        let deadline = Deadline::after(MEETS_WITHIN);
+        while !end.enter().is_ok_and(|core| core.has_met()) && !deadline.passed() {
+            end.wait(deadline).map_err(failed)?;
+        }
+        Ok(Self { end, setup: setup.again() })
+    }
 
-ends! {
-    ShmPublisher(PublisherCore);
-    ShmSender(SenderCore);
-    ShmSubscriber(SubscriberCore);
-    ShmReceiver(ReceiverCore);
+    /// The descriptor of the control path, for event loops: the caller drives it from now on.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.end.fd()
+    }
+
+    /// Peers that are there now.
+    pub(crate) fn peers(&self) -> usize {
+        self.end.ask(|core| core.peers()).unwrap_or(0)
+    }
+
+    /// Calls the core; an error in a child of `fork`.
+    #[inline]
+    fn call<R, E: From<Error>>(
+        &mut self,
+        act: impl FnOnce(&mut C) -> Result<R, E>,
+    ) -> Result<R, E> {
+        match self.end.enter() {
+            Ok(mut core) => act(&mut core),
+            Err(error) => Err(self.setup.system("cannot go on", error).into()),
+        }
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> Result<(), Error> {
+        self.end.wait(deadline).map_err(|error| self.setup.system("cannot go on", error))
+    }
 }
 
 impl ShmPublisher {
     #[inline]
     pub(crate) fn try_send(&mut self, payload: &[u8]) -> Result<(), SendError> {
         self.end.look_now_and_then();
-        match self.end.enter() {
-            Ok(mut core) => core.try_send(payload),
-            Err(error) => Err(SendError::Failed(failed(&self.setup, error))),
-        }
+        self.call(|core| core.try_send(payload))
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
-        self.end.wait(deadline).map_err(|error| SendError::Failed(failed(&self.setup, error)))?;
-        self.check()
-    }
-
-    /// What went wrong on the control path.
-    fn check(&mut self) -> Result<(), SendError> {
-        match self.end.enter() {
-            Ok(mut core) => core.check(),
-            Err(error) => Err(SendError::Failed(failed(&self.setup, error))),
-        }
+        self.sleep(deadline)?;
+        self.call(PublisherCore::check)
     }
 
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
         self.end.look();
-        self.check()
+        self.call(PublisherCore::check)
     }
 
     pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
-        match self.end.enter() {
-            Ok(mut core) => core.finish(),
-            // A child of fork has nothing to end.
-            Err(_) => Ok(true),
-        }
+        // A child of fork has nothing to end.
+        self.end.enter().map_or(Ok(true), |mut core| core.finish())
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
@@ -149,18 +144,12 @@ impl ShmSender {
     #[inline]
     pub(crate) fn try_send(&mut self, payload: &[u8], priority: u32) -> Result<(), SendError> {
         self.end.look_now_and_then();
-        match self.end.enter() {
-            Ok(mut core) => core.try_send(payload, priority),
-            Err(error) => Err(SendError::Failed(failed(&self.setup, error))),
-        }
+        self.call(|core| core.try_send(payload, priority))
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
-        self.end.wait(deadline).map_err(|error| SendError::Failed(failed(&self.setup, error)))?;
-        match self.end.enter() {
-            Ok(mut core) => core.check(),
-            Err(error) => Err(SendError::Failed(failed(&self.setup, error))),
-        }
+        self.sleep(deadline)?;
+        self.call(SenderCore::check)
     }
 
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
@@ -170,25 +159,16 @@ impl ShmSender {
 
     /// Moves on what can move. What was accepted is in memory that the receivers see, or waits for one.
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
-        match self.end.enter() {
-            Ok(mut core) => core.drive().map(|()| true),
-            Err(error) => Err(SendError::Failed(failed(&self.setup, error))),
-        }
+        self.call(|core| core.drive().map(|()| true))
     }
 
     pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
-        match self.end.enter() {
-            Ok(mut core) => core.finish(),
-            // A child of fork has nothing to end.
-            Err(_) => Ok(true),
-        }
+        // A child of fork has nothing to end.
+        self.end.enter().map_or(Ok(true), |mut core| core.finish())
     }
 
     pub(crate) fn leave(&mut self) -> Result<bool, SendError> {
-        match self.end.enter() {
-            Ok(mut core) => core.leave(),
-            Err(_) => Ok(true),
-        }
+        self.end.enter().map_or(Ok(true), |mut core| core.leave())
     }
 
     pub(crate) fn pending(&self) -> u64 {
@@ -204,27 +184,19 @@ impl ShmSender {
     }
 }
 
-impl ShmSubscriber {
+impl<P: Reading> End<ReaderCore<P>> {
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
         self.end.look_now_and_then();
-        match self.end.enter() {
-            Ok(mut core) => {
-                if core.take(with)? {
-                    return Ok(true);
-                }
-            }
-            Err(error) => return Err(RecvError::Failed(failed(&self.setup, error))),
+        if self.call(|core| core.take(with))? {
+            return Ok(true);
         }
         if self.end.arm_descriptor() { self.take_again(with) } else { Ok(false) }
     }
 
     /// Something came while nothing was found.
     fn take_again(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        match self.end.enter() {
-            Ok(mut core) => core.take(with),
-            Err(error) => Err(RecvError::Failed(failed(&self.setup, error))),
-        }
+        self.call(|core| core.take(with))
     }
 
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
@@ -232,40 +204,11 @@ impl ShmSubscriber {
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
-        self.end.wait(deadline).map_err(|error| RecvError::Failed(failed(&self.setup, error)))
+        Ok(self.sleep(deadline)?)
     }
 }
 
 impl ShmReceiver {
-    #[inline]
-    pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        self.end.look_now_and_then();
-        match self.end.enter() {
-            Ok(mut core) => {
-                if core.take(with)? {
-                    return Ok(true);
-                }
-            }
-            Err(error) => return Err(RecvError::Failed(failed(&self.setup, error))),
-        }
-        if self.end.arm_descriptor() { self.take_again(with) } else { Ok(false) }
-    }
-
-    fn take_again(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        match self.end.enter() {
-            Ok(mut core) => core.take(with),
-            Err(error) => Err(RecvError::Failed(failed(&self.setup, error))),
-        }
-    }
-
-    pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
-        self.end.enter().map_or(0, |mut core| core.take_more(most, with))
-    }
-
-    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
-        self.end.wait(deadline).map_err(|error| RecvError::Failed(failed(&self.setup, error)))
-    }
-
     #[inline]
     pub(crate) fn acknowledge(&mut self, receipt: Receipt) -> bool {
         self.end.enter().is_ok_and(|mut core| core.acknowledge(receipt))

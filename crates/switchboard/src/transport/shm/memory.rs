@@ -10,7 +10,7 @@ macro_rules! words {
     ($($(#[$doc:meta])* $name:ident($inner:ty);)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug)]
-        pub(super) struct $name(pub(super) $inner);
+        pub(crate) struct $name(pub(super) $inner);
 
         impl Words for $name {
             #[inline]

@@ -21,7 +21,7 @@ pub(super) const BACKSTOP: Duration = Duration::from_secs(1);
 
 /// A word that somebody sleeps on, with the memory that it lies in.
 #[derive(Clone, Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// The header that a reader polls.
     Header(Theirs, usize),
     /// The cursor of the slowest reader.

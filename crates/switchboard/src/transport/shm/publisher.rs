@@ -9,6 +9,7 @@ use switchboard_shm::ring::{Claim, Kind, Prefix, RingWriter};
 use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met, WriterOffer};
 use super::endpoint::Core;
+use super::ends::Opened;
 use super::geometry;
 use super::hello::Pattern;
 use super::memory::Own;
@@ -22,7 +23,7 @@ use crate::transport::Setup;
 use history::History;
 
 #[derive(Debug)]
-pub(super) struct PublisherCore {
+pub(crate) struct PublisherCore {
     side: WritingSide,
     ring: RingWriter<Own>,
     subscribers: Vec<Reader>,
@@ -36,34 +37,6 @@ pub(super) struct PublisherCore {
 }
 
 impl PublisherCore {
-    /// Whether it is of no use without a peer.
-    pub(super) const NEEDS_PEER: bool = false;
-
-    pub(super) fn open(setup: Setup) -> Result<Self, Error> {
-        let lossy = setup.options.overflow == Overflow::DropOldest;
-        let ring = geometry::ring(&setup, geometry::TOPIC, lossy)?;
-        let fd = ring.memory().0.read_only_fd();
-        let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;
-        let history = History::new(setup.options.history_messages);
-        Ok(Self {
-            side: WritingSide::open(setup, Pattern::Topic, Some(fd))?,
-            ring,
-            subscribers: Vec::new(),
-            bell_words: 0,
-            history,
-            slowest: None,
-            ended: false,
-        })
-    }
-
-    pub(super) fn control(&self) -> &Control<WriterOffer> {
-        &self.side.control
-    }
-
-    pub(super) fn peers(&self) -> usize {
-        self.subscribers.len()
-    }
-
     /// Messages that some subscriber has not taken, where it is waited for.
     pub(super) fn pending(&mut self) -> u64 {
         if self.ring.is_lossy() {
@@ -71,11 +44,6 @@ impl PublisherCore {
         }
         let cursor = self.look_at_cursors();
         self.ring.messages_from(cursor)
-    }
-
-    /// Whether everybody who was found has joined.
-    pub(super) fn has_met(&self) -> bool {
-        self.side.control.wanted() == 0
     }
 
     pub(super) fn published(&self) -> u64 {
@@ -281,6 +249,42 @@ impl PublisherCore {
     /// What went wrong on the control path, and whether the caller wants to be interrupted.
     pub(super) fn check(&mut self) -> Result<(), SendError> {
         self.side.check()
+    }
+}
+
+impl Opened for PublisherCore {
+    type Offer = WriterOffer;
+
+    const NEEDS_PEER: bool = false;
+
+    fn open(setup: Setup) -> Result<Self, Error> {
+        let lossy = setup.options.overflow == Overflow::DropOldest;
+        let ring = geometry::ring(&setup, geometry::TOPIC, lossy)?;
+        let fd = ring.memory().0.read_only_fd();
+        let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;
+        let history = History::new(setup.options.history_messages);
+        Ok(Self {
+            side: WritingSide::open(setup, Pattern::Topic, Some(fd))?,
+            ring,
+            subscribers: Vec::new(),
+            bell_words: 0,
+            history,
+            slowest: None,
+            ended: false,
+        })
+    }
+
+    fn control_path(&self) -> &Control<WriterOffer> {
+        &self.side.control
+    }
+
+    /// Whether everybody who was found has joined.
+    fn has_met(&self) -> bool {
+        self.side.control.wanted() == 0
+    }
+
+    fn peers(&self) -> usize {
+        self.subscribers.len()
     }
 }
 

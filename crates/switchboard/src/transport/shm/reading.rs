@@ -14,6 +14,7 @@ use switchboard_shm::ring::RingReader;
 
 use super::control::{Control, Event, LinkId, Page, ReaderOffer};
 use super::endpoint::Core;
+use super::ends::Opened;
 use super::hello::{Pattern, Role};
 use super::memory::Theirs;
 use super::park::Place;
@@ -21,14 +22,14 @@ use crate::error::{Error, RecvError};
 use crate::transport::{Raw, Setup};
 
 use links::Pending;
-pub(super) use links::Writer;
+pub(crate) use links::Writer;
 use reports::Reports;
 
 /// Messages of one writer in a row, so that a fast one cannot hide the others.
 pub(super) const IN_A_ROW: u32 = 256;
 
 /// What a pattern keeps of each writer, and how it takes a message.
-pub(super) trait Reading: fmt::Debug + Send + Sized + 'static {
+pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
     const PATTERN: Pattern;
 
     /// Begins after the message of a number.
@@ -75,7 +76,7 @@ pub(super) trait Reading: fmt::Debug + Send + Sized + 'static {
 }
 
 /// What one writer had.
-pub(super) enum Taken {
+pub(crate) enum Taken {
     Message,
     Nothing,
     /// So many are missing before the next one.
@@ -83,7 +84,7 @@ pub(super) enum Taken {
 }
 
 #[derive(Debug)]
-pub(super) struct ReaderCore<P> {
+pub(crate) struct ReaderCore<P> {
     setup: Setup,
     pub(super) control: Control<ReaderOffer>,
     pub(super) writers: Vec<Writer<P>>,
@@ -100,40 +101,6 @@ pub(super) struct ReaderCore<P> {
 }
 
 impl<P: Reading> ReaderCore<P> {
-    /// Whether it is of no use without a peer.
-    pub(super) const NEEDS_PEER: bool = true;
-
-    pub(super) fn open(setup: Setup) -> Result<Self, Error> {
-        let offer = ReaderOffer { setup: setup.again() };
-        let control = Control::open(&setup, P::PATTERN, Role::Reader, offer)?;
-        Ok(Self {
-            setup,
-            control,
-            writers: Vec::new(),
-            pending: Vec::new(),
-            current: 0,
-            in_a_row: 0,
-            scratch: Vec::new(),
-            reports: Reports::default(),
-            left: 0,
-            cancelled: false,
-            armed: false,
-        })
-    }
-
-    pub(super) fn control(&self) -> &Control<ReaderOffer> {
-        &self.control
-    }
-
-    /// Whether everybody who was found has said where to begin; no message of a queue is missed.
-    pub(super) fn has_met(&self) -> bool {
-        P::PATTERN == Pattern::Queue || (self.control.wanted() == 0 && self.pending.is_empty())
-    }
-
-    pub(super) fn peers(&self) -> usize {
-        self.writers.iter().filter(|one| !one.is_over()).count()
-    }
-
     /// Takes one message, if there is one.
     #[inline]
     pub(super) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
@@ -236,6 +203,43 @@ impl<P: Reading> ReaderCore<P> {
 
     fn gap(&self, at: usize, missing: u64) -> RecvError {
         RecvError::Gap { peer: self.control.peer_name(self.writers[at].link), missing }
+    }
+}
+
+impl<P: Reading> Opened for ReaderCore<P> {
+    type Offer = ReaderOffer;
+
+    const NEEDS_PEER: bool = true;
+
+    fn open(setup: Setup) -> Result<Self, Error> {
+        let offer = ReaderOffer { setup: setup.again() };
+        let control = Control::open(&setup, P::PATTERN, Role::Reader, offer)?;
+        Ok(Self {
+            setup,
+            control,
+            writers: Vec::new(),
+            pending: Vec::new(),
+            current: 0,
+            in_a_row: 0,
+            scratch: Vec::new(),
+            reports: Reports::default(),
+            left: 0,
+            cancelled: false,
+            armed: false,
+        })
+    }
+
+    fn control_path(&self) -> &Control<ReaderOffer> {
+        &self.control
+    }
+
+    /// Whether everybody who was found has said where to begin; no message of a queue is missed.
+    fn has_met(&self) -> bool {
+        P::PATTERN == Pattern::Queue || (self.control.wanted() == 0 && self.pending.is_empty())
+    }
+
+    fn peers(&self) -> usize {
+        self.writers.iter().filter(|one| !one.is_over()).count()
     }
 }
 

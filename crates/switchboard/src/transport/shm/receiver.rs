@@ -13,14 +13,14 @@ use super::sender::MOST_WINDOW;
 use crate::error::RecvError;
 use crate::transport::{Raw, Receipt};
 
-pub(super) type ReceiverCore = ReaderCore<Reception>;
+pub(crate) type ReceiverCore = ReaderCore<Reception>;
 
 /// A sender, as its receiver knows it.
 type Sender = Writer<Reception>;
 
 /// What a receiver keeps of each sender.
 #[derive(Debug)]
-pub(super) struct Reception {
+pub(crate) struct Reception {
     /// What was seen in the ring, in its order, and is not settled.
     unsettled: Unsettled,
     /// What was seen and not handed out: only where there are priorities.

@@ -15,6 +15,7 @@ use switchboard_shm::ring::{Kind, Prefix};
 use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met, WriterOffer};
 use super::endpoint::Core;
+use super::ends::Opened;
 use super::geometry;
 use super::hello::Pattern;
 use super::park::Place;
@@ -33,7 +34,7 @@ pub(super) const MOST_WINDOW: u32 = 256;
 const LEAVES_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct SenderCore {
+pub(crate) struct SenderCore {
     side: WritingSide,
     receivers: Vec<Receiver>,
     backlog: VecDeque<Waiting>,
@@ -46,35 +47,6 @@ pub(super) struct SenderCore {
 }
 
 impl SenderCore {
-    /// Whether it is of no use without a peer.
-    pub(super) const NEEDS_PEER: bool = true;
-
-    pub(super) fn open(setup: Setup) -> Result<Self, Error> {
-        Ok(Self {
-            side: WritingSide::open(setup, Pattern::Queue, None)?,
-            receivers: Vec::new(),
-            backlog: VecDeque::new(),
-            acknowledged: 0,
-            rejected: 0,
-            met: false,
-            leaving: None,
-        })
-    }
-
-    pub(super) fn control(&self) -> &Control<WriterOffer> {
-        &self.side.control
-    }
-
-    /// Whether there is nobody to be met first: no message of a queue is missed.
-    #[expect(clippy::unused_self, reason = "the other ends look")]
-    pub(super) fn has_met(&self) -> bool {
-        true
-    }
-
-    pub(super) fn peers(&self) -> usize {
-        self.receivers.len()
-    }
-
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
@@ -293,6 +265,37 @@ impl SenderCore {
     /// What went wrong on the control path, and whether the caller wants to be interrupted.
     pub(super) fn check(&mut self) -> Result<(), SendError> {
         self.side.check()
+    }
+}
+
+impl Opened for SenderCore {
+    type Offer = WriterOffer;
+
+    const NEEDS_PEER: bool = true;
+
+    fn open(setup: Setup) -> Result<Self, Error> {
+        Ok(Self {
+            side: WritingSide::open(setup, Pattern::Queue, None)?,
+            receivers: Vec::new(),
+            backlog: VecDeque::new(),
+            acknowledged: 0,
+            rejected: 0,
+            met: false,
+            leaving: None,
+        })
+    }
+
+    fn control_path(&self) -> &Control<WriterOffer> {
+        &self.side.control
+    }
+
+    /// Whether there is nobody to be met first: no message of a queue is missed.
+    fn has_met(&self) -> bool {
+        true
+    }
+
+    fn peers(&self) -> usize {
+        self.receivers.len()
     }
 }
 

@@ -10,14 +10,14 @@ use super::memory::Theirs;
 use super::reading::{IN_A_ROW, ReaderCore, Reading, Taken, Writer};
 use crate::transport::{Raw, Receipt};
 
-pub(super) type SubscriberCore = ReaderCore<Subscription>;
+pub(crate) type SubscriberCore = ReaderCore<Subscription>;
 
 /// A publisher, as its subscriber knows it.
 type Publisher = Writer<Subscription>;
 
 /// What a subscriber keeps of each publisher.
 #[derive(Debug, Default)]
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     /// Messages that are missing before the next one.
     missing: u64,
     /// The next one, when what is missing before it was told.

@@ -19,7 +19,7 @@ use crate::transport::shm::waking::wake_writer;
 
 /// A writer, as its reader knows it.
 #[derive(Debug)]
-pub(in crate::transport::shm) struct Writer<P> {
+pub(crate) struct Writer<P> {
     pub(in crate::transport::shm) link: LinkId,
     pub(in crate::transport::shm) ring: RingReader<Theirs>,
     pub(in crate::transport::shm) segments: Segments,
