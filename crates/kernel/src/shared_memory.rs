@@ -127,13 +127,6 @@ impl OwnMemory {
         unsafe { self.view.words() }
     }
 
-    /// Its size, in bytes.
-    #[inline]
-    #[must_use]
-    pub fn len_bytes(&self) -> usize {
-        self.view.len_bytes()
-    }
-
     /// `fcntl(F_DUPFD_CLOEXEC)`: a descriptor to give away. It only reads, and nobody can make a
     /// writable one from it.
     ///
@@ -155,22 +148,6 @@ impl OwnMemory {
         self.check_here()?;
         let mut fd = self.kept.fd.lock().unwrap_or_else(PoisonError::into_inner);
         fd.take().ok_or(Error::new("fcntl F_DUPFD_CLOEXEC", Errno::BADF))
-    }
-
-    /// Whether the memory is there: not in a child of `fork`.
-    #[inline]
-    #[must_use]
-    pub fn is_here(&self) -> bool {
-        self.view.is_here()
-    }
-
-    /// As [`OwnMemory::is_here`], as an error.
-    ///
-    /// # Errors
-    /// `ESTALE`: this is a child of the process that has the memory.
-    #[inline]
-    pub fn check_here(&self) -> Result<()> {
-        self.view.check_here()
     }
 }
 
@@ -217,29 +194,6 @@ impl PeerMemory {
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: `_region` is that of this view.
         unsafe { self.view.words() }
-    }
-
-    /// Its size, in bytes.
-    #[inline]
-    #[must_use]
-    pub fn len_bytes(&self) -> usize {
-        self.view.len_bytes()
-    }
-
-    /// Whether the memory is there: not in a child of `fork`.
-    #[inline]
-    #[must_use]
-    pub fn is_here(&self) -> bool {
-        self.view.is_here()
-    }
-
-    /// As [`PeerMemory::is_here`], as an error.
-    ///
-    /// # Errors
-    /// `ESTALE`: this is a child of the process that has the memory.
-    #[inline]
-    pub fn check_here(&self) -> Result<()> {
-        self.view.check_here()
     }
 }
 
@@ -314,22 +268,6 @@ impl Doorbell {
         let fd = self.kept.fd.as_ref().ok_or(Error::new("fcntl F_DUPFD_CLOEXEC", Errno::BADF))?;
         Ok(fd.as_fd())
     }
-
-    /// Whether the memory is there: not in a child of `fork`.
-    #[inline]
-    #[must_use]
-    pub fn is_here(&self) -> bool {
-        self.view.is_here()
-    }
-
-    /// As [`Doorbell::is_here`], as an error.
-    ///
-    /// # Errors
-    /// `ESTALE`: this is a child of the process that has the memory.
-    #[inline]
-    pub fn check_here(&self) -> Result<()> {
-        self.view.check_here()
-    }
 }
 
 /// The half of a word that a [futex](crate::futex) sleeps on: its low 32 bits.
@@ -370,15 +308,41 @@ fn create(name: &str, len_bytes: usize, seals: Seals) -> Result<(Memfd, Region)>
     Ok((memfd, region))
 }
 
-macro_rules! show_length {
+/// What all three say of their mapping.
+macro_rules! mapped {
     ($($type:ident)*) => { $(
+        impl $type {
+            /// Its size, in bytes.
+            #[inline]
+            #[must_use]
+            pub fn len_bytes(&self) -> usize {
+                self.view.len_bytes()
+            }
+
+            /// Whether the memory is there: not in a child of `fork`.
+            #[inline]
+            #[must_use]
+            pub fn is_here(&self) -> bool {
+                self.view.is_here()
+            }
+
+            /// As [`is_here`](Self::is_here), as an error.
+            ///
+            /// # Errors
+            /// `ESTALE`: this is a child of the process that has the memory.
+            #[inline]
+            pub fn check_here(&self) -> Result<()> {
+                self.view.check_here()
+            }
+        }
+
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let len_bytes = self.view.len_bytes();
+                let len_bytes = self.len_bytes();
                 f.debug_struct(stringify!($type)).field("len_bytes", &len_bytes).finish_non_exhaustive()
             }
         }
     )* };
 }
 
-show_length!(OwnMemory PeerMemory Doorbell);
+mapped!(OwnMemory PeerMemory Doorbell);
