@@ -232,10 +232,6 @@ impl Port for Line {
         self.seen = message;
         Ok(Some(read(&message.to_ne_bytes())))
     }
-
-    fn recv<R>(&mut self, _: usize, _: impl FnMut(&[u8]) -> R) -> Result<R, Failure> {
-        Err("it only polls".into())
-    }
 }
 
 /// Payload and a word, in turns.
@@ -267,10 +263,6 @@ impl Port for HandOver {
         read: impl FnMut(&[u8]) -> R,
     ) -> Result<Option<R>, Failure> {
         Ok(self.from.take(bytes, read))
-    }
-
-    fn recv<R>(&mut self, _: usize, _: impl FnMut(&[u8]) -> R) -> Result<R, Failure> {
-        Err("it only polls".into())
     }
 }
 
@@ -328,10 +320,6 @@ impl Port for Stream {
             unsafe { word(self.returned) }.store(done, Ordering::Release);
         }
         Ok(Some(result))
-    }
-
-    fn recv<R>(&mut self, _: usize, _: impl FnMut(&[u8]) -> R) -> Result<R, Failure> {
-        Err("it only polls".into())
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use ::crossbar::error::Error;
 use ::crossbar::{BusSubscriber, Config, PodBus, Publisher, Stream, Subscriber};
 
-use super::{Can, Meeting, Port};
+use super::{Can, Meeting, Port, depth, one_way};
 use crate::job::{Case, Job, Manner, Measure, Report};
 use crate::{Failure, side};
 
@@ -115,10 +115,6 @@ fn ends(
     Ok((out, from))
 }
 
-fn one_way() -> Failure {
-    "this end goes the other way only".into()
-}
-
 /// Of the ring and the pool. Blocks hold 8 bytes more than the message.
 fn config(bytes: usize) -> Result<Config, Failure> {
     let block_size = u32::try_from((bytes + 8).next_multiple_of(64))?;
@@ -130,11 +126,6 @@ fn config(bytes: usize) -> Result<Config, Failure> {
         ring_depth,
         ..Config::default()
     })
-}
-
-/// Messages in a ring: about a hundred KiB, but enough not to wait for each other at every turn.
-fn depth(bytes: usize) -> u32 {
-    if bytes <= 1024 { 1024 } else { 16 }
 }
 
 /// Publish and subscribe.
@@ -270,10 +261,6 @@ impl Port for Pinned {
     ) -> Result<Option<R>, Failure> {
         Ok(self.from.stream.try_recv_pinned().map(|sample| read(&sample)))
     }
-
-    fn recv<R>(&mut self, _: usize, _: impl FnMut(&[u8]) -> R) -> Result<R, Failure> {
-        Err("it only polls".into())
-    }
 }
 
 /// Runs a side of the bus: its messages are of one type, and so of one size.
@@ -350,10 +337,6 @@ impl<const WORDS: usize> Port for Bus<WORDS> {
     ) -> Result<Option<R>, Failure> {
         let from = self.from.as_mut().ok_or_else(one_way)?;
         Ok(from.try_recv().map(|message| read(bytes_of(&message))))
-    }
-
-    fn recv<R>(&mut self, _: usize, _: impl FnMut(&[u8]) -> R) -> Result<R, Failure> {
-        Err("it only polls".into())
     }
 
     /// It does not know; they have all said that they are there.

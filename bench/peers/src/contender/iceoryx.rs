@@ -23,7 +23,7 @@ use ::iceoryx2::port::update_connections::UpdateConnections;
 use ::iceoryx2::prelude::*;
 use ::iceoryx2::service::port_factory::publish_subscribe::PortFactory as TopicService;
 
-use super::{Can, Meeting, Port};
+use super::{Can, Meeting, Port, depth, one_way};
 use crate::Failure;
 use crate::job::{Case, Measure};
 
@@ -51,11 +51,6 @@ fn node(meeting: &Meeting<'_>) -> Result<Node<ipc::Service>, Failure> {
         .create()?)
 }
 
-/// How many messages wait for a reader. The library's own 2 would make a stream wait at every turn.
-fn depth(bytes: usize) -> usize {
-    if bytes <= 1024 { 1024 } else { 16 }
-}
-
 /// The bytes of a loan.
 fn bytes_of_loan(words: &mut [MaybeUninit<u64>]) -> &mut [u8] {
     // SAFETY: mapped memory, which is never uninitialized; words are bytes without gaps.
@@ -65,10 +60,6 @@ fn bytes_of_loan(words: &mut [MaybeUninit<u64>]) -> &mut [u8] {
 fn bytes_of(words: &[u64]) -> &[u8] {
     // SAFETY: words are bytes without gaps.
     unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * 8) }
-}
-
-fn one_way() -> Failure {
-    "this end goes the other way only".into()
 }
 
 fn failure(error: impl std::fmt::Debug) -> Failure {
@@ -93,7 +84,8 @@ impl Port for Topic {
         let case = meeting.job.case;
         let node = node(meeting)?;
         let lossless = case.measure != Measure::Publish;
-        let depth = if case.measure == Measure::Stream { depth(case.bytes) } else { 2 };
+        // The library's own 2 would make a stream wait at every turn.
+        let depth = if case.measure == Measure::Stream { depth(case.bytes) as usize } else { 2 };
         let service = |way: usize| -> Result<_, Failure> {
             node.service_builder(&ServiceName::new(&format!("{}-{way}", meeting.name))?)
                 .publish_subscribe::<[u64]>()
@@ -262,9 +254,5 @@ impl Port for Service {
                 Ok(Some(result))
             }
         }
-    }
-
-    fn recv<R>(&mut self, _: usize, _: impl FnMut(&[u8]) -> R) -> Result<R, Failure> {
-        Err("it only polls".into())
     }
 }

@@ -45,7 +45,9 @@ pub(crate) trait Port: Sized {
     ) -> Result<Option<R>, Failure>;
 
     /// Hands the next message to `read`; sleeps until there is one.
-    fn recv<R>(&mut self, bytes: usize, read: impl FnMut(&[u8]) -> R) -> Result<R, Failure>;
+    fn recv<R>(&mut self, _bytes: usize, _read: impl FnMut(&[u8]) -> R) -> Result<R, Failure> {
+        Err("it only polls".into())
+    }
 
     /// Hands the next message of a stream to `read`, or up to `most` where one call of the library gives
     /// many; waits for the first one. Returns how many there were.
@@ -239,6 +241,17 @@ pub(crate) fn run(job: &Job) -> Result<Report, Failure> {
         .find(|contender| contender.name == job.contender)
         .ok_or_else(|| format!("no such contender: {}", job.contender))?;
     (contender.run)(job)
+}
+
+/// Of what is asked for the way that it does not go.
+fn one_way() -> Failure {
+    "this end goes the other way only".into()
+}
+
+/// Messages that wait for a reader where the library lets one choose: about a hundred KiB, but enough not to
+/// wait for each other at every turn.
+fn depth(bytes: usize) -> u32 {
+    if bytes <= 1024 { 1024 } else { 16 }
 }
 
 /// Of what copies, and has one receiver per connection.
