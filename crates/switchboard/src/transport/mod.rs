@@ -16,6 +16,7 @@ mod mq;
 mod packet;
 mod posix_shm;
 mod rhythm;
+mod row;
 mod sem;
 mod setup;
 mod shm;
@@ -34,14 +35,14 @@ mod unix;
 mod unix_dgram;
 mod unix_seqpacket;
 
-use crate::address::{Address, TargetForm};
-use crate::error::{Error, ErrorKind};
+use crate::address::TargetForm;
 use crate::framing::Framing;
-use crate::pattern::topic::Start;
 
 pub(crate) use event_flavor::{ListenerFlavor, NotifierFlavor};
 pub(crate) use flavor::{ReceiverFlavor, SenderFlavor};
 pub(crate) use rhythm::Rhythm;
+pub use row::{Capabilities, Transport};
+pub(crate) use row::{Carries, EventEnds, Object, QueueEnds, StateEnds, TopicEnds};
 use setup::LINK_MESSAGE_BYTES;
 pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
 #[cfg(test)]
@@ -50,153 +51,6 @@ pub(crate) use state_memory::{StateMemory, WriterLock};
 pub(crate) use stream_publisher::StreamPublisher;
 pub(crate) use stream_receiver::StreamReceiver;
 pub(crate) use stream_sender::StreamSender;
-
-/// What a transport can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// The largest message in bytes, unless the address or the system says less.
-    pub largest_message_bytes: u32,
-    /// Messages of one sender arrive in the order they were sent.
-    pub ordered: bool,
-    /// What was accepted arrives while both sides live.
-    pub reliable: bool,
-    /// A message whose receiver dies unacknowledged is given to another, marked.
-    pub redelivers: bool,
-    /// A receiver knows when every sender has ended: each says its end, or its connection does.
-    pub says_end: bool,
-    /// Urgent messages overtake others.
-    pub priorities: bool,
-    /// Payload is built and read in place.
-    pub zero_copy: bool,
-    /// One connection carries messages both ways.
-    pub bidirectional: bool,
-    /// The kernel says who the peer is.
-    pub peer_identity: bool,
-    /// Nobody on the way can read it.
-    pub encrypted: bool,
-    /// Messages outlive the processes.
-    pub outlives_processes: bool,
-    /// Messages outlive a reboot.
-    pub outlives_reboot: bool,
-    /// Works between machines.
-    pub crosses_hosts: bool,
-    /// A server has to run.
-    pub needs_server: bool,
-    /// A queue may have several senders at a time.
-    pub many_senders: bool,
-}
-
-/// A row of the table.
-#[derive(Debug)]
-pub struct Transport {
-    /// The word before the colon.
-    pub scheme: &'static str,
-    /// The file in this folder that carries it.
-    pub file: &'static str,
-    /// What it is, in a line.
-    pub summary: &'static str,
-    /// An address to copy.
-    pub example: &'static str,
-    /// How the part after the scheme is read.
-    pub target: TargetForm,
-    /// Options that an address may have.
-    pub options: &'static [&'static str],
-    /// What it can do.
-    pub capabilities: Capabilities,
-    /// How often a message that was acknowledged, or sent, can arrive.
-    pub delivery: &'static str,
-    /// The framing where the address does not say.
-    pub framing: Option<Framing>,
-    /// How to open the ends of each pattern that it carries.
-    pub(crate) carries: Carries,
-    /// The object that has a life of its own, where there is one.
-    pub(crate) object: Option<Object>,
-}
-
-/// The patterns that a transport carries.
-#[derive(Debug)]
-pub(crate) struct Carries {
-    pub(crate) queue: Option<QueueEnds>,
-    pub(crate) topic: Option<TopicEnds>,
-    pub(crate) event: Option<EventEnds>,
-    pub(crate) state: Option<StateEnds>,
-}
-
-/// What carries nothing.
-const NO_PATTERN: Carries = Carries { queue: None, topic: None, event: None, state: None };
-
-/// How to open the ends of a queue.
-#[derive(Debug)]
-pub(crate) struct QueueEnds {
-    pub(crate) sender: fn(&Setup) -> Result<SenderFlavor, Error>,
-    pub(crate) receiver: fn(&Setup) -> Result<ReceiverFlavor, Error>,
-}
-
-/// How to open the ends of a topic.
-#[derive(Debug)]
-pub(crate) struct TopicEnds {
-    pub(crate) publisher: fn(&Setup) -> Result<SenderFlavor, Error>,
-    pub(crate) subscriber: fn(&Setup, Start) -> Result<ReceiverFlavor, Error>,
-}
-
-/// How to open the ends of an event.
-#[derive(Debug)]
-pub(crate) struct EventEnds {
-    pub(crate) notifier: fn(&Setup) -> Result<NotifierFlavor, Error>,
-    pub(crate) listener: fn(&Setup) -> Result<ListenerFlavor, Error>,
-}
-
-/// How to reach the memory of a state.
-#[derive(Debug)]
-pub(crate) struct StateEnds {
-    /// For writing, with the lock that one writer has; it is made if it is not there.
-    pub(crate) writer: fn(&Setup) -> Result<(StateMemory, WriterLock), Error>,
-    /// For reading; it has to be there.
-    pub(crate) reader: fn(&Setup) -> Result<StateMemory, Error>,
-}
-
-/// How to make and remove an object apart from its use.
-#[derive(Debug)]
-pub(crate) struct Object {
-    /// Makes it with the owner, mode and sizes of the address; an error when it exists.
-    pub(crate) create: Option<OfAddress>,
-    /// Removes its name.
-    pub(crate) unlink: OfAddress,
-}
-
-/// What is done with the object of an address.
-pub(crate) type OfAddress = fn(&Address) -> Result<(), Error>;
-
-impl Transport {
-    /// The patterns it carries, by name.
-    #[must_use]
-    pub fn patterns(&self) -> Vec<&'static str> {
-        let carried = [
-            ("queue", self.carries.queue.is_some()),
-            ("topic", self.carries.topic.is_some()),
-            ("event", self.carries.event.is_some()),
-            ("state", self.carries.state.is_some()),
-        ];
-        carried.into_iter().filter_map(|(name, carried)| carried.then_some(name)).collect()
-    }
-
-    /// Whether it has an object that can be made apart from its use.
-    #[must_use]
-    pub fn creates(&self) -> bool {
-        self.object.as_ref().is_some_and(|object| object.create.is_some())
-    }
-
-    /// The error of a pattern that it does not carry.
-    pub(crate) fn does_not_carry(&self, pattern: &str, address: &Address) -> Error {
-        let (scheme, carried) = (self.scheme, self.patterns().join(", "));
-        let problem = format!("{scheme}: carries no {pattern}; it carries {carried}");
-        let others = TABLE.iter().filter(|row| row.patterns().contains(&pattern));
-        let others: Vec<&str> = others.map(|row| row.scheme).collect();
-        let article = if pattern.starts_with('e') { "an" } else { "a" };
-        Error::new(ErrorKind::NotSupported, address, problem)
-            .hint(format!("{article} {pattern} is carried by {}", others.join(", ")))
-    }
-}
 
 const NOTHING: Capabilities = Capabilities {
     largest_message_bytes: 0,
@@ -262,10 +116,7 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: "once; the descriptor is the only way, so what is under way is lost with a side",
         framing: Some(Framing::Link),
-        carries: Carries {
-            queue: Some(QueueEnds { sender: fd::open_sender, receiver: fd::open_receiver }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(fd::open_sender, fd::open_receiver),
         object: None,
     },
     Transport {
@@ -282,10 +133,7 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_MOST_ONCE,
         framing: Some(Framing::Lines),
-        carries: Carries {
-            queue: Some(QueueEnds { sender: fifo::open_sender, receiver: fifo::open_receiver }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(fifo::open_sender, fifo::open_receiver),
         object: Some(Object { create: Some(fifo::create), unlink: fifo::unlink }),
     },
     Transport {
@@ -305,14 +153,8 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_LEAST_ONCE,
         framing: None,
-        carries: Carries {
-            queue: Some(QueueEnds { sender: shm::open_sender, receiver: shm::open_receiver }),
-            topic: Some(TopicEnds {
-                publisher: shm::open_publisher,
-                subscriber: shm::open_subscriber,
-            }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(shm::open_sender, shm::open_receiver)
+            .and_topic(shm::open_publisher, shm::open_subscriber),
         object: Some(Object { create: None, unlink: shm::unlink }),
     },
     Transport {
@@ -331,14 +173,8 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
-        carries: Carries {
-            queue: Some(QueueEnds { sender: unix::open_sender, receiver: unix::open_receiver }),
-            topic: Some(TopicEnds {
-                publisher: unix::open_publisher,
-                subscriber: unix::open_subscriber,
-            }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(unix::open_sender, unix::open_receiver)
+            .and_topic(unix::open_publisher, unix::open_subscriber),
         object: Some(Object { create: None, unlink: unix::unlink }),
     },
     Transport {
@@ -357,17 +193,8 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
-        carries: Carries {
-            queue: Some(QueueEnds {
-                sender: unix_seqpacket::open_sender,
-                receiver: unix_seqpacket::open_receiver,
-            }),
-            topic: Some(TopicEnds {
-                publisher: unix_seqpacket::open_publisher,
-                subscriber: unix_seqpacket::open_subscriber,
-            }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(unix_seqpacket::open_sender, unix_seqpacket::open_receiver)
+            .and_topic(unix_seqpacket::open_publisher, unix_seqpacket::open_subscriber),
         object: Some(Object { create: None, unlink: unix_seqpacket::unlink }),
     },
     Transport {
@@ -380,13 +207,7 @@ pub const TABLE: &[Transport] = &[
         capabilities: Capabilities { largest_message_bytes: 128 << 10, says_end: false, ..NOTHING },
         delivery: "once; what waits in the socket is lost with its receiver",
         framing: None,
-        carries: Carries {
-            queue: Some(QueueEnds {
-                sender: unix_dgram::open_sender,
-                receiver: unix_dgram::open_receiver,
-            }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(unix_dgram::open_sender, unix_dgram::open_receiver),
         object: Some(Object { create: None, unlink: unix_dgram::unlink }),
     },
     Transport {
@@ -405,10 +226,7 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_MOST_ONCE,
         framing: None,
-        carries: Carries {
-            queue: Some(QueueEnds { sender: mq::open_sender, receiver: mq::open_receiver }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(mq::open_sender, mq::open_receiver),
         object: Some(Object { create: Some(mq::create), unlink: mq::unlink }),
     },
     Transport {
@@ -426,10 +244,7 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_MOST_ONCE,
         framing: None,
-        carries: Carries {
-            queue: Some(QueueEnds { sender: sysv::open_sender, receiver: sysv::open_receiver }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(sysv::open_sender, sysv::open_receiver),
         object: Some(Object { create: Some(sysv::create), unlink: sysv::unlink }),
     },
     Transport {
@@ -460,14 +275,8 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: "at least once, whoever lives; a message that comes again is marked redelivered",
         framing: None,
-        carries: Carries {
-            queue: Some(QueueEnds { sender: file::open_sender, receiver: file::open_receiver }),
-            topic: Some(TopicEnds {
-                publisher: file::open_publisher,
-                subscriber: file::open_subscriber,
-            }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(file::open_sender, file::open_receiver)
+            .and_topic(file::open_publisher, file::open_subscriber),
         object: Some(Object { create: Some(file::create), unlink: file::unlink }),
     },
     Transport {
@@ -486,10 +295,7 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
-        carries: Carries {
-            queue: Some(QueueEnds { sender: tcp::open_sender, receiver: tcp::open_receiver }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(tcp::open_sender, tcp::open_receiver),
         object: None,
     },
     Transport {
@@ -508,10 +314,7 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: "at most once, perhaps not at all; what is missing is counted and reported",
         framing: None,
-        carries: Carries {
-            queue: Some(QueueEnds { sender: udp::open_sender, receiver: udp::open_receiver }),
-            ..NO_PATTERN
-        },
+        carries: Carries::queue(udp::open_sender, udp::open_receiver),
         object: None,
     },
     Transport {
@@ -525,13 +328,7 @@ pub const TABLE: &[Transport] = &[
         delivery: "SIGRTMIN and above: each one, with its number; the others: merged with one that \
                    is pending already",
         framing: None,
-        carries: Carries {
-            event: Some(EventEnds {
-                notifier: signal::open_notifier,
-                listener: signal::open_listener,
-            }),
-            ..NO_PATTERN
-        },
+        carries: Carries::event(signal::open_notifier, signal::open_listener),
         object: None,
     },
     Transport {
@@ -544,10 +341,7 @@ pub const TABLE: &[Transport] = &[
         capabilities: Capabilities { outlives_processes: true, ..NOTHING },
         delivery: COUNTED,
         framing: None,
-        carries: Carries {
-            event: Some(EventEnds { notifier: sem::open_notifier, listener: sem::open_listener }),
-            ..NO_PATTERN
-        },
+        carries: Carries::event(sem::open_notifier, sem::open_listener),
         object: Some(Object { create: Some(sem::create), unlink: sem::unlink }),
     },
     Transport {
@@ -560,13 +354,7 @@ pub const TABLE: &[Transport] = &[
         capabilities: Capabilities { outlives_processes: true, ..NOTHING },
         delivery: COUNTED,
         framing: None,
-        carries: Carries {
-            event: Some(EventEnds {
-                notifier: sysv_sem::open_notifier,
-                listener: sysv_sem::open_listener,
-            }),
-            ..NO_PATTERN
-        },
+        carries: Carries::event(sysv_sem::open_notifier, sysv_sem::open_listener),
         object: Some(Object { create: Some(sysv_sem::create), unlink: sysv_sem::unlink }),
     },
     Transport {
@@ -579,13 +367,7 @@ pub const TABLE: &[Transport] = &[
         capabilities: STATE,
         delivery: NEWEST,
         framing: None,
-        carries: Carries {
-            state: Some(StateEnds {
-                writer: posix_shm::open_writer,
-                reader: posix_shm::open_reader,
-            }),
-            ..NO_PATTERN
-        },
+        carries: Carries::state(posix_shm::open_writer, posix_shm::open_reader),
         object: Some(Object { create: Some(posix_shm::create), unlink: posix_shm::unlink }),
     },
     Transport {
@@ -598,10 +380,7 @@ pub const TABLE: &[Transport] = &[
         capabilities: STATE,
         delivery: NEWEST,
         framing: None,
-        carries: Carries {
-            state: Some(StateEnds { writer: sysv_shm::open_writer, reader: sysv_shm::open_reader }),
-            ..NO_PATTERN
-        },
+        carries: Carries::state(sysv_shm::open_writer, sysv_shm::open_reader),
         object: Some(Object { create: Some(sysv_shm::create), unlink: sysv_shm::unlink }),
     },
     Transport {
@@ -614,10 +393,7 @@ pub const TABLE: &[Transport] = &[
         capabilities: Capabilities { outlives_reboot: true, ..STATE },
         delivery: NEWEST,
         framing: None,
-        carries: Carries {
-            state: Some(StateEnds { writer: mmap::open_writer, reader: mmap::open_reader }),
-            ..NO_PATTERN
-        },
+        carries: Carries::state(mmap::open_writer, mmap::open_reader),
         object: Some(Object { create: Some(mmap::create), unlink: mmap::unlink }),
     },
 ];

@@ -10,7 +10,7 @@ use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::mmap::{Mapping, Memory, Sync};
 use switchboard_kernel::sysv_shm::Attachment;
 
-use super::OfAddress;
+use super::row::OfAddress;
 use super::sysv_shm::UndoLock;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
