@@ -19,7 +19,7 @@ const LONGEST_NAME: usize = 64;
 const LONGEST_SCHEMA: usize = 256;
 
 /// What the messages of a link mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pattern {
     /// Each message goes to one receiver.
     Queue = 1,

@@ -17,6 +17,8 @@ use switchboard_kernel::{self as kernel, random};
 use super::datagram::{Fault, Fields};
 use crate::link::{cut, name_or_bytes, printable};
 
+pub(crate) use crate::link::Pattern;
+
 /// The version of the control path that this code speaks.
 pub(crate) const VERSION: u16 = 1;
 /// The largest window of a queue's receiver, in messages.
@@ -25,22 +27,6 @@ pub(crate) const LARGEST_WINDOW: u32 = 256;
 const MAGIC: &[u8; 8] = b"SWBDSHM1";
 const LONGEST_PROGRAM: usize = 64;
 const LONGEST_SCHEMA: usize = 256;
-
-/// The pattern of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Pattern {
-    Queue = 1,
-    Topic = 2,
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Queue => "a queue",
-            Self::Topic => "a topic",
-        })
-    }
-}
 
 /// Which end of a pattern an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,9 +186,9 @@ impl Hello {
     /// Why they cannot, naming both, in words that either side can be told.
     pub(crate) fn fits(&self, peer: &Self) -> Result<(), String> {
         if peer.pattern != self.pattern {
-            let (this, other) = (self.pattern, peer.pattern);
+            let (this, other) = (self.pattern.name(), peer.pattern.name());
             let (end, peer_end) = (self.end(), peer.end());
-            return Err(format!("{end} ({this}) and {peer_end} ({other}) do not meet"));
+            return Err(format!("{end} (a {this}) and {peer_end} (a {other}) do not meet"));
         }
         if peer.role == self.role {
             return Err(format!("both sides are {}; one has to be the other", self.end()));

@@ -273,8 +273,8 @@ impl<M> Meeting<M> {
                 return Err(self.system("cannot see who has this name", error));
             }
         };
-        let (other, this) = (entry.pattern, self.entry.pattern);
-        let problem = format!("{who} has this name as {other}, and this would be {this}");
+        let (other, this) = (entry.pattern.name(), self.entry.pattern.name());
+        let problem = format!("{who} has this name as a {other}, and this would be a {this}");
         Err(Error::new(ErrorKind::Mismatch, &self.address, problem)
             .hint("choose another name, or open it as the other does"))
     }

@@ -15,6 +15,7 @@ mod large;
 mod meeting;
 mod memory;
 mod name;
+mod offer;
 mod park;
 mod peer;
 mod publisher;

@@ -7,12 +7,13 @@ use switchboard_shm::bell::{self, Sleeps};
 use switchboard_shm::ring::{Claim, Kind, Prefix, RingWriter};
 
 use super::blocks::Blocks;
-use super::control::{Control, Event, LinkId, Met, WriterOffer};
+use super::control::{Control, Event, LinkId, Met};
 use super::endpoint::Core;
 use super::ends::Opened;
 use super::geometry;
 use super::hello::Pattern;
 use super::memory::Own;
+use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::wake_readers;
 use super::writing::{Reader, WritingSide};

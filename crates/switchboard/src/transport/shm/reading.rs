@@ -12,11 +12,12 @@ use switchboard_shm::Misbehaved;
 use switchboard_shm::bell::Sleeps;
 use switchboard_shm::ring::RingReader;
 
-use super::control::{Control, Event, LinkId, Page, ReaderOffer};
+use super::control::{Control, Event, LinkId};
 use super::endpoint::Core;
 use super::ends::Opened;
 use super::hello::{Pattern, Role};
 use super::memory::Theirs;
+use super::offer::{Page, ReaderOffer};
 use super::park::Place;
 use crate::error::{Error, RecvError};
 use crate::transport::{Raw, Setup};

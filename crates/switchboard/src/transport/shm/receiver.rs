@@ -4,10 +4,11 @@ use switchboard_shm::Misbehaved;
 use switchboard_shm::cursor::Unsettled;
 use switchboard_shm::ring::{Frame, Kind, PREFIX_BYTES, Prefix, RingReader};
 
-use super::control::{Control, LinkId, ReaderOffer};
+use super::control::{Control, LinkId};
 use super::hello::Pattern;
 use super::large::Found;
 use super::memory::Theirs;
+use super::offer::ReaderOffer;
 use super::reading::{ReaderCore, Reading, Taken, Writer};
 use super::sender::MOST_WINDOW;
 use crate::error::RecvError;

@@ -13,11 +13,12 @@ use switchboard_shm::copy_in;
 use switchboard_shm::ring::{Kind, Prefix};
 
 use super::blocks::Blocks;
-use super::control::{Control, Event, LinkId, Met, WriterOffer};
+use super::control::{Control, Event, LinkId, Met};
 use super::endpoint::Core;
 use super::ends::Opened;
 use super::geometry;
 use super::hello::Pattern;
+use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::wake_readers;
 use super::writing::WritingSide;

@@ -3,10 +3,11 @@
 use switchboard_shm::Misbehaved;
 use switchboard_shm::ring::{Kind, RingReader};
 
-use super::control::{Control, ReaderOffer};
+use super::control::Control;
 use super::hello::Pattern;
 use super::large::Found;
 use super::memory::Theirs;
+use super::offer::ReaderOffer;
 use super::reading::{IN_A_ROW, ReaderCore, Reading, Taken, Writer};
 use crate::transport::{Raw, Receipt};
 

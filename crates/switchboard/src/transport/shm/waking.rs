@@ -7,8 +7,9 @@ use switchboard_shm::cursor::{OwnCursor, after_store};
 use switchboard_shm::layout::{reader, writer};
 use switchboard_shm::ring::{RingReader, RingWriter};
 
-use super::control::{Control, LinkId, ReaderOffer};
+use super::control::{Control, LinkId};
 use super::memory::{Own, Theirs, wake_all};
+use super::offer::ReaderOffer;
 
 /// For which sleep a reader was woken last: one that leaves its byte up is not woken again for the same.
 #[derive(Debug, Default)]

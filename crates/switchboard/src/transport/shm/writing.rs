@@ -12,10 +12,11 @@ use switchboard_shm::layout::{PAGE_BYTES, reader};
 use switchboard_shm::ring::Counters;
 
 use super::blocks::Blocks;
-use super::control::{Control, Event, LinkId, Met, WriterOffer};
+use super::control::{Control, Event, LinkId, Met};
 use super::geometry;
 use super::hello::{Pattern, Role};
 use super::memory::{Bell, Own, Theirs};
+use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::Woken;
 use crate::error::{Error, SendError};

@@ -11,10 +11,11 @@ use switchboard_shm::ring::RingReader;
 
 use super::{ReaderCore, Reading};
 use crate::error::RecvError;
-use crate::transport::shm::control::{Control, LinkId, Met, Page, ReaderOffer, Welcome};
+use crate::transport::shm::control::{Control, LinkId, Met, Welcome};
 use crate::transport::shm::geometry;
 use crate::transport::shm::large::Segments;
 use crate::transport::shm::memory::{Bell, Own, Theirs};
+use crate::transport::shm::offer::{Page, ReaderOffer};
 use crate::transport::shm::waking::wake_writer;
 
 /// A writer, as its reader knows it.
