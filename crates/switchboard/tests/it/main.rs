@@ -8,6 +8,7 @@ mod event;
 mod log;
 mod message;
 mod place;
+mod shm;
 mod state;
 #[cfg(feature = "tokio")]
 mod tasks;
@@ -52,6 +53,7 @@ const ROLES: &[(&str, Role)] = &[
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),
     ("subscriber", conformance::ends::subscriber),
+    ("shm-writer", shm::losses::writer),
     ("small-files", state::small_files),
     ("state-reader", state::reader),
     ("state-stranger", state::stranger),

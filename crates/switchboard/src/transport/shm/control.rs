@@ -236,6 +236,8 @@ impl<O: Offer> Control<O> {
                     Ok((received, _)) if received.len == 0 => return self.gone(link, events),
                     Ok(found) => found,
                     Err(error) if error.kind() == Kind::WouldBlock && !died => return,
+                    // It left something unread: the kernel says so first, and once. What it said is still there.
+                    Err(error) if error.kind() == Kind::ConnectionReset => continue,
                     Err(error) if error.kind() == Kind::MessageTooLarge => {
                         return self.broke(link, "too many descriptors at a time", events);
                     }

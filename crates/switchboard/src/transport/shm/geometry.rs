@@ -37,7 +37,8 @@ pub(super) fn ring(setup: &Setup, pattern: u32, lossy: bool) -> Result<RingWrite
 }
 
 fn capacity_bytes(setup: &Setup) -> Result<u64, Error> {
-    let wanted = setup.options.capacity_bytes.map_or(CAPACITY_BYTES, u64::from);
+    let asked = setup.address.query.capacity_bytes.or(setup.options.capacity_bytes);
+    let wanted = asked.map_or(CAPACITY_BYTES, u64::from);
     let (least, most) = (*writer::CAPACITY_BYTES.start(), *writer::CAPACITY_BYTES.end());
     if wanted > most {
         let problem = format!("a ring of {wanted} bytes; at most {most} are possible");

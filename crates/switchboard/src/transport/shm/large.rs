@@ -24,11 +24,6 @@ pub(super) enum Found {
 }
 
 impl Segments {
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Takes a segment that came.
     pub(super) fn add(&mut self, index: u32, fd: OwnedFd) -> Result<(), Misbehaved> {
         if index as usize != self.0.len() || self.0.len() >= MOST_SEGMENTS {

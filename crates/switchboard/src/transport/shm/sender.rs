@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use switchboard_shm::arena::Block;
 use switchboard_shm::bell::{self, Raised, Sleeps};
 use switchboard_shm::copy_in;
-use switchboard_shm::ring::{Kind, Prefix};
+use switchboard_shm::ring::{Kind, PREFIX_BYTES, Prefix};
 
 use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met};
@@ -45,6 +45,10 @@ pub(crate) struct SenderCore {
     met: bool,
     /// Until when its end waits for receivers that were found and not met.
     leaving: Option<Instant>,
+    /// The caller sleeps.
+    armed: bool,
+    /// Receivers say when they have settled something, because of the backlog.
+    asks: bool,
 }
 
 impl SenderCore {
@@ -66,14 +70,16 @@ impl SenderCore {
     #[inline]
     pub(super) fn try_send(&mut self, payload: &[u8], priority: u32) -> Result<(), SendError> {
         if !self.backlog.is_empty() {
-            self.send_backlog()?;
+            self.give_out()?;
         }
         self.check_length(payload.len())?;
         let prefix = Prefix { priority: priority.min(u32::from(u16::MAX)) as u16, deliveries: 0 };
-        let frame_bytes = small_bytes(payload.len(), prefix);
-        if frame_bytes > geometry::largest_payload(&self.side.setup) {
+        // Were it given out again, it would have a prefix.
+        let longest_bytes = (payload.len() + PREFIX_BYTES) as u64;
+        if longest_bytes > geometry::largest_payload(&self.side.setup) {
             return self.try_send_large(payload, prefix);
         }
+        let frame_bytes = small_bytes(payload.len(), prefix);
         let Some(at) = self.choose(frame_bytes, payload.len() as u64) else {
             return Err(SendError::Full);
         };
@@ -195,6 +201,11 @@ impl SenderCore {
         self.lose(link, true);
     }
 
+    /// Says to all receivers how this end sleeps.
+    fn want(&self, sleeps: u64) {
+        self.receivers.iter().for_each(|one| one.ring.set_wanted(sleeps));
+    }
+
     /// Where the receiver of a link is.
     fn position(&self, link: LinkId) -> Option<usize> {
         self.receivers.iter().position(|one| one.link() == link)
@@ -204,7 +215,7 @@ impl SenderCore {
     pub(super) fn drive(&mut self) -> Result<(), SendError> {
         self.side.take_failure()?;
         self.settle_all();
-        match self.send_backlog() {
+        match self.give_out() {
             Err(SendError::Full) => Ok(()),
             result => result,
         }
@@ -260,6 +271,9 @@ impl SenderCore {
         };
         let Some(reader) = self.side.welcome(guest, (0, 0), Some(ring.memory())) else { return };
         self.met = true;
+        if self.asks {
+            ring.set_wanted(Sleeps::OnDescriptor.number());
+        }
         self.receivers.push(Receiver::new(reader, ring, Window { messages, bytes }, largest));
     }
 
@@ -283,6 +297,8 @@ impl Opened for SenderCore {
             rejected: 0,
             met: false,
             leaving: None,
+            armed: false,
+            asks: false,
         })
     }
 
@@ -310,10 +326,11 @@ impl Core for SenderCore {
         self.side.counters.sleeps += 1;
         let alone = self.receivers.len() == 1;
         let how = if alone { how } else { Sleeps::OnDescriptor };
+        self.armed = true;
         for one in &self.receivers {
             one.ring.count(&self.side.counters);
-            one.ring.set_wanted(how.number());
         }
+        self.want(how.number());
         if self.is_ready() {
             return None;
         }
@@ -324,9 +341,9 @@ impl Core for SenderCore {
     }
 
     fn disarm(&mut self, _: bool) {
-        for one in &self.receivers {
-            one.ring.set_wanted(0);
-        }
+        self.armed = false;
+        self.asks = !self.backlog.is_empty();
+        self.want(if self.asks { Sleeps::OnDescriptor.number() } else { 0 });
     }
 
     fn control(&mut self) -> bool {
@@ -343,6 +360,10 @@ impl Core for SenderCore {
                 Event::Broke(link, problem) => self.turn_away(link, &problem),
                 other => self.side.note(other),
             }
+        }
+        if news && !self.backlog.is_empty() {
+            // What is left waits for room.
+            let _ = self.give_out();
         }
         news
     }

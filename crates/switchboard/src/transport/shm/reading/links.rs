@@ -117,11 +117,19 @@ impl<P: Reading> ReaderCore<P> {
     }
 
     pub(super) fn segment(&mut self, link: LinkId, index: u32, fd: OwnedFd) {
-        let pending = self.pending.iter_mut().filter(|one| one.link == link);
-        let open = self.writers.iter_mut().filter(|one| one.link == link);
-        let mut segments =
-            pending.map(|one| &mut one.segments).chain(open.map(|one| &mut one.segments));
-        if let Some(segments) = segments.next()
+        let segments = match self.position(link) {
+            Some(at) => {
+                let one = &mut self.writers[at];
+                // If it is another one that is waited for, that will be noticed again.
+                one.lacks_segment = false;
+                Some(&mut one.segments)
+            }
+            None => {
+                let mut pending = self.pending.iter_mut().filter(|one| one.link == link);
+                pending.next().map(|one| &mut one.segments)
+            }
+        };
+        if let Some(segments) = segments
             && let Err(what) = segments.add(index, fd)
         {
             self.broke(link, what.0);
@@ -132,15 +140,13 @@ impl<P: Reading> ReaderCore<P> {
     /// path, or never come.
     pub(super) fn fetch_segments(&mut self) {
         while let Some(at) = self.writers.iter().position(|one| one.lacks_segment) {
-            let one = &mut self.writers[at];
-            one.lacks_segment = false;
-            let (link, before) = (one.link, one.segments.len());
+            let link = self.writers[at].link;
             for event in self.control.hear(link) {
                 self.note(event);
             }
             let Some(at) = self.position(link) else { continue };
             let one = &mut self.writers[at];
-            if one.segments.len() > before {
+            if !std::mem::take(&mut one.lacks_segment) {
                 continue;
             }
             if one.gone {

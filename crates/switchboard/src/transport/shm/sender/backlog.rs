@@ -2,6 +2,7 @@
 //! ones.
 
 use switchboard_shm::arena::Block;
+use switchboard_shm::bell::Sleeps;
 use switchboard_shm::ring::Prefix;
 
 use super::SenderCore;
@@ -73,9 +74,24 @@ impl SenderCore {
         }
     }
 
-    /// Gives out again what waits. `Full` if something is left.
+    /// Gives out again what waits. `Full` if something is left: that goes out when a receiver has settled
+    /// something, also while the caller is elsewhere.
     #[cold]
-    pub(super) fn send_backlog(&mut self) -> Result<(), SendError> {
+    pub(super) fn give_out(&mut self) -> Result<(), SendError> {
+        let mut result = self.send_backlog();
+        if result.is_err() && !self.armed && !self.asks {
+            self.asks = true;
+            self.want(Sleeps::OnDescriptor.number());
+            // One that has settled something before this did not see it.
+            result = self.send_backlog();
+        }
+        if result.is_ok() && !self.armed && std::mem::take(&mut self.asks) {
+            self.want(0);
+        }
+        result
+    }
+
+    fn send_backlog(&mut self) -> Result<(), SendError> {
         // Out of the backlog before a receiver is looked for: that may end links, whose messages come in front.
         while let Some(Waiting { body, prefix }) = self.backlog.pop_front() {
             let frame_bytes = body.frame_bytes(prefix);
