@@ -12,6 +12,7 @@ mod hostile;
 mod killstep;
 mod meeting;
 mod raw;
+mod segments;
 mod strangers;
 
 use switchboard_testkit::child::Role;
