@@ -211,3 +211,26 @@ fn a_full_ring_takes_nothing_until_its_reader_goes_on() {
     writer.set_smallest_cursor(reader.position());
     assert!(send(&mut writer, &message(sent, 56)));
 }
+
+#[test]
+fn an_overtaken_reader_does_not_take_a_zero_for_nothing() {
+    // Frames of 64 bytes: now and then the header of the next one will be where the reader polls.
+    let (mut writer, mut reader) = pair(true, 0, 0);
+    let behind = reader.position();
+    assert!(reader.polled_word().load(Relaxed) == 0 && !reader.is_overtaken());
+    let mut zeros = 0;
+    for number in 0..600 {
+        assert!(send(&mut writer, &message(number, 56)));
+        if writer.tail() > behind {
+            assert!(reader.is_overtaken());
+            zeros += u32::from(reader.polled_word().load(Relaxed) == 0);
+        }
+    }
+    assert!(zeros > 0, "the word of the next header came to lie there");
+    let mut bytes = Vec::new();
+    let overtaken = reader.take_lossy(&mut bytes, |_, _, _| Ok(())).unwrap().unwrap_err();
+    reader.catch_up(overtaken).unwrap();
+    assert!(!reader.is_overtaken());
+    let next = reader.take_lossy(&mut bytes, |_, _, _| Ok(())).unwrap().unwrap().unwrap();
+    assert_eq!(bytes, message(next.number - 1, 56));
+}

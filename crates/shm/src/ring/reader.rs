@@ -82,6 +82,18 @@ impl<W: Words> RingReader<W> {
         &self.memory.words()[self.shape.word(self.position)]
     }
 
+    /// Whether the writer of a lossy ring was faster: then [`polled_word`](Self::polled_word) may be anything, 0
+    /// too.
+    #[inline]
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        // After the polled word: whoever sees a word of what overwrote it sees the tail that was moved before.
+        self.shape.lossy && {
+            fence(Acquire);
+            self.memory.words()[at::TAIL_WORD].load(Relaxed) > self.position
+        }
+    }
+
     /// Whether messages of a queue have priorities.
     #[inline]
     #[must_use]

@@ -231,12 +231,17 @@ impl<P: Reading> Writer<P> {
 
     /// Whether a message can be taken.
     pub(super) fn has_message(&self) -> bool {
-        self.kept.holds() || self.left_off || (self.kept.takes_more() && self.polled() != 0)
+        self.kept.holds() || self.left_off || (self.kept.takes_more() && !self.is_empty())
     }
 
     fn is_read(&self) -> bool {
-        let is_empty = self.ended_early || self.polled() == 0;
-        !self.kept.holds() && (self.ended || (self.gone && is_empty))
+        let is_done = self.ended || (self.gone && (self.ended_early || self.is_empty()));
+        is_done && !self.kept.holds()
+    }
+
+    /// Whether nothing is in the ring that was not read.
+    fn is_empty(&self) -> bool {
+        self.polled() == 0 && !self.ring.is_overtaken()
     }
 
     /// The header at which the next frame will be; acquire, as where the ring is read.
