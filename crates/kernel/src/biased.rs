@@ -34,7 +34,6 @@
 
 #![allow(unsafe_code)]
 
-mod barrier;
 mod door;
 
 use std::cell::UnsafeCell;
@@ -46,6 +45,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use door::Door;
+
+use crate::membarrier;
 
 /// The two ways to a value.
 ///
@@ -66,7 +67,7 @@ use door::Door;
 #[must_use]
 pub fn new<T: Send>(value: T) -> (Owner<T>, Visitor<T>) {
     let shared = Arc::new(Shared {
-        door: Door::new(!barrier::is_there()),
+        door: Door::new(!membarrier::has_own_threads()),
         value: UnsafeCell::new(ManuallyDrop::new(value)),
         visitors: Mutex::new(Visitors { may_come: true }),
     });
@@ -76,7 +77,7 @@ pub fn new<T: Send>(value: T) -> (Owner<T>, Visitor<T>) {
 /// Whether owners of this process go without fences, as far as is known: the first value decides.
 #[must_use]
 pub fn has_membarrier() -> bool {
-    barrier::is_there()
+    membarrier::has_own_threads()
 }
 
 /// Who uses the value all the time. It may be moved to another thread, and there is one.
@@ -206,7 +207,7 @@ struct Visit<'a>(&'a Door);
 
 impl<'a> Visit<'a> {
     fn begin(door: &'a Door) -> Self {
-        door.want(barrier::all_threads);
+        door.want(membarrier::own_threads);
         let visit = Self(door);
         let mut looks = 0;
         while !door.is_free() {

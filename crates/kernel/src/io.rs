@@ -160,17 +160,33 @@ pub fn try_lock(fd: impl AsFd) -> Result<bool> {
 }
 
 /// When a wait ends at the latest.
+///
+/// One that is over from the start asks no clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(Option<Instant>);
+pub struct Deadline(Ends);
+
+/// The earlier comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ends {
+    AtOnce,
+    At(Instant),
+    Never,
+}
 
 impl Deadline {
     /// Waits for as long as it takes.
-    pub const NEVER: Self = Self(None);
+    pub const NEVER: Self = Self(Ends::Never);
+
+    /// Does not wait.
+    pub const AT_ONCE: Self = Self(Ends::AtOnce);
 
     /// `timeout` from now, by the monotonic clock; never, if that is beyond what the clock holds.
     #[must_use]
     pub fn after(timeout: Duration) -> Self {
-        Self(Instant::now().checked_add(timeout))
+        if timeout.is_zero() {
+            return Self::AT_ONCE;
+        }
+        Self(Instant::now().checked_add(timeout).map_or(Ends::Never, Ends::At))
     }
 
     /// From an optional timeout; none is [`Deadline::NEVER`].
@@ -182,22 +198,27 @@ impl Deadline {
     /// What is left: `None` for ever, zero when it has passed.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {
-        self.0.map(|at| at.saturating_duration_since(Instant::now()))
+        match self.0 {
+            Ends::AtOnce => Some(Duration::ZERO),
+            Ends::At(at) => Some(at.saturating_duration_since(Instant::now())),
+            Ends::Never => None,
+        }
     }
 
     /// Whether it has passed.
     #[must_use]
     pub fn passed(self) -> bool {
-        self.0.is_some_and(|at| Instant::now() >= at)
+        match self.0 {
+            Ends::AtOnce => true,
+            Ends::At(at) => Instant::now() >= at,
+            Ends::Never => false,
+        }
     }
 
     /// The earlier of two.
     #[must_use]
     pub fn min(self, other: Self) -> Self {
-        match (self.0, other.0) {
-            (Some(a), Some(b)) => Self(Some(a.min(b))),
-            (a, b) => Self(a.or(b)),
-        }
+        Ord::min(self, other)
     }
 }
 

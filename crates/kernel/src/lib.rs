@@ -16,7 +16,6 @@
 
 pub mod background;
 pub mod biased;
-pub mod copy_words;
 pub mod epoll;
 pub mod error;
 pub mod eventfd;
@@ -28,6 +27,7 @@ mod hidden_name;
 pub mod inotify;
 pub mod io;
 pub mod mechanism;
+pub mod membarrier;
 pub mod memfd;
 pub mod mmap;
 pub mod permissions;

@@ -127,6 +127,34 @@ impl OwnMemory {
         unsafe { self.view.words() }
     }
 
+    /// So many bytes from a word on, as they were filled; `None` where they are not all there.
+    ///
+    /// As for [`room`](Self::room): nobody else in this process writes these words while the slice is there.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self, word: usize, len_bytes: usize) -> Option<&[u8]> {
+        bytes(self.words(), word, len_bytes)
+    }
+
+    /// So many bytes from a word on, to be filled where they lie; `None` where they are not all there.
+    ///
+    /// Others that have the memory may read them meanwhile, and find part of what is written. In this process
+    /// nobody else uses these words while the slice is there, by another clone either: whoever hands out
+    /// places in the memory sees to that.
+    #[inline]
+    #[must_use]
+    pub fn room(&mut self, word: usize, len_bytes: usize) -> Option<&mut [u8]> {
+        let words = self.words().get(word..)?;
+        if len_bytes > size_of_val(words) {
+            return None;
+        }
+        let first = words.as_ptr().cast_mut().cast();
+        // SAFETY: so many bytes are mapped for writing, by what `self` keeps, which is borrowed for as long
+        // as the slice. That nobody else in this process uses them is said above; what other processes
+        // read is theirs to check.
+        Some(unsafe { std::slice::from_raw_parts_mut(first, len_bytes) })
+    }
+
     /// `fcntl(F_DUPFD_CLOEXEC)`: a descriptor to give away. It only reads, and nobody can make a
     /// writable one from it.
     ///
@@ -149,6 +177,21 @@ impl OwnMemory {
         let mut fd = self.kept.fd.lock().unwrap_or_else(PoisonError::into_inner);
         fd.take().ok_or(Error::new("fcntl F_DUPFD_CLOEXEC", Errno::BADF))
     }
+}
+
+/// So many bytes from a word on: whoever asks sees to it that nobody writes them meanwhile, as far as this
+/// process can.
+#[inline]
+fn bytes(words: &[AtomicU64], word: usize, len_bytes: usize) -> Option<&[u8]> {
+    let words = words.get(word..)?;
+    if len_bytes > size_of_val(words) {
+        return None;
+    }
+    // SAFETY: so many bytes are mapped for as long as the words are borrowed, and every value of them is bytes.
+    // Of this process nobody writes them: through a reader's mapping nobody can, and the writer has given
+    // them to the one who asks. An honest writer of another process stores nothing there until this side says
+    // that it may; a lying one of this user changes what is read.
+    Some(unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), len_bytes) })
 }
 
 /// Another process's memory, mapped read-only.
@@ -194,6 +237,17 @@ impl PeerMemory {
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: `_region` is that of this view.
         unsafe { self.view.words() }
+    }
+
+    /// So many bytes from a word on, where they lie; `None` where they are not all there.
+    ///
+    /// For writers of the same user, who could change this process's memory in other ways too. If such a one
+    /// writes meanwhile, against the protocol, what is read is garbage, and may be another the next time: so
+    /// whoever checks something here, and relies on it, copies it first.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self, word: usize, len_bytes: usize) -> Option<&[u8]> {
+        bytes(self.words(), word, len_bytes)
     }
 }
 

@@ -3,6 +3,12 @@
 pub use std::sync::atomic::AtomicU64;
 pub(crate) use std::sync::atomic::fence;
 
+/// The order of the program, for the compiler: the processor's is made by who calls for a barrier.
+#[inline]
+pub(crate) fn light_fence() {
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+}
+
 /// A page, in bytes.
 pub(crate) const PAGE_BYTES: usize = 4096;
 /// The smallest ring, in bytes.

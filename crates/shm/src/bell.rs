@@ -3,10 +3,10 @@
 //! All readers of one writer share it, so that the writer looks at one word for eight of them. Whoever lies
 //! here wakes others for nothing, or lets them sleep until they look by themselves.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::Words;
-use crate::atomic::fence;
+use crate::barrier::{Busy, Sleeper};
 use crate::layout::PAGE_BYTES;
 
 /// How many readers a doorbell has bytes for.
@@ -35,9 +35,9 @@ impl Sleeps {
     #[must_use]
     pub const fn from_number(number: u64) -> Option<Self> {
         match number & HOW {
-            0 => None,
             1 => Some(Self::OnFutex),
-            _ => Some(Self::OnDescriptor),
+            2 => Some(Self::OnDescriptor),
+            _ => None,
         }
     }
 }
@@ -50,37 +50,71 @@ const fn place(reader: usize) -> (usize, u32) {
     (reader / 8, (reader % 8) as u32 * 8)
 }
 
-/// Raises a reader's byte. What it does next is look once more whether anything came. `turn` is another one
-/// each time: by it the writer knows a sleep for which it has given a wake-up already.
-///
-/// The fence pairs with [`after_commit`]: either the writer sees the byte, or the reader what was committed
-/// before the writer looked.
+/// Raises a reader's byte. What it does next is pass the barrier ([`Sleeper::pass`]), and look once more whether
+/// anything came: either the writer sees the byte, or the reader what was committed before the writer looked.
+/// `turn` is another one each time: by it the writer knows a sleep for which it has given a wake-up already.
 pub fn raise(bell: &impl Words, reader: usize, how: Sleeps, turn: u8) {
     let (index, shift) = place(reader);
     let word = &bell.words()[index];
     let byte = how.number() | (u64::from(turn) << TURN_SHIFT & BYTE);
-    word.fetch_and(!(BYTE << shift), Relaxed);
-    word.fetch_or(byte << shift, SeqCst);
-    fence(SeqCst);
+    // Never 0 in between: the writer would not fence then.
+    word.fetch_or(byte << shift, Relaxed);
+    word.fetch_and(!((BYTE & !byte) << shift), Relaxed);
 }
 
-/// Lowers a reader's byte.
-pub fn lower(bell: &impl Words, reader: usize) {
+/// Says that a reader is awake: its byte becomes [`Sleeper::awake`].
+pub fn awake(bell: &impl Words, reader: usize, sleeper: &mut Sleeper) {
+    let (index, shift) = place(reader);
+    let word = &bell.words()[index];
+    // Never 0 in between: the writer would not fence then.
+    let byte = sleeper.awake();
+    word.fetch_or(byte << shift, Relaxed);
+    word.fetch_and(!((BYTE & !byte) << shift), Relaxed);
+}
+
+/// Lowers a reader's byte to 0: it is new, or gone, or has not slept for long.
+pub fn clear(bell: &impl Words, reader: usize) {
     let (index, shift) = place(reader);
     bell.words()[index].fetch_and(!(BYTE << shift), Relaxed);
 }
 
-/// To be called between a commit and looking at the words.
+/// Looks who sleeps, after a commit: calls `wake` with each of the first `words` words of which a reader does.
 #[inline]
-pub fn after_commit() {
-    fence(SeqCst);
+pub fn after_commit(bell: &impl Words, words: usize, busy: Busy, mut wake: impl FnMut(usize, u64)) {
+    busy.pass();
+    let mut index = 0;
+    while let Some(word) = bell.words().get(index)
+        && index < words
+    {
+        if word.load(Relaxed) != 0 {
+            let raised = busy.look_again(word);
+            if any_sleeps(raised) {
+                wake(index, raised);
+            }
+        }
+        index += 1;
+    }
 }
 
-/// The bytes of eight readers, from `8 * index` on: 0 where none of them sleeps.
+/// As [`after_commit`], for a commit that concerns one reader.
+#[inline]
+pub fn after_commit_for(bell: &impl Words, reader: usize, busy: Busy) -> Option<Raised> {
+    in_word(busy.look(&bell.words()[place(reader).0]), reader)
+}
+
+/// The bytes of eight readers, from `8 * index` on.
 #[inline]
 #[must_use]
 pub fn raised_word(bell: &impl Words, index: usize) -> u64 {
     bell.words()[index].load(Relaxed)
+}
+
+/// Whether any of eight readers sleeps.
+#[inline]
+fn any_sleeps(word: u64) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    // Of the two low bits of a byte just one is set.
+    (word ^ word >> 1) & LOW != 0
 }
 
 /// A sleep that a reader's byte tells of.

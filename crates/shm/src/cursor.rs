@@ -1,11 +1,12 @@
 //! A reader's page: how far it has read, and what a queue's receiver has settled.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::atomic::fence;
+use crate::barrier::Busy;
+use crate::bell::Sleeps;
 use crate::layout::{VERSION, reader as at};
-use crate::{Misbehaved, Words};
+use crate::{AtomicU64, Misbehaved, Words};
 
 /// What a reader counts, for those who look from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,15 +25,23 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct OwnCursor<W> {
     memory: W,
+    busy: Busy,
 }
 
 impl<W: Words> OwnCursor<W> {
     /// Makes the page, of a reader that begins at this position.
-    pub fn create(memory: W) -> Self {
+    pub fn create(memory: W, busy: Busy) -> Self {
         let words = memory.words();
+        words[at::FLAGS_WORD].store(busy.flag(at::FENCES), Relaxed);
         words[at::VERSION_WORD].store(u64::from(VERSION), Relaxed);
         words[at::MAGIC_WORD].store(at::MAGIC, Release);
-        Self { memory }
+        Self { memory, busy }
+    }
+
+    /// Looks how the writer sleeps, after a store for which it may be sleeping: its word is in the ring's memory.
+    #[inline]
+    pub fn writer_sleeps(&self, wanted: &AtomicU64) -> Option<Sleeps> {
+        Sleeps::from_number(self.busy.look(wanted))
     }
 
     /// Says how far the reader is: what lies before may be overwritten.
@@ -75,16 +84,11 @@ const fn bit(number: u64) -> (usize, u64) {
     (at::SETTLED_WORD + (place / 64) as usize, 1 << (place % 64))
 }
 
-/// To be called between storing a cursor and looking whether the writer sleeps.
-#[inline]
-pub fn after_store() {
-    fence(SeqCst);
-}
-
 /// The page as the writer has it: somebody else's words.
 #[derive(Debug)]
 pub struct PeerCursor<W> {
     memory: W,
+    busy: Busy,
     seen: u64,
 }
 
@@ -104,7 +108,14 @@ impl<W: Words> PeerCursor<W> {
         if words[at::VERSION_WORD].load(Relaxed) != u64::from(VERSION) {
             return Err(Misbehaved("a reader's page of another version"));
         }
-        Ok(Self { memory, seen: begin })
+        let busy = Busy::from_flag(words[at::FLAGS_WORD].load(Relaxed), at::FENCES);
+        Ok(Self { memory, busy, seen: begin })
+    }
+
+    /// What the reader does between storing a cursor and looking whether the writer sleeps.
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        self.busy
     }
 
     /// How far the reader is; before its first store, where it begins.

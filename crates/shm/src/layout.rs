@@ -4,6 +4,8 @@
 pub const PAGE_BYTES: usize = crate::atomic::PAGE_BYTES;
 /// A word, in bytes.
 pub const WORD_BYTES: u64 = 8;
+/// A line of the cache, in bytes: what goes from one processor to another at a time.
+pub const LINE_BYTES: u64 = 64;
 /// What the version words say.
 pub const VERSION: u32 = 1;
 
@@ -32,6 +34,8 @@ pub mod writer {
 
     /// Flag: the oldest frames are dropped.
     pub const LOSSY: u64 = 1;
+    /// Flag: the writer fences after each commit ([`crate::barrier::Busy::Fences`]).
+    pub const FENCES: u64 = 2;
 
     /// The least and the greatest capacity, in bytes; it is a power of two.
     pub const CAPACITY_BYTES: std::ops::RangeInclusive<u64> =
@@ -46,6 +50,8 @@ pub mod reader {
     pub const MAGIC_WORD: usize = 0;
     /// The version.
     pub const VERSION_WORD: usize = 1;
+    /// [`FENCES`] or 0.
+    pub const FLAGS_WORD: usize = 2;
     /// How far the reader is.
     pub const CURSOR_WORD: usize = 8;
     /// Numbers settled out of order, a bit each.
@@ -58,6 +64,9 @@ pub mod reader {
     pub const COUNTERS_WORD: usize = 32;
     /// How the reader sleeps, where it has no doorbell.
     pub const SLEEPS_WORD: usize = 40;
+
+    /// Flag: the reader fences after each cursor ([`crate::barrier::Busy::Fences`]).
+    pub const FENCES: u64 = 1;
 }
 
 /// Bytes of a writer's memory with a ring of this capacity.

@@ -10,6 +10,7 @@
 //! | [`arena`] | large messages: blocks in segments |
 //! | [`cursor`] | a reader's page: how far it is, what it has settled |
 //! | [`bell`] | the doorbell: which readers sleep |
+//! | [`barrier`] | who fences between saying and looking, and who need not |
 //! | [`layout`] | where everything lies |
 //!
 //! Nothing that a peer has written is trusted: it is read once, checked, and only the copy is used. What
@@ -19,11 +20,12 @@
 
 pub mod arena;
 mod atomic;
+pub mod barrier;
 pub mod bell;
 mod copy;
 pub mod cursor;
-mod in_place;
 pub mod layout;
+mod machine;
 mod misbehaved;
 pub mod ring;
 mod words;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use proptest::prelude::*;
+use switchboard_shm::barrier::Busy;
 use switchboard_shm::layout::{self, writer};
 use switchboard_shm::ring::{Kind, RingReader, RingWriter};
 use switchboard_shm::{AtomicU64, Misbehaved};
@@ -21,7 +22,8 @@ fn memory(capacity: u64) -> Memory {
 fn pair(lossy: bool, position: u64, number: u64) -> (RingWriter<Memory>, RingReader<Memory>) {
     let memory = memory(CAPACITY);
     let writer =
-        RingWriter::create_at(memory.clone(), 2, CAPACITY, lossy, position, number).unwrap();
+        RingWriter::create_at(memory.clone(), 2, CAPACITY, lossy, Busy::Fences, (position, number))
+            .unwrap();
     let reader = RingReader::open(memory, writer.head(), number).unwrap();
     (writer, reader)
 }

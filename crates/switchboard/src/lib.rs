@@ -41,12 +41,14 @@ pub mod transport;
 pub use address::{Address, AddressError};
 pub use error::{CloseError, Error, ErrorKind, RecvError, SendError, WaitError};
 pub use framing::Framing;
-pub use message::{Bytes, EncodingError, Json, Message, Named, Plain, Text};
+pub use message::{Bytes, EncodingError, InPlace, Json, Message, Named, Plain, Text};
 pub use options::{Options, Overflow};
 pub use pattern::event::{Event, Listener, Notifier, Occurrence, Origin};
-pub use pattern::queue::{Delivery, Incoming, Queue, Receiver, Rejection, Sender, Ticket};
+pub use pattern::queue::{
+    Borrowed, Delivery, Incoming, Loan, Queue, Receiver, Rejection, Sender, Ticket,
+};
 pub use pattern::state::{Layout, State, Value};
-pub use pattern::topic::{Publisher, Sample, Start, Subscriber, Topic};
+pub use pattern::topic::{BorrowedSample, Publisher, Sample, Start, Subscriber, Topic};
 
 /// Where the crate's own tests start processes: [`switchboard_testkit::child`].
 #[cfg(test)]

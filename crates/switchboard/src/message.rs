@@ -17,12 +17,16 @@
 //!   is an error of that message.
 //! - Without a link (queue objects, datagrams, foreign framings) nothing is compared.
 
+mod in_place;
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use in_place::InPlace;
 
 /// What identifies a type of message between peers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -54,7 +54,7 @@ pub(crate) struct Shm;
 
 impl Scheme for Shm {
     const SCHEME: &'static str = "shm";
-    const LOANS: bool = false;
+    const LOANS: bool = true;
     const POLLS: bool = true;
 
     fn address(meeting: &Meeting<'_>, way: usize) -> String {
@@ -120,8 +120,6 @@ pub(super) fn can<S: Scheme, P: Pattern>(case: &Case) -> Can {
 pub(crate) struct Ends<S, P> {
     out: Option<Sender<Bytes>>,
     from: Option<Receiver<Bytes>>,
-    /// The message, where it is sent from a buffer.
-    outgoing: Bytes,
     kind: PhantomData<(S, P)>,
 }
 
@@ -138,6 +136,24 @@ impl<S: Scheme, P: Pattern> Ends<S, P> {
     ) -> Result<Option<R>, Failure> {
         let mut result = None;
         let from = self.from.as_mut().ok_or_else(one_way)?;
+        if S::LOANS {
+            let found = match timeout {
+                Some(Duration::ZERO) => from.try_borrow(),
+                Some(timeout) => from.borrow_timeout(timeout),
+                None => from.borrow(),
+            };
+            return match found {
+                Ok(message) => {
+                    result = Some(read(&message));
+                    if P::ACKNOWLEDGES {
+                        message.acknowledge()?;
+                    }
+                    Ok(result)
+                }
+                Err(RecvError::Empty) => Ok(None),
+                Err(error) => Err(error.into()),
+            };
+        }
         let looked = from.recv_each(1, timeout, |incoming, _| {
             result = Some(read(incoming.bytes));
             P::ACKNOWLEDGES
@@ -192,7 +208,6 @@ impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
         let mut ends = Self {
             from: from.map(receiver).transpose()?,
             out: out.map(sender).transpose()?,
-            outgoing: Bytes(vec![0; meeting.job.case.bytes]),
             kind: PhantomData,
         };
         if measure == Measure::Open && meeting.near() {
@@ -208,12 +223,15 @@ impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
     #[inline(always)]
     fn send(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure> {
         let out = self.out.as_mut().ok_or_else(one_way)?;
-        if S::POLLS {
-            fill(&mut self.outgoing.0);
+        if S::LOANS {
             loop {
-                match out.try_send(&self.outgoing) {
+                match out.try_loan_bytes(bytes) {
+                    Ok(mut loan) => {
+                        fill(&mut loan);
+                        return Ok(loan.send()?);
+                    }
                     Err(SendError::Full | SendError::Slow { .. }) => {}
-                    result => return Ok(result?),
+                    Err(error) => return Err(error.into()),
                 }
             }
         }

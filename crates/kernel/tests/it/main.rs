@@ -5,7 +5,6 @@
 mod background;
 mod biased;
 mod c_program;
-mod copy_words;
 mod epoll;
 mod eventfd;
 mod examples;
@@ -54,7 +53,6 @@ use switchboard_testkit::child::{Role, enter};
 const ROLES: &[(&str, Role)] = &[
     ("biased-rarely", biased::rarely),
     ("biased-storm", biased::storm),
-    ("copy_words-reader", copy_words::reader),
     ("eventfd-adder", eventfd::adder),
     ("fifo-creator", fifo::creator),
     ("fifo-opener", fifo::opener),

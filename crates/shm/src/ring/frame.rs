@@ -42,6 +42,8 @@ impl Kind {
 
 const LENGTH_BITS: u32 = 28;
 const KIND_BITS: u32 = 4;
+/// The longest payload that a header can say.
+pub(super) const MOST_FRAME_BYTES: u64 = (1 << LENGTH_BITS) - 1;
 const NUMBER_SHIFT: u32 = 32;
 
 /// The word of a header. Its low half is never 0.

@@ -13,6 +13,7 @@ pub use reader::{Overtaken, RingReader};
 pub use writer::{Claim, RingWriter};
 
 use crate::Words;
+use crate::barrier::Busy;
 use crate::layout::writer as at;
 use crate::layout::{PAGE_BYTES, VERSION, WORD_BYTES};
 use crate::{Misbehaved, layout};
@@ -41,6 +42,7 @@ const LAST: u64 = u64::MAX / 2;
 struct Shape {
     capacity: u64,
     lossy: bool,
+    busy: Busy,
 }
 
 impl Shape {
@@ -100,10 +102,11 @@ impl Shape {
         let capacity = words[at::CAPACITY_WORD].load(Relaxed);
         let flags = words[at::FLAGS_WORD].load(Relaxed);
         Self::check_capacity(capacity, words.len())?;
-        if flags & !at::LOSSY != 0 {
+        if flags & !(at::LOSSY | at::FENCES) != 0 {
             return Err(Misbehaved("a ring with flags that nobody knows"));
         }
-        Ok(Self { capacity, lossy: flags & at::LOSSY != 0 })
+        let busy = Busy::from_flag(flags, at::FENCES);
+        Ok(Self { capacity, lossy: flags & at::LOSSY != 0, busy })
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use super::frame::{Frame, Header, Kind, frame_bytes};
+use super::frame::{Frame, Header, Kind, MOST_FRAME_BYTES, frame_bytes};
 use super::{LAST, Shape};
 use crate::atomic::fence;
+use crate::barrier::Busy;
 use crate::copy::copy_out;
 use crate::layout::writer as at;
 use crate::{AtomicU64, Misbehaved, Words};
@@ -64,6 +65,19 @@ impl<W: Words> RingReader<W> {
         self.shape.lossy
     }
 
+    /// What the writer does between a commit and looking whether somebody sleeps.
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        self.shape.busy
+    }
+
+    /// The word by which the writer says that it sleeps.
+    #[inline]
+    #[must_use]
+    pub fn wanted_word(&self) -> &AtomicU64 {
+        &self.memory.words()[at::WANTED_WORD]
+    }
+
     /// Bytes of the ring.
     #[must_use]
     pub fn capacity(&self) -> u64 {
@@ -111,17 +125,40 @@ impl<W: Words> RingReader<W> {
     ///
     /// # Errors
     /// What no honest writer writes.
-    #[inline]
+    #[inline(always)]
     pub fn poll(&mut self) -> Result<Option<Frame>, Misbehaved> {
         let Some(header) = self.header(self.position)? else { return Ok(None) };
-        self.frame_or_pad(header)
+        if header.kind == Kind::Pad {
+            return self.frame_behind_pad(header);
+        }
+        self.frame(self.position, header).map(Some)
     }
 
-    #[inline]
-    fn frame_or_pad(&mut self, header: Header) -> Result<Option<Frame>, Misbehaved> {
-        if header.kind != Kind::Pad {
-            return self.frame(self.position, header).map(Some);
+    /// The next frame, if it is a message of at most so many bytes: goes on behind it, and returns the index of the
+    /// payload's first word, and its length. Whatever else there is, [`poll`](Self::poll) tells.
+    #[inline(always)]
+    pub fn next_message(&mut self, most_bytes: u64) -> Option<(usize, usize)> {
+        debug_assert!(
+            !self.shape.lossy && !self.resumes,
+            "what is lost is noticed by `take_lossy`"
+        );
+        let word = self.shape.word(self.position);
+        // Partner: the release store of the commit.
+        let header = self.memory.words()[word].load(Acquire);
+        // Of the header that it has to be, only the length is open.
+        let len = header ^ super::frame::header(Kind::Message, 0, self.number + 1);
+        let frame_bytes = frame_bytes(len & MOST_FRAME_BYTES);
+        let most = self.shape.largest_frame().min(self.shape.rest(self.position));
+        if len > most_bytes.min(MOST_FRAME_BYTES) || frame_bytes > most {
+            return None;
         }
+        self.position += frame_bytes;
+        self.number += 1;
+        Some((word + 1, len as usize))
+    }
+
+    #[cold]
+    fn frame_behind_pad(&mut self, header: Header) -> Result<Option<Frame>, Misbehaved> {
         let next = self.behind_pad(header)?;
         // It was committed before the pad.
         let header = self.header(next)?.ok_or(Misbehaved("a pad with nothing behind it"))?;
@@ -147,7 +184,7 @@ impl<W: Words> RingReader<W> {
         Ok(self.position + rest)
     }
 
-    #[inline]
+    #[inline(always)]
     fn frame(&self, position: u64, header: Header) -> Result<Frame, Misbehaved> {
         let frame_bytes = frame_bytes(header.payload_bytes);
         if frame_bytes > self.shape.largest_frame() || frame_bytes > self.shape.rest(position) {
@@ -169,11 +206,18 @@ impl<W: Words> RingReader<W> {
         })
     }
 
+    /// Index of the first word of a frame's payload among the words of the memory.
+    #[inline]
+    #[must_use]
+    pub fn payload_index(&self, frame: &Frame) -> usize {
+        self.shape.word(frame.payload)
+    }
+
     /// The words of a frame's payload.
     #[inline]
     #[must_use]
     pub fn payload(&self, frame: &Frame) -> &[AtomicU64] {
-        let first = self.shape.word(frame.payload);
+        let first = self.payload_index(frame);
         &self.memory.words()[first..first + frame.payload_bytes.div_ceil(8) as usize]
     }
 

@@ -6,10 +6,15 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use super::frame::{Header, Kind, frame_bytes, header};
 use super::{Counters, Shape};
 use crate::atomic::fence;
+use crate::barrier::Busy;
 use crate::copy::{copy_in, copy_out};
 use crate::layout::writer as at;
-use crate::layout::{VERSION, WORD_BYTES};
+use crate::layout::{LINE_BYTES, VERSION, WORD_BYTES};
+use crate::machine::will_write;
 use crate::{AtomicU64, Misbehaved, Words};
+
+/// So many lines of the next frame are asked for; the processor notices by itself where longer ones go.
+const AHEAD_LINES: u64 = 4;
 
 /// The one who writes a ring.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub struct RingWriter<W> {
     head: u64,
     /// What is claimed ends at or before this, with the header after it.
     limit: u64,
+    /// Where what was claimed last ends: it may be under way.
+    claimed: u64,
     /// Of the last message.
     number: u64,
     /// Of a lossy ring: where frames begin, about an eighth of the ring apart; the first is the tail, and none
@@ -54,7 +61,14 @@ impl Claim {
     /// Where the frame ends, if it is committed with all of the payload claimed.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.frame + frame_bytes(self.payload_bytes)
+        self.end_of(self.payload_bytes)
+    }
+
+    /// Where it ends with so much payload.
+    #[inline]
+    #[must_use]
+    pub fn end_of(&self, payload_bytes: u64) -> u64 {
+        self.frame + frame_bytes(payload_bytes)
     }
 }
 
@@ -68,8 +82,9 @@ impl<W: Words> RingWriter<W> {
         pattern: u32,
         capacity_bytes: u64,
         lossy: bool,
+        busy: Busy,
     ) -> Result<Self, Misbehaved> {
-        Self::create_at(memory, pattern, capacity_bytes, lossy, 0, 0)
+        Self::create_at(memory, pattern, capacity_bytes, lossy, busy, (0, 0))
     }
 
     /// As [`create`](Self::create), beginning at a position, after a number.
@@ -81,21 +96,22 @@ impl<W: Words> RingWriter<W> {
         pattern: u32,
         capacity_bytes: u64,
         lossy: bool,
-        position: u64,
-        number: u64,
+        busy: Busy,
+        (position, number): (u64, u64),
     ) -> Result<Self, Misbehaved> {
         let words = memory.words();
         Shape::check_capacity(capacity_bytes, words.len())?;
-        let shape = Shape { capacity: capacity_bytes, lossy };
+        let shape = Shape { capacity: capacity_bytes, lossy, busy };
+        let flags = if lossy { at::LOSSY } else { 0 };
         let position = position & !(WORD_BYTES - 1);
         words[at::KIND_WORD].store(u64::from(VERSION) | u64::from(pattern) << 32, Relaxed);
         words[at::CAPACITY_WORD].store(capacity_bytes, Relaxed);
-        words[at::FLAGS_WORD].store(if lossy { at::LOSSY } else { 0 }, Relaxed);
+        words[at::FLAGS_WORD].store(flags | busy.flag(at::FENCES), Relaxed);
         words[at::TAIL_WORD].store(position, Relaxed);
         words[at::MAGIC_WORD].store(at::MAGIC, Release);
         let marks = VecDeque::from([position]);
         let limit = position + capacity_bytes;
-        Ok(Self { memory, shape, head: position, limit, number, marks })
+        Ok(Self { memory, shape, head: position, limit, claimed: position, number, marks })
     }
 
     /// Position of the next frame.
@@ -124,6 +140,13 @@ impl<W: Words> RingWriter<W> {
         self.shape.largest_frame() - WORD_BYTES
     }
 
+    /// What this side does between a commit and looking whether somebody sleeps.
+    #[inline]
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        self.shape.busy
+    }
+
     /// Whether the oldest frames are overwritten.
     #[must_use]
     pub fn is_lossy(&self) -> bool {
@@ -142,8 +165,8 @@ impl<W: Words> RingWriter<W> {
         if self.shape.lossy {
             return self.tail();
         }
-        // The word at the head is written too.
-        (self.head + WORD_BYTES).saturating_sub(self.shape.capacity)
+        // The word after what is claimed is written too.
+        (self.claimed.max(self.head) + WORD_BYTES).saturating_sub(self.shape.capacity)
     }
 
     /// The memory.
@@ -172,7 +195,7 @@ impl<W: Words> RingWriter<W> {
 
     /// Room for a frame; `None` where the readers' cursors, as far as they are known, leave none. The
     /// payload is not larger than [`largest_payload`](Self::largest_payload).
-    #[inline]
+    #[inline(always)]
     pub fn claim(&mut self, payload_bytes: u64) -> Option<Claim> {
         debug_assert!(payload_bytes <= self.largest_payload(), "{payload_bytes} bytes in a frame");
         let frame_bytes = frame_bytes(payload_bytes);
@@ -186,6 +209,7 @@ impl<W: Words> RingWriter<W> {
             }
             self.drop_oldest(end);
         }
+        self.claimed = frame + frame_bytes;
         Some(Claim { begin: self.head, frame, payload_bytes })
     }
 
@@ -212,10 +236,21 @@ impl<W: Words> RingWriter<W> {
     }
 
     /// Stores bytes of the payload, from a multiple of 8 on.
+    ///
+    /// What shares a cache line with the header comes last: readers are polling there, and so the line goes to
+    /// them and back once, not twice.
     #[inline]
     pub fn write(&self, claim: &Claim, offset: usize, bytes: &[u8]) {
-        let (first, end) = self.payload(claim);
-        copy_in(&self.memory.words()[first + offset / 8..end], bytes);
+        let words = &self.room(claim)[offset / 8..];
+        let begin = claim.frame + WORD_BYTES + offset as u64;
+        let beside = (begin.next_multiple_of(LINE_BYTES) - begin) as usize;
+        match bytes.split_at_checked(beside) {
+            Some((beside, beyond)) => {
+                copy_in(&words[beside.len() / 8..], beyond);
+                copy_in(words, beside);
+            }
+            None => copy_in(words, bytes),
+        }
     }
 
     /// The words of the payload: they are nobody else's until the claim is committed.
@@ -225,15 +260,22 @@ impl<W: Words> RingWriter<W> {
         &self.memory.words()[first..end]
     }
 
+    /// Index of the first word of the payload among the words of the memory.
+    #[inline]
+    #[must_use]
+    pub fn payload_index(&self, claim: &Claim) -> usize {
+        self.shape.word(claim.frame) + 1
+    }
+
     #[inline]
     fn payload(&self, claim: &Claim) -> (usize, usize) {
-        let first = self.shape.word(claim.frame) + 1;
+        let first = self.payload_index(claim);
         (first, first + claim.payload_bytes.div_ceil(8) as usize)
     }
 
     /// Commits a message, or whatever else, with its first `payload_bytes`. Returns the position at which
     /// readers were waiting for it. [`crate::bell::after_commit`] comes next.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self, claim: Claim, kind: Kind, payload_bytes: u64) -> u64 {
         let payload_bytes = payload_bytes.min(claim.payload_bytes);
         if !matches!(kind, Kind::End) {
@@ -255,7 +297,21 @@ impl<W: Words> RingWriter<W> {
         if self.shape.lossy {
             self.note_mark(claim.begin);
         }
+        self.fetch_ahead(frame_bytes(payload_bytes));
         claim.begin
+    }
+
+    /// Asks for the lines that the next frame is likely to need: who reads has them since the last turn of the
+    /// ring, and the commit would wait until they came. Not the one that is polled now.
+    #[inline]
+    fn fetch_ahead(&self, frame_bytes: u64) {
+        let words = self.memory.words();
+        let last = self.head + frame_bytes.min((AHEAD_LINES - 1) * LINE_BYTES) + LINE_BYTES;
+        let mut line = self.head + LINE_BYTES;
+        while line <= last {
+            will_write(&words[self.shape.word(line)]);
+            line += LINE_BYTES;
+        }
     }
 
     #[inline]
@@ -279,12 +335,10 @@ impl<W: Words> RingWriter<W> {
         copy_out(&self.memory.words()[first..first + bytes.len().div_ceil(8)], bytes);
     }
 
-    /// Says how the writer sleeps, or 0 that it does not. What it does next is look once more.
-    ///
-    /// The fence pairs with [`crate::cursor::after_store`].
+    /// Says how the writer sleeps, or [that it is awake](crate::barrier::Sleeper::awake). If it sleeps, what it
+    /// does next is pass the barrier ([`crate::barrier::Sleeper::pass`]), and look once more.
     pub fn set_wanted(&self, sleeps: u64) {
         self.memory.words()[at::WANTED_WORD].store(sleeps, Relaxed);
-        fence(std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Stores the counters.

@@ -9,11 +9,54 @@
 
 /// What the product's files are made of, in a model.
 mod atomic {
+    use std::cell::Cell;
+    use std::sync::atomic::Ordering::SeqCst;
+
     pub(crate) use loom::sync::atomic::{AtomicU64, fence};
+
+    thread_local! {
+        /// Somebody may call for barriers, so that the order of the program counts: a fence on each side
+        /// stands for that. Where nobody does, there is none. (Threads of a model run on one of the system's.)
+        pub(crate) static BARRIERS: Cell<bool> = const { Cell::new(true) };
+    }
+
+    pub(crate) fn light_fence() {
+        if BARRIERS.get() {
+            fence(SeqCst);
+        }
+    }
+
+    /// What `membarrier` does.
+    pub(crate) fn everywhere() {
+        assert!(BARRIERS.get(), "nobody was to call for a barrier here");
+        fence(SeqCst);
+    }
 
     /// Small ones: a model keeps a history of each word.
     pub(crate) const PAGE_BYTES: usize = 512;
     pub(crate) const LEAST_CAPACITY_BYTES: u64 = 64;
+}
+
+/// What the product has in assembly.
+mod machine {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use crate::atomic::AtomicU64;
+
+    pub(crate) const LONG_BYTES: usize = 49;
+
+    pub(crate) fn store_all(words: &[AtomicU64], bytes: &[[u8; 8]]) {
+        words
+            .iter()
+            .zip(bytes)
+            .for_each(|(word, chunk)| word.store(u64::from_le_bytes(*chunk), Relaxed));
+    }
+
+    pub(crate) fn load_all(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
+        words.iter().zip(bytes).for_each(|(word, chunk)| *chunk = word.load(Relaxed).to_le_bytes());
+    }
+
+    pub(crate) fn will_write(_: &AtomicU64) {}
 }
 
 macro_rules! product {
@@ -25,6 +68,7 @@ macro_rules! product {
 }
 
 product! {
+    "../../src/barrier.rs" barrier;
     "../../src/bell.rs" bell;
     "../../src/copy.rs" copy;
     "../../src/cursor.rs" cursor;
@@ -43,6 +87,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
+use barrier::{Busy, Sleeper};
 use bell::Sleeps;
 use cursor::{OwnCursor, PeerCursor, Unsettled};
 use layout::{PAGE_BYTES, reader, writer, writer_bytes};
@@ -91,14 +136,15 @@ const CAPACITY: u64 = 64;
 
 fn ring(lossy: bool) -> (RingWriter<Memory>, RingReader<Memory>) {
     let memory = Memory::new(writer_bytes(CAPACITY as usize));
-    let writer = RingWriter::create(memory.clone(), QUEUE, CAPACITY, lossy).unwrap();
+    let writer =
+        RingWriter::create(memory.clone(), QUEUE, CAPACITY, lossy, Busy::TakesPart).unwrap();
     let reader = RingReader::open(memory, 0, 0).unwrap();
     (writer, reader)
 }
 
 fn page() -> (OwnCursor<Memory>, PeerCursor<Memory>) {
     let memory = Memory::new(PAGE_BYTES);
-    let own = OwnCursor::create(memory.clone());
+    let own = OwnCursor::create(memory.clone(), Busy::TakesPart);
     let peer = PeerCursor::open(memory, 0).unwrap();
     (own, peer)
 }
@@ -218,27 +264,62 @@ fn a_reader_that_sleeps_is_woken() {
         let writing = thread::spawn(move || {
             for number in 1..=2 {
                 assert!(put(&mut writer, number));
-                bell::after_commit();
-                if bell::in_word(bell::raised_word(&ring_bell, 0), 3).is_some() {
+                bell::after_commit(&ring_bell, 1, writer.busy(), |_, word| {
+                    assert!(bell::in_word(word, 3).is_some());
                     kernel.wake();
-                }
+                });
             }
         });
         let mut last = 0;
         let mut turn = 0;
+        let mut sleeper = Sleeper::new(reader.busy());
         while last < 2 {
             if let Some(number) = take(&mut reader) {
                 last = number;
+                // It goes on for long without a sleep: the next one needs a barrier again.
+                if (0..8).any(|_| sleeper.step()) {
+                    bell::clear(&bell, 3);
+                }
                 continue;
             }
             turn += 1;
             bell::raise(&bell, 3, Sleeps::OnFutex, turn);
+            sleeper.pass(atomic::everywhere);
             if reader.polled_word().load(Acquire) == 0 {
                 futex.wait(reader.polled_word(), 0);
             }
-            bell::lower(&bell, 3);
+            bell::awake(&bell, 3, &mut sleeper);
         }
         writing.join().unwrap();
+    });
+}
+
+/// Whoever slept before calls for no barrier again: its word says so, and the other side fences.
+#[test]
+fn a_reader_that_slept_lately_is_woken_without_a_barrier() {
+    model(|| {
+        let (mut writer, mut reader) = ring(false);
+        let (bell, futex) = (Memory::new(64), Futex::new());
+        let mut sleeper = Sleeper::new(reader.busy());
+        atomic::BARRIERS.set(true);
+        sleeper.pass(atomic::everywhere);
+        bell::awake(&bell, 3, &mut sleeper);
+        atomic::BARRIERS.set(false);
+        let (ring_bell, kernel) = (bell.clone(), futex.clone());
+        let writing = thread::spawn(move || {
+            assert!(put(&mut writer, 1));
+            bell::after_commit(&ring_bell, 1, writer.busy(), |_, _| kernel.wake());
+        });
+        while take(&mut reader).is_none() {
+            bell::raise(&bell, 3, Sleeps::OnFutex, 1);
+            sleeper.pass(atomic::everywhere);
+            if reader.polled_word().load(Acquire) == 0 {
+                futex.wait(reader.polled_word(), 0);
+            }
+            bell::awake(&bell, 3, &mut sleeper);
+        }
+        writing.join().unwrap();
+        atomic::BARRIERS.set(true);
     });
 }
 
@@ -255,20 +336,21 @@ fn two_readers_that_share_a_word_of_the_doorbell_are_both_woken() {
                 thread::spawn(move || {
                     let reader = RingReader::open(memory, 0, 0).unwrap();
                     bell::raise(&bell, slot, Sleeps::OnFutex, 1);
+                    let mut sleeper = Sleeper::new(reader.busy());
+                    sleeper.pass(atomic::everywhere);
                     if reader.polled_word().load(Acquire) == 0 {
                         futex.wait(reader.polled_word(), 0);
                     }
-                    bell::lower(&bell, slot);
+                    bell::awake(&bell, slot, &mut sleeper);
                     assert_ne!(reader.polled_word().load(Acquire), 0);
                 })
             })
             .collect();
         assert!(put(&mut writer, 1));
-        bell::after_commit();
-        let word = bell::raised_word(&bell, 0);
-        if (0..2).any(|slot| bell::in_word(word, slot).is_some()) {
+        bell::after_commit(&bell, 1, writer.busy(), |_, word| {
+            assert!((0..2).any(|slot| bell::in_word(word, slot).is_some()));
             futex.wake();
-        }
+        });
         for reader in readers {
             reader.join().unwrap();
         }
@@ -288,11 +370,11 @@ fn a_writer_that_waits_for_room_is_woken() {
         let reading = thread::spawn(move || {
             assert_eq!(take(&mut reader), Some(1));
             own.store(reader.position());
-            cursor::after_store();
-            if wanted.words()[writer::WANTED_WORD].load(Relaxed) != 0 {
+            if own.writer_sleeps(&wanted.words()[writer::WANTED_WORD]).is_some() {
                 kernel.wake();
             }
         });
+        let mut sleeper = Sleeper::new(peer.busy());
         while !put(&mut writer, 4) {
             let cursor = peer.load(writer.head()).unwrap();
             writer.set_smallest_cursor(cursor);
@@ -300,10 +382,11 @@ fn a_writer_that_waits_for_room_is_woken() {
                 break;
             }
             writer.set_wanted(Sleeps::OnFutex.number());
+            sleeper.pass(atomic::everywhere);
             if peer.peek(writer.head()) == Ok(cursor) {
                 futex.wait(&peer.memory().words()[reader::CURSOR_WORD], cursor);
             }
-            writer.set_wanted(0);
+            writer.set_wanted(sleeper.awake());
         }
         reading.join().unwrap();
     });

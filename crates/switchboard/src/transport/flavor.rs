@@ -230,6 +230,55 @@ impl SenderFlavor {
         }
     }
 
+    /// Lends [room](Self::room) for a message, without waiting; `false` where messages are copied anyway.
+    #[inline]
+    pub(crate) fn lend(&mut self, len: usize) -> Result<bool, SendError> {
+        match self {
+            Self::ShmPublisher(end) => end.lend(len).map(|()| true),
+            Self::ShmSender(end) => end.lend(len).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// The room that was lent.
+    #[inline]
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        match self {
+            Self::ShmPublisher(end) => end.room(),
+            Self::ShmSender(end) => end.room(),
+            _ => &mut [],
+        }
+    }
+
+    /// What was built there so far.
+    #[inline]
+    pub(crate) fn built(&self) -> &[u8] {
+        match self {
+            Self::ShmPublisher(end) => end.built(),
+            Self::ShmSender(end) => end.built(),
+            _ => &[],
+        }
+    }
+
+    /// Sends the first bytes of what was built.
+    #[inline]
+    pub(crate) fn commit_loan(&mut self, len: usize) -> Result<(), SendError> {
+        match self {
+            Self::ShmPublisher(end) => end.commit_loan(len),
+            Self::ShmSender(end) => end.commit_loan(len),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes a loan back, of which nothing becomes.
+    pub(crate) fn cancel_loan(&mut self) {
+        match self {
+            Self::ShmPublisher(end) => end.cancel_loan(),
+            Self::ShmSender(end) => end.cancel_loan(),
+            _ => {}
+        }
+    }
+
     /// The room where a message of up to `len` bytes can be built in place.
     pub(crate) fn reserve(&mut self, len: usize) -> Result<Option<&mut [u8]>, SendError> {
         match self {
@@ -252,6 +301,37 @@ impl ReceiverFlavor {
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
         each!(self, end => end.take(with), Subscriber, ShmSubscriber, ShmReceiver)
+    }
+
+    /// Takes one message without waiting. Where it can be left where it lies, it is [`lent`](Self::lent);
+    /// elsewhere `with` is called with it.
+    #[inline]
+    pub(crate) fn lend(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        match self {
+            Self::ShmSubscriber(end) => end.lend(),
+            Self::ShmReceiver(end) => end.lend(),
+            _ => self.take(with).map(|_| false),
+        }
+    }
+
+    /// The payload of what was lent last.
+    #[inline]
+    pub(crate) fn lent_payload(&self) -> &[u8] {
+        match self {
+            Self::ShmSubscriber(end) => end.lent_payload(),
+            Self::ShmReceiver(end) => end.lent_payload(),
+            _ => &[],
+        }
+    }
+
+    /// What was lent last.
+    #[inline]
+    pub(crate) fn lent(&self) -> Raw<'_> {
+        match self {
+            Self::ShmSubscriber(end) => end.lent(),
+            Self::ShmReceiver(end) => end.lent(),
+            _ => Raw::bare(&[]),
+        }
     }
 
     /// Takes up to `most` messages that are already in this process's memory.

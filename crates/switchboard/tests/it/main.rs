@@ -5,6 +5,7 @@
 mod address;
 mod conformance;
 mod event;
+mod loans;
 mod log;
 mod message;
 mod place;
@@ -27,6 +28,7 @@ const ROLES: &[(&str, Role)] = &[
     ("async-subscriber", tasks::subscriber),
     #[cfg(feature = "tokio")]
     ("tasks-of-one-thread", tasks::one_thread),
+    ("borrower", loans::borrower),
     ("crowd", conformance::crowds::crowd),
     ("event-stranger", event::stranger),
     ("few-objects", event::few_objects),
@@ -34,6 +36,7 @@ const ROLES: &[(&str, Role)] = &[
     ("json-receiver", conformance::ends::json_receiver),
     ("limited-listener", event::limited_listener),
     ("listener", event::listener),
+    ("lender", loans::lender),
     #[cfg(target_arch = "x86_64")]
     ("log-killstep", log::killstep::publisher),
     ("log-named", log::crash::named),

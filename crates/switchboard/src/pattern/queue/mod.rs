@@ -3,6 +3,8 @@
 //! What a receiver acknowledged is done. Where the transport redelivers, a message whose receiver
 //! died before that is given to another, marked; see the table of transports.
 
+mod borrowed;
+mod loan;
 mod receiver;
 mod sender;
 
@@ -14,6 +16,8 @@ use crate::message::Message;
 use crate::options::Options;
 use crate::transport::{QueueEnds, Setup};
 
+pub use borrowed::Borrowed;
+pub use loan::Loan;
 pub use receiver::{Delivery, Incoming, Receiver, Rejection, Ticket};
 pub use sender::Sender;
 

@@ -94,7 +94,7 @@ impl Rejection {
 /// runs. Dropping it writes what acknowledgements wait and closes.
 #[derive(Debug)]
 pub struct Receiver<T> {
-    flavor: ReceiverFlavor,
+    pub(super) flavor: ReceiverFlavor,
     address: Address,
     /// Acknowledged in the batch under way; kept for its memory.
     done: Vec<Receipt>,

@@ -22,9 +22,9 @@ use crate::transport::{SenderFlavor, Setup};
 /// for nobody. [`close`](Self::close) waits for the answer, and says what went wrong.
 #[derive(Debug)]
 pub struct Sender<T> {
-    flavor: SenderFlavor,
+    pub(super) flavor: SenderFlavor,
     setup: Setup,
-    sent: u64,
+    pub(super) sent: u64,
     /// Closing was tried: dropping does not wait again.
     closed: bool,
     /// Everything is settled and the end was said.
@@ -104,14 +104,14 @@ impl<T: Message> Sender<T> {
 
     /// Names the peer that holds a topic up, where there is one.
     #[cold]
-    fn held_up(&self, error: SendError) -> SendError {
+    pub(super) fn held_up(&self, error: SendError) -> SendError {
         match (error, self.flavor.slow_peer()) {
             (SendError::Full, Some(peer)) => SendError::Slow { peer },
             (error, _) => error,
         }
     }
 
-    fn send_bytes_until(
+    pub(super) fn send_bytes_until(
         &mut self,
         bytes: &[u8],
         priority: u32,

@@ -19,7 +19,7 @@ use crate::pattern::queue::{Receiver, Sender};
 use crate::transport::{Setup, TopicEnds};
 
 pub use publisher::Publisher;
-pub use subscriber::{Sample, Subscriber};
+pub use subscriber::{BorrowedSample, Sample, Subscriber};
 
 /// A topic's name and options; its ends are made from it.
 ///

@@ -1,12 +1,14 @@
 //! The subscribing end of a topic.
 
+use std::fmt;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, SystemTime};
 
 use crate::address::Address;
 use crate::error::RecvError;
-use crate::message::{Bytes, Message};
-use crate::pattern::queue::{Delivery, Incoming, Receiver};
+use crate::message::{Bytes, InPlace, Message};
+use crate::pattern::queue::{Borrowed, Delivery, Incoming, Receiver};
 
 /// A message of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,67 @@ impl<T: Message> Subscriber<T> {
     #[must_use]
     pub fn address(&self) -> &Address {
         self.0.address()
+    }
+}
+
+/// A message of a topic where it lies, until the next one is taken: see [`Borrowed`].
+pub struct BorrowedSample<'a, T: InPlace>(Borrowed<'a, T>);
+
+impl<T: InPlace> BorrowedSample<'_, T> {
+    /// Its number among those of its publisher, or in that one's lane of a log; from 1.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.number()
+    }
+
+    /// How many messages are missing before it.
+    #[must_use]
+    pub fn lost_before(&self) -> u64 {
+        self.0.lost_before()
+    }
+}
+
+impl<T: InPlace> Deref for BorrowedSample<'_, T> {
+    type Target = T::View;
+
+    #[inline]
+    fn deref(&self) -> &T::View {
+        &self.0
+    }
+}
+
+impl<T: InPlace> fmt::Debug for BorrowedSample<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BorrowedSample").field(&self.0).finish()
+    }
+}
+
+impl<T: InPlace> Subscriber<T> {
+    /// Receives a message and leaves it where it lies, waiting as long as it takes.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn borrow(&mut self) -> Result<BorrowedSample<'_, T>, RecvError> {
+        self.0.borrow().map(BorrowedSample)
+    }
+
+    /// As [`borrow`](Self::borrow), for at most `timeout`.
+    ///
+    /// # Errors
+    /// `Empty` when the time is over; otherwise as [`recv`](Self::recv).
+    pub fn borrow_timeout(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<BorrowedSample<'_, T>, RecvError> {
+        self.0.borrow_timeout(timeout).map(BorrowedSample)
+    }
+
+    /// Receives without waiting, and leaves the message where it lies.
+    ///
+    /// # Errors
+    /// `Empty` when there is nothing now; otherwise as [`recv`](Self::recv).
+    pub fn try_borrow(&mut self) -> Result<BorrowedSample<'_, T>, RecvError> {
+        self.0.try_borrow().map(BorrowedSample)
     }
 }
 

@@ -108,6 +108,20 @@ impl<C: Core> Endpoint<C> {
         owner
     }
 
+    /// How often the control path has brought something.
+    #[inline]
+    pub(super) fn news(&self) -> u32 {
+        self.shared.parking.news()
+    }
+
+    /// The same, where the I/O thread drives it and this is the process that opened it: then nothing has changed
+    /// while that has not.
+    #[inline]
+    pub(super) fn quiet_news(&self) -> Option<u32> {
+        let driven = !self.shared.by_caller.load(Ordering::Relaxed) && self.is_here();
+        driven.then(|| self.news())
+    }
+
     /// Whether this is the process that opened it.
     pub(super) fn is_here(&self) -> bool {
         fork::generation() == self.generation

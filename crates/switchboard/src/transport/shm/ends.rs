@@ -1,5 +1,6 @@
 //! The four ends of `shm:`, as every transport has them.
 
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use switchboard_kernel::io::Deadline;
 
 use super::control::Control;
 use super::endpoint::{Core, Endpoint};
+use super::hand::Manner;
+use super::lending::Lending;
 use super::meeting::Offer;
 use super::publisher::PublisherCore;
 use super::reading::{ReaderCore, Reading};
@@ -28,14 +31,18 @@ pub(crate) type ShmReceiver = End<ReceiverCore>;
 
 /// A core, and the calls to it.
 #[derive(Debug)]
-pub(crate) struct End<C> {
+pub(crate) struct End<C: Opened> {
     end: Endpoint<C>,
+    /// What the caller has of it outside of the core.
+    outside: C::Outside,
     setup: Setup,
 }
 
 /// A core as it is opened and asked.
 pub(crate) trait Opened: Core + Sized {
     type Offer: Offer;
+    /// What the caller has outside: messages in its hand, or room that was lent.
+    type Outside: Default + fmt::Debug;
 
     /// Whether it is of no use without a peer.
     const NEEDS_PEER: bool;
@@ -70,7 +77,7 @@ impl<C: Opened> End<C> {
         while !end.enter().is_ok_and(|core| core.has_met()) && !deadline.passed() {
             end.wait(deadline).map_err(failed)?;
         }
-        Ok(Self { end, setup: setup.again() })
+        Ok(Self { end, outside: C::Outside::default(), setup: setup.again() })
     }
 
     /// The descriptor of the control path, for event loops: the caller drives it from now on.
@@ -87,10 +94,10 @@ impl<C: Opened> End<C> {
     #[inline]
     fn call<R, E: From<Error>>(
         &mut self,
-        act: impl FnOnce(&mut C) -> Result<R, E>,
+        act: impl FnOnce(&mut C, &mut C::Outside) -> Result<R, E>,
     ) -> Result<R, E> {
         match self.end.enter() {
-            Ok(mut core) => act(&mut core),
+            Ok(mut core) => act(&mut core, &mut self.outside),
             Err(error) => Err(self.setup.system("cannot go on", error).into()),
         }
     }
@@ -100,21 +107,74 @@ impl<C: Opened> End<C> {
     }
 }
 
+/// How both writing ends lend room.
+pub(crate) trait Lends: Opened<Outside = Lending> {
+    /// Lends room for a message, without waiting.
+    fn lend(&mut self, len: usize, lending: &mut Lending) -> Result<(), SendError>;
+
+    /// Sends the first bytes of what was built.
+    fn commit_loan(&mut self, len: usize, lending: &mut Lending);
+
+    /// Takes a loan back of which nothing becomes.
+    fn cancel_loan(&mut self, lending: &mut Lending);
+}
+
+impl<C: Lends> End<C> {
+    /// Lends [room](Self::room) for a message, without waiting.
+    #[inline]
+    pub(crate) fn lend(&mut self, len: usize) -> Result<(), SendError> {
+        self.cancel_loan();
+        self.end.look_now_and_then();
+        self.call(|core, lending| core.lend(len, lending))
+    }
+
+    /// The room that was lent.
+    #[inline]
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        self.outside.room()
+    }
+
+    /// What was built there so far.
+    #[inline]
+    pub(crate) fn built(&self) -> &[u8] {
+        self.outside.built()
+    }
+
+    /// Sends the first bytes of what was built.
+    #[inline]
+    pub(crate) fn commit_loan(&mut self, len: usize) -> Result<(), SendError> {
+        self.call(|core, lending| {
+            core.commit_loan(len, lending);
+            Ok(())
+        })
+    }
+
+    /// Takes a loan back, if one is out, of which nothing becomes.
+    #[inline]
+    pub(crate) fn cancel_loan(&mut self) {
+        if self.outside.claim.is_some()
+            && let Ok(mut core) = self.end.enter()
+        {
+            core.cancel_loan(&mut self.outside);
+        }
+    }
+}
+
 impl ShmPublisher {
     #[inline]
     pub(crate) fn try_send(&mut self, payload: &[u8]) -> Result<(), SendError> {
         self.end.look_now_and_then();
-        self.call(|core| core.try_send(payload))
+        self.call(|core, _| core.try_send(payload))
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
         self.sleep(deadline)?;
-        self.call(PublisherCore::check)
+        self.call(|core, _| core.check())
     }
 
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
         self.end.look();
-        self.call(PublisherCore::check)
+        self.call(|core, _| core.check())
     }
 
     pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
@@ -143,13 +203,15 @@ impl ShmPublisher {
 impl ShmSender {
     #[inline]
     pub(crate) fn try_send(&mut self, payload: &[u8], priority: u32) -> Result<(), SendError> {
+        // One that was forgotten.
+        self.cancel_loan();
         self.end.look_now_and_then();
-        self.call(|core| core.try_send(payload, priority))
+        self.call(|core, _| core.try_send(payload, priority))
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
         self.sleep(deadline)?;
-        self.call(SenderCore::check)
+        self.call(|core, _| core.check())
     }
 
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
@@ -159,7 +221,7 @@ impl ShmSender {
 
     /// Moves on what can move. What was accepted is in memory that the receivers see, or waits for one.
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
-        self.call(|core| core.drive().map(|()| true))
+        self.call(|core, _| core.drive().map(|()| true))
     }
 
     pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
@@ -185,22 +247,67 @@ impl ShmSender {
 }
 
 impl<P: Reading> End<ReaderCore<P>> {
+    /// Takes one message without waiting. Whether there was one.
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        let taken = self.next(Manner::Copied)?;
+        if taken {
+            with(self.outside.raw());
+        }
+        Ok(taken)
+    }
+
+    /// As [`take`](Self::take), and leaves it where it is until the next is taken: [`lent`](Self::lent).
+    #[inline]
+    pub(crate) fn lend(&mut self) -> Result<bool, RecvError> {
+        self.next(Manner::Lent)
+    }
+
+    /// What was taken last.
+    #[inline]
+    pub(crate) fn lent(&self) -> Raw<'_> {
+        self.outside.raw()
+    }
+
+    /// Its payload.
+    #[inline]
+    pub(crate) fn lent_payload(&self) -> &[u8] {
+        self.outside.bytes()
+    }
+
+    #[inline]
+    fn next(&mut self, manner: Manner) -> Result<bool, RecvError> {
+        if self.end.quiet_news().is_some_and(|news| self.outside.is_empty(news)) {
+            return Ok(false);
+        }
         self.end.look_now_and_then();
-        if self.call(|core| core.take(with))? {
+        if self.try_next(manner)? {
             return Ok(true);
         }
-        if self.end.arm_descriptor() { self.take_again(with) } else { Ok(false) }
+        // Something may have come meanwhile.
+        if self.end.arm_descriptor() { self.try_next(manner) } else { Ok(false) }
     }
 
-    /// Something came while nothing was found.
-    fn take_again(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        self.call(|core| core.take(with))
+    #[inline]
+    fn try_next(&mut self, manner: Manner) -> Result<bool, RecvError> {
+        let news = self.end.news();
+        self.call(|core, hand| core.take(manner, hand, news))
     }
 
+    /// Up to `most` further messages of the writer that the last one came from.
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
-        self.end.enter().map_or(0, |mut core| core.take_more(most, with))
+        for count in 0..most {
+            let taken = match self.end.enter() {
+                Ok(mut core) => core.take_more(Manner::Copied, &mut self.outside),
+                Err(_) => false,
+            };
+            if !taken {
+                return count;
+            }
+            // Outside: whatever the caller does now, the I/O thread can do its work.
+            with(self.outside.raw());
+        }
+        most
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {

@@ -1,6 +1,8 @@
 //! How large the parts are, and how they are made.
 
+use switchboard_kernel::membarrier;
 use switchboard_kernel::shared_memory::{Doorbell, OwnMemory};
+use switchboard_shm::barrier::Busy;
 use switchboard_shm::cursor::OwnCursor;
 use switchboard_shm::layout::{self, PAGE_BYTES, writer};
 use switchboard_shm::ring::RingWriter;
@@ -32,7 +34,7 @@ pub(super) fn ring(setup: &Setup, pattern: u32, lossy: bool) -> Result<RingWrite
     let bytes = layout::writer_bytes(capacity as usize);
     let memory = OwnMemory::create("switchboard-ring", bytes)
         .map_err(|error| setup.system("no memory for a ring", error))?;
-    RingWriter::create(Own(memory), pattern, capacity, lossy)
+    RingWriter::create(Own(memory), pattern, capacity, lossy, busy())
         .map_err(|error| Error::new(ErrorKind::System, &setup.address, error.0))
 }
 
@@ -48,6 +50,11 @@ fn capacity_bytes(setup: &Setup) -> Result<u64, Error> {
     Ok(wanted.next_power_of_two().max(least))
 }
 
+/// What this process does between storing something and looking whether somebody sleeps for it.
+fn busy() -> Busy {
+    if membarrier::take_part() { Busy::TakesPart } else { Busy::Fences }
+}
+
 /// A new doorbell.
 pub(super) fn bell(setup: &Setup) -> Result<Bell, Error> {
     Doorbell::create().map(Bell).map_err(|error| setup.system("no memory for a doorbell", error))
@@ -55,5 +62,6 @@ pub(super) fn bell(setup: &Setup) -> Result<Bell, Error> {
 
 /// A new reader's page.
 pub(super) fn page() -> switchboard_kernel::Result<OwnCursor<Own>> {
-    OwnMemory::create("switchboard-reader", PAGE_BYTES).map(|memory| OwnCursor::create(Own(memory)))
+    OwnMemory::create("switchboard-reader", PAGE_BYTES)
+        .map(|memory| OwnCursor::create(Own(memory), busy()))
 }

@@ -3,10 +3,12 @@
 use std::os::fd::OwnedFd;
 
 use switchboard_kernel::shared_memory::PeerMemory;
+use switchboard_shm::Misbehaved;
 use switchboard_shm::arena::{MOST_SEGMENTS, PLACE_BYTES, Place, SEGMENT_BYTES};
 use switchboard_shm::ring::{Frame, Prefix, RingReader};
-use switchboard_shm::{Misbehaved, copy_out};
 
+use super::control::LinkId;
+use super::hand::{Hand, Manner};
 use super::memory::Theirs;
 
 /// The segments of one writer, in their order.
@@ -15,10 +17,10 @@ pub(super) struct Segments(Vec<Theirs>);
 
 /// What a frame of a large message led to.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Found {
-    Message(Prefix),
+pub(super) enum Large {
+    Message(Prefix, Place),
     /// It is longer than this side takes.
-    TooLarge,
+    TooLong,
     /// Its segment has not come yet: it was sent before the frame, so it waits on the control path.
     NotYet,
 }
@@ -35,24 +37,36 @@ impl Segments {
         Ok(())
     }
 
-    /// Replaces what is in `bytes` by the message that a frame stands for.
-    pub(super) fn read(
+    /// Where the message is that a frame stands for.
+    pub(super) fn find(
         &self,
         ring: &RingReader<Theirs>,
         frame: &Frame,
         largest: usize,
-        bytes: &mut Vec<u8>,
-    ) -> Result<Found, Misbehaved> {
+    ) -> Result<Large, Misbehaved> {
         let (prefix, place) = Self::place(ring, frame)?;
-        let Some(segment) = self.0.get(place.segment as usize) else { return Ok(Found::NotYet) };
-        let words = place.words(segment)?;
-        if place.len > largest as u64 {
-            return Ok(Found::TooLarge);
-        }
-        bytes.clear();
-        bytes.resize(place.len as usize, 0);
-        copy_out(words, bytes);
-        Ok(Found::Message(prefix))
+        let Some(segment) = self.get(&place) else { return Ok(Large::NotYet) };
+        place.words(segment)?;
+        let fits = place.len <= largest as u64;
+        Ok(if fits { Large::Message(prefix, place) } else { Large::TooLong })
+    }
+
+    /// The segment of a place.
+    pub(super) fn get(&self, place: &Place) -> Option<&Theirs> {
+        self.0.get(place.segment as usize)
+    }
+
+    /// Takes the message at a place that was [found](Self::find).
+    pub(super) fn take(
+        &self,
+        manner: Manner,
+        link: LinkId,
+        place: &Place,
+        hand: &mut Hand,
+    ) -> Result<(), Misbehaved> {
+        let segment =
+            self.get(place).ok_or(Misbehaved("a message in a segment that never came"))?;
+        hand.take_large(manner, link, (place.segment, segment), place)
     }
 
     /// Whether the segment of a frame's message has come.

@@ -108,28 +108,37 @@ impl Parking {
     }
 }
 
-/// Polling before sleeping. It pays where the peer runs on another processor and answers soon.
+/// Polling before sleeping. It pays where the peer runs on another processor and answers soon: whether that is
+/// so, only trying tells. (Both ends may be bound to one processor each, or both to the same.)
 #[derive(Debug)]
 pub(super) struct Spin {
-    /// How long, in nanoseconds; adapts.
+    /// How long, in nanoseconds; adapts. 0: it was in vain lately.
     patience_ns: u32,
+    /// Waits without polling, since then.
+    skipped: u32,
 }
 
 const LONGEST_NS: u32 = 20_000;
 const SHORTEST_NS: u32 = 1_000;
+/// After so many waits without polling, it is tried again.
+const TRY_AFTER: u32 = 64;
 
 impl Spin {
     pub(super) fn new() -> Self {
-        // Where only one processor is to be had, the peer cannot run while this side polls.
+        // Where only one processor is to be had, the peer hardly runs while this side polls.
         let alone = std::thread::available_parallelism().map_or(1, usize::from) < 2;
-        Self { patience_ns: if alone { 0 } else { LONGEST_NS } }
+        Self { patience_ns: if alone { 0 } else { LONGEST_NS }, skipped: 0 }
     }
 
     /// Polls until `ready`, or for as long as that is worth it. Whether it was ready.
     #[inline]
     pub(super) fn poll(&mut self, mut ready: impl FnMut() -> bool) -> bool {
         if self.patience_ns == 0 {
-            return false;
+            self.skipped += 1;
+            if self.skipped < TRY_AFTER {
+                return false;
+            }
+            (self.patience_ns, self.skipped) = (SHORTEST_NS, 0);
         }
         let mut begun = None;
         loop {
@@ -146,7 +155,8 @@ impl Spin {
                 break;
             }
         }
-        self.patience_ns = (self.patience_ns - self.patience_ns / 4).max(SHORTEST_NS);
+        let less_ns = self.patience_ns - self.patience_ns / 4;
+        self.patience_ns = if less_ns < SHORTEST_NS { 0 } else { less_ns };
         false
     }
 }

@@ -2,16 +2,19 @@
 
 mod history;
 
+use switchboard_kernel::membarrier;
 use switchboard_shm::arena::Block;
+use switchboard_shm::barrier::{Busy, Sleeper};
 use switchboard_shm::bell::{self, Sleeps};
-use switchboard_shm::ring::{Claim, Kind, Prefix, RingWriter};
+use switchboard_shm::ring::{Claim, Counters, Kind, Prefix, RingWriter};
 
 use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met};
 use super::endpoint::Core;
-use super::ends::Opened;
+use super::ends::{Lends, Opened};
 use super::geometry;
 use super::hello::Pattern;
+use super::lending::Lending;
 use super::memory::Own;
 use super::offer::WriterOffer;
 use super::park::Place;
@@ -35,7 +38,12 @@ pub(crate) struct PublisherCore {
     slowest: Option<LinkId>,
     /// No message follows.
     ended: bool,
+    /// What subscribers know of this end's sleeps.
+    sleeper: Sleeper,
 }
+
+/// The one ring of a topic stands for all links.
+const OF_TOPIC: LinkId = 0;
 
 impl PublisherCore {
     /// Messages that some subscriber has not taken, where it is waited for.
@@ -65,18 +73,33 @@ impl PublisherCore {
     }
 
     #[cold]
+    fn lend_large(&mut self, len: usize, lending: &mut Lending) -> Result<(), SendError> {
+        let (claim, block) = self.claim_block(len)?;
+        lending.in_block(OF_TOPIC, claim, (&self.side.blocks, block), len);
+        Ok(())
+    }
+
+    #[cold]
     fn try_send_large(&mut self, payload: &[u8]) -> Result<(), SendError> {
-        self.side.check_length(payload.len())?;
-        let len = payload.len() as u64;
-        let frame_bytes = Blocks::FRAME_BYTES;
-        let claim = self.claim(frame_bytes)?;
-        let Some(block) = self.block(len)? else { return Err(SendError::Full) };
+        let (claim, block) = self.claim_block(payload.len())?;
         switchboard_shm::copy_in(self.side.blocks.room(&block), payload);
+        self.commit_block(claim, block, payload.len() as u64);
+        Ok(())
+    }
+
+    /// A block for a large message, and its frame.
+    fn claim_block(&mut self, len: usize) -> Result<(Claim, Block), SendError> {
+        self.side.check_length(len)?;
+        let claim = self.claim(Blocks::FRAME_BYTES)?;
+        let block = self.block(len as u64)?.ok_or(SendError::Full)?;
+        Ok((claim, block))
+    }
+
+    fn commit_block(&mut self, claim: Claim, block: Block, len: u64) {
         let place = self.side.blocks.place(&block, len).to_bytes(Prefix::default());
         self.ring.write(&claim, 0, &place);
         self.side.blocks.sent(block, claim.end());
-        self.commit(claim, Kind::InArena, frame_bytes, len);
-        Ok(())
+        self.commit(claim, Kind::InArena, Blocks::FRAME_BYTES, len);
     }
 
     /// A block for a large message; none where subscribers still hold too much.
@@ -137,27 +160,11 @@ impl PublisherCore {
     /// Looks who sleeps for what was committed at a position.
     #[inline]
     fn ring_bell(&mut self, at: u64) {
-        bell::after_commit();
-        for index in 0..self.bell_words {
-            let word = bell::raised_word(&self.side.bell, index);
-            if word != 0 {
-                self.wake(index, word, at);
-            }
-        }
-    }
-
-    /// Wakes those of eight readers that sleep.
-    #[cold]
-    fn wake(&mut self, index: usize, word: u64, at: u64) {
-        let mut on_futex = false;
-        for one in self.subscribers.iter_mut().filter(|one| one.slot / 8 == index) {
-            let Some(raised) = bell::in_word(word, one.slot) else { continue };
-            on_futex |= self.side.wake(one, raised);
-        }
-        if on_futex {
-            // All of them sleep at this place: who is behind has something to read, and is awake.
-            wake_readers(&self.ring, at);
-        }
+        let Self { side, ring, subscribers, .. } = self;
+        let WritingSide { bell, control, counters, .. } = side;
+        bell::after_commit(bell, self.bell_words, ring.busy(), |index, word| {
+            wake(subscribers, control, counters, (index, word), (ring, at));
+        });
     }
 
     /// Where a subscriber that comes now begins, and the number before.
@@ -171,6 +178,9 @@ impl PublisherCore {
     fn make_room(&mut self, len: u64) -> Result<(), SendError> {
         let cursor = self.look_at_cursors();
         self.ring.set_smallest_cursor(cursor);
+        if self.sleeper.step() {
+            self.ring.set_wanted(0);
+        }
         if self.ring.is_held_up_by(cursor, len) { Err(SendError::Full) } else { Ok(()) }
     }
 
@@ -253,8 +263,59 @@ impl PublisherCore {
     }
 }
 
+/// Wakes those of eight readers that sleep.
+#[cold]
+fn wake(
+    subscribers: &mut [Reader],
+    control: &Control<WriterOffer>,
+    counters: &mut Counters,
+    (index, word): (usize, u64),
+    (ring, at): (&RingWriter<Own>, u64),
+) {
+    let mut on_futex = false;
+    for one in subscribers.iter_mut().filter(|one| one.slot / 8 == index) {
+        let Some(raised) = bell::in_word(word, one.slot) else { continue };
+        on_futex |= one.wake(raised, control, counters);
+    }
+    if on_futex {
+        // All of them sleep at this place: who is behind has something to read, and is awake.
+        wake_readers(ring, at);
+    }
+}
+
+impl Lends for PublisherCore {
+    #[inline]
+    fn lend(&mut self, len: usize, lending: &mut Lending) -> Result<(), SendError> {
+        if len as u64 > self.ring.largest_payload() {
+            return self.lend_large(len, lending);
+        }
+        let claim = self.claim(len as u64)?;
+        let word = self.ring.payload_index(&claim);
+        lending.in_ring((OF_TOPIC, self.ring.memory()), claim, word);
+        Ok(())
+    }
+
+    #[inline]
+    fn commit_loan(&mut self, len: usize, lending: &mut Lending) {
+        let Some(claim) = lending.claim.take() else { return };
+        let len = len.min(lending.len) as u64;
+        match lending.block.take() {
+            None => self.commit(claim, Kind::Message, len, len),
+            Some(block) => self.commit_block(claim, block, len),
+        }
+    }
+
+    fn cancel_loan(&mut self, lending: &mut Lending) {
+        lending.claim = None;
+        if let Some(block) = lending.block.take() {
+            self.side.blocks.give_back(block);
+        }
+    }
+}
+
 impl Opened for PublisherCore {
     type Offer = WriterOffer;
+    type Outside = Lending;
 
     const NEEDS_PEER: bool = false;
 
@@ -272,6 +333,8 @@ impl Opened for PublisherCore {
             history,
             slowest: None,
             ended: false,
+            // Whoever of them fences by itself does no harm.
+            sleeper: Sleeper::new(Busy::TakesPart),
         })
     }
 
@@ -307,6 +370,7 @@ impl Core for PublisherCore {
         let slowest = self.subscribers.iter().find(|one| Some(one.link) == slowest);
         let place = slowest.map_or((Place::Own, 0), Reader::place);
         self.ring.set_wanted(how.number());
+        self.sleeper.pass(membarrier::everywhere);
         if self.is_ready() {
             return None;
         }
@@ -314,7 +378,7 @@ impl Core for PublisherCore {
     }
 
     fn disarm(&mut self, _: bool) {
-        self.ring.set_wanted(0);
+        self.ring.set_wanted(self.sleeper.awake());
     }
 
     fn control(&mut self) -> bool {

@@ -8,6 +8,7 @@ mod reports;
 
 use std::fmt;
 
+use switchboard_kernel::membarrier;
 use switchboard_shm::Misbehaved;
 use switchboard_shm::bell::Sleeps;
 use switchboard_shm::ring::RingReader;
@@ -15,12 +16,13 @@ use switchboard_shm::ring::RingReader;
 use super::control::{Control, Event, LinkId};
 use super::endpoint::Core;
 use super::ends::Opened;
+use super::hand::{Hand, Manner};
 use super::hello::{Pattern, Role};
 use super::memory::Theirs;
 use super::offer::{Page, ReaderOffer};
 use super::park::Place;
 use crate::error::{Error, RecvError};
-use crate::transport::{Raw, Setup};
+use crate::transport::Setup;
 
 use links::Pending;
 pub(crate) use links::Writer;
@@ -39,19 +41,32 @@ pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
     /// The ring is none of this pattern.
     fn begin(ring: &RingReader<Theirs>, number: u64) -> Result<Self, Misbehaved>;
 
-    /// Takes one message of a writer, if there is one.
+    /// Takes one message of a writer into the caller's hand, if there is one.
     fn take(
         writer: &mut Writer<Self>,
         control: &Control<ReaderOffer>,
-        scratch: &mut Vec<u8>,
-        with: &mut dyn FnMut(Raw<'_>),
+        manner: Manner,
+        hand: &mut Hand,
     ) -> Result<Taken, Misbehaved>;
+
+    /// Takes the next message into the caller's hand, if there is nothing particular about it: a short cut, after
+    /// which [`take`](Self::take) does the rest.
+    #[inline(always)]
+    fn take_plain(
+        _writer: &mut Writer<Self>,
+        _control: &Control<ReaderOffer>,
+        _manner: Manner,
+        _hand: &mut Hand,
+    ) -> bool {
+        false
+    }
 
     /// Takes a message where something else than turns says whose is next.
     #[inline]
     fn take_out_of_turn(
         _core: &mut ReaderCore<Self>,
-        _with: &mut dyn FnMut(Raw<'_>),
+        _manner: Manner,
+        _hand: &mut Hand,
     ) -> Option<Result<bool, RecvError>> {
         None
     }
@@ -93,7 +108,6 @@ pub(crate) struct ReaderCore<P> {
     /// Whose turn it is.
     pub(super) current: usize,
     in_a_row: u32,
-    pub(super) scratch: Vec<u8>,
     reports: Reports,
     /// Writers that ended, died or were turned away.
     left: u64,
@@ -102,20 +116,51 @@ pub(crate) struct ReaderCore<P> {
 }
 
 impl<P: Reading> ReaderCore<P> {
-    /// Takes one message, if there is one.
+    /// Takes one message into the caller's hand, if there is one. `news`: how often the control path had brought
+    /// something, before this.
     #[inline]
-    pub(super) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+    pub(super) fn take(
+        &mut self,
+        manner: Manner,
+        hand: &mut Hand,
+        news: u32,
+    ) -> Result<bool, RecvError> {
+        // Whatever comes of this, the word that was empty is not the one to look at any more.
+        hand.found_something();
+        let [only] = &mut self.writers[..] else { return self.take_in_turn(manner, hand) };
+        if P::take_plain(only, &self.control, manner, hand) {
+            return Ok(true);
+        }
+        match P::take(only, &self.control, manner, hand) {
+            Ok(Taken::Message) => return Ok(true),
+            Ok(Taken::Nothing) => {
+                let quiet = !only.is_over() && !only.lacks_segment && !self.cancelled;
+                if quiet && self.reports.is_empty() {
+                    if !only.ring.is_lossy() && !only.has_message() {
+                        hand.found_nothing(only.link, &only.ring, news);
+                    }
+                    return Ok(false);
+                }
+            }
+            Ok(Taken::Gap(missing)) => return Err(self.gap(0, missing)),
+            Err(what) => self.turn_away(0, what.0),
+        }
+        self.nothing()
+    }
+
+    /// The same, where there are several writers, or none.
+    fn take_in_turn(&mut self, manner: Manner, hand: &mut Hand) -> Result<bool, RecvError> {
         let count = self.writers.len();
         if self.in_a_row >= IN_A_ROW {
             self.in_a_row = 0;
             self.current += 1;
         }
-        if let Some(taken) = P::take_out_of_turn(self, with) {
+        if let Some(taken) = P::take_out_of_turn(self, manner, hand) {
             return taken;
         }
         for step in 0..count {
             let at = (self.current + step) % count;
-            match P::take(&mut self.writers[at], &self.control, &mut self.scratch, with) {
+            match P::take(&mut self.writers[at], &self.control, manner, hand) {
                 Ok(Taken::Message) => {
                     self.current = at;
                     self.in_a_row = if step == 0 { self.in_a_row + 1 } else { 1 };
@@ -132,28 +177,26 @@ impl<P: Reading> ReaderCore<P> {
         self.nothing()
     }
 
-    /// Up to `most` further messages of the writer that the last one came from.
-    pub(super) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
-        let at = self.current;
-        let Some(writer) = self.writers.get_mut(at) else { return 0 };
+    /// Takes a further message of the writer that the last one came from.
+    #[inline]
+    pub(super) fn take_more(&mut self, manner: Manner, hand: &mut Hand) -> bool {
+        hand.found_something();
+        let at = if self.writers.len() == 1 { 0 } else { self.current };
         self.in_a_row = IN_A_ROW;
-        let mut count = 0;
-        while count < most {
-            match P::take(writer, &self.control, &mut self.scratch, with) {
-                Ok(Taken::Message) => count += 1,
-                Ok(Taken::Nothing) => break,
-                Ok(Taken::Gap(missing)) => {
-                    let gap = self.gap(at, missing);
-                    self.reports.push(gap);
-                    break;
-                }
-                Err(what) => {
-                    self.turn_away(at, what.0);
-                    break;
-                }
-            }
+        let Some(one) = self.writers.get_mut(at) else { return false };
+        if P::take_plain(one, &self.control, manner, hand) {
+            return true;
         }
-        count
+        match P::take(one, &self.control, manner, hand) {
+            Ok(Taken::Message) => return true,
+            Ok(Taken::Nothing) => {}
+            Ok(Taken::Gap(missing)) => {
+                let gap = self.gap(at, missing);
+                self.reports.push(gap);
+            }
+            Err(what) => self.turn_away(at, what.0),
+        }
+        false
     }
 
     /// Nothing is there: what is to be said instead.
@@ -209,6 +252,7 @@ impl<P: Reading> ReaderCore<P> {
 
 impl<P: Reading> Opened for ReaderCore<P> {
     type Offer = ReaderOffer;
+    type Outside = Hand;
 
     const NEEDS_PEER: bool = true;
 
@@ -222,7 +266,6 @@ impl<P: Reading> Opened for ReaderCore<P> {
             pending: Vec::new(),
             current: 0,
             in_a_row: 0,
-            scratch: Vec::new(),
             reports: Reports::default(),
             left: 0,
             cancelled: false,
@@ -259,6 +302,15 @@ impl<P: Reading> Core for ReaderCore<P> {
         for one in &mut self.writers {
             P::before_sleep(one, &self.control);
             one.raise_bell(how);
+        }
+        // One call is enough for all.
+        let mut called = false;
+        for one in &mut self.writers {
+            one.sleeper.pass(|| {
+                if !std::mem::replace(&mut called, true) {
+                    membarrier::everywhere();
+                }
+            });
         }
         if self.is_ready() {
             return None;

@@ -5,14 +5,20 @@ use switchboard_shm::cursor::Unsettled;
 use switchboard_shm::ring::{Frame, Kind, PREFIX_BYTES, Prefix, RingReader};
 
 use super::control::{Control, LinkId};
+use super::hand::{Hand, Manner};
 use super::hello::Pattern;
-use super::large::Found;
+use super::large::Large;
 use super::memory::Theirs;
 use super::offer::ReaderOffer;
 use super::reading::{ReaderCore, Reading, Taken, Writer};
 use super::sender::MOST_WINDOW;
 use crate::error::RecvError;
-use crate::transport::{Raw, Receipt};
+use crate::transport::Receipt;
+
+const TOO_LONG: Misbehaved = Misbehaved("a message longer than was asked for");
+
+/// After so many messages a receiver has gone a step without sleeping.
+const STEP_MESSAGES: u64 = 64;
 
 pub(crate) type ReceiverCore = ReaderCore<Reception>;
 
@@ -42,8 +48,8 @@ impl Reading for Reception {
     fn take(
         one: &mut Sender,
         _: &Control<ReaderOffer>,
-        scratch: &mut Vec<u8>,
-        with: &mut dyn FnMut(Raw<'_>),
+        manner: Manner,
+        hand: &mut Hand,
     ) -> Result<Taken, Misbehaved> {
         let frame = if one.ring.has_priorities() || one.kept.holds() {
             one.highest()?
@@ -51,26 +57,27 @@ impl Reading for Reception {
             one.next()?
         };
         let Some(frame) = frame else { return Ok(Taken::Nothing) };
-        let prefix = one.read(&frame, scratch)?;
+        let prefix = one.hand_out(&frame, manner, hand)?;
         one.counters.received += 1;
-        with(Raw {
-            receipt: Receipt { connection: one.link, sequence: frame.number },
-            redelivered: prefix.deliveries > 0,
-            deliveries: prefix.deliveries,
-            priority: u32::from(prefix.priority),
-            ..Raw::bare(scratch)
-        });
+        if one.counters.received.is_multiple_of(STEP_MESSAGES) {
+            one.step();
+        }
+        let found = &mut hand.found;
+        found.receipt = Receipt { connection: one.link, sequence: frame.number };
+        (found.deliveries, found.priority) = (prefix.deliveries, prefix.priority);
+        found.lost_before = 0;
         Ok(Taken::Message)
     }
 
     #[inline]
     fn take_out_of_turn(
         core: &mut ReceiverCore,
-        with: &mut dyn FnMut(Raw<'_>),
+        manner: Manner,
+        hand: &mut Hand,
     ) -> Option<Result<bool, RecvError>> {
         let senders = &core.writers;
         let urgent = senders.len() > 1 && senders.iter().any(|one| one.ring.has_priorities());
-        urgent.then(|| core.take_highest(with))
+        urgent.then(|| core.take_highest(manner, hand))
     }
 
     fn holds(&self) -> bool {
@@ -89,7 +96,7 @@ impl Reading for Reception {
 impl ReceiverCore {
     /// Takes the most urgent message of all senders.
     #[cold]
-    fn take_highest(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+    fn take_highest(&mut self, manner: Manner, hand: &mut Hand) -> Result<bool, RecvError> {
         let mut best: Option<(usize, u16)> = None;
         for at in 0..self.writers.len() {
             if let Err(what) = self.writers[at].look_ahead() {
@@ -104,11 +111,12 @@ impl ReceiverCore {
                 best = Some((at, highest));
             }
         }
-        let Some((at, _)) = best else { return self.nothing() };
-        match Reception::take(&mut self.writers[at], &self.control, &mut self.scratch, with) {
-            Ok(Taken::Message) => return Ok(true),
-            Ok(_) => {}
-            Err(what) => self.turn_away(at, what.0),
+        if let Some((at, _)) = best {
+            match Reception::take(&mut self.writers[at], &self.control, manner, hand) {
+                Ok(Taken::Message) => return Ok(true),
+                Ok(_) => {}
+                Err(what) => self.turn_away(at, what.0),
+            }
         }
         self.nothing()
     }
@@ -206,30 +214,40 @@ impl Sender {
         Ok(Prefix::from_bytes(prefix))
     }
 
-    /// Copies the message out.
+    /// Takes the message of a frame into the caller's hand.
     #[inline]
-    fn read(&self, frame: &Frame, scratch: &mut Vec<u8>) -> Result<Prefix, Misbehaved> {
-        let len = frame.payload_bytes as usize;
-        if len > self.largest + PREFIX_BYTES {
-            return Err(Misbehaved("a message longer than was asked for"));
+    fn hand_out(
+        &self,
+        frame: &Frame,
+        manner: Manner,
+        hand: &mut Hand,
+    ) -> Result<Prefix, Misbehaved> {
+        if frame.kind == Kind::InArena {
+            return self.hand_out_large(frame, manner, hand);
         }
-        match frame.kind {
-            Kind::Message => {
-                scratch.resize(len, 0);
-                self.ring.copy(frame, 0, scratch);
-                Ok(Prefix::default())
-            }
-            Kind::InArena => match self.segments.read(&self.ring, frame, self.largest, scratch)? {
-                Found::Message(prefix) => Ok(prefix),
-                Found::TooLarge => Err(Misbehaved("a message longer than was asked for")),
-                Found::NotYet => Err(Misbehaved("a message in a segment that never came")),
-            },
-            _ => {
-                let prefix = self.prefix(frame)?;
-                scratch.resize(len - PREFIX_BYTES, 0);
-                self.ring.copy(frame, PREFIX_BYTES, scratch);
+        let begin = if frame.kind == Kind::Message { 0 } else { PREFIX_BYTES };
+        let prefix = self.prefix(frame)?;
+        if frame.payload_bytes > (self.largest + begin) as u64 {
+            return Err(TOO_LONG);
+        }
+        hand.take(manner, self.link, &self.ring, frame, begin);
+        Ok(prefix)
+    }
+
+    #[cold]
+    fn hand_out_large(
+        &self,
+        frame: &Frame,
+        manner: Manner,
+        hand: &mut Hand,
+    ) -> Result<Prefix, Misbehaved> {
+        match self.segments.find(&self.ring, frame, self.largest)? {
+            Large::Message(prefix, place) => {
+                self.segments.take(manner, self.link, &place, hand)?;
                 Ok(prefix)
             }
+            Large::TooLong => Err(TOO_LONG),
+            Large::NotYet => Err(Misbehaved("a message in a segment that never came")),
         }
     }
 }

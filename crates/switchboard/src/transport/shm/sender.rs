@@ -1,14 +1,16 @@
 //! The sending end of a queue: a ring for each receiver, which keeps what that one has not settled.
 
 mod backlog;
+mod loans;
 mod receiver;
 mod unsettled;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use switchboard_kernel::membarrier;
 use switchboard_shm::arena::Block;
-use switchboard_shm::bell::{self, Raised, Sleeps};
+use switchboard_shm::bell::{self, Sleeps};
 use switchboard_shm::copy_in;
 use switchboard_shm::ring::{Kind, PREFIX_BYTES, Prefix};
 
@@ -18,6 +20,7 @@ use super::endpoint::Core;
 use super::ends::Opened;
 use super::geometry;
 use super::hello::Pattern;
+use super::lending::Lending;
 use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::wake_readers;
@@ -149,17 +152,12 @@ impl SenderCore {
 
     #[inline]
     fn ring_bell(&mut self, at: usize, position: u64) {
-        bell::after_commit();
-        let slot = self.receivers[at].reader.slot;
-        if let Some(raised) = bell::in_word(bell::raised_word(&self.side.bell, slot / 8), slot) {
-            self.wake(at, raised, position);
-        }
-    }
-
-    #[cold]
-    fn wake(&mut self, at: usize, raised: Raised, position: u64) {
+        let WritingSide { bell, control, counters, .. } = &mut self.side;
         let one = &mut self.receivers[at];
-        if self.side.wake(&mut one.reader, raised) {
+        let slot = one.reader.slot;
+        if let Some(raised) = bell::after_commit_for(bell, slot, one.ring.busy())
+            && one.reader.wake(raised, control, counters)
+        {
             wake_readers(&one.ring, position);
         }
     }
@@ -201,9 +199,24 @@ impl SenderCore {
         self.lose(link, true);
     }
 
-    /// Says to all receivers how this end sleeps.
-    fn want(&self, sleeps: u64) {
-        self.receivers.iter().for_each(|one| one.ring.set_wanted(sleeps));
+    /// Says to all receivers how this end sleeps, or that it is awake. If it sleeps, what it does next is look
+    /// once more.
+    fn want(&mut self, sleeps: Option<Sleeps>) {
+        for one in &mut self.receivers {
+            one.ring.set_wanted(sleeps.map_or_else(|| one.sleeper.awake(), Sleeps::number));
+        }
+        if sleeps.is_none() {
+            return;
+        }
+        // One call is enough for all.
+        let mut called = false;
+        for one in &mut self.receivers {
+            one.sleeper.pass(|| {
+                if !std::mem::replace(&mut called, true) {
+                    membarrier::everywhere();
+                }
+            });
+        }
     }
 
     /// Where the receiver of a link is.
@@ -285,6 +298,7 @@ impl SenderCore {
 
 impl Opened for SenderCore {
     type Offer = WriterOffer;
+    type Outside = Lending;
 
     const NEEDS_PEER: bool = true;
 
@@ -330,7 +344,7 @@ impl Core for SenderCore {
         for one in &self.receivers {
             one.ring.count(&self.side.counters);
         }
-        self.want(how.number());
+        self.want(Some(how));
         if self.is_ready() {
             return None;
         }
@@ -343,7 +357,7 @@ impl Core for SenderCore {
     fn disarm(&mut self, _: bool) {
         self.armed = false;
         self.asks = !self.backlog.is_empty();
-        self.want(if self.asks { Sleeps::OnDescriptor.number() } else { 0 });
+        self.want(self.asks.then_some(Sleeps::OnDescriptor));
     }
 
     fn control(&mut self) -> bool {

@@ -1,15 +1,16 @@
 //! The subscribing end of a topic: a ring of each publisher.
 
-use switchboard_shm::Misbehaved;
 use switchboard_shm::ring::{Kind, RingReader};
+use switchboard_shm::{Misbehaved, copy_out};
 
 use super::control::Control;
+use super::hand::{Hand, Manner, Place};
 use super::hello::Pattern;
-use super::large::Found;
+use super::large::Large;
 use super::memory::Theirs;
 use super::offer::ReaderOffer;
 use super::reading::{IN_A_ROW, ReaderCore, Reading, Taken, Writer};
-use crate::transport::{Raw, Receipt};
+use crate::transport::Receipt;
 
 pub(crate) type SubscriberCore = ReaderCore<Subscription>;
 
@@ -36,19 +37,41 @@ impl Reading for Subscription {
     fn take(
         one: &mut Publisher,
         control: &Control<ReaderOffer>,
-        scratch: &mut Vec<u8>,
-        with: &mut dyn FnMut(Raw<'_>),
+        manner: Manner,
+        hand: &mut Hand,
     ) -> Result<Taken, Misbehaved> {
         if let Some((payload, number)) = one.kept.held.take() {
-            hand_out(one, &payload, number, with);
+            hand.keep(payload);
+            hand_out(one, number, hand);
             return Ok(Taken::Message);
         }
         one.left_off = false;
         if one.ring.is_lossy() {
-            take_lossy(one, control, scratch, with)
+            take_lossy(one, control, hand)
         } else {
-            take_next(one, control, scratch, with)
+            take_next(one, control, manner, hand)
         }
+    }
+
+    #[inline(always)]
+    fn take_plain(
+        one: &mut Publisher,
+        control: &Control<ReaderOffer>,
+        manner: Manner,
+        hand: &mut Hand,
+    ) -> bool {
+        if one.ring.is_lossy() || one.kept.missing > 0 || one.kept.held.is_some() {
+            return false;
+        }
+        // What was lent is the caller's until now.
+        store_after_step(one, control);
+        let Some((word, len)) = one.ring.next_message(one.largest as u64) else { return false };
+        hand.take_at(manner, one.link, &one.ring, (word, len));
+        if manner == Manner::Copied {
+            store_after_step(one, control);
+        }
+        hand_out(one, one.ring.number(), hand);
+        true
     }
 
     fn holds(&self) -> bool {
@@ -69,34 +92,30 @@ impl Reading for Subscription {
 fn take_next(
     one: &mut Publisher,
     control: &Control<ReaderOffer>,
-    scratch: &mut Vec<u8>,
-    with: &mut dyn FnMut(Raw<'_>),
+    manner: Manner,
+    hand: &mut Hand,
 ) -> Result<Taken, Misbehaved> {
+    // What was lent is the caller's until now.
+    store_after_step(one, control);
     for _ in 0..IN_A_ROW {
         let Some(frame) = one.ring.poll()? else {
             store_if_moved(one, control);
             return Ok(Taken::Nothing);
         };
-        let payload = match frame.kind {
-            Kind::Message => {
-                let len = frame.payload_bytes as usize;
-                if scratch.len() < len {
-                    scratch.resize(len.next_power_of_two(), 0);
-                }
-                let payload = &mut scratch[..len];
-                one.ring.copy(&frame, 0, payload);
-                payload
+        let fits = match frame.kind {
+            Kind::Message if frame.payload_bytes <= one.largest as u64 => {
+                hand.take(manner, one.link, &one.ring, &frame, 0);
+                true
             }
-            Kind::InArena => match one.segments.read(&one.ring, &frame, one.largest, scratch)? {
-                Found::Message(_) => &mut scratch[..],
-                Found::TooLarge => {
-                    one.kept.missing += 1;
-                    one.ring.advance(&frame);
-                    store_after_step(one, control);
-                    continue;
+            Kind::Message => false,
+            Kind::InArena => match one.segments.find(&one.ring, &frame, one.largest)? {
+                Large::Message(_, place) => {
+                    one.segments.take(manner, one.link, &place, hand)?;
+                    true
                 }
+                Large::TooLong => false,
                 // Its segment is still on the way.
-                Found::NotYet => {
+                Large::NotYet => {
                     one.lacks_segment = true;
                     return Ok(Taken::Nothing);
                 }
@@ -110,65 +129,66 @@ fn take_next(
                 return Err(Misbehaved("a frame of a queue"));
             }
         };
-        let taken = if payload.len() > one.largest {
-            one.kept.missing += 1;
-            None
-        } else {
-            Some(pass_on(one, payload, frame.number, with))
-        };
         one.ring.advance(&frame);
-        store_after_step(one, control);
-        if let Some(taken) = taken {
-            return Ok(taken);
+        if manner == Manner::Copied {
+            store_after_step(one, control);
         }
+        if fits {
+            return Ok(pass_on(one, frame.number, hand));
+        }
+        one.kept.missing += 1;
     }
     one.left_off = true;
     Ok(Taken::Nothing)
 }
 
-/// Hands a message out; if some are missing before it, that is said first.
+/// Hands out what is in hand; if some are missing before it, that is said first.
 #[inline]
-fn pass_on(
-    one: &mut Publisher,
-    payload: &[u8],
-    number: u64,
-    with: &mut dyn FnMut(Raw<'_>),
-) -> Taken {
+fn pass_on(one: &mut Publisher, number: u64, hand: &mut Hand) -> Taken {
     if one.kept.missing > 0 {
-        one.kept.held = Some((payload.to_vec(), number));
+        one.kept.held = Some((hand.bytes().to_vec(), number));
         return Taken::Gap(one.kept.missing);
     }
-    hand_out(one, payload, number, with);
+    hand_out(one, number, hand);
     Taken::Message
 }
 
 #[inline]
-fn hand_out(one: &mut Publisher, payload: &[u8], number: u64, with: &mut dyn FnMut(Raw<'_>)) {
+fn hand_out(one: &mut Publisher, number: u64, hand: &mut Hand) {
     one.counters.received += 1;
-    let lost_before = std::mem::take(&mut one.kept.missing);
-    let receipt = Receipt { connection: one.link, sequence: number };
-    with(Raw { receipt, lost_before, ..Raw::bare(payload) });
+    let found = &mut hand.found;
+    found.receipt = Receipt { connection: one.link, sequence: number };
+    (found.deliveries, found.priority) = (0, 0);
+    found.lost_before = std::mem::take(&mut one.kept.missing);
 }
 
-/// Takes a message of a publisher that overwrites what was not read.
+/// Takes a message of a publisher that overwrites what was not read: always a copy.
 #[cold]
 fn take_lossy(
     one: &mut Publisher,
     control: &Control<ReaderOffer>,
-    scratch: &mut Vec<u8>,
-    with: &mut dyn FnMut(Raw<'_>),
+    hand: &mut Hand,
 ) -> Result<Taken, Misbehaved> {
     for _ in 0..IN_A_ROW {
-        scratch.clear();
+        let bytes = hand.cleared();
         let segments = &one.segments;
         let mut in_arena = None;
         let largest = one.largest;
-        let found = one.ring.take_lossy(scratch, |ring, frame, bytes| {
+        let found = one.ring.take_lossy(bytes, |ring, frame, bytes| {
             if frame.kind == Kind::InArena {
-                in_arena = Some(segments.read(ring, frame, largest, bytes)?);
+                let large = segments.find(ring, frame, largest)?;
+                in_arena = Some(large);
+                if let Large::Message(_, place) = large
+                    && let Some(segment) = segments.get(&place)
+                {
+                    bytes.clear();
+                    bytes.resize(place.len as usize, 0);
+                    copy_out(place.words(segment)?, bytes);
+                }
             }
             Ok(())
         });
+        let len = bytes.len();
         let frame = match found? {
             Err(overtaken) => {
                 one.ring.catch_up(overtaken)?;
@@ -179,7 +199,7 @@ fn take_lossy(
                 return Ok(Taken::Nothing);
             }
             // Its segment is still on the way.
-            Ok(Some(_)) if matches!(in_arena, Some(Found::NotYet)) => {
+            Ok(Some(_)) if matches!(in_arena, Some(Large::NotYet)) => {
                 one.lacks_segment = true;
                 return Ok(Taken::Nothing);
             }
@@ -190,11 +210,12 @@ fn take_lossy(
         one.ring.advance(&frame);
         match frame.kind {
             Kind::Message | Kind::InArena => {
-                if scratch.len() > largest || matches!(in_arena, Some(Found::TooLarge)) {
+                if len > largest || matches!(in_arena, Some(Large::TooLong)) {
                     one.kept.missing += 1;
                     continue;
                 }
-                return Ok(pass_on(one, scratch, frame.number, with));
+                hand.found.place = Place::Copied(len);
+                return Ok(pass_on(one, frame.number, hand));
             }
             Kind::End => {
                 one.ended = true;
@@ -209,11 +230,12 @@ fn take_lossy(
     Ok(Taken::Nothing)
 }
 
-/// Gives room back after each step through the ring.
+/// Gives room back by the eighth of the ring.
 #[inline]
 fn store_after_step(one: &mut Publisher, control: &Control<ReaderOffer>) {
     if let Some(cursor) = one.ring.cursor_after_step() {
         one.store_cursor(cursor, control);
+        one.step();
     }
 }
 

@@ -1,10 +1,9 @@
 //! Waking a peer, as it sleeps.
 
-use std::sync::atomic::Ordering::Relaxed;
 use switchboard_shm::Words;
 use switchboard_shm::bell::{Raised, Sleeps};
-use switchboard_shm::cursor::{OwnCursor, after_store};
-use switchboard_shm::layout::{reader, writer};
+use switchboard_shm::cursor::OwnCursor;
+use switchboard_shm::layout::reader;
 use switchboard_shm::ring::{RingReader, RingWriter};
 
 use super::control::{Control, LinkId};
@@ -38,9 +37,7 @@ pub(super) fn wake_writer(
     control: &Control<ReaderOffer>,
     link: LinkId,
 ) {
-    after_store();
-    let wanted = ring.memory().words()[writer::WANTED_WORD].load(Relaxed);
-    match Sleeps::from_number(wanted) {
+    match page.writer_sleeps(ring.wanted_word()) {
         None => {}
         Some(Sleeps::OnFutex) => {
             let _ = wake_all(&page.memory().words()[reader::CURSOR_WORD]);

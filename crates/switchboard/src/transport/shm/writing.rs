@@ -126,7 +126,7 @@ impl WritingSide {
                 return None;
             }
         };
-        bell::lower(&self.bell, slot);
+        bell::clear(&self.bell, slot);
         let mut welcomed = self.control.welcome(link, slot, begin, ring);
         for (index, memory) in self.blocks.segments().enumerate() {
             welcomed &= self.control.give_segment(link, index as u32, memory);
@@ -147,21 +147,6 @@ impl WritingSide {
             self.control.give_segment(reader.link, index, memory);
         }
         Ok(())
-    }
-
-    /// Wakes a reader that sleeps on its descriptor. Whether it is to be woken on its futex instead.
-    pub(super) fn wake(&mut self, reader: &mut Reader, raised: Raised) -> bool {
-        if !reader.woken.is_due(raised) {
-            return false;
-        }
-        self.counters.wakes += 1;
-        match raised.how {
-            Sleeps::OnFutex => true,
-            Sleeps::OnDescriptor => {
-                self.control.wake(reader.link);
-                false
-            }
-        }
     }
 
     /// What went wrong on the control path, and whether the caller wants to be interrupted.
@@ -196,6 +181,26 @@ impl WritingSide {
 }
 
 impl Reader {
+    /// Wakes it, if it sleeps on its descriptor. Whether it is to be woken on its futex instead.
+    pub(super) fn wake(
+        &mut self,
+        raised: Raised,
+        control: &Control<WriterOffer>,
+        counters: &mut Counters,
+    ) -> bool {
+        if !self.woken.is_due(raised) {
+            return false;
+        }
+        counters.wakes += 1;
+        match raised.how {
+            Sleeps::OnFutex => true,
+            Sleeps::OnDescriptor => {
+                control.wake(self.link);
+                false
+            }
+        }
+    }
+
     /// Whether it has moved on since it was looked at last, or says what cannot be.
     pub(super) fn has_moved(&self, head: u64) -> bool {
         self.cursor.peek(head) != Ok(self.cursor.seen())

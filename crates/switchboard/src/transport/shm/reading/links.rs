@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Acquire;
 
 use switchboard_kernel::shared_memory::{Doorbell, PeerMemory};
 use switchboard_shm::Misbehaved;
+use switchboard_shm::barrier::Sleeper;
 use switchboard_shm::bell::{self, Sleeps};
 use switchboard_shm::cursor::{Counters, OwnCursor};
 use switchboard_shm::ring::RingReader;
@@ -28,6 +29,8 @@ pub(crate) struct Writer<P> {
     bell: Bell,
     /// This end's byte in the doorbell.
     slot: usize,
+    /// What the writer knows of this end's sleeps.
+    pub(super) sleeper: Sleeper,
     /// Counts this end's sleeps, for the doorbell.
     turn: u8,
     pub(in crate::transport::shm) counters: Counters,
@@ -99,6 +102,7 @@ impl<P: Reading> ReaderCore<P> {
         page.store(welcome.position);
         Ok(Writer {
             link,
+            sleeper: Sleeper::new(ring.busy()),
             ring,
             segments,
             page,
@@ -266,7 +270,7 @@ impl<P: Reading> Writer<P> {
         wake_writer(&self.page, &self.ring, control, self.link);
     }
 
-    /// Says that this end is about to sleep.
+    /// Says that this end is about to sleep. The [barrier](Sleeper::pass) comes next.
     pub(super) fn raise_bell(&mut self, how: Sleeps) {
         self.counters.sleeps += 1;
         self.page.count(&self.counters);
@@ -277,7 +281,15 @@ impl<P: Reading> Writer<P> {
     /// Says that it does not sleep any more. `late`: nobody woke it.
     pub(super) fn lower_bell(&mut self, late: bool) {
         self.counters.late += u64::from(late);
-        bell::lower(&self.bell, self.slot);
+        bell::awake(&self.bell, self.slot, &mut self.sleeper);
+    }
+
+    /// This end has taken much without sleeping.
+    #[inline]
+    pub(in crate::transport::shm) fn step(&mut self) {
+        if self.sleeper.step() {
+            bell::clear(&self.bell, self.slot);
+        }
     }
 }
 

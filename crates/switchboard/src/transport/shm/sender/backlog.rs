@@ -81,12 +81,12 @@ impl SenderCore {
         let mut result = self.send_backlog();
         if result.is_err() && !self.armed && !self.asks {
             self.asks = true;
-            self.want(Sleeps::OnDescriptor.number());
+            self.want(Some(Sleeps::OnDescriptor));
             // One that has settled something before this did not see it.
             result = self.send_backlog();
         }
         if result.is_ok() && !self.armed && std::mem::take(&mut self.asks) {
-            self.want(0);
+            self.want(None);
         }
         result
     }

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use switchboard_shm::Misbehaved;
 use switchboard_shm::arena::{Block, PLACE_BYTES};
-use switchboard_shm::ring::{Kind, PREFIX_BYTES, Prefix, RingWriter};
+use switchboard_shm::barrier::Sleeper;
+use switchboard_shm::ring::{Claim, Kind, PREFIX_BYTES, Prefix, RingWriter};
 
 use super::backlog::{Body, Waiting};
 use super::unsettled::{Message, Unsettled};
@@ -23,6 +24,10 @@ pub(super) struct Receiver {
     unsettled: Unsettled,
     /// It was told that no message follows.
     pub(super) ended: bool,
+    /// What it knows of this end's sleeps.
+    pub(super) sleeper: Sleeper,
+    /// Room in its ring is lent: nothing else goes there.
+    pub(super) lent: bool,
 }
 
 /// What a receiver takes unsettled.
@@ -40,7 +45,9 @@ pub(super) fn small_bytes(len: usize, prefix: Prefix) -> u64 {
 
 impl Receiver {
     pub(super) fn new(reader: Reader, ring: RingWriter<Own>, window: Window, largest: u64) -> Self {
-        Self { reader, ring, window, largest, unsettled: Unsettled::new(), ended: false }
+        let sleeper = Sleeper::new(reader.cursor.busy());
+        let unsettled = Unsettled::new();
+        Self { reader, ring, window, largest, unsettled, ended: false, sleeper, lent: false }
     }
 
     pub(super) fn link(&self) -> LinkId {
@@ -60,7 +67,11 @@ impl Receiver {
     /// Whether it takes a frame of this payload, as far as is known, or when looked at again.
     #[inline]
     pub(super) fn takes(&mut self, frame_bytes: u64, len: u64) -> bool {
-        if self.ended || len > self.largest || self.unsettled.len() >= self.window.messages {
+        if self.ended
+            || self.lent
+            || len > self.largest
+            || self.unsettled.len() >= self.window.messages
+        {
             return false;
         }
         let fits = self.unsettled.bytes() + len <= self.window.bytes || self.unsettled.len() == 0;
@@ -83,9 +94,22 @@ impl Receiver {
             (Kind::Prefixed, PREFIX_BYTES)
         };
         self.ring.write(&claim, begin, payload);
+        self.commit_small(claim, (kind, begin), payload.len(), prefix)
+    }
+
+    /// Commits a message that was written, behind so many bytes of a prefix. Where.
+    #[inline]
+    pub(super) fn commit_small(
+        &mut self,
+        claim: Claim,
+        (kind, begin): (Kind, usize),
+        len: usize,
+        prefix: Prefix,
+    ) -> u64 {
+        let frame_bytes = (begin + len) as u64;
         self.unsettled.push(Message {
-            payload: (claim.payload() + begin as u64, payload.len() as u32),
-            end: claim.end(),
+            payload: (claim.payload() + begin as u64, len as u32),
+            end: claim.end_of(frame_bytes),
             prefix,
             block: None,
             taken_back: false,
@@ -106,6 +130,17 @@ impl Receiver {
         if prefix.priority > 0 {
             self.ring.set_priorities();
         }
+        self.commit_large(claim, place, (block, len), prefix)
+    }
+
+    /// Commits a large message that was written. Where.
+    pub(super) fn commit_large(
+        &mut self,
+        claim: Claim,
+        place: &[u8; PLACE_BYTES],
+        (block, len): (Block, u64),
+        prefix: Prefix,
+    ) -> u64 {
         self.ring.write(&claim, 0, place);
         self.unsettled.push(Message {
             payload: (claim.payload(), len as u32),
@@ -134,6 +169,9 @@ impl Receiver {
             }
         }
         self.ring.set_smallest_cursor(cursor);
+        if self.sleeper.step() {
+            self.ring.set_wanted(0);
+        }
         Ok(count)
     }
 

@@ -6,14 +6,15 @@ use switchboard_testkit::Scratch;
 use crate::error::SendError;
 use crate::message::Schema;
 use crate::options::Options;
+use crate::transport::Setup;
 use crate::transport::shm::endpoint::Core;
 use crate::transport::shm::ends::Opened;
+use crate::transport::shm::hand::{Hand, Manner};
 use crate::transport::shm::publisher::PublisherCore;
 use crate::transport::shm::reading::{ReaderCore, Reading};
 use crate::transport::shm::receiver::Reception;
 use crate::transport::shm::sender::SenderCore;
 use crate::transport::shm::subscriber::Subscription;
-use crate::transport::{Raw, Setup};
 
 #[test]
 fn a_segment_may_come_between_two_calls() {
@@ -33,16 +34,20 @@ fn check<W: Opened, P: Reading>(send: impl Fn(&mut W, &[u8]) -> Result<(), SendE
         Core::control(&mut reader);
     }
     let large = vec![7; 64 << 10];
-    let mut lengths = Vec::new();
-    let mut with = |raw: Raw<'_>| lengths.push(raw.payload.len());
-    send(&mut writer, b"first").expect("room");
-    assert!(reader.take(&mut with).expect("no report"));
-    send(&mut writer, &large).expect("room");
-    assert_eq!(reader.take_more(8, &mut with), 0);
-    Core::control(&mut reader);
-    assert!(reader.take(&mut with).expect("no report"));
-    assert!(!reader.take(&mut with).expect("no report"));
-    assert_eq!(lengths, [5, large.len()]);
+    for manner in [Manner::Copied, Manner::Lent] {
+        let mut hand = Hand::default();
+        send(&mut writer, b"first").expect("room");
+        assert!(reader.take(manner, &mut hand, 0).expect("no report"));
+        assert_eq!(hand.bytes(), b"first");
+        send(&mut writer, &large).expect("room");
+        if manner == Manner::Copied {
+            assert!(!reader.take_more(manner, &mut hand), "its segment has not come");
+        }
+        Core::control(&mut reader);
+        assert!(reader.take(manner, &mut hand, 0).expect("no report"));
+        assert_eq!(hand.bytes(), large);
+        assert!(!reader.take(manner, &mut hand, 0).expect("no report"));
+    }
 }
 
 fn setup(scratch: &Scratch) -> Setup {

@@ -1,0 +1,78 @@
+//! Room for messages that are built where their readers read them.
+//!
+//! A loan is taken from the core, filled outside of it, and given back to it, committed or not. Nothing of it is
+//! seen before.
+
+use switchboard_shm::arena::Block;
+use switchboard_shm::ring::Claim;
+
+use super::blocks::Blocks;
+use super::control::LinkId;
+use super::memory::Own;
+
+/// The loan that is out, if one is, and its memory: for as long as the caller may write, whatever becomes of the
+/// link.
+///
+/// It is written here part by part, and not returned: to move it around would cost more than all else.
+#[derive(Debug, Default)]
+pub(crate) struct Lending {
+    ring: Option<(LinkId, Own)>,
+    segment: Option<(u32, Own)>,
+    /// In whose ring; one is out if there is a claim.
+    pub(super) link: LinkId,
+    pub(super) claim: Option<Claim>,
+    /// Where a large message is built, and not in the ring.
+    pub(super) block: Option<Block>,
+    word: usize,
+    pub(super) len: usize,
+}
+
+impl Lending {
+    /// In a ring, from a word on.
+    #[inline]
+    pub(super) fn in_ring(&mut self, (link, ring): (LinkId, &Own), claim: Claim, word: usize) {
+        if self.ring.as_ref().is_none_or(|(held, _)| *held != link) {
+            self.ring = Some((link, ring.clone()));
+        }
+        (self.link, self.claim) = (link, Some(claim));
+        (self.word, self.len) = (word, claim.payload_bytes() as usize);
+    }
+
+    /// In a block, of which the frame that is claimed will tell.
+    pub(super) fn in_block(
+        &mut self,
+        link: LinkId,
+        claim: Claim,
+        (blocks, block): (&Blocks, Block),
+        len: usize,
+    ) {
+        let place = blocks.place(&block, len as u64);
+        if self.segment.as_ref().is_none_or(|(index, _)| *index != place.segment) {
+            let segment = blocks.segments().nth(place.segment as usize);
+            self.segment = segment.map(|segment| (place.segment, segment.clone()));
+        }
+        (self.link, self.claim, self.block) = (link, Some(claim), Some(block));
+        (self.word, self.len) = (place.offset as usize / 8, len);
+    }
+
+    /// The room, to be written. One loan is out at a time, so nobody else has it.
+    #[inline]
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        let memory = match self.block {
+            Some(_) => self.segment.as_mut().map(|(_, segment)| segment),
+            None => self.ring.as_mut().map(|(_, ring)| ring),
+        };
+        // It was within its memory when it was lent.
+        memory.and_then(|memory| memory.0.room(self.word, self.len)).unwrap_or_default()
+    }
+
+    /// What was built so far.
+    #[inline]
+    pub(super) fn built(&self) -> &[u8] {
+        let memory = match self.block {
+            Some(_) => self.segment.as_ref().map(|(_, segment)| segment),
+            None => self.ring.as_ref().map(|(_, ring)| ring),
+        };
+        memory.and_then(|memory| memory.0.bytes(self.word, self.len)).unwrap_or_default()
+    }
+}
