@@ -43,11 +43,11 @@ fn role(name: &str) -> Result<Role, String> {
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("demo"));
     with_examples(
-        command.about("See it work: processes, four transports, a kill, and a proof").long_about(
-            "See it work: processes, four transports, a kill, and a proof.\n\nA sensor that reads how \
-             busy this machine is, a processor, a dashboard and a recorder talk over a Unix socket, \
-             TCP, a POSIX queue and a FIFO. The processor is killed with SIGKILL while messages flow, \
-             and started again. At the end another process reads the files that they wrote, and \
+        command.about("See it work: processes, five transports, a kill, and a proof").long_about(
+            "See it work: processes, five transports, a kill, and a proof.\n\nA sensor that reads how \
+             busy this machine is, a processor, a dashboard and a recorder talk in shared memory (a \
+             queue and a topic) and over TCP, a POSIX queue, a FIFO and a Unix socket. The processor is \
+             killed with SIGKILL while messages flow, and started again. At the end another process reads the files that they wrote, and \
              proves that every acknowledged message arrived, and none twice without a mark.",
         ),
         "  switchboard demo

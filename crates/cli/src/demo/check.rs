@@ -6,9 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error;
+use std::io;
 use std::path::Path;
 
 use serde_json::{Value, json};
+
+use super::Places;
 
 use crate::output::counted;
 
@@ -45,19 +48,10 @@ impl Proof {
 ///
 /// # Errors
 /// A file cannot be read. What is wrong in a file is in the proof.
-pub(crate) fn check(
-    recorded: &Path,
-    ledger: &Path,
-    arrivals: &Path,
-) -> Result<Proof, Box<dyn Error>> {
-    let read = |path: &Path| {
-        let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        // Whatever is not UTF-8 fails its checksum or its form below.
-        Ok::<_, String>(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let recorded = Recorded::parse(&read(recorded)?);
-    let ledger = Ledger::parse(&read(ledger)?);
-    let arrivals = Arrivals::parse(&read(arrivals)?);
+pub(crate) fn check(places: &Places) -> Result<Proof, Box<dyn Error>> {
+    let recorded = Recorded::parse(&read(&places.recorded())?);
+    let ledger = Ledger::parse(&read(&places.ledger())?);
+    let arrivals = Arrivals::parse(&read(&places.arrivals())?);
     let mut proof = Proof { lines: Vec::new(), counts: BTreeMap::new() };
     acknowledged_are_numbered(&ledger, &mut proof);
     acknowledged_are_recorded(&ledger, &recorded, &mut proof);
@@ -65,8 +59,18 @@ pub(crate) fn check(
     none_is_invented(&ledger, &recorded, &mut proof);
     records_are_whole(&recorded, &mut proof);
     queue_has_no_repeats(&arrivals, &mut proof);
-    fifo_has_no_repeats(&ledger, &arrivals, &mut proof);
+    let (ticks, heartbeats) = (&arrivals.ticks, &arrivals.heartbeats);
+    proof.each_once("once each (shm)", "ticks", ticks, ledger.ticks);
+    proof.each_once("once each (fifo)", "heartbeats", heartbeats, ledger.heartbeats);
+    progress_is_right(&recorded, &arrivals, &mut proof);
+    nothing_is_left(&places.meetings(), &mut proof)?;
     Ok(proof)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    // Whatever is not UTF-8 fails its checksum or its form below.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn acknowledged_are_numbered(ledger: &Ledger, proof: &mut Proof) {
@@ -195,34 +199,75 @@ fn queue_has_no_repeats(arrivals: &Arrivals, proof: &mut Proof) {
     );
 }
 
-fn fifo_has_no_repeats(ledger: &Ledger, arrivals: &Arrivals, proof: &mut Proof) {
-    let count = arrivals.heartbeats.len() as u64;
-    let different: HashSet<u64> = arrivals.heartbeats.iter().copied().collect();
-    let in_turn = arrivals.heartbeats.iter().zip(1..).all(|(number, n)| *number == n);
-    let sent = ledger.heartbeats;
-    proof.counts.insert("heartbeats", count);
+/// The last that the recorder said of its file is what is in it.
+fn progress_is_right(recorded: &Recorded, arrivals: &Arrivals, proof: &mut Proof) {
+    let there = (recorded.records.len() + recorded.wrong.len()) as u64;
+    let said = arrivals.progress.last().copied();
+    let grows = arrivals.progress.windows(2).all(|pair| pair[0] <= pair[1]);
+    proof.counts.insert("progress", arrivals.progress.len() as u64);
     proof.say(
-        in_turn && sent == Some(count),
-        "once each (fifo)",
+        grows && said == Some(there),
+        "progress (unix)",
         format!(
-            "{count} of {} heartbeats, {} twice{}",
-            sent.map_or("an unknown number of".to_owned(), |sent| sent.to_string()),
-            count - different.len() as u64,
-            if in_turn { ", in order" } else { ", not in order or with gaps" },
+            "the recorder's last word was {} of {}{}",
+            said.map_or("nothing".to_owned(), |said| said.to_string()),
+            counted(there, "record"),
+            if grows { "" } else { ", and it went back" },
         ),
     );
 }
 
+/// Ends in shared memory leave at most empty folders: memory has no name, and a dead end's is removed.
+fn nothing_is_left(meetings: &Path, proof: &mut Proof) -> io::Result<()> {
+    let left = names_below(meetings)?;
+    proof.counts.insert("left", left);
+    proof.say(left == 0, "nothing left (shm)", format!("{left} names where its ends met"));
+    Ok(())
+}
+
+fn names_below(folder: &Path) -> io::Result<u64> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut names = 0;
+    for entry in entries {
+        let entry = entry?;
+        names += if entry.file_type()?.is_dir() { names_below(&entry.path())? } else { 1 };
+    }
+    Ok(names)
+}
+
 impl Proof {
+    /// Numbers that came in turn, from 1 to the last that was sent.
+    fn each_once(&mut self, what: &str, of: &'static str, numbers: &[u64], sent: Option<u64>) {
+        let count = numbers.len() as u64;
+        let different: HashSet<u64> = numbers.iter().copied().collect();
+        let in_turn = numbers.iter().zip(1..).all(|(number, n)| *number == n);
+        self.counts.insert(of, count);
+        self.say(
+            in_turn && count > 0 && sent == Some(count),
+            what,
+            format!(
+                "{count} of {} {of}, {} twice{}",
+                sent.map_or("an unknown number of".to_owned(), |sent| sent.to_string()),
+                count - different.len() as u64,
+                if in_turn { ", in order" } else { ", not in order or with gaps" },
+            ),
+        );
+    }
+
     fn say(&mut self, holds: bool, what: &str, text: String) {
         self.lines.push((holds, format!("{what}: {text}")));
     }
 }
 
-/// The sensor's file: `acknowledged SEQUENCE CHECKSUM` per reading, at the end `heartbeats COUNT`.
+/// The sensor's file: `acknowledged SEQUENCE CHECKSUM` per reading, at the end `ticks COUNT` and
+/// `heartbeats COUNT`.
 #[derive(Debug, Default)]
 struct Ledger {
     acknowledged: Vec<(u64, u32)>,
+    ticks: Option<u64>,
     heartbeats: Option<u64>,
     wrong: Vec<usize>,
 }
@@ -233,7 +278,7 @@ impl Ledger {
         for (n, line) in text.lines().enumerate() {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
-                ["acknowledged", sequence, checksum] if ledger.heartbeats.is_none() => {
+                ["acknowledged", sequence, checksum] if ledger.ticks.is_none() => {
                     match (sequence.parse(), hexadecimal(checksum)) {
                         (Ok(sequence), Some(checksum)) => {
                             ledger.acknowledged.push((sequence, checksum));
@@ -241,6 +286,7 @@ impl Ledger {
                         _ => ledger.wrong.push(n + 1),
                     }
                 }
+                ["ticks", count] if ledger.ticks.is_none() => ledger.ticks = count.parse().ok(),
                 ["heartbeats", count] if ledger.heartbeats.is_none() => {
                     ledger.heartbeats = count.parse().ok();
                 }
@@ -307,13 +353,16 @@ impl Record {
     }
 }
 
-/// The dashboard's file: `news PID NUMBER priority P` and `heartbeat NUMBER`.
+/// The dashboard's file: `news PID NUMBER priority P`, `heartbeat NUMBER`, `tick NUMBER` and
+/// `recorded COUNT`.
 #[derive(Debug, Default)]
 struct Arrivals {
     /// Numbers by the processor that gave them.
     news: BTreeMap<u32, Vec<u64>>,
     alerts: u64,
     heartbeats: Vec<u64>,
+    ticks: Vec<u64>,
+    progress: Vec<u64>,
     wrong: Vec<usize>,
 }
 
@@ -337,6 +386,8 @@ impl Arrivals {
                 self.alerts += u64::from(priority > 0);
             }
             ["heartbeat", number] => self.heartbeats.push(number.parse().ok()?),
+            ["tick", number] => self.ticks.push(number.parse().ok()?),
+            ["recorded", count] => self.progress.push(count.parse().ok()?),
             _ => return None,
         }
         Some(())

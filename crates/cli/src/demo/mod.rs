@@ -1,14 +1,17 @@
-//! The demo: real processes over four transports, one of them killed while messages flow, and a
+//! The demo: real processes over five transports, one of them killed while messages flow, and a
 //! proof at the end.
 //!
 //! ```text
-//!            unix            tcp
+//!            shm             tcp
 //!   sensor ───────▶ processor ───────▶ recorder ──▶ file ─┐
-//!     │                │ mq                               ├──▶ check
-//!     │      fifo      ▼                                  │
-//!     └───────────▶ dashboard ──────────────▶ arrivals ───┤
-//!     └────────────────────────────────────▶ ledger ──────┘
+//!     │                │ mq               │ unix          ├──▶ check
+//!     │ fifo, shm      ▼                  │               │
+//!     ├───────────▶ dashboard ◀───────────┘               │
+//!     │                └────────────────▶ arrivals ───────┤
+//!     └─────────────────────────────────▶ ledger ─────────┘
 //! ```
+//!
+//! The sensor's readings are a queue in shared memory, its ticks a topic there.
 //!
 //! This file starts the processes, kills one, and follows what they say. They are this same program,
 //! started again with a role.
@@ -93,7 +96,7 @@ pub(crate) fn play(role: Role, places: &Places) -> Result<bool, Box<dyn Error>> 
         Role::Dashboard => dashboard::run(places)?,
         Role::Recorder => recorder::run(places)?,
         Role::Check => {
-            let proof = check::check(&places.recorded(), &places.ledger(), &places.arrivals())?;
+            let proof = check::check(places)?;
             screen::print(&format!("{}\n", proof.to_json()))?;
             return Ok(proof.holds());
         }
@@ -218,10 +221,11 @@ impl Demo {
         self.ending = vec![Role::Sensor, Role::Processor];
         self.stage.signal(Role::Sensor, Signal::TERM)?;
         self.until_gone(&[Role::Sensor, Role::Processor], give_up)?;
-        self.ending = vec![Role::Recorder, Role::Dashboard];
-        self.stage.signal(Role::Recorder, Signal::TERM)?;
-        self.stage.signal(Role::Dashboard, Signal::TERM)?;
-        self.until_gone(&[Role::Recorder, Role::Dashboard], give_up)?;
+        for role in [Role::Recorder, Role::Dashboard] {
+            self.ending = vec![role];
+            self.stage.signal(role, Signal::TERM)?;
+            self.until_gone(&[role], give_up)?;
+        }
         self.event("all have ended; another process reads their files again".to_owned())
     }
 

@@ -1,6 +1,7 @@
 //! The recorder: writes every record it gets into its file, and acknowledges it after that.
 //!
-//! It keeps duplicates: the check at the end is to see them, and their marks.
+//! It keeps duplicates: the check at the end is to see them, and their marks. It tells the dashboard how
+//! many records are in the file.
 
 use std::error::Error;
 use std::fs::File;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use switchboard::{Delivery, Options, Queue, Receiver, RecvError, Text};
+use switchboard::{Delivery, Options, Queue, Receiver, RecvError, SendError, Text};
 
 use super::words::{Places, Said, checksum, say};
 
@@ -24,6 +25,7 @@ pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
     // The processor dies and another one comes: that is not the end.
     let options = Options::default().follow(true);
     let mut records = Queue::<Text>::open_with("tcp:127.0.0.1:0", options)?.receiver()?;
+    let mut progress = Queue::open(&places.progress())?.sender()?;
     let mut file = File::create_new(places.recorded())?;
     say(&Said::Ready { address: records.local_address() })?;
     let (mut recorded, mut again, mut said) = (0, 0, Instant::now());
@@ -42,9 +44,16 @@ pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
         if done || said.elapsed() >= SAY_EVERY {
             said = Instant::now();
             say(&Said::Recorder { recorded, again })?;
+            match progress.try_send(&Text(format!("recorded {recorded}"))) {
+                // The dashboard is not there yet, or is slow: it gets the next number.
+                Ok(()) | Err(SendError::Full) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         if done {
-            return Ok(());
+            // Whatever the dashboard missed, the last number it gets.
+            progress.send(&Text(format!("recorded {recorded}")))?;
+            return Ok(progress.finish()?);
         }
     }
 }

@@ -232,11 +232,13 @@ fn channels(state: &State) -> impl Iterator<Item = String> {
     };
     let notes = [
         format!("{} under way{again}", on_the_way + state.waiting),
+        "a topic".to_owned(),
         state.recorder.clone().unwrap_or_default().replace("tcp:", ""),
         counted(state.alerts, "alert"),
         String::new(),
+        counted(state.recorded, "record"),
     ];
-    let schemes = ["unix", "tcp", "mq", "fifo"];
+    let schemes = ["shm", "shm", "tcp", "mq", "fifo", "unix"];
     state.channels.iter().zip(schemes).zip(notes).map(|((channel, scheme), note)| {
         let name = format!("{} → {}", channel.from.name(), channel.to.name());
         let (count, rate) = (channel.count, channel.per_second());
@@ -318,15 +320,16 @@ fn explanation(state: &State) -> String {
     let seconds = state.since_start().as_secs_f64();
     format!(
         "
-In {seconds:.1} s: four processes talked over a Unix socket, TCP, a POSIX queue and
-a FIFO, with one API. One was killed: what it had taken and not acknowledged
-went to its successor, marked. Nothing is left: no process, queue or folder.
+In {seconds:.1} s: four processes talked in shared memory (a queue and a topic) and
+over TCP, a POSIX queue, a FIFO and a Unix socket, with one API. One was killed:
+what it had taken from the queue in shared memory and not acknowledged went to
+its successor, marked. Nothing is left: no process, memory, queue or folder.
 
 Try next, in two terminals, either one first:
-  switchboard recv unix:./jobs.sock            or fifo:./jobs, mq:/jobs, tcp:…
-  date | switchboard send unix:./jobs.sock
-  switchboard recv unix:./jobs.sock -- wc -c   a command for each message
-  switchboard transports                       what each one can do
+  switchboard recv shm:jobs             or unix:./jobs.sock, fifo:./jobs, mq:/jobs, tcp:…
+  date | switchboard send shm:jobs
+  switchboard recv shm:jobs -- wc -c    a command for each message
+  switchboard transports                what each one can do
 "
     )
 }

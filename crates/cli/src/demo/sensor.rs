@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use switchboard::{Json, Options, Queue, SendError, Sender, Text};
+use switchboard::{Json, Options, Publisher, Queue, SendError, Sender, Text, Topic};
 
 use super::words::{Places, Reading, Said, say};
 
@@ -24,6 +24,8 @@ const EVERY: Duration = Duration::from_micros(1_000_000 / READINGS_PER_SECOND as
 /// Every how many readings it sends a heartbeat, and says how far it is.
 const HEARTBEAT_EVERY: u64 = 20;
 const SAY_EVERY: u64 = 10;
+/// How long the dashboard may take to meet the sensor.
+const MEET_WITHIN: Duration = Duration::from_secs(5);
 /// Readings that wait while nobody takes them. With more, it pauses.
 const MOST_WAITING: usize = 4096;
 
@@ -35,8 +37,12 @@ pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
     let options = Options::default().linger(Some(Duration::from_secs(8)));
     let readings = Queue::open_with(&places.readings(), options.clone())?.sender()?;
     let mut heartbeat = Queue::<Text>::open_with(&places.heartbeat(), options)?.sender()?;
+    let mut ticks = Topic::open(&places.ticks())?.publisher()?;
+    // A topic tells whoever is there: the first tick waits for the dashboard.
+    ticks.wait_for_peers(1, Some(MEET_WITHIN))?;
     let mut sensor = Sensor {
         readings,
+        ticks,
         ledger: File::create_new(places.ledger())?,
         waiting: VecDeque::new(),
         unsettled: VecDeque::new(),
@@ -51,7 +57,7 @@ pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        sensor.read();
+        sensor.read()?;
         sensor.move_on()?;
         if tick.is_multiple_of(HEARTBEAT_EVERY) {
             heartbeats += 1;
@@ -71,6 +77,7 @@ pub(crate) fn run(places: &Places) -> Result<(), Box<dyn Error>> {
 
 struct Sensor {
     readings: Sender<Json<Reading>>,
+    ticks: Publisher<Text>,
     ledger: File,
     /// Read and not accepted by the sender yet: nobody is there, or it has enough in its hands.
     waiting: VecDeque<Reading>,
@@ -83,11 +90,13 @@ struct Sensor {
 }
 
 impl Sensor {
-    fn read(&mut self) {
+    fn read(&mut self) -> Result<(), SendError> {
         if self.waiting.len() < MOST_WAITING {
             self.waiting.push_back(take_reading(self.next, self.started));
+            self.ticks.send(&Text(format!("tick {}", self.next)))?;
             self.next += 1;
         }
+        Ok(())
     }
 
     /// Sends what can be sent without waiting, and enters into the ledger what was acknowledged.
@@ -142,6 +151,8 @@ impl Sensor {
             let readings = counted(self.waiting.len() as u64, "reading");
             return Err(format!("{readings} could not be sent").into());
         }
+        self.ticks.finish()?;
+        writeln!(self.ledger, "ticks {}", self.next - 1)?;
         writeln!(self.ledger, "heartbeats {heartbeats}")?;
         say(&self.said(heartbeats))?;
         Ok(())

@@ -73,8 +73,8 @@ pub(crate) struct State {
     pub(crate) duration: Duration,
     processes: Vec<(Role, u32, Standing)>,
     pub(crate) recorder: Option<String>,
-    /// Readings, records, news, heartbeats.
-    pub(crate) channels: [Channel; 4],
+    /// Readings, ticks, records, news, heartbeats, progress.
+    pub(crate) channels: [Channel; 6],
     pub(crate) sent: u64,
     pub(crate) acknowledged: u64,
     pub(crate) waiting: u64,
@@ -101,9 +101,11 @@ impl State {
             recorder: None,
             channels: [
                 Channel::new(Sensor, Processor),
+                Channel::new(Sensor, Dashboard),
                 Channel::new(Processor, Recorder),
                 Channel::new(Processor, Dashboard),
                 Channel::new(Sensor, Dashboard),
+                Channel::new(Recorder, Dashboard),
             ],
             sent: 0,
             acknowledged: 0,
@@ -213,12 +215,14 @@ impl State {
             }
             Said::Recorder { recorded, .. } => {
                 self.recorded = recorded;
-                self.channels[1].set(recorded);
+                self.channels[2].set(recorded);
             }
-            Said::Dashboard { ref rates, told, heartbeats } => {
+            Said::Dashboard { ref rates, told, heartbeats, ticks, progress } => {
                 self.rates = rates.clone();
-                self.channels[2].set(told);
-                self.channels[3].set(heartbeats);
+                self.channels[1].set(ticks);
+                self.channels[3].set(told);
+                self.channels[4].set(heartbeats);
+                self.channels[5].set(progress);
             }
             Said::Ready { .. } | Said::Alert { .. } => {}
         }

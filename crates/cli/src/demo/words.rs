@@ -20,8 +20,23 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// A queue in shared memory, whose ends meet in the private folder.
     pub(crate) fn readings(&self) -> String {
-        format!("unix:{}/readings.sock", self.folder.display())
+        format!("shm:readings?scope={}", self.folder.display())
+    }
+
+    /// A topic in shared memory.
+    pub(crate) fn ticks(&self) -> String {
+        format!("shm:ticks?scope={}", self.folder.display())
+    }
+
+    /// What the ends of `shm:` make in the private folder, and remove.
+    pub(crate) fn meetings(&self) -> std::path::PathBuf {
+        self.folder.join("shm")
+    }
+
+    pub(crate) fn progress(&self) -> String {
+        format!("unix:{}/progress.sock", self.folder.display())
     }
 
     pub(crate) fn heartbeat(&self) -> String {
@@ -50,7 +65,7 @@ impl Places {
 pub(crate) const RECORDED: &str = "recorded.txt";
 /// The sensor's file: a line per acknowledged reading.
 pub(crate) const LEDGER: &str = "ledger.txt";
-/// The dashboard's file: a line per message from the queue and the FIFO.
+/// The dashboard's file: a line per message that it got.
 pub(crate) const ARRIVALS: &str = "arrivals.txt";
 
 /// What the sensor read, once. What this machine does not have is `None`.
@@ -141,6 +156,8 @@ pub(crate) enum Said {
         rates: Rates,
         told: u64,
         heartbeats: u64,
+        ticks: u64,
+        progress: u64,
     },
     Alert {
         text: String,

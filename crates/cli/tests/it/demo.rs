@@ -35,9 +35,18 @@ fn it_runs_to_its_proof_and_leaves_nothing() {
     assert!(said.contains("killed (SIGKILL)"), "{said}");
     assert!(said.contains("processor started again"), "{said}");
     assert!(said.contains("redelivered, marked"), "{said}");
-    for what in
-        ["ledger", "nothing lost", "marked", "nothing invented", "checksums", "(mq)", "(fifo)"]
-    {
+    for what in [
+        "ledger",
+        "nothing lost",
+        "marked",
+        "nothing invented",
+        "checksums",
+        "(mq)",
+        "once each (shm)",
+        "(fifo)",
+        "(unix)",
+        "nothing left (shm)",
+    ] {
         let proven = |line: &str| line.starts_with("ok") && line.contains(what);
         assert!(said.lines().any(proven), "{what} is not proven:\n{said}");
     }
@@ -75,6 +84,10 @@ fn nothing_else_is_proven(kept: &Path) {
         ("(mq): FAILED", ("arrivals.txt", |text| text.replacen(" 5 priority", " 6 priority", 1))),
         ("(fifo): FAILED", ("arrivals.txt", |text| repeat_line(text, "heartbeat"))),
         ("(fifo): FAILED", ("arrivals.txt", |text| text.replacen("heartbeat 3\n", "", 1))),
+        ("each (shm): FAILED", ("arrivals.txt", |text| repeat_line(text, "tick"))),
+        ("each (shm): FAILED", ("arrivals.txt", |text| text.replacen("tick 3\n", "", 1))),
+        ("each (shm): FAILED", ("ledger.txt", |text| text.replacen("ticks ", "ticks 1", 1))),
+        ("(unix): FAILED", ("arrivals.txt", |text| format!("{text}recorded 7\n"))),
     ];
     for (expected, (name, change)) in changes {
         let copy = Scratch::new();
@@ -91,6 +104,11 @@ fn nothing_else_is_proven(kept: &Path) {
         let seen = |line: &str| line.starts_with("FAILED") && line.contains(what);
         assert!(said.lines().any(seen), "{expected}:\n{said}");
     }
+    let dead = kept.join("shm/readings/q.r.0123");
+    fs::create_dir_all(dead.parent().expect("a folder")).expect("folders");
+    fs::write(dead, "").expect("a name that is left");
+    let (holds, said) = check(kept);
+    assert!(!holds && said.contains("FAILED nothing left (shm)"), "{said}");
 }
 
 /// A lost record: both occurrences, if it came again.
