@@ -120,9 +120,9 @@ fn take_next(
                     return Ok(Taken::Nothing);
                 }
             },
+            // It stays the last one: nothing is read behind it.
             Kind::End => {
                 one.ended = true;
-                one.ring.advance(&frame);
                 return Ok(Taken::Nothing);
             }
             Kind::Prefixed | Kind::Pad => {
@@ -170,6 +170,9 @@ fn take_lossy(
     hand: &mut Hand,
 ) -> Result<Taken, Misbehaved> {
     for _ in 0..IN_A_ROW {
+        if one.ended {
+            return Ok(Taken::Nothing);
+        }
         let bytes = hand.cleared();
         let segments = &one.segments;
         let mut in_arena = None;

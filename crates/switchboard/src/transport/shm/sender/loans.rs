@@ -24,9 +24,19 @@ impl Lends for SenderCore {
         let longest_bytes = (len + PREFIX_BYTES) as u64;
         let is_large = longest_bytes > geometry::largest_payload(&self.side.setup);
         let frame_bytes = if is_large { Blocks::FRAME_BYTES } else { len as u64 };
-        let at = self.choose(frame_bytes, len as u64).ok_or(SendError::Full)?;
-        let block =
-            if is_large { Some(self.block(len as u64)?.ok_or(SendError::Full)?) } else { None };
+        let mut at = self.choose(frame_bytes, len as u64).ok_or(SendError::Full)?;
+        let mut block = None;
+        if is_large {
+            let found = self.block(len as u64)?.ok_or(SendError::Full)?;
+            // Looking for a block may have ended links.
+            match self.choose(frame_bytes, len as u64) {
+                Some(chosen) => (at, block) = (chosen, Some(found)),
+                None => {
+                    self.side.blocks.give_back(found);
+                    return Err(SendError::Full);
+                }
+            }
+        }
         let one = &mut self.receivers[at];
         let Some(claim) = one.ring.claim(frame_bytes) else {
             unreachable!("chosen because it has room")
