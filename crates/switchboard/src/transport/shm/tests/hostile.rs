@@ -1,4 +1,14 @@
-//! Peers that lie, or say nothing.
+//! Peers that lie, or say nothing: at a meeting here, and what they do on a link in the modules.
+
+mod control;
+mod given;
+mod honest;
+mod memory;
+mod peer;
+mod reader;
+mod scene;
+mod scribble;
+mod writer;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -13,6 +23,9 @@ use crate::transport::shm::datagram::{Datagram, WAKE};
 use crate::transport::shm::hello::{Hello, Id, Pattern, Role};
 use crate::transport::shm::meeting::HELLO_TIMEOUT;
 use crate::transport::shm::name::Entry;
+
+pub(super) use control::hands_over;
+pub(super) use honest::honest;
 
 /// What an endpoint says of a peer that did this, and what the peer is told.
 #[track_caller]

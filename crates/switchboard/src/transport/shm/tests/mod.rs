@@ -22,6 +22,8 @@ pub(crate) const ROLES: &[(&str, Role)] = &[
     ("shm-come-and-go", folder::come_and_go),
     ("shm-counted", bounds::counted),
     ("shm-flood", bounds::flood),
+    ("shm-hands-over", hostile::hands_over),
+    ("shm-honest", hostile::honest),
     ("shm-inner", strangers::inner),
     ("shm-keeper", strangers::keeper),
     #[cfg(target_arch = "x86_64")]
