@@ -54,6 +54,14 @@ Commands:
                   a list of mistakes in a copy, and see that the models notice. Takes minutes to hours.
                   With FILTER: only models whose names contain it.
     --mistakes    Only the mistakes. Takes some minutes.
+  prove hostile [FILTER]
+                  Let peers lie in each way that they can, and write at random into all memory that they can
+                  write, while others talk and are not to notice.
+                  With FILTER: only tests whose names contain it too.
+    --seconds N   At random for so long, each kind of peer; 60 unless said otherwise.
+    --release     As above.
+  prove asan      Run the same, in short, and what queues and topics promise under AddressSanitizer; then a
+                  test that reads beyond its memory, which has to be noticed. Takes some minutes.
   prove tsan      Run threads on all synchronisation objects under ThreadSanitizer; then one that forgets
                   to lock, which has to be noticed. Takes some minutes.
 
@@ -71,6 +79,7 @@ enum Task {
     Tidy,
     Ci(test::Options),
     Prove(prove::Options),
+    ProveAsan,
     ProveModels(prove::models::Options),
     ProveTsan,
 }
@@ -98,6 +107,7 @@ fn main() -> ExitCode {
             Task::ProveModels(options) => {
                 prove::models::run(&workspace, &options, &mut tally);
             }
+            Task::ProveAsan => prove::asan::run(&workspace, &mut tally),
             Task::ProveTsan => prove::tsan::run(&workspace, &mut tally),
             Task::Tidy => run_tidy(&workspace, &mut tally),
             Task::Help => {}
@@ -145,29 +155,33 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
 }
 
 fn parse_prove(arguments: &[String]) -> Result<Task, String> {
+    const WHAT: &str = "`kill`, `torture`, `hostile`, `models`, `asan` or `tsan`";
     let Some((name, rest)) = arguments.split_first() else {
-        return Err("prove what? `kill`, `torture`, `models` or `tsan`".to_owned());
+        return Err(format!("prove what? {WHAT}"));
     };
     let mut options = prove::Options::default();
     let mut mistakes = false;
     match name.as_str() {
-        "kill" | "models" | "tsan" => {}
+        "kill" | "models" | "asan" | "tsan" => {}
         "torture" => options.what = prove::What::Torture { seconds: 600 },
-        _ => {
-            return Err(format!("cannot prove `{name}`, only `kill`, `torture`, `models`, `tsan`"));
-        }
+        "hostile" => options.what = prove::What::Hostile { seconds: 60 },
+        _ => return Err(format!("cannot prove `{name}`, only {WHAT}")),
     }
     let mut rest = rest.iter();
     while let Some(argument) = rest.next() {
         match (argument.as_str(), name.as_str(), &mut options.what) {
-            ("--release", "kill" | "torture", _) => options.release = true,
+            ("--release", "kill" | "torture" | "hostile", _) => options.release = true,
             ("--mistakes", "models", _) => mistakes = true,
-            ("--seconds", _, prove::What::Torture { seconds }) => {
+            (
+                "--seconds",
+                _,
+                prove::What::Torture { seconds } | prove::What::Hostile { seconds },
+            ) => {
                 let number = rest.next().and_then(|number| number.parse().ok());
                 let number = number.filter(|number| (1..=86_400).contains(number));
                 *seconds = number.ok_or("--seconds takes a number from 1 to 86400")?;
             }
-            (filter, "kill" | "models", _)
+            (filter, "kill" | "hostile" | "models", _)
                 if !filter.starts_with('-') && options.filter.is_none() =>
             {
                 options.filter = Some(filter.to_owned());
@@ -177,6 +191,7 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
     }
     Ok(match name.as_str() {
         "models" => Task::ProveModels(prove::models::Options { mistakes, filter: options.filter }),
+        "asan" => Task::ProveAsan,
         "tsan" => Task::ProveTsan,
         _ => Task::Prove(options),
     })
@@ -209,6 +224,12 @@ mod tests {
             Ok(Task::Prove(o)) if o.what == prove::What::Torture { seconds: 20 }
         ));
         assert!(matches!(
+            parsed("prove hostile scribble --seconds 5"),
+            Ok(Task::Prove(o)) if o.what == prove::What::Hostile { seconds: 5 }
+                && o.filter.as_deref() == Some("scribble")
+        ));
+        assert!(matches!(parsed("prove asan"), Ok(Task::ProveAsan)));
+        assert!(matches!(
             parsed("prove models --mistakes bell"),
             Ok(Task::ProveModels(o)) if o.mistakes && o.filter.as_deref() == Some("bell")
         ));
@@ -220,6 +241,8 @@ mod tests {
             "prove kill --seconds 3",
             "prove models --release",
             "prove tsan bell",
+            "prove asan bell",
+            "prove hostile --seconds 0",
             "prove torture mutex",
             "prove torture --seconds 0",
             "prove torture --seconds",

@@ -4,9 +4,11 @@
 //! |---|---|---|
 //! | `prove kill` | `killstep`: a victim for each instruction boundary | for each where the world may have changed |
 //! | `prove torture` | `torture`: processes that are killed at random, for minutes | for seconds |
+//! | `prove hostile` | `hostile`: peers that lie in each way; at random, for a minute each | for a second |
 //!
-//! [`models`] and [`tsan`] have ways of their own.
+//! [`asan`], [`models`] and [`tsan`] have ways of their own.
 
+pub(crate) mod asan;
 pub(crate) mod models;
 pub(crate) mod tsan;
 
@@ -35,6 +37,8 @@ pub(crate) enum What {
     Kill,
     /// That deaths at random do not, for so long.
     Torture { seconds: u32 },
+    /// That lies of peers do not, at random for so long each.
+    Hostile { seconds: u32 },
 }
 
 impl What {
@@ -43,6 +47,7 @@ impl What {
         match self {
             Self::Kill => "killstep",
             Self::Torture { .. } => "torture",
+            Self::Hostile { .. } => "hostile",
         }
     }
 
@@ -51,6 +56,7 @@ impl What {
         match self {
             Self::Kill => ("SWITCHBOARD_KILLSTEP", "every".to_owned()),
             Self::Torture { seconds } => ("SWITCHBOARD_TORTURE_SECONDS", seconds.to_string()),
+            Self::Hostile { seconds } => ("SWITCHBOARD_HOSTILE_SECONDS", seconds.to_string()),
         }
     }
 }
@@ -76,6 +82,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
     show::step(match options.what {
         What::Kill => "Killing at every boundary",
         What::Torture { .. } => "Killing at random",
+        What::Hostile { .. } => "Lying",
     });
     let mut total = Total::default();
     for executable in &executables {
@@ -89,7 +96,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
             tally.fail("prove kill", "nobody was killed");
         }
         What::Kill => println!("\n{total}, in {seconds} s."),
-        What::Torture { .. } => println!("\nTook {seconds} s."),
+        What::Torture { .. } | What::Hostile { .. } => println!("\nTook {seconds} s."),
     }
 }
 
@@ -139,7 +146,7 @@ fn prove(
         show::good(&counts);
     }
     tally.add(report.passed, failed, &executable.name);
-    if matches!(options.what, What::Torture { .. }) {
+    if options.what != What::Kill {
         test::nothing_left(&before, &stage, tally);
     }
     Ok(())
@@ -170,11 +177,13 @@ mod tests {
     #[test]
     fn only_tests_of_the_harness_are_chosen() {
         let list = "killstep::toy::passes: test\nkillstep::mutex::lock: test\nfifo::order: test\n\
-                    torture::all: test\n";
+                    torture::all: test\nhostile::control::floods: test\n";
         let (kill, torture) = (What::Kill, What::Torture { seconds: 1 });
         assert_eq!(chosen(list, kill, None), ["killstep::toy::passes", "killstep::mutex::lock"]);
         assert_eq!(chosen(list, kill, Some("mutex")), ["killstep::mutex::lock"]);
         assert!(chosen(list, kill, Some("fifo")).is_empty());
         assert_eq!(chosen(list, torture, None), ["torture::all"]);
+        let hostile = What::Hostile { seconds: 1 };
+        assert_eq!(chosen(list, hostile, None), ["hostile::control::floods"]);
     }
 }
