@@ -69,6 +69,9 @@ pub(crate) const MOST_ACCEPTS: usize = MOST_STEPS / 2;
 pub(crate) const MOST_SILENT: usize = 256;
 /// After which time without a free descriptor connections that wait are looked at again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Descriptors that are looked at in one turn; others are ready in the next one still. Every end has room for so
+/// many.
+const EVENTS_PER_TURN: usize = 16;
 
 const LISTENER: u64 = 0;
 const TIMER: u64 = 1;
@@ -216,7 +219,7 @@ impl<M> Meeting<M> {
             listener: Some(listener),
             epoll,
             timer,
-            events: Events::with_capacity(64),
+            events: Events::with_capacity(EVENTS_PER_TURN),
             fetched: false,
             silent: BTreeMap::new(),
             dialled: BTreeMap::new(),

@@ -48,7 +48,7 @@ impl Offer for ReaderOffer {
     fn make(&mut self) -> Result<Page, Error> {
         let failed = |error| self.setup.system("no memory for a reader's page", error);
         let cursor = geometry::page().map_err(failed)?;
-        let fd = cursor.memory().0.read_only_fd().map_err(failed)?;
+        let fd = cursor.memory().0.take_read_only_fd().map_err(failed)?;
         Ok(Page { cursor, fd })
     }
 

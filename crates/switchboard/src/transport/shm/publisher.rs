@@ -322,7 +322,7 @@ impl Opened for PublisherCore {
     fn open(setup: Setup) -> Result<Self, Error> {
         let lossy = setup.options.overflow == Overflow::DropOldest;
         let ring = geometry::ring(&setup, geometry::TOPIC, lossy)?;
-        let fd = ring.memory().0.read_only_fd();
+        let fd = ring.memory().0.take_read_only_fd();
         let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;
         let history = History::new(setup.options.history_messages);
         Ok(Self {
