@@ -8,9 +8,10 @@
 //! Rules for tests: wait for an event with a deadline, never sleep for luck; leave nothing behind;
 //! pass in parallel, repeatedly, as root and as an ordinary user.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod child;
+pub mod fork;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod killstep;
 pub mod scratch;

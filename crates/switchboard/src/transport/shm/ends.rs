@@ -10,7 +10,7 @@ use super::control::Control;
 use super::endpoint::{Core, Endpoint};
 use super::hand::Manner;
 use super::lending::Lending;
-use super::meeting::Offer;
+use super::meeting::{Offer, of_parent};
 use super::publisher::PublisherCore;
 use super::reading::{ReaderCore, Reading};
 use super::receiver::ReceiverCore;
@@ -98,12 +98,16 @@ impl<C: Opened> End<C> {
     ) -> Result<R, E> {
         match self.end.enter() {
             Ok(mut core) => act(&mut core, &mut self.outside),
-            Err(error) => Err(self.setup.system("cannot go on", error).into()),
+            // Nothing else keeps a caller out.
+            Err(_) => Err(of_parent(&self.setup.address).into()),
         }
     }
 
     fn sleep(&mut self, deadline: Deadline) -> Result<(), Error> {
-        self.end.wait(deadline).map_err(|error| self.setup.system("cannot go on", error))
+        self.end.wait(deadline).map_err(|error| match self.end.is_here() {
+            true => self.setup.system("cannot go on", error),
+            false => of_parent(&self.setup.address),
+        })
     }
 }
 
