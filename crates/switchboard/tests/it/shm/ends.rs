@@ -8,6 +8,19 @@ pub(super) enum Pattern {
     Queue,
 }
 
+impl Pattern {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::Queue => "queue",
+        }
+    }
+
+    pub(super) fn parse(name: &str) -> Self {
+        if name == "queue" { Self::Queue } else { Self::Topic }
+    }
+}
+
 /// A publisher or a sender.
 pub(super) fn writer(
     pattern: Pattern,

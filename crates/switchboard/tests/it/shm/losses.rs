@@ -13,7 +13,7 @@ const LARGE_BYTES: usize = 1200;
 
 /// Role: a writer that its caller drives. It sends a message of so many bytes each time that it is told.
 pub(crate) fn writer(arguments: &[String]) {
-    let pattern = if arguments[0] == "queue" { Pattern::Queue } else { Pattern::Topic };
+    let pattern = Pattern::parse(&arguments[0]);
     let options = Options::default().io_thread(false);
     let mut sender = ends::writer(pattern, &arguments[1], options).expect("a writer");
     sender.wait_for_peers(1, Some(DEADLINE)).expect("a reader");
