@@ -71,6 +71,8 @@ proptest! {
         let (mut writer, mut reader) = pair(false, begin, number);
         let (mut sent, mut received) = (0, 0);
         for (size, taken) in &sizes {
+            // Packed or not, by chance.
+            writer.set_to_line(size % 3 == 0);
             let mut wanted = Some(message(sent, *size));
             while let Some(next) = wanted.take() {
                 if send(&mut writer, &next) {
@@ -126,6 +128,7 @@ proptest! {
             }
         };
         for (sent, (size, taken)) in sizes.iter().enumerate() {
+            writer.set_to_line(size % 3 == 0);
             prop_assert!(send(&mut writer, &message(sent as u64, *size)));
             for _ in 0..*taken {
                 take(&mut reader).unwrap();

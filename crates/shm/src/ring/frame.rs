@@ -1,6 +1,7 @@
 //! A frame's header, read once and checked.
 
 use crate::Misbehaved;
+use crate::layout::{LINE_BYTES, WORD_BYTES};
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +42,20 @@ impl Kind {
 }
 
 const LENGTH_BITS: u32 = 28;
-const KIND_BITS: u32 = 4;
+const KIND_BITS: u32 = 3;
+/// The next frame begins at a line of the cache.
+pub(super) const TO_LINE: u64 = 1 << 31;
 /// The longest payload that a header can say.
 pub(super) const MOST_FRAME_BYTES: u64 = (1 << LENGTH_BITS) - 1;
 const NUMBER_SHIFT: u32 = 32;
 
 /// The word of a header. Its low half is never 0.
 #[inline]
-pub(super) const fn header(kind: Kind, payload_bytes: u64, number: u64) -> u64 {
-    payload_bytes | kind.number() << LENGTH_BITS | number << NUMBER_SHIFT
+pub(super) const fn header(kind: Kind, payload_bytes: u64, number: u64, to_line: bool) -> u64 {
+    payload_bytes
+        | if to_line { TO_LINE } else { 0 }
+        | kind.number() << LENGTH_BITS
+        | number << NUMBER_SHIFT
 }
 
 /// What a header says.
@@ -58,6 +64,7 @@ pub(super) struct Header {
     pub(super) kind: Kind,
     pub(super) payload_bytes: u64,
     pub(super) number_low: u32,
+    pub(super) to_line: bool,
 }
 
 impl Header {
@@ -70,7 +77,8 @@ impl Header {
         let kind = Kind::from_number(word >> LENGTH_BITS & ((1 << KIND_BITS) - 1))
             .ok_or(Misbehaved("a frame of a kind that nobody knows"))?;
         let payload_bytes = word & ((1 << LENGTH_BITS) - 1);
-        Ok(Some(Self { kind, payload_bytes, number_low: (word >> NUMBER_SHIFT) as u32 }))
+        let number_low = (word >> NUMBER_SHIFT) as u32;
+        Ok(Some(Self { kind, payload_bytes, number_low, to_line: word & TO_LINE != 0 }))
     }
 }
 
@@ -78,6 +86,13 @@ impl Header {
 #[inline]
 pub(super) const fn frame_bytes(payload_bytes: u64) -> u64 {
     8 + payload_bytes.next_multiple_of(8)
+}
+
+/// Where a frame ends that begins at a position.
+#[inline]
+pub(super) const fn frame_end(begin: u64, payload_bytes: u64, to_line: bool) -> u64 {
+    let unit = if to_line { LINE_BYTES } else { WORD_BYTES };
+    (begin + WORD_BYTES + payload_bytes + unit - 1) & !(unit - 1)
 }
 
 /// A committed frame, as a reader found it.

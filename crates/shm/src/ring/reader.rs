@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use super::frame::{Frame, Header, Kind, MOST_FRAME_BYTES, frame_bytes};
+use super::frame::{Frame, Header, Kind, MOST_FRAME_BYTES, TO_LINE, frame_bytes, frame_end};
 use super::{LAST, Shape};
 use crate::atomic::fence;
 use crate::barrier::Busy;
@@ -145,14 +145,15 @@ impl<W: Words> RingReader<W> {
         let word = self.shape.word(self.position);
         // Partner: the release store of the commit.
         let header = self.memory.words()[word].load(Acquire);
-        // Of the header that it has to be, only the length is open.
-        let len = header ^ super::frame::header(Kind::Message, 0, self.number + 1);
+        // Of the header that it has to be, the length is open, and where the next one begins.
+        let open = header ^ super::frame::header(Kind::Message, 0, self.number + 1, false);
+        let (len, to_line) = (open & !TO_LINE, open & TO_LINE != 0);
         let frame_bytes = frame_bytes(len & MOST_FRAME_BYTES);
         let most = self.shape.largest_frame().min(self.shape.rest(self.position));
         if len > most_bytes.min(MOST_FRAME_BYTES) || frame_bytes > most {
             return None;
         }
-        self.position += frame_bytes;
+        self.position = frame_end(self.position, len, to_line);
         self.number += 1;
         Some((word + 1, len as usize))
     }
@@ -202,7 +203,7 @@ impl<W: Words> RingReader<W> {
             number: expected + missing,
             missing,
             payload: position + 8,
-            end: position + frame_bytes,
+            end: frame_end(position, header.payload_bytes, header.to_line),
         })
     }
 

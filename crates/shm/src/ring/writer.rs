@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::frame::{Header, Kind, frame_bytes, header};
+use super::frame::{Header, Kind, frame_bytes, frame_end, header};
 use super::{Counters, Shape};
 use crate::atomic::fence;
 use crate::barrier::Busy;
@@ -27,6 +27,8 @@ pub struct RingWriter<W> {
     limit: u64,
     /// Where what was claimed last ends: it may be under way.
     claimed: u64,
+    /// Frames begin at lines of the cache.
+    to_line: bool,
     /// Of the last message.
     number: u64,
     /// Of a lossy ring: where frames begin, about an eighth of the ring apart; the first is the tail, and none
@@ -43,6 +45,7 @@ pub struct Claim {
     /// Where the frame goes.
     frame: u64,
     payload_bytes: u64,
+    to_line: bool,
 }
 
 impl Claim {
@@ -68,7 +71,7 @@ impl Claim {
     #[inline]
     #[must_use]
     pub fn end_of(&self, payload_bytes: u64) -> u64 {
-        self.frame + frame_bytes(payload_bytes)
+        frame_end(self.frame, payload_bytes, self.to_line)
     }
 }
 
@@ -111,7 +114,16 @@ impl<W: Words> RingWriter<W> {
         words[at::MAGIC_WORD].store(at::MAGIC, Release);
         let marks = VecDeque::from([position]);
         let limit = position + capacity_bytes;
-        Ok(Self { memory, shape, head: position, limit, claimed: position, number, marks })
+        Ok(Self {
+            memory,
+            shape,
+            head: position,
+            limit,
+            claimed: position,
+            to_line: false,
+            number,
+            marks,
+        })
     }
 
     /// Position of the next frame.
@@ -185,12 +197,24 @@ impl<W: Words> RingWriter<W> {
         self.after(payload_bytes) + WORD_BYTES > cursor.saturating_add(self.shape.capacity)
     }
 
+    /// Where this frame would begin: after a pad if need be.
+    #[inline(always)]
+    fn begin(&self, payload_bytes: u64) -> u64 {
+        let rest = self.shape.rest(self.head);
+        if frame_bytes(payload_bytes) > rest { self.head + rest } else { self.head }
+    }
+
     /// Where the head would be after this frame, with the pad before it.
     #[inline]
     fn after(&self, payload_bytes: u64) -> u64 {
-        let frame = frame_bytes(payload_bytes);
-        let rest = self.shape.rest(self.head);
-        self.head + frame + if frame > rest { rest } else { 0 }
+        frame_end(self.begin(payload_bytes), payload_bytes, self.to_line)
+    }
+
+    /// Whether each frame is to begin at a line of the cache. That is faster where readers wait for every message:
+    /// the line that they poll is not that of the message before. Where they are behind it is slower,
+    /// since frames take more lines.
+    pub fn set_to_line(&mut self, to_line: bool) {
+        self.to_line = to_line;
     }
 
     /// Room for a frame; `None` where the readers' cursors, as far as they are known, leave none. The
@@ -198,19 +222,18 @@ impl<W: Words> RingWriter<W> {
     #[inline(always)]
     pub fn claim(&mut self, payload_bytes: u64) -> Option<Claim> {
         debug_assert!(payload_bytes <= self.largest_payload(), "{payload_bytes} bytes in a frame");
-        let frame_bytes = frame_bytes(payload_bytes);
-        let rest = self.shape.rest(self.head);
-        let frame = if frame_bytes > rest { self.head + rest } else { self.head };
+        let frame = self.begin(payload_bytes);
+        let claim = Claim { begin: self.head, frame, payload_bytes, to_line: self.to_line };
         // The header after it too: it becomes 0.
-        let end = frame + frame_bytes + WORD_BYTES;
+        let end = claim.end() + WORD_BYTES;
         if end > self.limit {
             if !self.shape.lossy {
                 return None;
             }
             self.drop_oldest(end);
         }
-        self.claimed = frame + frame_bytes;
-        Some(Claim { begin: self.head, frame, payload_bytes })
+        self.claimed = claim.end();
+        Some(claim)
     }
 
     /// Moves the tail on, so that everything before `end` may be written.
@@ -282,16 +305,17 @@ impl<W: Words> RingWriter<W> {
             self.number += 1;
         }
         let words = self.memory.words();
-        let end = claim.frame + frame_bytes(payload_bytes);
+        let end = claim.end_of(payload_bytes);
         words[self.shape.word(end)].store(0, Relaxed);
-        let header_word = header(kind, payload_bytes, self.number);
+        let header_word = header(kind, payload_bytes, self.number, claim.to_line);
         let frame = &words[self.shape.word(claim.frame)];
         if claim.begin == claim.frame {
             // The commit. Partner: the acquire load of readers.
             frame.store(header_word, Release);
         } else {
             frame.store(header_word, Relaxed);
-            words[self.shape.word(claim.begin)].store(header(Kind::Pad, 0, self.number), Release);
+            words[self.shape.word(claim.begin)]
+                .store(header(Kind::Pad, 0, self.number, false), Release);
         }
         self.head = end;
         if self.shape.lossy {
@@ -362,7 +386,7 @@ impl<W: Words> RingWriter<W> {
                 continue;
             }
             count += u64::from(header.kind != Kind::End);
-            at += frame_bytes(header.payload_bytes);
+            at = frame_end(at, header.payload_bytes, header.to_line);
         }
         count
     }

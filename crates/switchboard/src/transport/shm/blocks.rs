@@ -24,6 +24,11 @@ impl Blocks {
     /// Payload of the frame of a large message.
     pub(super) const FRAME_BYTES: u64 = PLACE_BYTES as u64;
 
+    /// How many there are that readers may still read.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     pub(super) fn take(&mut self, len: u64) -> Option<Block> {
         self.arena.take(len)
     }

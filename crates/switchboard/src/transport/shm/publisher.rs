@@ -1,6 +1,7 @@
 //! The publishing end of a topic: one ring for all subscribers.
 
 mod history;
+mod pace;
 
 use switchboard_kernel::membarrier;
 use switchboard_shm::arena::Block;
@@ -25,6 +26,7 @@ use crate::options::Overflow;
 use crate::transport::Setup;
 
 use history::History;
+use pace::Pace;
 
 #[derive(Debug)]
 pub(crate) struct PublisherCore {
@@ -40,7 +42,11 @@ pub(crate) struct PublisherCore {
     ended: bool,
     /// What subscribers know of this end's sleeps.
     sleeper: Sleeper,
+    pace: Pace,
 }
+
+/// Subscribers that have no more large messages before them are waiting for the next one.
+const FEW_IN_FLIGHT: usize = 2;
 
 /// The one ring of a topic stands for all links.
 const OF_TOPIC: LinkId = 0;
@@ -100,13 +106,18 @@ impl PublisherCore {
         self.ring.write(&claim, 0, &place);
         self.side.blocks.sent(block, claim.end());
         self.commit(claim, Kind::InArena, Blocks::FRAME_BYTES, len);
+        if self.side.blocks.in_flight() <= FEW_IN_FLIGHT {
+            // Now, and not when the next one is to go out.
+            self.reclaim();
+        }
     }
 
     /// A block for a large message; none where subscribers still hold too much.
     fn block(&mut self, len: u64) -> Result<Option<Block>, SendError> {
-        self.look_at_cursors();
-        let done = self.done_through();
-        self.side.blocks.reclaim(done);
+        if let Some(block) = self.side.blocks.take(len) {
+            return Ok(Some(block));
+        }
+        self.reclaim();
         loop {
             if let Some(block) = self.side.blocks.take(len) {
                 return Ok(Some(block));
@@ -123,6 +134,13 @@ impl PublisherCore {
             let done = self.done_through();
             self.side.blocks.reclaim(done);
         }
+    }
+
+    /// Looks which blocks are nobody's any more.
+    fn reclaim(&mut self) {
+        self.look_at_cursors();
+        let done = self.done_through();
+        self.side.blocks.reclaim(done);
     }
 
     /// Frames that end at or before this are nobody's any more.
@@ -178,6 +196,7 @@ impl PublisherCore {
     fn make_room(&mut self, len: u64) -> Result<(), SendError> {
         let cursor = self.look_at_cursors();
         self.ring.set_smallest_cursor(cursor);
+        self.pace.turn(cursor, &mut self.ring);
         if self.sleeper.step() {
             self.ring.set_wanted(0);
         }
@@ -321,7 +340,9 @@ impl Opened for PublisherCore {
 
     fn open(setup: Setup) -> Result<Self, Error> {
         let lossy = setup.options.overflow == Overflow::DropOldest;
-        let ring = geometry::ring(&setup, geometry::TOPIC, lossy)?;
+        let mut ring = geometry::ring(&setup, geometry::TOPIC, lossy)?;
+        // Until it is known that subscribers are behind.
+        ring.set_to_line(!lossy);
         let fd = ring.memory().0.take_read_only_fd();
         let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;
         let history = History::new(setup.options.history_messages);
@@ -335,6 +356,7 @@ impl Opened for PublisherCore {
             ended: false,
             // Whoever of them fences by itself does no harm.
             sleeper: Sleeper::new(Busy::TakesPart),
+            pace: Pace::default(),
         })
     }
 

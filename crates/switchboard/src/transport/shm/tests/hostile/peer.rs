@@ -333,11 +333,13 @@ impl LyingReader {
                 return count;
             }
             let rest = self.capacity() - (self.position & (self.capacity() - 1));
-            if word >> 28 & 15 == PAD {
+            if word >> 28 & 7 == PAD {
                 self.position += rest;
                 continue;
             }
-            self.position += 8 + (word & 0x0fff_ffff).next_multiple_of(8);
+            let unit = if word >> 31 & 1 == 1 { 64 } else { 8 };
+            self.position += 8 + (word & 0x0fff_ffff);
+            self.position = self.position.next_multiple_of(unit);
             count += 1;
         }
     }
