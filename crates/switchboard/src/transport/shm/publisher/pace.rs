@@ -18,10 +18,11 @@ impl Pace {
     /// The subscribers are looked at, once in a turn of the ring: the slowest is at `cursor`.
     pub(super) fn turn(&mut self, cursor: u64, ring: &mut RingWriter<Own>) {
         let (now, number) = (Instant::now(), ring.number());
-        if let Some((then, before)) = self.0.replace((now, number)) {
+        let is_slow = self.0.replace((now, number)).is_none_or(|(then, before)| {
             let messages = u32::try_from(number - before).unwrap_or(u32::MAX);
-            let is_slow = now - then >= HAND_OVER.saturating_mul(messages);
-            ring.set_to_line(is_slow && cursor == ring.head());
-        }
+            now - then >= HAND_OVER.saturating_mul(messages)
+        });
+        // Where somebody is behind at once, so that what is full stays full.
+        ring.set_to_line(is_slow && cursor == ring.head());
     }
 }
