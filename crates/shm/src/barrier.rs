@@ -110,6 +110,11 @@ impl Sleeper {
         if self.fences { 0 } else { Self::LATELY }
     }
 
+    /// The word becomes 0: it does not count as sleeping now and then any more.
+    pub fn forget(&mut self) {
+        (self.known, self.asleep) = (false, false);
+    }
+
     /// It has gone a step without sleeping. Whether its word is to become 0 now.
     #[inline]
     pub fn step(&mut self) -> bool {

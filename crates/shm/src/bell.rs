@@ -81,6 +81,7 @@ pub fn clear(bell: &impl Words, reader: usize) {
 /// Looks who sleeps, after a commit: calls `wake` with each of the first `words` words of which a reader does.
 #[inline]
 pub fn after_commit(bell: &impl Words, words: usize, busy: Busy, mut wake: impl FnMut(usize, u64)) {
+    let mut busy = busy;
     busy.pass();
     let mut index = 0;
     while let Some(word) = bell.words().get(index)
@@ -88,6 +89,8 @@ pub fn after_commit(bell: &impl Words, words: usize, busy: Busy, mut wake: impl 
     {
         if word.load(Relaxed) != 0 {
             let raised = busy.look_again(word);
+            // One fence is enough for all that follows.
+            busy = Busy::Fences;
             if any_sleeps(raised) {
                 wake(index, raised);
             }

@@ -22,7 +22,7 @@ impl Pace {
             let messages = u32::try_from(number - before).unwrap_or(u32::MAX);
             now - then >= HAND_OVER.saturating_mul(messages)
         });
-        // Where somebody is behind at once, so that what is full stays full.
-        ring.set_to_line(is_slow && cursor == ring.head());
+        // Where somebody is behind, frames are packed at once, so that what is full stays full.
+        ring.set_to_line(is_slow && ring.head() - cursor < ring.capacity() / 2);
     }
 }

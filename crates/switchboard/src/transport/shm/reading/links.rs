@@ -281,7 +281,13 @@ impl<P: Reading> Writer<P> {
     /// Says that it does not sleep any more. `late`: nobody woke it.
     pub(super) fn lower_bell(&mut self, late: bool) {
         self.counters.late += u64::from(late);
-        bell::awake(&self.bell, self.slot, &mut self.sleeper);
+        if self.polled() == 0 {
+            // No message ended it. Who waits in vain now and then costs the writer nothing.
+            self.sleeper.forget();
+            bell::clear(&self.bell, self.slot);
+        } else {
+            bell::awake(&self.bell, self.slot, &mut self.sleeper);
+        }
     }
 
     /// This end has taken much without sleeping.
