@@ -14,8 +14,12 @@ use switchboard_testkit::{Child, DEADLINE};
 
 use super::honest::Honest;
 use super::memory;
-use super::peer::{LyingReader, LyingWriter, dial, hello, say_hello};
-use super::scene::{Scene, Stop, both};
+use super::peer::{END, LyingReader, LyingWriter, dial, hello, say_hello};
+use super::scene::{Scene, Stop, both, own_scratch};
+use crate::error::RecvError;
+use crate::message::Bytes;
+use crate::pattern::queue::{Queue, Receiver};
+use crate::pattern::topic::{Start, Topic};
 use crate::transport::shm::datagram::{Datagram, WAKE};
 use crate::transport::shm::geometry::TOPIC;
 use crate::transport::shm::hello::{Pattern, Role};
@@ -397,4 +401,34 @@ fn what_is_to_be_told_is_bounded() {
         scene.victim.ask("hear");
         assert_eq!(scene.victim.until_quiet(""), 257);
     });
+}
+
+/// One that waits for the first who writes does not take a liar for it.
+#[test]
+fn a_liar_that_brought_nothing_does_not_end_who_waits() {
+    for pattern in [Pattern::Topic, Pattern::Queue] {
+        let scratch = own_scratch();
+        let address = format!("shm:channel?scope={}", scratch.path().display());
+        let mut reader: Receiver<Bytes> = if pattern == Pattern::Queue {
+            Queue::open(&address).and_then(|queue| queue.receiver()).expect("a receiver")
+        } else {
+            let topic = Topic::open(&address).expect("a topic");
+            topic.subscriber(Start::New).expect("a subscriber").into()
+        };
+        let liar = LyingWriter::open(scratch.path(), pattern, false);
+        liar.put(0, u64::MAX);
+        let told = reader.recv_timeout(DEADLINE).map(drop);
+        assert!(matches!(told, Err(RecvError::PeerMisbehaved { .. })), "{told:?}");
+        let told = reader.recv_timeout(Duration::from_millis(20)).map(drop);
+        assert!(matches!(told, Err(RecvError::Empty)), "{told:?}");
+        // Somebody honest comes and goes.
+        let mut liar = LyingWriter::open(scratch.path(), pattern, false);
+        liar.messages(1);
+        let heard = reader.recv_timeout(DEADLINE).expect("a message");
+        assert_eq!(heard.message.0, b"a liar's message");
+        reader.acknowledge(heard).expect("acknowledged");
+        liar.frame(END, b"");
+        let told = reader.recv_timeout(DEADLINE).map(drop);
+        assert!(matches!(told, Err(RecvError::Ended)), "{told:?}");
+    }
 }

@@ -39,9 +39,7 @@ pub(super) struct Scene {
 impl Scene {
     /// Honest messages flow between the two.
     pub(super) fn of(pattern: Pattern, victim: Role, query: &str) -> Self {
-        let scratch = Scratch::new();
-        let only_own = Permissions::from_mode(0o700);
-        std::fs::set_permissions(scratch.path(), only_own).expect("a mode");
+        let scratch = own_scratch();
         let secret = unique("secret");
         let start = |role| Honest::start(&scratch, pattern, role, &secret, query);
         // Who reads is there before the first message.
@@ -151,6 +149,13 @@ impl Drop for Scene {
             ));
         }
     }
+}
+
+/// A folder that others cannot touch, as channels demand.
+pub(super) fn own_scratch() -> Scratch {
+    let scratch = Scratch::new();
+    std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o700)).expect("a mode");
+    scratch
 }
 
 /// Ends another thread also when this one fails.
