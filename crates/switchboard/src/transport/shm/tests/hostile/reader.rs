@@ -270,33 +270,6 @@ const BELLS: &[(&str, Ring)] = &[
     }),
 ];
 
-/// Whoever asks for wake-ups in the name of one who is stopped does not fill that one's socket.
-#[test]
-fn wake_ups_for_another_leave_room_for_what_it_needs() {
-    let mut scene = Scene::of(Pattern::Topic, Role::Writer, "&capacity=1MiB");
-    scene.begin("wake-ups for another");
-    let mut liar = LyingReader::open(scene.base(), Pattern::Topic);
-    scene.third.child.signal(Signal::STOP);
-    let begin = scene.victim.count().messages;
-    let since = Instant::now();
-    let mut round = 0;
-    while scene.victim.count().messages < begin + 1000 {
-        assert!(since.elapsed() < switchboard_testkit::DEADLINE, "it stands still");
-        for _ in 0..1000 {
-            round += 1;
-            (0..8).for_each(|slot| liar.ring_bell(slot, 2 | round << 2 & 0xff));
-            liar.read_on();
-            liar.cursor(liar.position);
-        }
-    }
-    // A larger block than there is: everybody is given a segment.
-    scene.victim.ask("large 300000");
-    scene.third.child.signal(Signal::CONT);
-    drop(liar);
-    scene.goes_on();
-    scene.end();
-}
-
 /// It asks for answers, and never reads them.
 #[test]
 fn a_receiver_that_takes_no_answer_is_gone() {

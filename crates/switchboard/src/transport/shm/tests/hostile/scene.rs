@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 use switchboard_testkit::{DEADLINE, Scratch, unique};
 
 use super::honest::{Honest, Resources};
+use crate::message::{Bytes, Message as _};
+use crate::options::Options;
+use crate::transport::Setup;
+use crate::transport::shm::ends::Opened;
 use crate::transport::shm::hello::{Pattern, Role};
 
 /// Messages have never been away for longer, whatever a liar does: a sleeper that nobody wakes looks by
@@ -156,6 +160,15 @@ pub(super) fn own_scratch() -> Scratch {
     let scratch = Scratch::new();
     std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o700)).expect("a mode");
     scratch
+}
+
+/// An end in this process that nobody drives but the test, and the folder of its channel's folder.
+pub(super) fn open_here<E: Opened>(options: Options) -> (Scratch, E) {
+    let scratch = own_scratch();
+    let address = format!("shm:channel?scope={}", scratch.path().display());
+    let address = address.parse().expect("an address");
+    let end = E::open(Setup { address, options, schema: Bytes::schema() });
+    (scratch, end.expect("an end"))
 }
 
 /// Ends another thread also when this one fails.
