@@ -56,8 +56,9 @@ fn peers_word() -> impl Strategy<Value = u64> {
         (0..100_u64).prop_map(|n| u64::MAX - n),
         (0..100_u64).prop_map(|n| u64::MAX / 2 - 50 + n),
         (0..64_u32).prop_map(|bit| 1 << bit),
-        (0..7_u64, 0..1200_u64, 0..8_u64).prop_map(header),
+        (0..16_u64, 0..1200_u64, 0..8_u64).prop_map(header),
         (1..3_u64, 0..200_u64, any::<u64>()).prop_map(header),
+        (9..11_u64, 0..200_u64, 0..8_u64).prop_map(header),
     ]
 }
 

@@ -30,6 +30,15 @@ pub(super) fn header(kind: u64, len_bytes: u64, number: u64) -> u64 {
     len_bytes | kind << 28 | number << 32
 }
 
+/// Bit of a header: the frame is filled up to the next line of the cache.
+pub(super) const FILLED: u64 = 8;
+
+/// Where a frame ends that begins here with this header.
+pub(super) fn frame_end(begin: u64, word: u64) -> u64 {
+    let end = begin + 8 + (word & 0x0fff_ffff).next_multiple_of(8);
+    if word >> 28 & FILLED == 0 { end } else { end.next_multiple_of(64) }
+}
+
 /// Connects to the end of this kind, of which there is one.
 pub(super) fn dial(base: &Path, pattern: Pattern, role: Role) -> Raw {
     let kind = match (pattern, role) {

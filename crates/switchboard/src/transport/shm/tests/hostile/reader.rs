@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use switchboard_shm::layout::reader;
 
-use super::peer::LyingReader;
+use super::peer::{LyingReader, frame_end};
 use super::scene::{Scene, Stop, both};
 use crate::transport::shm::datagram::Datagram;
 use crate::transport::shm::hello::{Pattern, Role};
@@ -137,7 +137,7 @@ fn read_frames(liar: &mut LyingReader, count: u64) {
 
 /// Where the second message of its ring begins and ends.
 fn second_frame(liar: &LyingReader) -> (u64, u64) {
-    let end = |begin| begin + 8 + (liar.word(begin) & 0x0fff_ffff).next_multiple_of(8);
+    let end = |begin| frame_end(begin, liar.word(begin));
     (end(0), end(end(0)))
 }
 

@@ -17,7 +17,7 @@ use switchboard_testkit::DEADLINE;
 use switchboard_testkit::skip::say;
 
 use super::memory::CAPACITY_BYTES;
-use super::peer::{END, LyingReader, LyingWriter, MESSAGE, PREFIXED, header};
+use super::peer::{END, FILLED, LyingReader, LyingWriter, MESSAGE, PREFIXED, header};
 use super::scene::Scene;
 use crate::transport::shm::datagram::{Datagram, WAKE};
 use crate::transport::shm::hello::{Pattern, Role};
@@ -91,8 +91,11 @@ impl Random {
             3 => u64::MAX - self.below(64),
             4 => 1 << self.below(64),
             5 => (u64::MAX / 2).wrapping_add(self.below(64)).wrapping_sub(32),
-            6 => header(self.below(7), self.below(9000), self.below(4)),
-            _ => header(1 + self.below(5), self.below(100), number.wrapping_add(self.below(3))),
+            6 => header(self.below(16), self.below(9000), self.below(4)),
+            _ => {
+                let kind = (1 + self.below(5)) | (self.below(2) * FILLED);
+                header(kind, self.below(100), number.wrapping_add(self.below(3)))
+            }
         }
     }
 }
@@ -270,7 +273,8 @@ fn writes_at_random(random: &mut Random, liar: &mut LyingWriter) {
             }
         }
         9 => {
-            let frame = header(1 + random.below(5), random.below(9000), liar.number + 1);
+            let kind = 1 + random.below(15);
+            let frame = header(kind, random.below(9000), liar.number + 1);
             liar.put(liar.position, frame);
         }
         10 => says_at_random(random, &liar.raw, true),

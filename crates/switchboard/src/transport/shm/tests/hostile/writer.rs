@@ -9,7 +9,7 @@ use switchboard_kernel::shared_memory::OwnMemory;
 use switchboard_shm::layout::{PAGE_BYTES, writer};
 
 use super::memory::{self, CAPACITY_BYTES, Made};
-use super::peer::{END, IN_ARENA, LyingWriter, MESSAGE, PAD, PREFIXED, header};
+use super::peer::{END, FILLED, IN_ARENA, LyingWriter, MESSAGE, PAD, PREFIXED, header};
 use super::scene::{Scene, Stop};
 use crate::transport::shm::hello::{Pattern, Role};
 
@@ -43,6 +43,25 @@ const IN_ITS_RING: &[Lie] = &[
     ("a number only", |liar| liar.put(liar.position, 1 << 32), "a kind that nobody knows"),
     ("longer than a quarter", |liar| lie(liar, MESSAGE, CAPACITY / 4), "longer than can be"),
     ("as long as can be said", |liar| lie(liar, MESSAGE, (1 << 28) - 1), "longer than can be"),
+    (
+        "longer than a quarter, and filled up",
+        |liar| lie(liar, MESSAGE | FILLED, CAPACITY / 4),
+        "longer than can be",
+    ),
+    (
+        "frames that are filled up, to the end of the ring",
+        |liar| {
+            until_the_end_is(liar, 1016);
+            // It ends 8 bytes before, and so with the ring.
+            liar.word(CAPACITY).store(0, SeqCst);
+            lie(liar, MESSAGE | FILLED, 1000);
+            liar.number += 1;
+            liar.position = CAPACITY;
+            liar.frame(END, b"");
+        },
+        NOTHING,
+    ),
+    ("kind 0, filled up", |liar| lie(liar, FILLED, 8), "a kind that nobody knows"),
     (
         "beyond the end of the ring",
         |liar| {
