@@ -31,6 +31,8 @@ pub struct Counters {
     pub sleeps: u64,
     /// How many wake-ups it gave.
     pub wakes: u64,
+    /// How often a sleep that nobody ended found something: should stay 0.
+    pub late: u64,
 }
 
 /// No ring comes to a position or a number beyond this: so what is added to one of them never overflows.

@@ -367,9 +367,9 @@ impl<W: Words> RingWriter<W> {
 
     /// Stores the counters.
     pub fn count(&self, counters: &Counters) {
-        let Counters { messages, bytes, dropped, sleeps, wakes } = *counters;
+        let Counters { messages, bytes, dropped, sleeps, wakes, late } = *counters;
         let words = &self.memory.words()[at::COUNTERS_WORD..];
-        for (word, value) in words.iter().zip([messages, bytes, dropped, sleeps, wakes]) {
+        for (word, value) in words.iter().zip([messages, bytes, dropped, sleeps, wakes, late]) {
             word.store(value, Relaxed);
         }
     }

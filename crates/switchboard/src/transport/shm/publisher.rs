@@ -399,7 +399,8 @@ impl Core for PublisherCore {
         Some(place)
     }
 
-    fn disarm(&mut self, _: bool) {
+    fn disarm(&mut self, late: bool) {
+        self.side.counters.late += u64::from(late);
         self.ring.set_wanted(self.sleeper.awake());
     }
 

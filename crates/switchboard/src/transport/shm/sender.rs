@@ -354,7 +354,8 @@ impl Core for SenderCore {
         }
     }
 
-    fn disarm(&mut self, _: bool) {
+    fn disarm(&mut self, late: bool) {
+        self.side.counters.late += u64::from(late);
         self.armed = false;
         self.asks = !self.backlog.is_empty();
         self.want(self.asks.then_some(Sleeps::OnDescriptor));
