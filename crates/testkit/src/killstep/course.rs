@@ -71,14 +71,12 @@ impl Course {
     pub(super) fn goals(&self, how: How, depth: Depth) -> Vec<Goal> {
         let goal = |spot: &Spot| match depth {
             Depth::Every => Some(Goal::Number(spot.here.number)),
-            Depth::Quick if spot.here.is_event() => Some(Goal::Event(spot.events_before)),
+            _ if spot.here.is_event() => Some(Goal::Event(spot.events_before)),
             // Who is dead has forgotten what it read.
-            Depth::Quick if how == How::Stop && spot.here.loaded => {
-                Some(Goal::Number(spot.here.number))
-            }
-            Depth::Quick => None,
+            _ if how == How::Stop && spot.here.loaded => Some(Goal::Number(spot.here.number)),
+            _ => None,
         };
-        self.spots.iter().filter_map(goal).collect()
+        depth.of(self.spots.iter().filter_map(goal).collect())
     }
 
     /// The last arrival that is not beyond the goal, and the goal by its number.

@@ -83,6 +83,8 @@ pub enum Depth {
     /// bytes, those before and after a system call, and while it sleeps in one. For [`How::Stop`], those
     /// after an instruction that read shared bytes too: what was read may be old news when it goes on.
     Quick,
+    /// So many of those at most, spread evenly; others each time.
+    Sample(usize),
     /// All.
     Every,
 }
@@ -96,5 +98,44 @@ impl Depth {
         } else {
             Self::Quick
         }
+    }
+
+    /// [`Depth::Sample`], where [`from_environment`](Self::from_environment) would have [`Depth::Quick`]: for
+    /// operations of many events, and for many operations.
+    #[must_use]
+    pub fn sampled(most: usize) -> Self {
+        match Self::from_environment() {
+            Self::Every => Self::Every,
+            _ => Self::Sample(most),
+        }
+    }
+
+    /// The places to go to among all that there are.
+    pub(super) fn of<T>(self, all: Vec<T>) -> Vec<T> {
+        let Self::Sample(most) = self else { return all };
+        let step = all.len().div_ceil(most.max(1)).max(1);
+        let mut random = [0; 8];
+        let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+        let first = usize::from_ne_bytes(random) % step;
+        all.into_iter().skip(first).step_by(step).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_spread_over_all() {
+        let numbers = |count| (0..count).collect::<Vec<usize>>();
+        for (count, most) in [(100, 7), (8, 8), (3, 8), (1, 1), (9, 8)] {
+            let sample = Depth::Sample(most).of(numbers(count));
+            assert!(!sample.is_empty() && sample.len() <= most, "{sample:?}");
+            let step = count.div_ceil(most);
+            assert!(sample.windows(2).all(|pair| pair[1] - pair[0] == step), "{sample:?}");
+            assert!(sample[0] < step && sample.last() >= Some(&(count - step)), "{sample:?}");
+        }
+        assert_eq!(Depth::Quick.of(numbers(9)), numbers(9));
+        assert!(Depth::Sample(3).of(numbers(0)).is_empty());
     }
 }

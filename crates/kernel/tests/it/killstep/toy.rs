@@ -86,7 +86,7 @@ fn what_is_wrong_between_two_calls_is_found() {
         return;
     }
     for how in [How::Kill, How::Stop] {
-        let report = killstep::run_calls(&TwoFolders, how);
+        let report = killstep::run_calls(&TwoFolders, how, Depth::Quick);
         assert!(report.killed >= 4 && report.killed == report.boundaries, "{report}");
         // After the first call and before the second.
         let found: Vec<String> = report.findings.iter().map(ToString::to_string).collect();

@@ -13,19 +13,20 @@ use super::{Run, as_subject, caught};
 use crate::{Child, DEADLINE};
 
 /// Kills (or stops) a fresh victim before and after each of its system calls, and in each that it
-/// sleeps in; and checks after each. Instructions are not looked at: nobody else sees them.
+/// sleeps in; and checks after each. Instructions are not looked at: nobody else sees them. So
+/// [`Depth::Every`] is the same as [`Depth::Quick`] here.
 ///
 /// Blocks until all is done: a few milliseconds for each kill, and what the plan's own steps take.
 ///
 /// # Panics
 /// Where the plan does, but for its checks: their panics are findings.
 #[must_use]
-pub fn run_calls<P: Plan>(plan: &P, how: How) -> Report {
+pub fn run_calls<P: Plan>(plan: &P, how: How, depth: Depth) -> Report {
     let _pinned = Pinned::here();
-    let mut run = Run::new(plan, plan.name(), how, Depth::Quick);
+    let mut run = Run::new(plan, plan.name(), how, depth);
     let moments = run.moments();
     run.report.boundaries = moments.len();
-    for moment in moments {
+    for moment in depth.of(moments) {
         if run.is_hopeless() {
             break;
         }
