@@ -66,6 +66,10 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-one-of-crowd", shm::thousand::subscriber),
     ("shm-crowd-publisher", shm::thousand::publisher),
     ("shm-forker", shm::fork::forker),
+    #[cfg(target_arch = "x86_64")]
+    ("shm-survivor", shm::killstep::survivor),
+    #[cfg(target_arch = "x86_64")]
+    ("shm-victim", shm::killstep::victim),
     ("shm-writer", shm::losses::writer),
     ("small-files", state::small_files),
     ("state-reader", state::reader),

@@ -1,9 +1,13 @@
-//! Topics and queues in shared memory, where what they promise is more than what every transport does.
+//! Topics and queues in shared memory, where what they promise is more than what every transport does; and while
+//! processes die: at every instruction of an operation, and at random.
 
 pub(crate) mod counts;
 pub(crate) mod elsewhere;
 mod ends;
 pub(crate) mod fork;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod killstep;
 pub(crate) mod losses;
 mod process;
+mod things;
 pub(crate) mod thousand;
