@@ -45,9 +45,11 @@ Commands:
                   `test` kills only where something changed; count and add up. Takes minutes to hours.
                   With FILTER: only tests whose names contain it too.
     --release     Optimised code, as users get it.
-  prove torture   Let processes work at all synchronisation objects and kill them at random, while they
-                  check each other; count, and say who waited longest.
-    --seconds N   For so long; 600 unless said otherwise.
+  prove torture [FILTER]
+                  Let processes work at all synchronisation objects, and talk over shared memory, and kill or
+                  stop them at random, while they check each other; count, and say who waited longest.
+                  With FILTER: only tests whose names contain it too: `shm`.
+    --seconds N   Each for so long; 600 unless said otherwise.
     --release     As above.
   prove models [FILTER]
                   Run the loom models of the synchronisation objects with wide bounds, then make each of
@@ -181,7 +183,7 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
                 let number = number.filter(|number| (1..=86_400).contains(number));
                 *seconds = number.ok_or("--seconds takes a number from 1 to 86400")?;
             }
-            (filter, "kill" | "hostile" | "models", _)
+            (filter, "kill" | "torture" | "hostile" | "models", _)
                 if !filter.starts_with('-') && options.filter.is_none() =>
             {
                 options.filter = Some(filter.to_owned());
@@ -230,6 +232,10 @@ mod tests {
         ));
         assert!(matches!(parsed("prove asan"), Ok(Task::ProveAsan)));
         assert!(matches!(
+            parsed("prove torture shm --seconds 20"),
+            Ok(Task::Prove(o)) if o.filter.as_deref() == Some("shm")
+        ));
+        assert!(matches!(
             parsed("prove models --mistakes bell"),
             Ok(Task::ProveModels(o)) if o.mistakes && o.filter.as_deref() == Some("bell")
         ));
@@ -243,7 +249,7 @@ mod tests {
             "prove tsan bell",
             "prove asan bell",
             "prove hostile --seconds 0",
-            "prove torture mutex",
+            "prove torture mutex bell",
             "prove torture --seconds 0",
             "prove torture --seconds",
         ] {

@@ -95,6 +95,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         What::Kill if total.is_empty() && !tally.has_skipped() => {
             tally.fail("prove kill", "nobody was killed");
         }
+        What::Torture { .. } if tally.is_empty() => {
+            tally.fail("prove torture", "there is no such test");
+        }
         What::Kill => println!("\n{total}, in {seconds} s."),
         What::Torture { .. } | What::Hostile { .. } => println!("\nTook {seconds} s."),
     }
@@ -118,6 +121,10 @@ fn prove(
     let mut command = test::as_this_user(workspace, &stage, &place, &programs, executable);
     let (variable, value) = options.what.environment();
     command.env(variable, value).arg("--exact").args(tests);
+    if matches!(options.what, What::Torture { .. }) {
+        // Each has the machine for itself: what they measure is time.
+        command.arg("--test-threads=1");
+    }
     let running = thread::spawn(move || bounded::run(&mut command, LIMIT));
     loop {
         let is_finished = running.is_finished();
@@ -185,5 +192,6 @@ mod tests {
         assert_eq!(chosen(list, torture, None), ["torture::all"]);
         let hostile = What::Hostile { seconds: 1 };
         assert_eq!(chosen(list, hostile, None), ["hostile::control::floods"]);
+        assert!(chosen(list, torture, Some("shm")).is_empty());
     }
 }

@@ -66,10 +66,12 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-one-of-crowd", shm::thousand::subscriber),
     ("shm-crowd-publisher", shm::thousand::publisher),
     ("shm-forker", shm::fork::forker),
+    ("shm-mortal", shm::torture::mortal),
     #[cfg(target_arch = "x86_64")]
     ("shm-survivor", shm::killstep::survivor),
     #[cfg(target_arch = "x86_64")]
     ("shm-victim", shm::killstep::victim),
+    ("shm-witness", shm::torture::witness),
     ("shm-writer", shm::losses::writer),
     ("small-files", state::small_files),
     ("state-reader", state::reader),

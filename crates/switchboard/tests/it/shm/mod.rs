@@ -9,5 +9,7 @@ pub(crate) mod fork;
 pub(crate) mod killstep;
 pub(crate) mod losses;
 mod process;
+mod sleeps;
 mod things;
 pub(crate) mod thousand;
+pub(crate) mod torture;
