@@ -132,12 +132,17 @@ impl Plan for Dying {
     }
 }
 
-/// Runs it; again where somebody was woken late, which may be the machine's fault.
+/// Runs it; again where somebody was woken late, which may be the machine's fault, and where the victims went
+/// other ways than the first one.
 fn check(number: usize, operation: &'static Operation, run: impl Fn(&Dying) -> Report) {
     let mut slow: Option<BTreeSet<String>> = None;
-    for _ in 0..3 {
+    for is_last in [false, false, true] {
         let plan = Dying::new(number, operation);
-        run(&plan).expect_clean();
+        let report = run(&plan);
+        if !is_last && report.findings.is_empty() && !report.is_complete() {
+            continue;
+        }
+        report.expect_clean();
         let late = plan.slow.into_inner();
         let again = match slow {
             None => late,
@@ -148,7 +153,7 @@ fn check(number: usize, operation: &'static Operation, run: impl Fn(&Dying) -> R
         }
         slow = Some(again);
     }
-    panic!("{}: woken late, three times: {slow:?}", operation.name);
+    panic!("{}: woken late, each time: {slow:?}", operation.name);
 }
 
 /// Operations of one kind of victims, with their numbers.

@@ -148,7 +148,7 @@ const WRAPPING_BYTES: usize = 184;
 const WRAPPING_COUNT: u64 = 21;
 /// A quarter of the smallest ring, with its header.
 const LARGEST_BYTES: usize = 1016;
-/// More than that.
+/// More than that. Two of them lie in one segment: another one would come while they are taken.
 const LARGE_BYTES: usize = 1200;
 
 /// Of the data path: on a few thousand instructions.
@@ -301,6 +301,7 @@ pub(super) const STEPS: &[Operation] = &[
         name: "subscribe: take a large message",
         query: SMALL_RING,
         len_bytes: LARGE_BYTES,
+        before: 2,
         quick: Quick::Neither,
         ..SUBSCRIBE
     },
@@ -308,6 +309,7 @@ pub(super) const STEPS: &[Operation] = &[
         name: "subscribe: take a large message before it is overwritten",
         query: "&capacity=4096&overflow=drop-oldest",
         len_bytes: LARGE_BYTES,
+        before: 2,
         quick: Quick::Stops,
         ..SUBSCRIBE
     },
@@ -323,6 +325,7 @@ pub(super) const STEPS: &[Operation] = &[
         act: Act::Borrow,
         query: SMALL_RING,
         len_bytes: LARGE_BYTES,
+        before: 2,
         quick: Quick::Neither,
         ..SUBSCRIBE
     },
@@ -332,6 +335,7 @@ pub(super) const STEPS: &[Operation] = &[
         name: "receive a large message",
         query: SMALL_RING,
         len_bytes: LARGE_BYTES,
+        before: 2,
         quick: Quick::Stops,
         ..RECEIVE
     },
