@@ -21,6 +21,7 @@ const RUNS: &[(&str, &[&str], &str, &[&str])] = &[
     // A tracer is nothing for a process that is watched already.
     ("switchboard", &["--lib"], "transport::shm::", &["killstep"]),
     ("switchboard", &["--test", "it"], "conformance::", &[]),
+    ("switchboard", &["--test", "it"], "loans::", &[]),
 ];
 
 /// What reads beyond its memory when it is asked to.
@@ -53,7 +54,7 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) {
         command
     };
     for (package, executable, filter, skipped) in RUNS {
-        let what = format!("{package} {} {filter}", executable.join(" "));
+        let what = format!("{package} {} {filter}", executable.join(" ")).trim_end().to_owned();
         show::step(&format!("Running {what} with the sanitizer"));
         let mut command = cargo(package, executable);
         command.arg("--").args((!filter.is_empty()).then_some(filter));

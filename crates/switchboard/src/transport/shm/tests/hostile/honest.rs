@@ -62,6 +62,18 @@ impl Honest {
         secret: &str,
         query: &str,
     ) -> Self {
+        Self::start_with(scratch, pattern, role, secret, query, true)
+    }
+
+    /// The same, perhaps without a thread of the library's own.
+    pub(super) fn start_with(
+        scratch: &Scratch,
+        pattern: Pattern,
+        role: Role,
+        secret: &str,
+        query: &str,
+        io_thread: bool,
+    ) -> Self {
         let end = match (pattern, role) {
             (Pattern::Topic, Role::Writer) => "publisher",
             (Pattern::Topic, Role::Reader) => "subscriber",
@@ -69,7 +81,8 @@ impl Honest {
             (Pattern::Queue, Role::Reader) => "receiver",
         };
         let address = format!("shm:channel?scope={}{query}", scratch.path().display());
-        let mut child = Child::role("shm-honest", &[end, address.as_str(), secret]);
+        let thread = if io_thread { "thread" } else { "alone" };
+        let mut child = Child::role("shm-honest", &[end, address.as_str(), secret, thread]);
         child.expect("open");
         Self { child, forgives: false, told: 0 }
     }
@@ -207,11 +220,12 @@ fn is_of_liar(line: &str, liar: &str) -> bool {
 
 /// Role: an end of each kind.
 pub(in crate::transport::shm::tests) fn honest(arguments: &[String]) {
-    let [end, address, secret] = arguments else { panic!("{arguments:?}") };
+    let [end, address, secret, thread] = arguments else { panic!("{arguments:?}") };
     let (tell, told) = queue();
     std::thread::spawn(move || while instruction().is_some_and(|line| tell.send(line).is_ok()) {});
     // What liars give back often is no less worth.
     let options = Options::default().follow(true).max_deliveries(u16::MAX);
+    let options = options.io_thread(thread == "thread");
     let topic = || Topic::<Bytes>::at(address.parse().expect("an address"), options.clone());
     let jobs = || Queue::<Bytes>::at(address.parse().expect("an address"), options.clone());
     let mut state = State::new(secret, told);

@@ -43,9 +43,17 @@ pub(super) struct Scene {
 impl Scene {
     /// Honest messages flow between the two.
     pub(super) fn of(pattern: Pattern, victim: Role, query: &str) -> Self {
+        Self::with(pattern, victim, query, true)
+    }
+
+    /// The same, where perhaps nobody but its caller drives the one who is lied to.
+    pub(super) fn with(pattern: Pattern, victim: Role, query: &str, io_thread: bool) -> Self {
         let scratch = own_scratch();
         let secret = unique("secret");
-        let start = |role| Honest::start(&scratch, pattern, role, &secret, query);
+        let start = |role| {
+            let io_thread = io_thread || role != victim;
+            Honest::start_with(&scratch, pattern, role, &secret, query, io_thread)
+        };
         // Who reads is there before the first message.
         let (reader, writer) = (start(Role::Reader), start(Role::Writer));
         let is_reader = victim == Role::Reader;

@@ -24,7 +24,7 @@ use crate::transport::shm::hello::{Pattern, Role};
 use crate::transport::shm::tests::raw::Raw;
 
 /// For each kind of liar.
-const QUICK: Duration = Duration::from_millis(1000);
+const QUICK: Duration = Duration::from_millis(800);
 
 /// Liars at a time.
 const LIARS: u64 = 2;
@@ -104,7 +104,8 @@ impl Random {
 fn scribble(pattern: Pattern, victim: Role, lie: fn(&mut Random, &Path, Pattern)) {
     let seed = Seed(seed());
     let lasts = seconds().map_or(QUICK, Duration::from_secs);
-    let mut scene = Scene::of(pattern, victim, "&max-message=1MiB");
+    let io_thread = seed.0.is_multiple_of(2);
+    let mut scene = Scene::with(pattern, victim, "&max-message=1MiB", io_thread);
     scene.begin("at random");
     scene.victim.forgive();
     let before = scene.victim.resources();
@@ -137,7 +138,7 @@ fn scribble(pattern: Pattern, victim: Role, lie: fn(&mut Random, &Path, Pattern)
     if seconds().is_some() {
         let (lies, kib) = (lies.load(SeqCst), (before.resident_kib, most.resident_kib));
         tell(&format!(
-            "{lies} lies to a {pattern:?} {victim:?}, told {told} times; longest pause {longest:?}; {} to {} KiB, \
+            "{lies} lies to a {pattern:?} {victim:?} (thread: {io_thread}), told {told} times; longest pause {longest:?}; {} to {} KiB, \
              {} to {} descriptors; seed {}",
             kib.0, kib.1, before.descriptors, most.descriptors, seed.0
         ));
