@@ -52,8 +52,9 @@ Commands:
     --seconds N   Each for so long; 600 unless said otherwise.
     --release     As above.
   prove models [FILTER]
-                  Run the loom models of the synchronisation objects with wide bounds, then make each of
-                  a list of mistakes in a copy, and see that the models notice. Takes minutes to hours.
+                  Run the loom models of the synchronisation objects and of shared memory with wide bounds, then
+                  make each of a list of mistakes in a copy, and see that the models notice. Takes minutes
+                  to hours.
                   With FILTER: only models whose names contain it.
     --mistakes    Only the mistakes. Takes some minutes.
   prove hostile [FILTER]

@@ -6,6 +6,8 @@
 //! A segment has blocks of one size, a power of two. Memory that was given away sealed cannot be taken back, so
 //! segments are small at first: each further one of a size has twice as many blocks.
 
+use std::collections::VecDeque;
+
 use crate::layout::{PAGE_BYTES, WORD_BYTES};
 use crate::ring::{PREFIX_BYTES, Prefix};
 use crate::{AtomicU64, Misbehaved, Words};
@@ -168,6 +170,37 @@ impl<W: Words> Arena<W> {
     /// Nobody uses the block any more.
     pub fn give_back(&mut self, block: Block) {
         self.segments[block.segment as usize].free.push(block.index);
+    }
+}
+
+/// Blocks that readers may still look at, in the order of their frames.
+#[derive(Debug, Default)]
+pub struct InFlight(VecDeque<(u64, Block)>);
+
+impl InFlight {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A block's frame ends at a position.
+    pub fn add(&mut self, block: Block, end: u64) {
+        self.0.push_back((end, block));
+    }
+
+    /// Every reader is past this position: blocks whose frames end there or before are nobody's any more.
+    pub fn reclaim<W: Words>(&mut self, through: u64, arena: &mut Arena<W>) {
+        while self.0.front().is_some_and(|(end, _)| *end <= through) {
+            let Some((_, block)) = self.0.pop_front() else { break };
+            arena.give_back(block);
+        }
+    }
+
+    /// Where the oldest of the frames ends.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u64> {
+        self.0.front().map(|(end, _)| *end)
     }
 }
 

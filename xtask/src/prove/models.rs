@@ -15,7 +15,7 @@ use crate::tidy::Tree;
 use crate::workspace::Workspace;
 use crate::{bounded, show};
 
-use mistakes::{MISTAKES, Mistake};
+use mistakes::{Mistake, SUITES, Suite};
 
 /// After this long, a run of all models hangs.
 const LIMIT: Duration = Duration::from_secs(4 * 3600);
@@ -36,26 +36,28 @@ pub(crate) struct Options {
 pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
     let filter = options.filter.as_deref();
     if !options.mistakes {
-        all_bounds(workspace, filter, tally);
+        SUITES.iter().for_each(|suite| all_bounds(workspace, suite, filter, tally));
     }
     show::step("Making each mistake in a copy, and running the models that have to notice");
     let copy = workspace.target.join("mistakes");
     if let Err(error) = copy_workspace(workspace, &copy) {
         return tally.fail("a copy of the workspace", &error.to_string());
     }
-    for mistake in MISTAKES.iter().filter(|one| filter.is_none_or(|part| one.models.contains(part)))
-    {
-        let what = format!("{}: {}", mistake.file, mistake.what);
-        match is_noticed(workspace, &copy, mistake) {
-            Ok(by) => tally.pass(&format!("{what}: noticed by {by}")),
-            Err(why) => tally.fail(&what, &why),
+    for suite in SUITES {
+        let asked = |one: &&Mistake| filter.is_none_or(|part| one.models.contains(part));
+        for mistake in suite.mistakes.iter().filter(asked) {
+            let what = format!("{}/{}: {}", suite.sources, mistake.file, mistake.what);
+            match is_noticed(workspace, &copy, suite, mistake) {
+                Ok(by) => tally.pass(&format!("{what}: noticed by {by}")),
+                Err(why) => tally.fail(&what, &why),
+            }
         }
     }
 }
 
-fn all_bounds(workspace: &Workspace, filter: Option<&str>, tally: &mut Tally) {
-    show::step("Running all models");
-    let mut command = models(workspace.cargo());
+fn all_bounds(workspace: &Workspace, suite: &Suite, filter: Option<&str>, tally: &mut Tally) {
+    show::step(&format!("Running all models of {}", suite.package));
+    let mut command = models(workspace.cargo(), suite);
     command.args(["--", "--nocapture", "--test-threads=2"]).args(filter);
     command.env("SWITCHBOARD_MODELS", "all");
     match bounded::run(&mut command, LIMIT) {
@@ -72,24 +74,34 @@ fn all_bounds(workspace: &Workspace, filter: Option<&str>, tally: &mut Tally) {
 }
 
 /// The models that noticed, or why that is not known.
-fn is_noticed(workspace: &Workspace, copy: &Path, mistake: &Mistake) -> Result<String, String> {
-    let path = copy.join(SOURCES).join(mistake.file);
-    let right = fs::read_to_string(workspace.root.join(SOURCES).join(mistake.file))
+fn is_noticed(
+    workspace: &Workspace,
+    copy: &Path,
+    suite: &Suite,
+    mistake: &Mistake,
+) -> Result<String, String> {
+    let path = copy.join(suite.sources).join(mistake.file);
+    let right = fs::read_to_string(workspace.root.join(suite.sources).join(mistake.file))
         .map_err(|error| format!("{}: {error}", mistake.file))?;
     if right.matches(mistake.right).count() != 1 {
         return Err(format!("the file has not, or more than once:\n{}", mistake.right));
     }
     let write = |text: &str| fs::write(&path, text).map_err(|error| error.to_string());
     write(&right.replace(mistake.right, mistake.wrong))?;
-    let found = failures(workspace, copy, mistake.models);
+    let found = failures(workspace, copy, suite, mistake.models);
     write(&right)?;
     let failed = found?;
     if failed.is_empty() { Err("nobody noticed".to_owned()) } else { Ok(failed.join(", ")) }
 }
 
-fn failures(workspace: &Workspace, copy: &Path, filter: &str) -> Result<Vec<String>, String> {
+fn failures(
+    workspace: &Workspace,
+    copy: &Path,
+    suite: &Suite,
+    filter: &str,
+) -> Result<Vec<String>, String> {
     let run = |last: &[&str]| {
-        let mut command = models(workspace.cargo());
+        let mut command = models(workspace.cargo(), suite);
         command.current_dir(copy).args(last);
         command.env("CARGO_TARGET_DIR", copy.join("target"));
         command.env("RUSTFLAGS", "--cap-lints allow");
@@ -110,10 +122,8 @@ fn failures(workspace: &Workspace, copy: &Path, filter: &str) -> Result<Vec<Stri
     Ok(if ended { vec![format!("a model, {}", outcome.ending())] } else { failed })
 }
 
-const SOURCES: &str = "crates/kernel/src/sync";
-
-fn models(mut cargo: Command) -> Command {
-    cargo.args(["test", "--package", "switchboard-kernel", "--test", "models"]);
+fn models(mut cargo: Command, suite: &Suite) -> Command {
+    cargo.args(["test", "--package", suite.package, "--test", "models"]);
     cargo.env_remove("RUST_BACKTRACE");
     cargo
 }
@@ -143,16 +153,14 @@ mod tests {
     fn mistakes_can_be_made() {
         let folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("set for tests");
         let root = Path::new(&folder).parent().expect("the root");
-        for mistake in MISTAKES {
-            let text = fs::read_to_string(root.join(SOURCES).join(mistake.file)).expect("a file");
-            assert_eq!(
-                text.matches(mistake.right).count(),
-                1,
-                "{}: {}",
-                mistake.file,
-                mistake.what
-            );
-            assert_ne!(mistake.right, mistake.wrong);
+        for suite in SUITES {
+            for mistake in suite.mistakes {
+                let path = root.join(suite.sources).join(mistake.file);
+                let count =
+                    fs::read_to_string(path).expect("a file").matches(mistake.right).count();
+                assert_eq!(count, 1, "{}: {}", mistake.file, mistake.what);
+                assert_ne!(mistake.right, mistake.wrong);
+            }
         }
     }
 }

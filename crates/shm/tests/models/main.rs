@@ -7,6 +7,8 @@
 //! under the lock, as the kernel makes it. What loom does not show: a store that becomes visible before a load
 //! that comes before it in the program.
 
+mod held;
+
 /// What the product's files are made of, in a model.
 mod atomic {
     use std::cell::Cell;
@@ -68,6 +70,7 @@ macro_rules! product {
 }
 
 product! {
+    "../../src/arena.rs" arena;
     "../../src/barrier.rs" barrier;
     "../../src/bell.rs" bell;
     "../../src/copy.rs" copy;
@@ -83,6 +86,7 @@ use misbehaved::Misbehaved;
 use words::Words;
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::Instant;
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
@@ -135,9 +139,13 @@ const QUEUE: u32 = 1;
 const CAPACITY: u64 = 64;
 
 fn ring(lossy: bool) -> (RingWriter<Memory>, RingReader<Memory>) {
-    let memory = Memory::new(writer_bytes(CAPACITY as usize));
+    ring_of(CAPACITY, lossy)
+}
+
+fn ring_of(capacity: u64, lossy: bool) -> (RingWriter<Memory>, RingReader<Memory>) {
+    let memory = Memory::new(writer_bytes(capacity as usize));
     let writer =
-        RingWriter::create(memory.clone(), QUEUE, CAPACITY, lossy, Busy::TakesPart).unwrap();
+        RingWriter::create(memory.clone(), QUEUE, capacity, lossy, Busy::TakesPart).unwrap();
     let reader = RingReader::open(memory, 0, 0).unwrap();
     (writer, reader)
 }
@@ -165,10 +173,27 @@ fn take(reader: &mut RingReader<Memory>) -> Option<u64> {
     Some(frame.number)
 }
 
+/// Runs a model in every order within bounds, and says how many there were. `SWITCHBOARD_MODELS=all` asks for more
+/// switches away from a thread that could go on.
+#[allow(clippy::print_stdout)]
 fn model(check: impl Fn() + Sync + Send + 'static) {
+    let all = std::env::var_os("SWITCHBOARD_MODELS").is_some_and(|asked| asked == "all");
+    let switches = if all { 5 } else { 3 };
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(check);
+    builder.preemption_bound = Some(switches);
+    let (runs, started) =
+        (std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0)), Instant::now());
+    let counted = std::sync::Arc::clone(&runs);
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        check();
+    });
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    println!(
+        "{name}: {} runs, {switches} switches, {:.1} s",
+        runs.load(Relaxed),
+        started.elapsed().as_secs_f64()
+    );
 }
 
 #[test]
@@ -190,34 +215,6 @@ fn what_is_committed_is_read_whole_and_in_order() {
             last = number;
         }
         assert_eq!(last, 3);
-    });
-}
-
-#[test]
-fn room_is_used_again_only_when_it_was_read() {
-    model(|| {
-        let (mut writer, mut reader) = ring(false);
-        let (own, mut peer) = page();
-        let writing = thread::spawn(move || {
-            for number in 1..=5 {
-                while !put(&mut writer, number) {
-                    let cursor = peer.load(writer.head()).unwrap();
-                    writer.set_smallest_cursor(cursor);
-                    thread::yield_now();
-                }
-            }
-        });
-        let mut last = 0;
-        while last < 5 {
-            match take(&mut reader) {
-                Some(number) => {
-                    last = number;
-                    own.store(reader.position());
-                }
-                None => thread::yield_now(),
-            }
-        }
-        writing.join().unwrap();
     });
 }
 
@@ -396,12 +393,13 @@ fn a_writer_that_waits_for_room_is_woken() {
 fn what_is_settled_is_settled_whatever_the_order() {
     model(|| {
         let (own, mut peer) = page();
+        let mut unsettled = Unsettled::new(1);
+        for number in 1..=3 {
+            unsettled.take(number * 16);
+        }
+        unsettled.settle(2, &own);
+        assert!(peer.is_marked(2) && peer.load(48) == Ok(0));
         let settling = thread::spawn(move || {
-            let mut unsettled = Unsettled::new(1);
-            for number in 1..=3 {
-                unsettled.take(number * 16);
-            }
-            unsettled.settle(2, &own);
             unsettled.settle(1, &own);
             unsettled.settle(3, &own);
         });
@@ -413,38 +411,5 @@ fn what_is_settled_is_settled_whatever_the_order() {
         settling.join().unwrap();
         assert_eq!(peer.load(48), Ok(48));
         assert!(!peer.is_marked(2));
-    });
-}
-
-/// A block is written again when its frame was passed: the reader copies before it stores its cursor.
-#[test]
-fn a_block_is_used_again_only_when_it_was_read() {
-    model(|| {
-        let (mut writer, mut reader) = ring(false);
-        let (own, mut peer) = page();
-        let block = Memory::new(8);
-        let written = block.clone();
-        let writing = thread::spawn(move || {
-            for number in 1..=2 {
-                while number > 1 && peer.load(writer.head()).unwrap() < writer.head() {
-                    thread::yield_now();
-                }
-                copy::copy_in(written.words(), &(number * 9_u64).to_le_bytes());
-                assert!(put(&mut writer, number));
-            }
-        });
-        let mut last = 0;
-        while last < 2 {
-            let Some(number) = take(&mut reader) else {
-                thread::yield_now();
-                continue;
-            };
-            let mut bytes = [0; 8];
-            copy::copy_out(block.words(), &mut bytes);
-            assert_eq!(u64::from_le_bytes(bytes), number * 9);
-            last = number;
-            own.store(reader.position());
-        }
-        writing.join().unwrap();
     });
 }

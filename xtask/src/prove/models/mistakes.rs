@@ -1,9 +1,20 @@
 //! Mistakes that the models have to notice: one step of an algorithm left out, weakened or in another place.
 
+mod shm;
+mod sync;
+
+/// The models of a package, and what they have to notice.
+pub(super) struct Suite {
+    pub(super) package: &'static str,
+    /// The folder of the files that they include.
+    pub(super) sources: &'static str,
+    pub(super) mistakes: &'static [Mistake],
+}
+
 /// A mistake in one file.
 pub(super) struct Mistake {
     pub(super) what: &'static str,
-    /// From the folder of the synchronisation objects.
+    /// From the folder of the sources.
     pub(super) file: &'static str,
     /// The text that is replaced: once in the file.
     pub(super) right: &'static str,
@@ -12,292 +23,11 @@ pub(super) struct Mistake {
     pub(super) models: &'static str,
 }
 
-pub(super) const MISTAKES: &[Mistake] = &[
-    Mistake {
-        what: "one is woken before the mark comes down",
-        file: "bell.rs",
-        right: "    let is_down = take_down(word, rung);\n    if futex::wake(word, 1)? > 0\n        && is_down",
-        wrong: "    let woken = futex::wake(word, 1)?;\n    if take_down(word, rung) && woken > 1",
-        models: "bell::",
+pub(super) const SUITES: &[Suite] = &[
+    Suite {
+        package: "switchboard-kernel",
+        sources: "crates/kernel/src/sync",
+        mistakes: sync::MISTAKES,
     },
-    Mistake {
-        what: "the mark stays down when there may be more",
-        file: "bell.rs",
-        right: "    if futex::wake(word, 1)? > 0\n        && is_down",
-        wrong: "    if futex::wake(word, 1)? > 0\n        && is_down && false",
-        models: "bell::",
-    },
-    Mistake {
-        what: "who rang while the mark was down is forgotten",
-        file: "bell.rs",
-        right: "& !LISTENED != unmarked",
-        wrong: "& !LISTENED == u32::MAX",
-        models: "bell::",
-    },
-    Mistake {
-        what: "all are woken before the mark comes down",
-        file: "bell.rs",
-        right: "        take_down(word, before.wrapping_add(STEP));\n        futex::wake(word, u32::MAX)?;",
-        wrong: "        futex::wake(word, u32::MAX)?;\n        take_down(word, before.wrapping_add(STEP));",
-        models: "bell::",
-    },
-    Mistake {
-        what: "rings are not counted",
-        file: "bell.rs",
-        right: "const STEP: u32 = 2;",
-        wrong: "const STEP: u32 = 0;",
-        models: "bell::",
-    },
-    Mistake {
-        what: "who waits listens after it has let go of the mutex",
-        file: "condvar.rs",
-        right: "        let (mutex, note, seat) = guard.unlock();",
-        wrong: "        let (mutex, note, seat) = guard.unlock();\n        let seen = bell::listen(bell);",
-        models: "condvar::",
-    },
-    Mistake {
-        what: "who waits for a mutex never looks again",
-        file: "waiting.rs",
-        right: "        let time = deadline.remaining().map_or(LOOK, |left| left.min(LOOK));",
-        wrong: "        let time = deadline.remaining().unwrap_or(core::time::Duration::MAX);",
-        models: "deaths::of_those_who_wait_for_a_mutex",
-    },
-    Mistake {
-        what: "no fence between standing up and looking at the bell",
-        file: "permits.rs",
-        right: "        // Partner: the fence in `Permits::queue_up`.\n        fence(Ordering::SeqCst);",
-        wrong: "",
-        models: "permits::",
-    },
-    Mistake {
-        what: "no fence between listening and trying the seats",
-        file: "permits.rs",
-        right: "            fence(Ordering::SeqCst);\n            if let Some(permit)",
-        wrong: "            if let Some(permit)",
-        models: "permits::",
-    },
-    Mistake {
-        what: "who gives a permit back rings first",
-        file: "permits.rs",
-        right: "        drop(self.seat.take());\n        let bell = self.permits.bell();",
-        wrong: "        let bell = self.permits.bell();\n        bell::ring_all(bell).ok();\n        drop(self.seat.take());\n        if bell.load(Ordering::Relaxed) != u32::MAX { return; }",
-        models: "permits::",
-    },
-    Mistake {
-        what: "a reader does not look again once it sits",
-        file: "rw_lock.rs",
-        right: "let is_open = self.state().load(Ordering::SeqCst) == OPEN;",
-        wrong: "let is_open = true;",
-        models: "rw_lock::",
-    },
-    Mistake {
-        what: "a reader looks again by less than SeqCst",
-        file: "rw_lock.rs",
-        right: "let is_open = self.state().load(Ordering::SeqCst) == OPEN;",
-        wrong: "let is_open = self.state().load(Ordering::Acquire) == OPEN;",
-        models: "rw_lock::",
-    },
-    Mistake {
-        what: "a reader that looks again does not acquire",
-        file: "rw_lock.rs",
-        right: "let is_open = self.state().load(Ordering::SeqCst) == OPEN;",
-        wrong: "let is_open = self.state().load(Ordering::Relaxed) == OPEN;",
-        models: "rw_lock::",
-    },
-    Mistake {
-        what: "a writer opens without releasing",
-        file: "rw_lock.rs",
-        right: "self.lock.state().store(OPEN, Ordering::Release);",
-        wrong: "self.lock.state().store(OPEN, Ordering::Relaxed);",
-        models: "rw_lock::",
-    },
-    Mistake {
-        what: "a writer does not say that it is in",
-        file: "rw_lock.rs",
-        right: "        self.state().store(WRITING, Ordering::Relaxed);\n",
-        wrong: "",
-        models: "deaths::",
-    },
-    Mistake {
-        what: "a reader behind the gate leaves it closed by a writer that died",
-        file: "rw_lock.rs",
-        right: "CLOSING => self.state().store(OPEN, Ordering::SeqCst),",
-        wrong: "CLOSING => return Err(refused(Errno::INVAL)),",
-        models: "deaths::",
-    },
-    Mistake {
-        what: "the seats in use are counted by less than SeqCst",
-        file: "seats.rs",
-        right: "(used.load(Ordering::SeqCst) as usize)",
-        wrong: "(used.load(Ordering::Acquire) as usize)",
-        models: "rw_lock::",
-    },
-    Mistake {
-        what: "a seat comes into use by less than SeqCst",
-        file: "seats.rs",
-        right: "u32::try_from(index + 1).unwrap_or(u32::MAX), Ordering::SeqCst)",
-        wrong: "u32::try_from(index + 1).unwrap_or(u32::MAX), Ordering::AcqRel)",
-        models: "rw_lock::",
-    },
-    Mistake {
-        what: "seats are not counted as used",
-        file: "seats.rs",
-        right: "if index >= in_use {",
-        wrong: "if index > in_use {",
-        models: "rw_lock::",
-    },
-    Mistake {
-        what: "the dead keep their seats",
-        file: "seats.rs",
-        right: "Ok(Found::OfTheDead(Seat { index, mutex: &self.mutexes[index], guard }))",
-        wrong: "core::mem::forget(guard); Ok(Found::None)",
-        models: "deaths::",
-    },
-    Mistake {
-        what: "a post does not release",
-        file: "semaphore.rs",
-        right: "fetch_update(Ordering::Release, Ordering::Relaxed, |count| {\n            (count < ",
-        wrong: "fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {\n            (count < ",
-        models: "semaphore::",
-    },
-    Mistake {
-        what: "a wait does not acquire",
-        file: "semaphore.rs",
-        right: ".fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| {",
-        wrong: ".fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {",
-        models: "semaphore::",
-    },
-    Mistake {
-        what: "who queues up puts no mark up",
-        file: "semaphore.rs",
-        right: "self.count().fetch_or(LISTENED, Ordering::Relaxed) | LISTENED;",
-        wrong: "self.count().fetch_or(0, Ordering::Relaxed);",
-        models: "semaphore::",
-    },
-    Mistake {
-        what: "a round is counted without releasing",
-        file: "barrier.rs",
-        right: "self.round().store((round + 1) % ROUNDS, Ordering::Release);",
-        wrong: "self.round().store((round + 1) % ROUNDS, Ordering::Relaxed);",
-        models: "barrier::",
-    },
-    Mistake {
-        what: "that a member has arrived is seen without acquiring",
-        file: "barrier.rs",
-        right: "let found = word.load(Ordering::Acquire);",
-        wrong: "let found = word.load(Ordering::Relaxed);",
-        models: "barrier::",
-    },
-    Mistake {
-        what: "who comes late opens a round that is over",
-        file: "barrier.rs",
-        right: "let opened = self.round().load(Ordering::Acquire) == round && self.try_open(round)?;",
-        wrong: "let opened = self.try_open(round)?;",
-        models: "barrier::",
-    },
-    Mistake {
-        what: "who opens wakes nobody",
-        file: "barrier.rs",
-        right: "            futex::wake(self.round(), u32::MAX)?;\n",
-        wrong: "",
-        models: "barrier::",
-    },
-    Mistake {
-        what: "who leaves does not look whether all others wait",
-        file: "barrier.rs",
-        right: "        let _ = self.barrier.look(self.barrier.round().load(Ordering::Acquire));\n",
-        wrong: "",
-        models: "barrier::",
-    },
-    Mistake {
-        what: "a member that died is waited for",
-        file: "barrier.rs",
-        right: "                word.store(NOBODY, Ordering::Relaxed);\n                if let",
-        wrong: "                if let",
-        models: "deaths::",
-    },
-    Mistake {
-        what: "that it is done is said without releasing",
-        file: "once.rs",
-        right: "self.done().store(1, Ordering::Release);",
-        wrong: "self.done().store(1, Ordering::Relaxed);",
-        models: "once::",
-    },
-    Mistake {
-        what: "who waited for another does it again",
-        file: "once.rs",
-        right: "        if self.is_done() {\n            return Ok(false);\n        }\n",
-        wrong: "",
-        models: "once::",
-    },
-    Mistake {
-        what: "who waited goes on with the old data",
-        file: "monitor.rs",
-        right: "            self.value = self.monitor.read();\n",
-        wrong: "",
-        models: "monitor::",
-    },
-    Mistake {
-        what: "a change is not made before others are woken and the monitor is left",
-        file: "monitor.rs",
-        right: "        if self.changed && self.guard.as_ref().is_some_and(MutexGuard::is_of_this_thread) {",
-        wrong: "        if self.changed && self.guard.is_none() {",
-        models: "monitor::",
-    },
-    Mistake {
-        what: "the owner does not fence",
-        file: "../biased/door.rs",
-        right: "            fence(Ordering::SeqCst);\n            if self.wanted",
-        wrong: "            if self.wanted",
-        models: "door::",
-    },
-    Mistake {
-        what: "a visitor does not fence",
-        file: "../biased/door.rs",
-        right: "in `enter_fenced`.\n            fence(Ordering::SeqCst);",
-        wrong: "in `enter_fenced`.",
-        models: "door::",
-    },
-    Mistake {
-        what: "the owner leaves without releasing",
-        file: "../biased/door.rs",
-        right: "self.active.store(0, Ordering::Release);",
-        wrong: "self.active.store(0, Ordering::Relaxed);",
-        models: "door::",
-    },
-    Mistake {
-        what: "a visitor comes in without acquiring",
-        file: "../biased/door.rs",
-        right: "self.active.load(Ordering::Acquire) == 0",
-        wrong: "self.active.load(Ordering::Relaxed) == 0",
-        models: "door::",
-    },
-    Mistake {
-        what: "a visitor leaves without releasing",
-        file: "../biased/door.rs",
-        right: "self.wanted.fetch_and(!WANTED, Ordering::Release);",
-        wrong: "self.wanted.fetch_and(!WANTED, Ordering::Relaxed);",
-        models: "door::",
-    },
-    Mistake {
-        what: "the owner comes in without acquiring",
-        file: "../biased/door.rs",
-        right: "if self.wanted.load(Ordering::Acquire) & WANTED == 0",
-        wrong: "if self.wanted.load(Ordering::Relaxed) & WANTED == 0",
-        models: "door::",
-    },
-    Mistake {
-        what: "the owner comes in after a visitor and does not say so",
-        file: "../biased/door.rs",
-        right: "next visitor.\n        self.active.store(1, Ordering::Relaxed);",
-        wrong: "next visitor.",
-        models: "door::",
-    },
-    Mistake {
-        what: "the owner stays in although a visitor comes",
-        file: "../biased/door.rs",
-        right: "        self.leave();\n        false",
-        wrong: "        false",
-        models: "door::",
-    },
+    Suite { package: "switchboard-shm", sources: "crates/shm/src", mistakes: shm::MISTAKES },
 ];

@@ -1,11 +1,9 @@
 //! Large messages on the writing side: blocks of memory, and when they are nobody's any more.
 
-use std::collections::VecDeque;
-
 use switchboard_kernel::Result;
 use switchboard_kernel::shared_memory::OwnMemory;
 use switchboard_shm::AtomicU64;
-use switchboard_shm::arena::{Arena, Block, PLACE_BYTES, Place};
+use switchboard_shm::arena::{Arena, Block, InFlight, PLACE_BYTES, Place};
 
 use super::memory::Own;
 
@@ -16,8 +14,7 @@ const MOST_BYTES: u64 = 256 << 20;
 pub(super) struct Blocks {
     arena: Arena<Own>,
     bytes: u64,
-    /// Those that readers may still read, with the ends of their frames.
-    in_flight: VecDeque<(u64, Block)>,
+    in_flight: InFlight,
 }
 
 impl Blocks {
@@ -26,7 +23,7 @@ impl Blocks {
 
     /// How many there are that readers may still read.
     pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.count()
     }
 
     pub(super) fn take(&mut self, len: u64) -> Option<Block> {
@@ -64,7 +61,7 @@ impl Blocks {
 
     /// A block's frame will end here.
     pub(super) fn sent(&mut self, block: Block, end: u64) {
-        self.in_flight.push_back((end, block));
+        self.in_flight.add(block, end);
     }
 
     /// The block is not used after all, or nobody's any more.
@@ -74,14 +71,11 @@ impl Blocks {
 
     /// Frames up to here are nobody's any more.
     pub(super) fn reclaim(&mut self, through: u64) {
-        while self.in_flight.front().is_some_and(|(end, _)| *end <= through) {
-            let Some((_, block)) = self.in_flight.pop_front() else { break };
-            self.arena.give_back(block);
-        }
+        self.in_flight.reclaim(through, &mut self.arena);
     }
 
     /// Where the oldest frame ends whose block somebody may still read.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.in_flight.front().map(|(end, _)| *end)
+        self.in_flight.oldest()
     }
 }
