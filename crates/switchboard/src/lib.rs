@@ -47,6 +47,10 @@ pub use pattern::event::{Event, Listener, Notifier, Occurrence, Origin};
 pub use pattern::queue::{
     Borrowed, Delivery, Incoming, Loan, Queue, Receiver, Rejection, Sender, Ticket,
 };
+pub use pattern::service::{
+    Call, CallError, CallState, CallTicket, Client, Code, Pending, Progress, Replies, ReplyError,
+    Server, Service, Status,
+};
 pub use pattern::state::{Layout, State, Value};
 pub use pattern::topic::{BorrowedSample, Publisher, Sample, Start, Subscriber, Topic};
 

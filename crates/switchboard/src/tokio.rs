@@ -1,7 +1,9 @@
-//! The ends of a queue or a topic for tasks of the tokio runtime: the same endpoints, waited for with
+//! The ends of a queue, a topic or a service for tasks of the tokio runtime: the same endpoints, waited for with
 //! [`AsyncFd`] on their descriptor. A publisher is an [`AsyncSender`].
 //!
 //! Dropping a future loses nothing: a message is taken or sent in one step, at its end.
+
+mod service;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use crate::error::{Error, ErrorKind, RecvError, SendError};
 use crate::message::Message;
 use crate::pattern::queue::{Delivery, Receiver, Sender};
 use crate::pattern::topic::{Sample, Subscriber};
+
+pub use service::{AsyncClient, AsyncReplies, AsyncServer};
 
 fn failed(address: &crate::Address, error: &std::io::Error) -> Error {
     Error::new(ErrorKind::System, address, format!("cannot watch the descriptor: {error}"))

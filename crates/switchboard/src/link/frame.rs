@@ -17,8 +17,16 @@ pub(crate) const PREFACE: [u8; 8] = *b"\x89SWB\r\n\x1a\n";
 /// Bytes before a frame's body.
 pub(crate) const HEADER_BYTES: usize = 16;
 
-/// The longest body of any frame but a message.
+/// The longest body of any frame but a message, and what a service has of them.
 pub(crate) const LONGEST_CONTROL_BYTES: usize = 1024;
+
+/// What comes before a request: how long the client waits.
+pub(crate) const CALL_PREFIX_BYTES: usize = 8;
+
+/// The longest text and details of a failure, and what comes before them.
+pub(crate) const LONGEST_FAILURE_TEXT: usize = 1024;
+pub(crate) const LONGEST_FAILURE_DETAILS: usize = 4096;
+const LONGEST_FAILURE_BYTES: usize = 4 + LONGEST_FAILURE_TEXT + LONGEST_FAILURE_DETAILS;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +49,22 @@ pub(crate) enum Kind {
     Refuse = 8,
     /// Of a topic: the first message that can follow has this number.
     Begin = 9,
+    /// Of a service, from here on: a request. The sequence is the call's number on this link.
+    Call = 10,
+    /// The call is being given to the server's program.
+    Started = 11,
+    /// A part of a reply; others follow, or the end.
+    Part = 12,
+    /// The reply, or the last part of it.
+    Reply = 13,
+    /// The reply ends with the parts that came.
+    Done = 14,
+    /// The call failed: why.
+    Fail = 15,
+    /// The client wants no reply any more.
+    Cancel = 16,
+    /// The client took so many parts and bytes.
+    Grant = 17,
 }
 
 impl Kind {
@@ -56,6 +80,14 @@ impl Kind {
             7 => Self::EndSeen,
             8 => Self::Refuse,
             9 => Self::Begin,
+            10 => Self::Call,
+            11 => Self::Started,
+            12 => Self::Part,
+            13 => Self::Reply,
+            14 => Self::Done,
+            15 => Self::Fail,
+            16 => Self::Cancel,
+            17 => Self::Grant,
             _ => return None,
         })
     }
@@ -103,7 +135,12 @@ impl Header {
         if flags > 1 {
             return Err(format!("a frame with unknown flags {flags:#04x}"));
         }
-        let limit = if kind == Kind::Message { largest_message } else { LONGEST_CONTROL_BYTES };
+        let limit = match kind {
+            Kind::Message | Kind::Part | Kind::Reply => largest_message,
+            Kind::Call => largest_message.saturating_add(CALL_PREFIX_BYTES),
+            Kind::Fail => LONGEST_FAILURE_BYTES,
+            _ => LONGEST_CONTROL_BYTES,
+        };
         if body_bytes > limit {
             return Err(format!("a frame of {body_bytes} bytes where {limit} are allowed"));
         }

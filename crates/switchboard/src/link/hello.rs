@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0   u16  version                    16  u64  schema fingerprint, 0 for plain bytes
-//! 2   u8   pattern (1 queue, 2 topic) 24  u32  largest message taken, in bytes
+//! 2   u8   pattern (see `Pattern`)    24  u32  largest message taken, in bytes
 //! 3   u8   role (1 from it, 2 to it)  28  u32  window: messages unacknowledged at most
 //! 4   u32  reserved, 0                32  u32  window: bytes unacknowledged at most
 //! 8   u64  instance: random, new for each endpoint
@@ -25,6 +25,8 @@ pub enum Pattern {
     Queue = 1,
     /// Each message goes to every subscriber.
     Topic = 2,
+    /// Each request gets a reply.
+    Service = 3,
 }
 
 impl Pattern {
@@ -34,6 +36,7 @@ impl Pattern {
         match self {
             Self::Queue => "queue",
             Self::Topic => "topic",
+            Self::Service => "service",
         }
     }
 }
@@ -41,9 +44,9 @@ impl Pattern {
 /// Which end of a pattern a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Messages come from it: the sender of a queue, the publisher of a topic.
+    /// Messages come from it: the sender of a queue, the publisher of a topic, the client of a service.
     Sender = 1,
-    /// Messages go to it: the receiver of a queue, the subscriber of a topic.
+    /// Messages go to it: the receiver of a queue, the subscriber of a topic, the server of a service.
     Receiver = 2,
 }
 
@@ -56,6 +59,8 @@ impl Role {
             (Pattern::Queue, Self::Receiver) => "a receiver",
             (Pattern::Topic, Self::Sender) => "a publisher",
             (Pattern::Topic, Self::Receiver) => "a subscriber",
+            (Pattern::Service, Self::Sender) => "a client",
+            (Pattern::Service, Self::Receiver) => "a server",
         }
     }
 }
@@ -122,6 +127,7 @@ impl Hello {
         let pattern = match fixed[2] {
             1 => Pattern::Queue,
             2 => Pattern::Topic,
+            3 => Pattern::Service,
             other => return Err(format!("a hello with unknown pattern {other}")),
         };
         let role = match fixed[3] {
@@ -147,8 +153,11 @@ impl Hello {
             schema_name: printable(schema_name, LONGEST_SCHEMA),
         };
         let no_window = hello.window_messages == 0 || hello.window_bytes == 0;
-        if (pattern, role) == (Pattern::Queue, Role::Receiver) && no_window {
-            return Err("a receiver that takes nothing (its window is 0)".into());
+        let needs_window =
+            pattern == Pattern::Service || (pattern, role) == (Pattern::Queue, Role::Receiver);
+        if needs_window && no_window {
+            let who = role.name_in(pattern);
+            return Err(format!("{who} that takes nothing (its window is 0)"));
         }
         Ok(hello)
     }

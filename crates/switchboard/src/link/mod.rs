@@ -5,6 +5,7 @@
 //! [`Link::unwritten`] until [`Link::wrote`] says it is on its way. `docs/design/link.md` draws the
 //! bytes and says what happens when either side dies or lies at each step.
 
+mod calls;
 mod frame;
 mod hello;
 mod incoming;
@@ -12,6 +13,8 @@ mod outbox;
 pub(crate) mod publication;
 mod taking;
 
+use calls::Calls;
+pub use calls::{Answer, Failure, Unanswered};
 use frame::{HEADER_BYTES, Header, Kind, PREFACE};
 pub use hello::{Hello, Pattern, Role};
 pub(crate) use hello::{cut, name_or_bytes, printable};
@@ -47,6 +50,44 @@ pub enum Event<'a> {
     End,
     /// The receiver saw the end, and everything is settled.
     EndSeen,
+    /// A client of a service calls.
+    Call {
+        /// Counts from 1 on each link.
+        id: u64,
+        /// How long the client waits, in microseconds; 0 for ever.
+        timeout_us: u64,
+        /// The bytes.
+        request: &'a [u8],
+    },
+    /// The server began with this call.
+    Started(u64),
+    /// A part of the reply to a call.
+    Part {
+        /// The call.
+        id: u64,
+        /// The bytes.
+        payload: &'a [u8],
+    },
+    /// The reply to a call, or the last part of it.
+    Reply {
+        /// The call.
+        id: u64,
+        /// The bytes.
+        payload: &'a [u8],
+    },
+    /// The parts of the reply to this call were all.
+    Done(u64),
+    /// There is no reply to this call.
+    CallFailed {
+        /// The call.
+        id: u64,
+        /// Why.
+        failure: Failure,
+    },
+    /// The client waits for this call no more.
+    Cancelled(u64),
+    /// The client took a part of the reply to this call.
+    Granted(u64),
 }
 
 /// Why a link cannot go on. The link sends nothing further but its reason.
@@ -97,6 +138,7 @@ pub struct Link {
     input: InBuffer,
     outbox: Outbox,
     incoming: Incoming,
+    calls: Calls,
     /// A publisher said which number the first message has.
     begun: bool,
     end_sent: bool,
@@ -138,6 +180,7 @@ impl Link {
             input: InBuffer::default(),
             outbox: Outbox::default(),
             incoming: Incoming::default(),
+            calls: Calls::default(),
             begun: false,
             end_sent: false,
             end_seen_sent: false,

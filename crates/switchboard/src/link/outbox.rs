@@ -174,6 +174,17 @@ impl Outbox {
         self.commit(HEADER_BYTES + body.len());
     }
 
+    /// As [`push_control`](Self::push_control), with a body in two pieces.
+    pub(crate) fn push_pieces(&mut self, kind: Kind, sequence: u64, first: &[u8], second: &[u8]) {
+        let body = first.len() + second.len();
+        let header = Header::new(kind, body, sequence).to_bytes();
+        let (room, _) = self.room(HEADER_BYTES + body);
+        room[..HEADER_BYTES].copy_from_slice(&header);
+        room[HEADER_BYTES..HEADER_BYTES + first.len()].copy_from_slice(first);
+        room[HEADER_BYTES + first.len()..].copy_from_slice(second);
+        self.commit(HEADER_BYTES + body);
+    }
+
     /// Queues a message.
     #[inline]
     pub(crate) fn push_message(&mut self, payload: &[u8], redelivered: bool, deliveries: u16) {

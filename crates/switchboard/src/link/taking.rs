@@ -35,8 +35,15 @@ impl Link {
                     if let Some(missing) = self.pass_gap(header) {
                         return Ok(Some(Event::Gap(missing)));
                     }
-                    if header.kind == Kind::Message {
+                    if header.kind == Kind::Message && self.local.pattern != Pattern::Service {
                         return self.take_message(header, whole).map(Some);
+                    }
+                    if self.is_of_calls(header.kind) {
+                        if self.check_call_frame(header, whole)? {
+                            return Ok(Some(self.call_event(header, whole)));
+                        }
+                        self.input.consume(whole);
+                        continue;
                     }
                     let body = self.input.unread()[HEADER_BYTES..whole].to_vec();
                     self.input.consume(whole);
@@ -102,7 +109,7 @@ impl Link {
             || (self.incoming.spread() < window && self.outbox.unwritten_bytes() as u64 <= answers)
     }
 
-    fn misbehaved(&mut self, problem: String) -> LinkError {
+    pub(super) fn misbehaved(&mut self, problem: String) -> LinkError {
         self.refuse(&problem);
         self.state = State::Failed;
         LinkError::Misbehaved(problem)

@@ -55,6 +55,7 @@ fn own(event: &Event<'_>) -> Seen {
         Event::Gap(missing) => Seen::Gap(*missing),
         Event::End => Seen::End,
         Event::EndSeen => Seen::Finished,
+        event => panic!("{event:?} is of a service"),
     }
 }
 

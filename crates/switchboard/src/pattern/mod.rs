@@ -2,5 +2,6 @@
 
 pub mod event;
 pub mod queue;
+pub mod service;
 pub mod state;
 pub mod topic;

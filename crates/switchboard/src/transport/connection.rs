@@ -60,6 +60,8 @@ pub(crate) struct Connection {
     pub(crate) missing: u64,
     /// The other side closed, or the connection broke.
     pub(crate) closed: bool,
+    /// It broke: what the peer said last may not have come.
+    pub(crate) broken: bool,
     /// Our own end is said and everything about it settled.
     pub(crate) done: bool,
     watched: Option<Interest>,
@@ -103,6 +105,7 @@ impl Connection {
             received: 0,
             missing: 0,
             closed: false,
+            broken: false,
             done: false,
             watched: None,
             heard: false,
@@ -194,8 +197,9 @@ impl Connection {
                 Read::Some
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Read::Nothing,
-            Ok(None) | Err(_) => {
+            result => {
                 self.closed = true;
+                self.broken = result.is_err();
                 if let Wire::Foreign(foreign) = &mut self.wire {
                     foreign.end_of_input();
                 }

@@ -18,14 +18,17 @@ mod posix_shm;
 mod rhythm;
 mod row;
 mod sem;
+mod service_flavor;
 mod setup;
 mod shm;
 mod signal;
 mod state_memory;
+mod stream_client;
 mod stream_peers;
 mod stream_publisher;
 mod stream_receiver;
 mod stream_sender;
+mod stream_server;
 mod sysv;
 mod sysv_sem;
 mod sysv_shm;
@@ -42,15 +45,18 @@ pub(crate) use event_flavor::{ListenerFlavor, NotifierFlavor};
 pub(crate) use flavor::{ReceiverFlavor, SenderFlavor};
 pub(crate) use rhythm::Rhythm;
 pub use row::{Capabilities, Transport};
-pub(crate) use row::{Carries, EventEnds, Object, QueueEnds, StateEnds, TopicEnds};
+pub(crate) use row::{Carries, EventEnds, Object, QueueEnds, ServiceEnds, StateEnds, TopicEnds};
+pub(crate) use service_flavor::{ClientFlavor, Ending, Heard, ServerFlavor};
 use setup::LINK_MESSAGE_BYTES;
 pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
 #[cfg(test)]
 pub(crate) use shm::ROLES;
 pub(crate) use state_memory::{StateMemory, WriterLock};
+pub(crate) use stream_client::StreamClient;
 pub(crate) use stream_publisher::StreamPublisher;
 pub(crate) use stream_receiver::StreamReceiver;
 pub(crate) use stream_sender::StreamSender;
+pub(crate) use stream_server::StreamServer;
 
 const NOTHING: Capabilities = Capabilities {
     largest_message_bytes: 0,
@@ -174,7 +180,8 @@ pub const TABLE: &[Transport] = &[
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
         carries: Carries::queue(unix::open_sender, unix::open_receiver)
-            .and_topic(unix::open_publisher, unix::open_subscriber),
+            .and_topic(unix::open_publisher, unix::open_subscriber)
+            .and_service(unix::open_client, unix::open_server),
         object: Some(Object { create: None, unlink: unix::unlink }),
     },
     Transport {
@@ -194,7 +201,8 @@ pub const TABLE: &[Transport] = &[
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
         carries: Carries::queue(unix_seqpacket::open_sender, unix_seqpacket::open_receiver)
-            .and_topic(unix_seqpacket::open_publisher, unix_seqpacket::open_subscriber),
+            .and_topic(unix_seqpacket::open_publisher, unix_seqpacket::open_subscriber)
+            .and_service(unix_seqpacket::open_client, unix_seqpacket::open_server),
         object: Some(Object { create: None, unlink: unix_seqpacket::unlink }),
     },
     Transport {
@@ -295,7 +303,8 @@ pub const TABLE: &[Transport] = &[
         },
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
-        carries: Carries::queue(tcp::open_sender, tcp::open_receiver),
+        carries: Carries::queue(tcp::open_sender, tcp::open_receiver)
+            .and_service(tcp::open_client, tcp::open_server),
         object: None,
     },
     Transport {

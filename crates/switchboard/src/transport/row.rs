@@ -1,7 +1,9 @@
 //! A row of the table of transports: what a transport is, can do and carries.
 
-use super::{ListenerFlavor, NotifierFlavor, ReceiverFlavor, SenderFlavor, Setup, StateMemory};
-use super::{TABLE, WriterLock};
+use super::{
+    ClientFlavor, ListenerFlavor, NotifierFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor,
+};
+use super::{Setup, StateMemory, TABLE, WriterLock};
 use crate::address::{Address, TargetForm};
 use crate::error::{Error, ErrorKind};
 use crate::framing::Framing;
@@ -74,12 +76,14 @@ pub struct Transport {
 pub(crate) struct Carries {
     pub(crate) queue: Option<QueueEnds>,
     pub(crate) topic: Option<TopicEnds>,
+    pub(crate) service: Option<ServiceEnds>,
     pub(crate) event: Option<EventEnds>,
     pub(crate) state: Option<StateEnds>,
 }
 
 impl Carries {
-    const NOTHING: Self = Self { queue: None, topic: None, event: None, state: None };
+    const NOTHING: Self =
+        Self { queue: None, topic: None, service: None, event: None, state: None };
 
     /// A queue.
     pub(super) const fn queue(sender: OpenSender, receiver: OpenReceiver) -> Self {
@@ -89,6 +93,11 @@ impl Carries {
     /// A topic too.
     pub(super) const fn and_topic(self, publisher: OpenSender, subscriber: OpenSubscriber) -> Self {
         Self { topic: Some(TopicEnds { publisher, subscriber }), ..self }
+    }
+
+    /// A service too.
+    pub(super) const fn and_service(self, client: OpenClient, server: OpenServer) -> Self {
+        Self { service: Some(ServiceEnds { client, server }), ..self }
     }
 
     /// An event.
@@ -105,6 +114,8 @@ impl Carries {
 type OpenSender = fn(&Setup) -> Result<SenderFlavor, Error>;
 type OpenReceiver = fn(&Setup) -> Result<ReceiverFlavor, Error>;
 type OpenSubscriber = fn(&Setup, Start) -> Result<ReceiverFlavor, Error>;
+type OpenClient = fn(&Setup) -> Result<ClientFlavor, Error>;
+type OpenServer = fn(&Setup) -> Result<ServerFlavor, Error>;
 type OpenNotifier = fn(&Setup) -> Result<NotifierFlavor, Error>;
 type OpenListener = fn(&Setup) -> Result<ListenerFlavor, Error>;
 type OpenWriter = fn(&Setup) -> Result<(StateMemory, WriterLock), Error>;
@@ -122,6 +133,13 @@ pub(crate) struct QueueEnds {
 pub(crate) struct TopicEnds {
     pub(crate) publisher: OpenSender,
     pub(crate) subscriber: OpenSubscriber,
+}
+
+/// How to open the ends of a service.
+#[derive(Debug)]
+pub(crate) struct ServiceEnds {
+    pub(crate) client: OpenClient,
+    pub(crate) server: OpenServer,
 }
 
 /// How to open the ends of an event.
@@ -159,6 +177,7 @@ impl Transport {
         let carried = [
             ("queue", self.carries.queue.is_some()),
             ("topic", self.carries.topic.is_some()),
+            ("service", self.carries.service.is_some()),
             ("event", self.carries.event.is_some()),
             ("state", self.carries.state.is_some()),
         ];

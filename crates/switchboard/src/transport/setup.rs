@@ -94,13 +94,16 @@ pub(crate) fn check_for_links(setup: &Setup, pattern: Pattern) -> Result<(), Err
         ("history", query.history_messages.is_some()),
         ("capacity", query.capacity_bytes.is_some()),
     ];
-    let misfit = of_topics.into_iter().find(|(_, given)| *given && pattern == Pattern::Queue);
+    let misfit = of_topics.into_iter().find(|(_, given)| *given && pattern != Pattern::Topic);
     if let Some((option, _)) = misfit {
-        let problem = format!("?{option}= means something for a topic only, and this is a queue");
+        let this = pattern.name();
+        let problem = format!("?{option}= means something for a topic only, and this is a {this}");
         return Err(Error::new(ErrorKind::BadAddress, address, problem));
     }
-    if pattern == Pattern::Topic && setup.framing() != Framing::Link {
-        let problem = "a topic goes over links: programs that are not ours cannot join it";
+    if pattern != Pattern::Queue && setup.framing() != Framing::Link {
+        let this = pattern.name();
+        let problem =
+            format!("a {this} goes over links: programs that are not ours cannot join it");
         return Err(Error::new(ErrorKind::NotSupported, address, problem)
             .hint("leave out ?framing=, or use a queue (send, recv)"));
     }

@@ -29,6 +29,20 @@ pub(crate) struct TurnedAway {
     error: LinkError,
 }
 
+impl TurnedAway {
+    pub(crate) fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    pub(crate) fn problem(&self) -> String {
+        match &self.error {
+            LinkError::Misbehaved(problem)
+            | LinkError::Mismatch(problem)
+            | LinkError::Refused(problem) => problem.clone(),
+        }
+    }
+}
+
 impl StreamPeers {
     pub(crate) fn new(hub: Hub) -> Self {
         Self { hub, met: false, unfit: None, failed: None }

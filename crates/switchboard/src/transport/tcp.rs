@@ -11,7 +11,11 @@ use switchboard_kernel::tcp;
 
 use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
-use super::{ReceiverFlavor, SenderFlavor, Setup, StreamReceiver, StreamSender, holder};
+use super::setup::check_for_links;
+use super::{
+    ClientFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor, Setup, StreamClient, StreamReceiver,
+    StreamSender, StreamServer, holder,
+};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::link::{Pattern, Role};
@@ -26,6 +30,22 @@ pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     let hub =
         Hub::meet(setup.again(), Pattern::Queue, Role::Receiver, Box::new(TcpMeet::new(setup)?))?;
     Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+pub(crate) fn open_client(setup: &Setup) -> Result<ClientFlavor, Error> {
+    let hub = serve(setup, Role::Sender)?;
+    Ok(ClientFlavor::Stream(Box::new(StreamClient::new(hub))))
+}
+
+pub(crate) fn open_server(setup: &Setup) -> Result<ServerFlavor, Error> {
+    let hub = serve(setup, Role::Receiver)?;
+    Ok(ServerFlavor::Stream(Box::new(StreamServer::new(hub))))
+}
+
+/// An end of a service.
+fn serve(setup: &Setup, role: Role) -> Result<Hub, Error> {
+    check_for_links(setup, Pattern::Service)?;
+    Hub::meet(setup.again(), Pattern::Service, role, Box::new(TcpMeet::new(setup)?))
 }
 
 /// The socket address of `HOST:PORT`, if it may be used unencrypted.

@@ -15,7 +15,8 @@ use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
 use super::setup::{check_for_links, starts_over_links};
 use super::{
-    ReceiverFlavor, SenderFlavor, Setup, StreamPublisher, StreamReceiver, StreamSender, holder,
+    ClientFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor, Setup, StreamClient, StreamPublisher,
+    StreamReceiver, StreamSender, StreamServer, holder,
 };
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
@@ -38,6 +39,14 @@ pub(crate) fn open_publisher(setup: &Setup) -> Result<SenderFlavor, Error> {
 
 pub(crate) fn open_subscriber(setup: &Setup, start: Start) -> Result<ReceiverFlavor, Error> {
     subscriber(setup, start, Kind::Stream)
+}
+
+pub(crate) fn open_client(setup: &Setup) -> Result<ClientFlavor, Error> {
+    client(setup, Kind::Stream)
+}
+
+pub(crate) fn open_server(setup: &Setup) -> Result<ServerFlavor, Error> {
+    server(setup, Kind::Stream)
 }
 
 /// A sender over a connected socket of either kind.
@@ -63,6 +72,18 @@ pub(super) fn subscriber(setup: &Setup, start: Start, kind: Kind) -> Result<Rece
     starts_over_links(setup, start)?;
     let hub = meet(setup, kind, Pattern::Topic, Role::Receiver)?;
     Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+/// A client over connected sockets of either kind.
+pub(super) fn client(setup: &Setup, kind: Kind) -> Result<ClientFlavor, Error> {
+    let hub = meet(setup, kind, Pattern::Service, Role::Sender)?;
+    Ok(ClientFlavor::Stream(Box::new(StreamClient::new(hub))))
+}
+
+/// A server over connected sockets of either kind.
+pub(super) fn server(setup: &Setup, kind: Kind) -> Result<ServerFlavor, Error> {
+    let hub = meet(setup, kind, Pattern::Service, Role::Receiver)?;
+    Ok(ServerFlavor::Stream(Box::new(StreamServer::new(hub))))
 }
 
 fn meet(setup: &Setup, kind: Kind, pattern: Pattern, role: Role) -> Result<Hub, Error> {

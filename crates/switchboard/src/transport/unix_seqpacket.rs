@@ -5,7 +5,7 @@
 
 use switchboard_kernel::unix_socket::Kind;
 
-use super::{ReceiverFlavor, SenderFlavor, Setup, unix};
+use super::{ClientFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor, Setup, unix};
 use crate::address::Address;
 use crate::error::Error;
 use crate::pattern::topic::Start;
@@ -24,6 +24,14 @@ pub(crate) fn open_publisher(setup: &Setup) -> Result<SenderFlavor, Error> {
 
 pub(crate) fn open_subscriber(setup: &Setup, start: Start) -> Result<ReceiverFlavor, Error> {
     unix::subscriber(setup, start, Kind::Seqpacket)
+}
+
+pub(crate) fn open_client(setup: &Setup) -> Result<ClientFlavor, Error> {
+    unix::client(setup, Kind::Seqpacket)
+}
+
+pub(crate) fn open_server(setup: &Setup) -> Result<ServerFlavor, Error> {
+    unix::server(setup, Kind::Seqpacket)
 }
 
 /// Removes a socket that a dead process left.

@@ -9,6 +9,7 @@ mod loans;
 mod log;
 mod message;
 mod place;
+mod service;
 mod shm;
 mod state;
 #[cfg(feature = "tokio")]
@@ -56,6 +57,11 @@ const ROLES: &[(&str, Role)] = &[
     ("receiver", conformance::ends::receiver),
     ("sender", conformance::ends::sender),
     ("subscriber", conformance::ends::subscriber),
+    #[cfg(feature = "tokio")]
+    ("services-of-one-thread", tasks::services),
+    ("service-client", service::client),
+    ("service-crowd", service::crowd),
+    ("service-worker", service::worker),
     ("shm-busy-reader", shm::counts::busy_reader),
     ("shm-busy-writer", shm::counts::busy_writer),
     ("shm-idle", shm::counts::idle),

@@ -4,19 +4,80 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use switchboard::tokio::{AsyncReceiver, AsyncSender, AsyncSubscriber};
-use switchboard::{Bytes, Options, Overflow, Queue, RecvError, SendError, Start, Topic};
+use switchboard::tokio::{AsyncClient, AsyncReceiver, AsyncSender, AsyncServer, AsyncSubscriber};
+use switchboard::{
+    Bytes, CallError, Code, Options, Overflow, Queue, RecvError, SendError, Service, Start, Status,
+    Text, Topic,
+};
 use switchboard_testkit::Child;
 use switchboard_testkit::child::report;
 
-use crate::conformance::Meeting;
 use crate::conformance::contents::{contents, tag};
+use crate::conformance::{Meeting, each_service};
 
 const COUNT: u64 = 300;
 const LEN: usize = 700;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Role: two services in the tasks of one thread that call each other's client.
+pub(crate) fn services(arguments: &[String]) {
+    let service = Service::<Text, Text>::open(&arguments[0]).expect("a service");
+    runtime().block_on(async {
+        let mut server = AsyncServer::new(service.server().expect("a server"));
+        let mut client = AsyncClient::new(service.client().expect("a client"));
+        // Its future may go from thread to thread.
+        fn moves<T: Send>(_: &T) {}
+        let question = Text("never".to_owned());
+        let early = client.call_timeout(&question, Duration::from_millis(30));
+        moves(&early);
+        assert!(matches!(early.await, Err(CallError::TimedOut { .. })));
+        let serving = tokio::spawn(async move {
+            for n in 0..COUNT {
+                let (request, ticket) = server.recv_call().await.expect("a call");
+                if request.0 == "parts" {
+                    for part in 0..COUNT {
+                        server.send(ticket, &Text(part.to_string())).await.expect("sent");
+                    }
+                    server.finish(ticket).expect("finished");
+                } else if request.0 == "fail" {
+                    let status = Status::new(Code::NotFound, "nothing");
+                    server.fail(ticket, &status).expect("failed");
+                } else {
+                    assert_eq!(request.0, n.to_string());
+                    server.reply(ticket, &request).expect("replied");
+                }
+            }
+        });
+        {
+            for n in 0..COUNT - 2 {
+                let request = Text(n.to_string());
+                assert_eq!(client.call(&request).await.expect("a reply"), request);
+            }
+            let failed = client.call(&Text("fail".into())).await;
+            assert!(matches!(failed, Err(CallError::Status(s)) if s.code == Code::NotFound));
+            let parts = Text("parts".into());
+            let mut replies = client.call_streaming(&parts).await.expect("a call");
+            let mut count = 0;
+            while let Some(part) = replies.next().await.expect("a part") {
+                assert_eq!(part.0, count.to_string());
+                count += 1;
+            }
+            assert_eq!(count, COUNT);
+        }
+        serving.await.expect("served");
+    });
+    report("called");
+}
+
+#[test]
+fn services_in_tasks() {
+    each_service(|meeting| {
+        let mut tasks = Child::role("services-of-one-thread", &[meeting.address()]);
+        tasks.expect("called");
+    });
 }
 
 /// Role: sends from a task, next to another task that has to get its turns.

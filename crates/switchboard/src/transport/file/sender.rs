@@ -60,7 +60,7 @@ impl FileSender {
         let watch = Watch::new(&folder)?;
         let mut writer = LaneWriter::open(Arc::clone(&folder), manner, |lane| match pattern {
             Pattern::Queue => Ok(handed_out(&shared_table::read_unlocked(&folder)?, lane)),
-            Pattern::Topic => Ok(named::furthest(&folder, lane)),
+            _ => Ok(named::furthest(&folder, lane)),
         })?;
         let mut retention = Retention::of(query);
         if let Some(retention) = &mut retention {

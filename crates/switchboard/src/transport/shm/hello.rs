@@ -54,6 +54,8 @@ pub(crate) fn end_name(pattern: Pattern, role: Role) -> &'static str {
         (Pattern::Queue, Role::Reader) => "a receiver",
         (Pattern::Topic, Role::Writer) => "a publisher",
         (Pattern::Topic, Role::Reader) => "a subscriber",
+        (Pattern::Service, Role::Writer) => "a client",
+        (Pattern::Service, Role::Reader) => "a server",
     }
 }
 
@@ -171,7 +173,7 @@ impl Hello {
     pub(crate) fn descriptors(&self) -> usize {
         match (self.pattern, self.role) {
             (Pattern::Topic, Role::Writer) => 2,
-            (Pattern::Queue, Role::Writer) | (_, Role::Reader) => 1,
+            (_, Role::Writer | Role::Reader) => 1,
         }
     }
 

@@ -155,11 +155,13 @@ impl fmt::Display for Entry {
     }
 }
 
-const PREFIXES: [(&str, Pattern, Role); 4] = [
+const PREFIXES: [(&str, Pattern, Role); 6] = [
     ("q.s.", Pattern::Queue, Role::Writer),
     ("q.r.", Pattern::Queue, Role::Reader),
     ("t.p.", Pattern::Topic, Role::Writer),
     ("t.s.", Pattern::Topic, Role::Reader),
+    ("s.c.", Pattern::Service, Role::Writer),
+    ("s.s.", Pattern::Service, Role::Reader),
 ];
 
 fn prefix(pattern: Pattern, role: Role) -> &'static str {
@@ -168,6 +170,8 @@ fn prefix(pattern: Pattern, role: Role) -> &'static str {
         (Pattern::Queue, Role::Reader) => "q.r.",
         (Pattern::Topic, Role::Writer) => "t.p.",
         (Pattern::Topic, Role::Reader) => "t.s.",
+        (Pattern::Service, Role::Writer) => "s.c.",
+        (Pattern::Service, Role::Reader) => "s.s.",
     }
 }
 

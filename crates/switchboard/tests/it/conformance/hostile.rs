@@ -214,7 +214,7 @@ fn lies_to_a_sender() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Binds where a sender will connect.
-fn listen(meeting: &Meeting) -> OwnedFd {
+pub(crate) fn listen(meeting: &Meeting) -> OwnedFd {
     let target = meeting.address().split_once(':').expect("a scheme").1;
     match meeting.row.scheme {
         "tcp" => TcpListener::bind(target).expect("a listener").into(),
@@ -246,7 +246,7 @@ fn until_nobody_listens(meeting: &Meeting) {
     }
 }
 
-fn accept(meeting: &Meeting, listener: &OwnedFd) -> Liar {
+pub(crate) fn accept(meeting: &Meeting, listener: &OwnedFd) -> Liar {
     let until = Deadline::after(DEADLINE);
     assert!(wait_for(listener, Interest::Readable, until).expect("a poll"), "nobody connects");
     Liar(match meeting.row.scheme {

@@ -438,6 +438,12 @@ pub(crate) fn each_topic(check: fn(&mut Meeting)) {
     each_way(topics.map(|row| (row, false)), check);
 }
 
+/// Runs a check for every row that carries services.
+pub(crate) fn each_service(check: fn(&mut Meeting)) {
+    let services = TABLE.iter().filter(|row| row.patterns().contains(&"service"));
+    each_way(services.map(|row| (row, false)), check);
+}
+
 fn each_way(ways: impl Iterator<Item = (&'static Transport, bool)>, check: fn(&mut Meeting)) {
     std::thread::scope(|scope| {
         let running: Vec<_> = ways

@@ -79,6 +79,7 @@ impl Honest {
             (Pattern::Topic, Role::Reader) => "subscriber",
             (Pattern::Queue, Role::Writer) => "sender",
             (Pattern::Queue, Role::Reader) => "receiver",
+            (Pattern::Service, _) => panic!("a service is lied to elsewhere"),
         };
         let address = format!("shm:channel?scope={}{query}", scratch.path().display());
         let thread = if io_thread { "thread" } else { "alone" };

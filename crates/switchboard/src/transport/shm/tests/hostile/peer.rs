@@ -46,6 +46,8 @@ pub(super) fn dial(base: &Path, pattern: Pattern, role: Role) -> Raw {
         (Pattern::Queue, Role::Reader) => "q.r.",
         (Pattern::Topic, Role::Writer) => "t.p.",
         (Pattern::Topic, Role::Reader) => "t.s.",
+        (Pattern::Service, Role::Writer) => "s.c.",
+        (Pattern::Service, Role::Reader) => "s.s.",
     };
     let folder = base.join("shm/channel");
     let names = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a name"));

@@ -1,0 +1,208 @@
+//! The two ends of a service over any transport: enums, matched on the hot path.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use switchboard_kernel::io::Deadline;
+
+use super::{Receipt, StreamClient, StreamServer};
+use crate::error::RecvError;
+use crate::link::{Answer, Failure};
+use crate::pattern::service::{CallError, CallState, ReplyError};
+
+/// The calling end of any transport.
+#[derive(Debug)]
+pub(crate) enum ClientFlavor {
+    Stream(Box<StreamClient>),
+}
+
+/// The answering end of any transport.
+#[derive(Debug)]
+pub(crate) enum ServerFlavor {
+    Stream(Box<StreamServer>),
+}
+
+/// What there is of a reply. Bytes were given to whoever asked.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A part of it.
+    Part,
+    /// All of it, or the last part: the call is over.
+    Reply,
+    /// It is over otherwise.
+    Over(Ending),
+}
+
+/// How a call ended, but for a reply.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// With the parts that came.
+    Done,
+    /// The server said that it failed.
+    Failed(Failure),
+    /// The server is gone.
+    Gone { peer: String, started: bool },
+    /// The server broke the protocol.
+    Misbehaved { peer: String, problem: String, started: bool },
+}
+
+/// A part of a reply, as it waits for who asked.
+pub(crate) type Part = Vec<u8>;
+
+/// A request as it is handed to the server's program.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) receipt: Receipt,
+    pub(crate) bytes: &'a [u8],
+    /// When its client waits no more.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl ClientFlavor {
+    /// Makes a call: what it is known by. `Full` when no server takes one now.
+    #[inline]
+    pub(crate) fn try_call(
+        &mut self,
+        request: &[u8],
+        timeout: Option<Duration>,
+    ) -> Result<u64, CallError> {
+        match self {
+            Self::Stream(end) => end.try_call(request, timeout),
+        }
+    }
+
+    /// Gives what there is of a reply to `with`.
+    #[inline]
+    pub(crate) fn take(&mut self, key: u64, with: &mut dyn FnMut(&[u8])) -> Option<Heard> {
+        match self {
+            Self::Stream(end) => end.take(key, with),
+        }
+    }
+
+    /// Whether a server has, or had, a call: it may begin.
+    pub(crate) fn is_with_server(&self, key: u64) -> bool {
+        match self {
+            Self::Stream(end) => end.is_with_server(key),
+        }
+    }
+
+    /// Gives a call up, if it is not over.
+    pub(crate) fn cancel(&mut self, key: u64) {
+        match self {
+            Self::Stream(end) => end.cancel(key),
+        }
+    }
+
+    /// Looks at what happened, without waiting.
+    #[inline]
+    pub(crate) fn look(&mut self) -> Result<(), CallError> {
+        match self {
+            Self::Stream(end) => end.look(),
+        }
+    }
+
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), CallError> {
+        match self {
+            Self::Stream(end) => end.wait(deadline),
+        }
+    }
+
+    pub(crate) fn peers(&self) -> usize {
+        match self {
+            Self::Stream(end) => end.peers(),
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(end) => end.fd(),
+        }
+    }
+
+    pub(crate) fn local_address(&self) -> Option<String> {
+        match self {
+            Self::Stream(end) => end.local_address(),
+        }
+    }
+}
+
+impl ServerFlavor {
+    /// Hands out a call that waits, if one does.
+    #[inline]
+    pub(crate) fn take(&mut self, with: &mut dyn FnMut(Request<'_>)) -> Result<bool, RecvError> {
+        match self {
+            Self::Stream(end) => end.take(with),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn answer(
+        &mut self,
+        receipt: Receipt,
+        answer: Answer<'_>,
+    ) -> Result<(), ReplyError> {
+        match self {
+            Self::Stream(end) => end.answer(receipt, answer),
+        }
+    }
+
+    /// Sends a part of a reply. `Full` when the client takes none now.
+    pub(crate) fn try_part(&mut self, receipt: Receipt, bytes: &[u8]) -> Result<(), ReplyError> {
+        match self {
+            Self::Stream(end) => end.try_part(receipt, bytes),
+        }
+    }
+
+    /// Whether a call's client waits for it still, after a look at what happened.
+    pub(crate) fn state(&mut self, receipt: Receipt) -> CallState {
+        match self {
+            Self::Stream(end) => end.state(receipt),
+        }
+    }
+
+    /// Looks at what happened, without waiting.
+    pub(crate) fn look(&mut self) -> Result<(), RecvError> {
+        match self {
+            Self::Stream(end) => end.look(),
+        }
+    }
+
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        match self {
+            Self::Stream(end) => end.wait(deadline),
+        }
+    }
+
+    /// Waits for a client to take a part; what is to be reported is kept.
+    pub(crate) fn wait_for_room(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        match self {
+            Self::Stream(end) => end.wait_for_room(deadline),
+        }
+    }
+
+    /// Takes no more calls. Whether everything that was answered is with the kernel, and nothing is
+    /// left to be answered.
+    pub(crate) fn finish(&mut self) -> Result<bool, RecvError> {
+        match self {
+            Self::Stream(end) => end.finish(),
+        }
+    }
+
+    pub(crate) fn peers(&self) -> usize {
+        match self {
+            Self::Stream(end) => end.peers(),
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(end) => end.fd(),
+        }
+    }
+
+    pub(crate) fn local_address(&self) -> Option<String> {
+        match self {
+            Self::Stream(end) => end.local_address(),
+        }
+    }
+}
