@@ -28,7 +28,7 @@ const FIRST_LINK: u64 = FIRST_TOKEN + 2;
 /// Datagrams that are taken in one turn, shared by the links that have some: a flood on one leaves the
 /// others their turn.
 const MOST_DATAGRAMS: usize = 16;
-/// Where all is taken at once, as of a dead peer: more than a socket holds, unless somebody adds to it.
+/// More than a socket holds, unless somebody adds to it all the time.
 const MOST_LAST_WORDS: usize = 4096;
 
 /// What happened.
@@ -95,6 +95,8 @@ pub(crate) struct Control<O: Offer> {
     role: Role,
     links: BTreeMap<LinkId, Link>,
     next: LinkId,
+    /// Datagrams that are taken at once where all is, as of a dead peer.
+    pub(super) last_words: usize,
     nudge: Option<EventFd>,
     found: Vec<meeting::Event<O::Made>>,
 }
@@ -126,6 +128,7 @@ impl<O: Offer> Control<O> {
             role,
             links: BTreeMap::new(),
             next: 0,
+            last_words: MOST_LAST_WORDS,
             nudge: None,
             found: Vec::new(),
             setup: setup.again(),
@@ -191,7 +194,7 @@ impl<O: Offer> Control<O> {
                 meeting::Event::Ready { token } => {
                     let link = (token - FIRST_LINK) / 2;
                     let died = token % 2 == 1;
-                    let most = if died { MOST_LAST_WORDS } else { share };
+                    let most = if died { self.last_words } else { share };
                     self.read(link, died, most, &mut events);
                 }
             }
@@ -222,7 +225,7 @@ impl<O: Offer> Control<O> {
     /// What a peer has said by now.
     pub(super) fn hear(&mut self, link: LinkId) -> Vec<Event<O::Made>> {
         let mut events = Vec::new();
-        self.read(link, false, MOST_LAST_WORDS, &mut events);
+        self.read(link, false, self.last_words, &mut events);
         events
     }
 

@@ -9,16 +9,19 @@ use switchboard_kernel::unix_socket;
 use switchboard_shm::layout::{PAGE_BYTES, writer};
 use switchboard_testkit::{DEADLINE, Scratch};
 
+use super::control::handed_over;
 use super::peer::{END, LyingReader, LyingWriter};
 use super::scene::{Stop, open_here};
 use crate::error::SendError;
 use crate::options::{Options, Overflow};
-use crate::transport::shm::datagram::WAKE;
+use crate::transport::shm::control::Event;
+use crate::transport::shm::datagram::{Datagram, WAKE};
 use crate::transport::shm::endpoint::Core;
 use crate::transport::shm::ends::{Lends as _, Opened as _};
 use crate::transport::shm::hand::{Hand, Manner};
-use crate::transport::shm::hello::Pattern;
+use crate::transport::shm::hello::{Pattern, Role};
 use crate::transport::shm::lending::Lending;
+use crate::transport::shm::offer::Page;
 use crate::transport::shm::publisher::PublisherCore;
 use crate::transport::shm::sender::SenderCore;
 use crate::transport::shm::subscriber::SubscriberCore;
@@ -48,6 +51,71 @@ fn each_link_has_its_share_of_a_turn() {
     reader.control();
     assert_eq!(reader.peers(), 1, "the second was heard, and its breach seen");
     assert!(unix_socket::unsent_bytes(&first.raw.0).expect("a number") > 0, "in the first turn");
+}
+
+/// A peer is dead, and there is more on its socket than is taken at once: others have it, and go on talking.
+#[test]
+fn of_the_last_words_of_the_dead_so_many_are_heard() {
+    const LAST_WORDS: usize = 3;
+    const OTHERS: usize = 3;
+    // What is taken of one link in a turn in which so many have something.
+    const SHARE: usize = 16 / (OTHERS + 1);
+    let (scratch, mut reader) = open_here::<SubscriberCore>(Options::default().follow(true));
+    reader.control.last_words = LAST_WORDS;
+    let others: Vec<_> = (0..OTHERS).map(|_| meet_writer(&scratch, &mut reader, false)).collect();
+    let (mut mortal, socket) = handed_over(scratch.path(), Pattern::Topic, Role::Reader, || {
+        reader.control();
+    });
+    while reader.peers() <= OTHERS || reader.control() {
+        reader.control();
+    }
+    mortal.kill();
+    let mut said = 0;
+    while unix_socket::send(&socket.0, &WAKE).is_ok() {
+        said += 1;
+    }
+    assert!(said > LAST_WORDS + SHARE, "{said} datagrams fit into a socket");
+    others.iter().for_each(|other| other.raw.wake());
+    let events = reader.control.turn();
+    let of = |is_one: fn(&Event<Page>) -> bool| events.iter().filter(|event| is_one(event)).count();
+    let (heard, gone) =
+        (of(|event| matches!(event, Event::Wake)), of(|event| matches!(event, Event::Gone(_))));
+    assert_eq!(gone, 1, "{events:?}");
+    assert!((OTHERS + LAST_WORDS..=OTHERS + LAST_WORDS + SHARE).contains(&heard), "{heard} heard");
+    // The same where all is taken of one who lives.
+    let other = &others[0].raw;
+    while unix_socket::send(&other.0, &WAKE).is_ok() {}
+    let link = reader.writers[0].link;
+    assert_eq!(reader.control.hear(link).len(), LAST_WORDS);
+}
+
+/// A message is looked for a receiver, by its length; in doing so another receiver is found to lie, and what that
+/// one had comes first from then on.
+#[test]
+fn what_was_measured_is_what_is_given_out() {
+    const LONG_BYTES: usize = 1000;
+    let options = Options::default().capacity_bytes(Some(4096));
+    let (scratch, mut sender) = open_here::<SenderCore>(options);
+    let mut honest = meet_reader(&scratch, Pattern::Queue, &mut sender);
+    sender.try_send(b"short", 0).expect("room");
+    let mut sent = 1;
+    while sender.try_send(&[7; LONG_BYTES], 0).is_ok() {
+        sent += 1;
+    }
+    assert_eq!(honest.read_on(), sent, "its ring is full, but for something short");
+    let liar = meet_reader(&scratch, Pattern::Queue, &mut sender);
+    sender.try_send(&[8; LONG_BYTES], 0).expect("room in another ring");
+    liar.cursor(u64::MAX - 7);
+    assert!(honest.raw.say_it(&Datagram::Reject { number: 1 }, &[]));
+    while sender.peers() > 1 {
+        sender.control();
+    }
+    liar.raw.until_refused("a cursor that jumps");
+    assert_eq!(honest.read_on(), 1, "the short one, again");
+    assert_eq!(sender.pending(), sent + 1, "and the long one waits");
+    honest.cursor(honest.position);
+    sender.drive().expect("driven");
+    assert_eq!((honest.read_on(), sender.pending()), (1, 1));
 }
 
 /// It is found out while room for a large message is looked for, after it was chosen for it.

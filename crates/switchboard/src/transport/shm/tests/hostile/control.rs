@@ -312,20 +312,7 @@ fn last_words_have_an_end() {
     for victim in [Role::Reader, Role::Writer] {
         both(victim, "", |scene| {
             scene.begin("last words without end");
-            let path = scene.scratch.join("handed-over");
-            let address = Address::Path(path.clone());
-            let permissions = switchboard_kernel::Permissions::new();
-            let listener = unix_socket::listen_at(Kind::Seqpacket, &address, permissions, 4, true);
-            let listener = listener.expect("a listener");
-            let pattern = if scene.pattern == Pattern::Topic { "topic" } else { "queue" };
-            let role = if victim == Role::Reader { "writer" } else { "reader" };
-            let base = scene.base().display().to_string();
-            let mut mortal = Child::role("shm-hands-over", &[base.as_str(), pattern, role]);
-            let _ = wait_for(&listener, Interest::Readable, Deadline::after(DEADLINE));
-            let connection = unix_socket::accept(&listener, false).expect("a connection");
-            let received = unix_socket::recv_with_fds(&connection, &mut [0; 8], 1);
-            let (_, mut descriptors) = received.expect("a socket");
-            let socket = Raw(descriptors.remove(0));
+            let (mut mortal, socket) = handed_over(scene.base(), scene.pattern, victim, || {});
             scene.victim.until_peers(2);
             let stop = AtomicBool::new(false);
             std::thread::scope(|scope| {
@@ -342,9 +329,40 @@ fn last_words_have_an_end() {
                 scene.goes_on();
             });
             drop(socket);
-            unix_socket::unlink(&path).expect("removed");
         });
     }
+}
+
+/// A process that meets the victim, and gives the test its socket. The victim is driven by `drive`, if nobody else
+/// does so.
+pub(super) fn handed_over(
+    base: &Path,
+    pattern: Pattern,
+    victim: Role,
+    mut drive: impl FnMut(),
+) -> (Child, Raw) {
+    let path = base.join("handed-over");
+    let address = Address::Path(path.clone());
+    let permissions = switchboard_kernel::Permissions::new();
+    let listener = unix_socket::listen_at(Kind::Seqpacket, &address, permissions, 4, true);
+    let listener = listener.expect("a listener");
+    let pattern = if pattern == Pattern::Topic { "topic" } else { "queue" };
+    let role = if victim == Role::Reader { "writer" } else { "reader" };
+    let base = base.display().to_string();
+    let mortal = Child::role("shm-hands-over", &[base.as_str(), pattern, role]);
+    let until = Deadline::after(DEADLINE);
+    let connection = loop {
+        drive();
+        let moment = until.min(Deadline::after(Duration::from_millis(1)));
+        if wait_for(&listener, Interest::Readable, moment) == Ok(true) {
+            break unix_socket::accept(&listener, false).expect("a connection");
+        }
+        assert!(!until.passed(), "nobody gives a socket away");
+    };
+    let received = unix_socket::recv_with_fds(&connection, &mut [0; 8], 1);
+    let (_, mut descriptors) = received.expect("a socket");
+    unix_socket::unlink(&path).expect("removed");
+    (mortal, Raw(descriptors.remove(0)))
 }
 
 /// Role: meets the victim, and gives its socket away.
