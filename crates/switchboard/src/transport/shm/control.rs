@@ -12,7 +12,7 @@ use switchboard_kernel::{ErrorKind as Kind, unix_socket};
 
 use super::datagram::{Datagram, LONGEST_BYTES, MOST_DESCRIPTORS, WAKE};
 use super::hello::{Hello, Id, LARGEST_WINDOW, Pattern, Role};
-use super::meeting::{self, FIRST_TOKEN, Meeting, Offer};
+use super::meeting::{self, FIRST_TOKEN, Meeting, Offer, Way};
 use super::memory::Own;
 use crate::error::Error;
 use crate::transport::Setup;
@@ -84,6 +84,8 @@ struct Link {
     socket: OwnedFd,
     process: Option<OwnedFd>,
     gone: bool,
+    /// How to reach it again, as long as nothing came of the link, as far as this side can tell.
+    way: Option<Way>,
 }
 
 #[derive(Debug)]
@@ -204,7 +206,7 @@ impl<O: Offer> Control<O> {
     }
 
     fn met(&mut self, met: meeting::Met<O::Made>, events: &mut Vec<Event<O::Made>>) {
-        let meeting::Met { socket, process, peer, hello, descriptors, made } = met;
+        let meeting::Met { socket, process, peer, hello, descriptors, made, way } = met;
         let link = self.next;
         self.next += 1;
         let token = FIRST_LINK + 2 * link;
@@ -217,8 +219,8 @@ impl<O: Offer> Control<O> {
             events.push(Event::Failed(self.setup.system("cannot watch a link", error)));
             return;
         }
-        let entry = Link { id: hello.id, peer: peer.to_string(), socket, process, gone: false };
-        self.links.insert(link, entry);
+        let (id, peer) = (hello.id, peer.to_string());
+        self.links.insert(link, Link { id, peer, socket, process, gone: false, way });
         events.push(Event::Met(Met { link, hello, descriptors, made }));
     }
 
@@ -236,7 +238,9 @@ impl<O: Offer> Control<O> {
         for _ in 0..most {
             let (received, descriptors) =
                 match unix_socket::recv_with_fds(&entry.socket, &mut buffer, MOST_DESCRIPTORS) {
-                    Ok((received, _)) if received.len == 0 => return self.gone(link, events),
+                    Ok((received, _)) if received.len == 0 => {
+                        return self.gone(link, !died, events);
+                    }
                     Ok(found) => found,
                     Err(error) if error.kind() == Kind::WouldBlock && !died => return,
                     // It left something unread: the kernel says so first, and once. What it said is still there.
@@ -248,26 +252,26 @@ impl<O: Offer> Control<O> {
                     Err(error) if error.kind() == Kind::TooManyFiles => {
                         let error = self.setup.system("cannot take a peer's descriptors", error);
                         events.push(Event::Failed(error));
-                        return self.gone(link, events);
+                        return self.gone(link, false, events);
                     }
-                    Err(_) => return self.gone(link, events),
+                    Err(_) => return self.gone(link, !died, events),
                 };
             let bytes = &buffer[..received.len.min(buffer.len())];
             let from = self.role.complement();
             match Datagram::decode_next(bytes, descriptors.len(), self.pattern, from) {
                 Ok(datagram) => match event(link, datagram, descriptors) {
                     Ok(event) => events.push(event),
-                    Err(Farewell::Leaves) => return self.gone(link, events),
+                    Err(Farewell::Leaves) => return self.gone(link, false, events),
                     Err(Farewell::Refuses(problem)) => {
                         events.push(Event::Refused { peer: self.peer_name(link), problem });
-                        return self.gone(link, events);
+                        return self.gone(link, false, events);
                     }
                 },
                 Err(fault) => return self.broke(link, fault.problem(), events),
             }
         }
         if died {
-            self.gone(link, events);
+            self.gone(link, false, events);
         }
     }
 
@@ -279,10 +283,12 @@ impl<O: Offer> Control<O> {
         }
     }
 
-    fn gone(&mut self, link: LinkId, events: &mut Vec<Event<O::Made>>) {
+    /// `again`: it has hung up, and neither left for good nor died.
+    fn gone(&mut self, link: LinkId, again: bool, events: &mut Vec<Event<O::Made>>) {
         self.unwatch(link);
         if let Some(entry) = self.links.get_mut(&link) {
             entry.gone = true;
+            entry.way.take_if(|_| !again);
             events.push(Event::Gone(link));
         }
     }
@@ -306,11 +312,21 @@ impl<O: Offer> Control<O> {
         self.links.get(&link).map_or_else(|| "a peer".to_owned(), |entry| entry.peer.clone())
     }
 
-    /// A link has ended, and all is done about it; its peer may come again.
+    /// A reader was told where to begin: from now on it is a link, and its end is an end.
+    pub(super) fn opened(&mut self, link: LinkId) {
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.way = None;
+        }
+    }
+
+    /// A link has ended, and all is done about it; its peer may come again. One that hung up although it lives, and
+    /// that this side had dialled, is dialled again.
     pub(super) fn part(&mut self, link: LinkId) {
         self.unwatch(link);
-        if let Some(entry) = self.links.remove(&link) {
-            self.meeting.forget(entry.id);
+        match self.links.remove(&link) {
+            Some(Link { way: Some(way), .. }) => self.meeting.go_again(way, Instant::now()),
+            Some(entry) => self.meeting.forget(entry.id),
+            None => {}
         }
     }
 
@@ -318,6 +334,7 @@ impl<O: Offer> Control<O> {
     /// it: a liar has a new name each time.
     pub(super) fn turn_away(&mut self, link: LinkId, why: &str) {
         self.refuse(link, why);
+        self.opened(link);
         self.part(link);
     }
 

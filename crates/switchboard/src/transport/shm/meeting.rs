@@ -8,7 +8,7 @@
 //! *The caller* makes what a connection needs before its hello (a reader's page, a writer's
 //! doorbell): [`Offer`]. It may watch descriptors of its own with the meeting's [`epoll`](Meeting::epoll)
 //! under tokens from [`FIRST_TOKEN`]; they come back as [`Event::Ready`]. When a link has ended it says
-//! so: [`forget`](Meeting::forget).
+//! so: [`forget`](Meeting::forget), or [`go_again`](Meeting::go_again) if nothing came of it.
 //!
 //! ```text
 //! let folder = Folder::open(&address, scope, &Surroundings::here(), &name)?;
@@ -54,6 +54,7 @@ mod accepting;
 mod dialling;
 
 use accepting::Silent;
+pub(crate) use dialling::Way;
 use dialling::{Outgoing, Wanted};
 
 /// The caller's tokens begin here.
@@ -109,6 +110,8 @@ pub(crate) struct Met<M> {
     pub(crate) descriptors: Vec<OwnedFd>,
     /// What was made for this connection.
     pub(crate) made: M,
+    /// How to dial it again, if it was dialled.
+    pub(crate) way: Option<Way>,
 }
 
 /// What happened.

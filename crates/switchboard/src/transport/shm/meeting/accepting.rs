@@ -187,7 +187,8 @@ impl<M> Meeting<M> {
         }
         // From here on both have met.
         self.give_up_dialling(hello.id);
-        self.have_met(Met { socket, process, peer, hello, descriptors, made }, turn);
+        let way = None;
+        self.have_met(Met { socket, process, peer, hello, descriptors, made, way }, turn);
     }
 
     /// Whether a peer can be who it says it is.

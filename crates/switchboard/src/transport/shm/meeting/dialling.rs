@@ -36,6 +36,13 @@ impl Wanted {
     }
 }
 
+/// How a peer was reached that this side dialled: should nothing come of that, it is dialled again.
+#[derive(Debug)]
+pub(crate) struct Way {
+    entry: Entry,
+    backoff: Duration,
+}
+
 /// A connection that this side made, and said hello on.
 #[derive(Debug)]
 pub(super) struct Outgoing<M> {
@@ -213,7 +220,8 @@ impl<M> Meeting<M> {
         descriptors: Vec<OwnedFd>,
         turn: &mut Turn<'_, O>,
     ) {
-        self.wanted.remove(&outgoing.id);
+        let wanted = self.wanted.remove(&outgoing.id);
+        let way = wanted.map(|Wanted { entry, backoff, .. }| Way { entry, backoff });
         let Outgoing { socket, peer, id, process, made } = outgoing;
         let peer = peer.named(&hello.program);
         if hello.id != id {
@@ -227,7 +235,21 @@ impl<M> Meeting<M> {
             turn.found.push(Event::Refused { peer, problem });
             return;
         }
-        self.have_met(Met { socket, process, peer, hello, descriptors, made }, turn);
+        self.have_met(Met { socket, process, peer, hello, descriptors, made, way }, turn);
+    }
+
+    /// Nothing came of the link with a peer that was met and lives: it is dialled again, a little later.
+    pub(crate) fn go_again(&mut self, way: Way, now: Instant) {
+        let Way { entry, backoff } = way;
+        self.met.remove(&entry.id);
+        if self.listener.is_none() {
+            // This side has left.
+            return;
+        }
+        self.wanted.entry(entry.id).or_insert(Wanted { entry, token: None, next: now, backoff });
+        self.dial_again(entry.id, now);
+        // If it cannot be set, what next is done here sets it.
+        let _ = self.set_timer(now);
     }
 
     /// The peer was met on a connection that it made: the one made here is not needed.

@@ -82,7 +82,10 @@ impl<P: Reading> ReaderCore<P> {
         };
         let pending = self.pending.swap_remove(at);
         match self.open_link(pending, welcome) {
-            Ok(writer) => self.writers.push(writer),
+            Ok(writer) => {
+                self.control.opened(link);
+                self.writers.push(writer);
+            }
             Err(what) => self.refuse(link, what.0),
         }
     }

@@ -1,5 +1,6 @@
 //! Peers that lie, or say nothing: at a meeting here, and what they do on a link in the modules.
 
+mod again;
 mod between;
 mod control;
 mod given;
