@@ -136,8 +136,8 @@ impl Error {
         }
     }
 
-    /// What to do about it, where that does not depend on what was wanted: a limit on descriptors
-    /// was reached, and this raises it.
+    /// What to do about it, where that does not depend on what was wanted: a limit on descriptors or
+    /// mappings was reached, and this raises it.
     #[must_use]
     pub fn advice(self) -> Option<&'static str> {
         match self.kind() {
@@ -147,6 +147,9 @@ impl Error {
             ),
             ErrorKind::TooManyFilesInSystem => {
                 Some("the system has no more open files: raise it with sysctl fs.file-max")
+            }
+            ErrorKind::OutOfMemory if ["mmap", "madvise MADV_DONTFORK"].contains(&self.call) => {
+                Some(crate::mmap::advice())
             }
             _ => None,
         }

@@ -34,6 +34,7 @@
 pub(crate) mod copy;
 mod file;
 mod guard;
+mod limits;
 mod memory;
 
 use std::ops::{Deref, Range};
@@ -50,6 +51,7 @@ use guard::Watch;
 
 pub(crate) use file::check_file_limit;
 pub use file::{create_file, reserve, set_len, start_write_back};
+pub(crate) use limits::advice;
 pub use memory::Memory;
 
 /// How a file is mapped.

@@ -222,8 +222,17 @@ impl PeerMemory {
     /// | `ENODATA` | `fstat st_blocks` | sparse: not all of it is there |
     /// | `ENOMEM` | `mmap` | no address space (`RLIMIT_AS`), too many mappings (`/proc/sys/vm/max_map_count`) |
     pub fn received(fd: OwnedFd, sizes: RangeInclusive<usize>) -> Result<Self> {
-        let len_bytes = check_memory(&fd, one_writer(), sizes)?;
-        let region = Region::of(&fd, Access::Read, len_bytes)?;
+        Self::map(&fd, sizes)
+    }
+
+    /// As [`PeerMemory::received`], and the descriptor stays the caller's: for one who tries again where this
+    /// process has no room for it now (`ENOMEM`).
+    ///
+    /// # Errors
+    /// As [`PeerMemory::received`].
+    pub fn map(fd: &OwnedFd, sizes: RangeInclusive<usize>) -> Result<Self> {
+        let len_bytes = check_memory(fd, one_writer(), sizes)?;
+        let region = Region::of(fd, Access::Read, len_bytes)?;
         Ok(Self { view: region.view(), _region: Arc::new(region) })
     }
 

@@ -76,7 +76,7 @@ impl Error {
                 ErrorKind::LimitReached,
                 Some("the file system or a quota is full: see df and df -i".into()),
             ),
-            K::OutOfMemory => (ErrorKind::LimitReached, None),
+            K::OutOfMemory => (ErrorKind::LimitReached, error.advice().map(str::to_owned)),
             _ => (ErrorKind::System, None),
         };
         let problem = format!("{doing}: {error}");

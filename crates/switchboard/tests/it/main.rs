@@ -73,6 +73,9 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-crowd-publisher", shm::thousand::publisher),
     ("shm-forker", shm::fork::forker),
     ("shm-mortal", shm::torture::mortal),
+    ("shm-short-for-large", shm::shortage::reader_of_large),
+    ("shm-short-reader", shm::shortage::reader),
+    ("shm-short-writer", shm::shortage::writer),
     #[cfg(target_arch = "x86_64")]
     ("shm-survivor", shm::killstep::survivor),
     #[cfg(target_arch = "x86_64")]

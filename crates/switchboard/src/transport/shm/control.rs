@@ -84,8 +84,9 @@ struct Link {
     socket: OwnedFd,
     process: Option<OwnedFd>,
     gone: bool,
-    /// How to reach it again, as long as nothing came of the link, as far as this side can tell.
-    way: Option<Way>,
+    /// How to reach it again, as long as nothing came of the link, as far as this side can tell. In a box: there is
+    /// room for eleven links where there is one.
+    way: Option<Box<Way>>,
 }
 
 #[derive(Debug)]
@@ -220,6 +221,7 @@ impl<O: Offer> Control<O> {
             return;
         }
         let (id, peer) = (hello.id, peer.to_string());
+        let way = way.map(Box::new);
         self.links.insert(link, Link { id, peer, socket, process, gone: false, way });
         events.push(Event::Met(Met { link, hello, descriptors, made }));
     }
@@ -252,7 +254,7 @@ impl<O: Offer> Control<O> {
                     Err(error) if error.kind() == Kind::TooManyFiles => {
                         let error = self.setup.system("cannot take a peer's descriptors", error);
                         events.push(Event::Failed(error));
-                        return self.gone(link, false, events);
+                        return self.gone(link, true, events);
                     }
                     Err(_) => return self.gone(link, !died, events),
                 };
@@ -324,10 +326,15 @@ impl<O: Offer> Control<O> {
     pub(super) fn part(&mut self, link: LinkId) {
         self.unwatch(link);
         match self.links.remove(&link) {
-            Some(Link { way: Some(way), .. }) => self.meeting.go_again(way, Instant::now()),
+            Some(Link { way: Some(way), .. }) => self.meeting.go_again(*way, Instant::now()),
             Some(entry) => self.meeting.forget(entry.id),
             None => {}
         }
+    }
+
+    /// Gives up a link, for want of something on this side. Who dialled dials again, a little later.
+    pub(super) fn put_off(&mut self, link: LinkId) {
+        self.part(link);
     }
 
     /// Closes the link of a peer that broke the protocol. Should it come again, nothing is held against

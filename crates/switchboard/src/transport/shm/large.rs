@@ -9,11 +9,15 @@ use switchboard_shm::ring::{Frame, Prefix, RingReader};
 
 use super::control::LinkId;
 use super::hand::{Hand, Manner};
-use super::memory::Theirs;
+use super::memory::{Theirs, Unusable};
 
 /// The segments of one writer, in their order.
 #[derive(Debug, Default)]
-pub(super) struct Segments(Vec<Theirs>);
+pub(super) struct Segments {
+    mapped: Vec<Theirs>,
+    /// Those that follow: this process had no room for them.
+    waiting: Vec<OwnedFd>,
+}
 
 /// What a frame of a large message led to.
 #[derive(Clone, Copy, Debug)]
@@ -21,20 +25,36 @@ pub(super) enum Large {
     Message(Prefix, Place),
     /// It is longer than this side takes.
     TooLong,
-    /// Its segment has not come yet: it was sent before the frame, so it waits on the control path.
+    /// Its segment has not come yet: it was sent before the frame, so it waits on the control path. Or there is no
+    /// room for it.
     NotYet,
 }
 
 impl Segments {
-    /// Takes a segment that came.
+    /// Takes a segment that came. If there is no room for it now, it waits until there is.
     pub(super) fn add(&mut self, index: u32, fd: OwnedFd) -> Result<(), Misbehaved> {
-        if index as usize != self.0.len() || self.0.len() >= MOST_SEGMENTS {
+        let count = self.mapped.len() + self.waiting.len();
+        if index as usize != count || count >= MOST_SEGMENTS {
             return Err(Misbehaved("a segment out of turn"));
         }
-        let memory = PeerMemory::received(fd, SEGMENT_BYTES)
-            .map_err(|_| Misbehaved("a segment that cannot be trusted"))?;
-        self.0.push(Theirs(memory));
-        Ok(())
+        self.waiting.push(fd);
+        match self.map_waiting() {
+            Err(Unusable::Wrong(what)) => Err(what),
+            _ => Ok(()),
+        }
+    }
+
+    /// Maps those for which there was no room. Whether there were any.
+    pub(super) fn map_waiting(&mut self) -> Result<bool, Unusable> {
+        let mut some = false;
+        while let Some(fd) = self.waiting.first() {
+            let memory = PeerMemory::map(fd, SEGMENT_BYTES)
+                .map_err(|error| Unusable::of(error, "a segment that cannot be trusted"))?;
+            self.mapped.push(Theirs(memory));
+            self.waiting.remove(0);
+            some = true;
+        }
+        Ok(some)
     }
 
     /// Where the message is that a frame stands for.
@@ -53,7 +73,7 @@ impl Segments {
 
     /// The segment of a place.
     pub(super) fn get(&self, place: &Place) -> Option<&Theirs> {
-        self.0.get(place.segment as usize)
+        self.mapped.get(place.segment as usize)
     }
 
     /// Takes the message at a place that was [found](Self::find).
@@ -69,10 +89,10 @@ impl Segments {
         hand.take_large(manner, link, (place.segment, segment), place)
     }
 
-    /// Whether the segment of a frame's message has come.
+    /// Whether the segment of a frame's message is there.
     pub(super) fn has(&self, ring: &RingReader<Theirs>, frame: &Frame) -> Result<bool, Misbehaved> {
         let (_, place) = Self::place(ring, frame)?;
-        Ok((place.segment as usize) < self.0.len())
+        Ok(self.get(&place).is_some())
     }
 
     fn place(ring: &RingReader<Theirs>, frame: &Frame) -> Result<(Prefix, Place), Misbehaved> {

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use switchboard_kernel::shared_memory::{self, OwnMemory, PeerMemory};
-use switchboard_kernel::{Result, futex};
-use switchboard_shm::Words;
+use switchboard_kernel::{Error, ErrorKind, Result, futex};
+use switchboard_shm::{Misbehaved, Words};
 
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident($inner:ty);)*) => {$(
@@ -28,6 +28,30 @@ words! {
     Theirs(PeerMemory);
     /// The doorbell, which both write.
     Bell(shared_memory::Doorbell);
+}
+
+/// Why memory that a peer gave is of no use.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// This process has no room for it now, which is no fault of the peer's.
+    Short(Error),
+    Wrong(Misbehaved),
+}
+
+impl Unusable {
+    /// Why it was not mapped; what is to be said of memory that is not as it has to be.
+    pub(super) fn of(error: Error, wrong: &'static str) -> Self {
+        match error.kind() {
+            ErrorKind::OutOfMemory => Self::Short(error),
+            _ => Self::Wrong(Misbehaved(wrong)),
+        }
+    }
+}
+
+impl From<Misbehaved> for Unusable {
+    fn from(what: Misbehaved) -> Self {
+        Self::Wrong(what)
+    }
 }
 
 /// The half of a word that is slept on.

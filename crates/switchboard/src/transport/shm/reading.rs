@@ -113,6 +113,8 @@ pub(crate) struct ReaderCore<P> {
     left: u64,
     cancelled: bool,
     armed: bool,
+    /// There was no room for the memory of a writer, and that was told.
+    short: bool,
 }
 
 impl<P: Reading> ReaderCore<P> {
@@ -270,6 +272,7 @@ impl<P: Reading> Opened for ReaderCore<P> {
             left: 0,
             cancelled: false,
             armed: false,
+            short: false,
         })
     }
 

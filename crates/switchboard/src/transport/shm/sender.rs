@@ -277,10 +277,7 @@ impl SenderCore {
         let Some(guest) = self.side.admit(met, readers) else { return };
         let ring = match geometry::ring(&self.side.setup, geometry::QUEUE, false) {
             Ok(ring) => ring,
-            Err(error) => {
-                self.side.control.turn_away(guest.link, "no memory for its ring");
-                return self.side.note(Event::Failed(error));
-            }
+            Err(error) => return self.side.put_off(guest.link, error),
         };
         let Some(reader) = self.side.welcome(guest, (0, 0), Some(ring.memory())) else { return };
         self.met = true;

@@ -15,7 +15,7 @@ use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met};
 use super::geometry;
 use super::hello::{Pattern, Role};
-use super::memory::{Bell, Own, Theirs};
+use super::memory::{Bell, Own, Theirs, Unusable};
 use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::Woken;
@@ -33,6 +33,8 @@ pub(super) struct WritingSide {
     /// The largest message of this side.
     largest: usize,
     failed: Option<Error>,
+    /// Something for a link was not to be had, and that was told.
+    short: bool,
     cancelled: bool,
 }
 
@@ -73,6 +75,7 @@ impl WritingSide {
             counters: Counters::default(),
             largest: setup.largest_message_bytes() as usize,
             failed: None,
+            short: false,
             cancelled: false,
             setup,
         })
@@ -97,9 +100,18 @@ impl WritingSide {
         let link = met.link;
         let pages = PAGE_BYTES..=PAGE_BYTES;
         let page = met.descriptors.into_iter().next().map(|fd| PeerMemory::received(fd, pages));
-        let Some(Ok(page)) = page else {
-            self.control.turn_away(link, "it gave no reader's page that can be trusted");
-            return None;
+        let why = "it gave no reader's page that can be trusted";
+        let page = match page.map(|page| page.map_err(|error| Unusable::of(error, why))) {
+            Some(Ok(page)) => page,
+            Some(Err(Unusable::Short(error))) => {
+                let error = self.setup.system("no room for the memory of a peer", error);
+                self.put_off(link, error);
+                return None;
+            }
+            _ => {
+                self.control.turn_away(link, why);
+                return None;
+            }
         };
         let is_free = |slot: &usize| readers.clone().all(|reader| reader.slot != *slot);
         let Some(slot) = (0..bell::READERS).find(is_free) else {
@@ -108,6 +120,14 @@ impl WritingSide {
             return None;
         };
         Some(Guest { link, slot, page: Theirs(page) })
+    }
+
+    /// Something that a link needs is not to be had now. The reader is not to blame, and comes again; told once.
+    pub(super) fn put_off(&mut self, link: LinkId, error: Error) {
+        self.control.put_off(link);
+        if !std::mem::replace(&mut self.short, true) {
+            self.failed = Some(error);
+        }
     }
 
     /// Tells a reader where to begin, after the message of a number; gives it the ring of a queue, and what
@@ -131,6 +151,7 @@ impl WritingSide {
         for (index, memory) in self.blocks.segments().enumerate() {
             welcomed &= self.control.give_segment(link, index as u32, memory);
         }
+        self.short &= !welcomed;
         welcomed.then(|| Reader { link, slot, cursor, woken: Woken::default() })
     }
 

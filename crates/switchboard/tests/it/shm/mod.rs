@@ -9,6 +9,7 @@ pub(crate) mod fork;
 pub(crate) mod killstep;
 pub(crate) mod losses;
 mod process;
+pub(crate) mod shortage;
 mod sleeps;
 mod things;
 pub(crate) mod thousand;

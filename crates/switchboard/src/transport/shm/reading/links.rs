@@ -15,7 +15,7 @@ use crate::error::RecvError;
 use crate::transport::shm::control::{Control, LinkId, Met, Welcome};
 use crate::transport::shm::geometry;
 use crate::transport::shm::large::Segments;
-use crate::transport::shm::memory::{Bell, Own, Theirs};
+use crate::transport::shm::memory::{Bell, Own, Theirs, Unusable};
 use crate::transport::shm::offer::{Page, ReaderOffer};
 use crate::transport::shm::waking::wake_writer;
 
@@ -66,13 +66,27 @@ impl<P: Reading> ReaderCore<P> {
     pub(super) fn join(&mut self, met: Met<Page>) {
         let (link, page) = (met.link, met.made.cursor);
         let mut descriptors = met.descriptors.into_iter();
-        let bell = descriptors.next().map(Doorbell::received);
-        let ring = descriptors.next().map(ring_of).transpose();
-        let (Some(Ok(bell)), Ok(ring)) = (bell, ring) else {
-            return self.refuse(link, "it gave no memory that can be trusted");
+        let bell = bell_of(descriptors.next());
+        let ring = descriptors.next().map(|fd| ring_of(fd, NO_MEMORY)).transpose();
+        match (bell, ring) {
+            (Ok(bell), Ok(ring)) => {
+                let segments = Segments::default();
+                self.pending.push(Pending { link, page, bell, ring, segments });
+            }
+            (Err(why), _) | (_, Err(why)) => self.cannot_use(link, why),
+        }
+    }
+
+    /// What a peer gave is of no use. If this side has no room for it the link is put off, which is told once.
+    fn cannot_use(&mut self, link: LinkId, why: Unusable) {
+        let error = match why {
+            Unusable::Wrong(what) => return self.refuse(link, what.0),
+            Unusable::Short(error) => error,
         };
-        let (bell, segments) = (Bell(bell), Segments::default());
-        self.pending.push(Pending { link, page, bell, ring, segments });
+        self.control.put_off(link);
+        if !std::mem::replace(&mut self.short, true) {
+            self.reports.push(RecvError::Failed(self.setup.system(NO_ROOM, error)));
+        }
     }
 
     /// It said where to begin.
@@ -83,22 +97,24 @@ impl<P: Reading> ReaderCore<P> {
         let pending = self.pending.swap_remove(at);
         match self.open_link(pending, welcome) {
             Ok(writer) => {
+                self.short = false;
                 self.control.opened(link);
                 self.writers.push(writer);
             }
-            Err(what) => self.refuse(link, what.0),
+            Err(why) => self.cannot_use(link, why),
         }
     }
 
-    fn open_link(&self, pending: Pending, welcome: Welcome) -> Result<Writer<P>, Misbehaved> {
+    fn open_link(&self, pending: Pending, welcome: Welcome) -> Result<Writer<P>, Unusable> {
         let Pending { link, page, bell, ring, segments } = pending;
         let slot = welcome.slot as usize;
         if slot >= bell::READERS {
-            return Err(Misbehaved("it gave a slot that cannot be"));
+            return Err(Misbehaved("it gave a slot that cannot be").into());
         }
-        let ring = match (ring, welcome.ring.map(ring_of)) {
-            (Some(ring), None) | (None, Some(Ok(ring))) => ring,
-            _ => return Err(Misbehaved("it gave no ring that can be trusted")),
+        let ring = match (ring, welcome.ring) {
+            (Some(ring), None) => ring,
+            (None, Some(fd)) => ring_of(fd, NO_RING)?,
+            _ => return Err(Misbehaved(NO_RING).into()),
         };
         let ring = RingReader::open(ring, welcome.position, welcome.number)?;
         let kept = P::begin(&ring, welcome.number)?;
@@ -156,11 +172,17 @@ impl<P: Reading> ReaderCore<P> {
             if !std::mem::take(&mut one.lacks_segment) {
                 continue;
             }
-            if one.gone {
+            match one.segments.map_waiting() {
+                Ok(true) => {}
                 // It gave up this link before: what else is in its ring nobody can read.
-                one.ended_early = true;
-            } else {
-                self.turn_away(at, "a message in a segment that never came");
+                Ok(false) if one.gone => one.ended_early = true,
+                Ok(false) => self.turn_away(at, "a message in a segment that never came"),
+                Err(Unusable::Wrong(what)) => self.turn_away(at, what.0),
+                // The message stays where it is: each call that would take it is told.
+                Err(Unusable::Short(error)) => {
+                    let error = self.setup.system("no room for a large message", error);
+                    self.reports.push(RecvError::Failed(error));
+                }
             }
         }
     }
@@ -302,7 +324,18 @@ impl<P: Reading> Writer<P> {
     }
 }
 
-/// The ring that a writer gave.
-fn ring_of(fd: OwnedFd) -> switchboard_kernel::Result<Theirs> {
-    PeerMemory::received(fd, geometry::RING_BYTES).map(Theirs)
+const NO_MEMORY: &str = "it gave no memory that can be trusted";
+const NO_RING: &str = "it gave no ring that can be trusted";
+const NO_ROOM: &str = "no room for the memory of a peer";
+
+/// The doorbell that a writer gave.
+fn bell_of(fd: Option<OwnedFd>) -> Result<Bell, Unusable> {
+    let fd = fd.ok_or(Misbehaved(NO_MEMORY))?;
+    Doorbell::received(fd).map(Bell).map_err(|error| Unusable::of(error, NO_MEMORY))
+}
+
+/// The ring that a writer gave; what is said of one that cannot be trusted.
+fn ring_of(fd: OwnedFd, wrong: &'static str) -> Result<Theirs, Unusable> {
+    let memory = PeerMemory::received(fd, geometry::RING_BYTES);
+    memory.map(Theirs).map_err(|error| Unusable::of(error, wrong))
 }
