@@ -63,10 +63,10 @@ impl Peer {
         let (pattern, role) = (self.hello.pattern, self.hello.role);
         let given = match (role, pattern) {
             (Role::Reader, _) => vec![memory::page().make()],
-            (Role::Writer, Pattern::Queue) => vec![memory::bell().make()],
             (Role::Writer, Pattern::Topic) => {
                 vec![memory::bell().make(), memory::ring(TOPIC).make()]
             }
+            (Role::Writer, _) => vec![memory::bell().make()],
         };
         let given: Vec<_> = given.iter().map(AsFd::as_fd).collect();
         assert!(raw.say_it(&Datagram::Hello(self.hello.clone()), &given));
