@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod columns;
 mod command;
 mod demo;
 mod endpoint;
 mod exit_code;
 mod format;
 mod interrupt;
+mod machine;
 mod output;
 mod program;
 mod progress;

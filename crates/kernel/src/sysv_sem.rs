@@ -150,6 +150,27 @@ impl SemaphoreSet {
         self.number(index, libc::GETVAL).map(|value| u16::try_from(value).unwrap_or(0))
     }
 
+    /// `semctl(GETPID)`: the process that last operated on one semaphore, or set its count; `None` when nobody
+    /// did, or its process is of another PID namespace.
+    ///
+    /// # Errors
+    /// As [`SemaphoreSet::value`].
+    pub fn last_process(&self, index: u16) -> Result<Option<u32>> {
+        let pid = self.number(index, libc::GETPID)?;
+        Ok(u32::try_from(pid).ok().filter(|&pid| pid != 0))
+    }
+
+    /// `semctl(GETNCNT)` and `semctl(GETZCNT)`: how many wait until the count of one semaphore grows, and how
+    /// many until it is zero.
+    ///
+    /// # Errors
+    /// As [`SemaphoreSet::value`].
+    pub fn waiting(&self, index: u16) -> Result<(u32, u32)> {
+        let more = self.number(index, libc::GETNCNT)?;
+        let zero = self.number(index, libc::GETZCNT)?;
+        Ok((u32::try_from(more).unwrap_or(0), u32::try_from(zero).unwrap_or(0)))
+    }
+
     /// `semctl(SETVAL)`: sets the count of one semaphore, and wakes who can go on with it. What
     /// processes would have put back there at their end is forgotten.
     ///

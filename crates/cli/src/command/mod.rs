@@ -7,18 +7,22 @@ mod completions;
 mod create;
 mod demo;
 mod get;
+mod list;
 mod lock;
 mod man;
 mod notify;
+mod ps;
 mod publish;
 mod recv;
 mod send;
 mod set;
+mod show;
 mod subscribe;
 mod transports;
 mod unlink;
 mod wait;
 mod watch;
+mod who;
 
 use clap::ArgMatches;
 use clap::builder::Styles;
@@ -54,6 +58,10 @@ const COMMANDS: &[Command] = &[
     Command { name: "lock", group: "Talk", build: lock::build, run: lock::run },
     Command { name: "create", group: "Objects", build: create::build, run: create::run },
     Command { name: "unlink", group: "Objects", build: unlink::build, run: unlink::run },
+    Command { name: "list", group: "See", build: list::build, run: list::run },
+    Command { name: "show", group: "See", build: show::build, run: show::run },
+    Command { name: "who", group: "See", build: who::build, run: who::run },
+    Command { name: "ps", group: "See", build: ps::build, run: ps::run },
     Command { name: "transports", group: "About", build: transports::build, run: transports::run },
     Command {
         name: "completions",
@@ -109,6 +117,7 @@ Examples:
   switchboard wait sem:/ready                     until: switchboard notify sem:/ready
   switchboard set mmap:./speed 7                  and: switchboard get mmap:./speed
   switchboard lock backup -- ./backup             one at a time, whoever is killed
+  switchboard who tcp:8080                        who is at the other end
 ";
 
 /// Help with the commands under their groups' headings.

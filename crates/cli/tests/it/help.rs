@@ -19,6 +19,10 @@ const COMMANDS: &[&str] = &[
     "lock",
     "create",
     "unlink",
+    "list",
+    "show",
+    "who",
+    "ps",
     "transports",
     "completions",
     "man",
@@ -31,8 +35,18 @@ fn here(arguments: &[&str]) -> Ended {
 #[test]
 fn help_shows_the_commands_in_groups() {
     let help = here(&["--help"]).code(0).text();
-    let order =
-        ["Usage:", "Talk:", "  demo ", "  send ", "  recv ", "Objects:", "  create ", "About:"];
+    let order = [
+        "Usage:",
+        "Talk:",
+        "  demo ",
+        "  send ",
+        "  recv ",
+        "Objects:",
+        "  create ",
+        "See:",
+        "  list ",
+        "About:",
+    ];
     let mut from = 0;
     for part in order {
         let at =

@@ -17,6 +17,7 @@ mod lock;
 mod logs;
 mod objects;
 mod run;
+mod seeing;
 mod send_recv;
 mod states;
 mod topics;

@@ -195,6 +195,17 @@ fn waits_end_by_deadline_removal_and_zero_but_not_by_a_signal() {
     assert_eq!(error_of(set.operate(&take)), "EINVAL");
 }
 
+#[test]
+fn who_was_last_and_how_many_wait_can_be_asked() {
+    let set = Removed::new(&[1, 0]);
+    set.0.operate(&[Operation::change(0, -1)]).expect("taken");
+    assert_eq!(set.0.last_process(0), Ok(Some(std::process::id())));
+    assert_eq!(set.0.waiting(1), Ok((0, 0)));
+    let (_waiter, _) = blocked(set.0, &["1-1"]);
+    assert_eq!(set.0.waiting(1), Ok((1, 0)));
+    assert_eq!(error_of(set.0.waiting(2)), "EINVAL");
+}
+
 /// Role: makes or finds the set of a key, and takes 1 from it if it can.
 pub(crate) fn racer(arguments: &[String]) {
     let key = Key::Value(arguments[0].parse().expect("a key"));

@@ -1,0 +1,140 @@
+//! `switchboard show OBJECT`: all about one object, by any of its names.
+
+use clap::{ArgMatches, Args, FromArgMatches};
+use serde_json::json;
+use switchboard_inspect::analysis::peers::{self, via};
+use switchboard_inspect::model::{Lock, LockKind};
+use switchboard_inspect::name::{Named, find};
+use switchboard_inspect::{Object, Snapshot};
+
+use super::with_examples;
+use crate::exit_code::Exit;
+use crate::machine::{Source, Users, fill, kinds_of, say_missing};
+use crate::output::{Failure, Outcome, print, print_json};
+
+#[derive(Args, Debug)]
+struct Arguments {
+    /// Path, key, address, id, inode, or pid:N/fd:M
+    object: String,
+    #[command(flatten)]
+    source: Source,
+}
+
+pub(super) fn build() -> clap::Command {
+    let command = Arguments::augment_args(clap::Command::new("show"));
+    with_examples(
+        command.about("Show all about one object, by any of its names"),
+        "  switchboard show /run/x.sock
+  switchboard show pid:812/fd:3
+  switchboard show tcp:8080
+  switchboard show 0xbeef
+  switchboard show pipe:4471 --json",
+    )
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    let arguments = Arguments::from_arg_matches(matches)?;
+    let word = &arguments.object;
+    let snapshot = arguments.source.snapshot(&kinds_of(word))?;
+    let found = match find(&snapshot, word, arguments.source.place(word)) {
+        Named::Objects(found) => found,
+        Named::Process(pid) => {
+            return Err(Failure::new(Exit::Usage, format!("{word} is a process, not an object"))
+                .hint(format!(
+                    "switchboard ps {pid} shows it; switchboard who {word} what it talks to"
+                )));
+        }
+    };
+    if found.is_empty() {
+        say_missing(&snapshot.coverage);
+        return Err(nothing(word));
+    }
+    if arguments.source.json {
+        print_json(&json!({ "coverage": snapshot.coverage, "objects": found }))?;
+    } else {
+        let users = Users::of(&arguments.source);
+        let texts: Vec<String> =
+            found.iter().map(|object| text(&snapshot, object, &users)).collect();
+        print(&texts.join("\n"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// No object has that name.
+pub(super) fn nothing(word: &str) -> Failure {
+    Failure::new(Exit::Nothing, format!("nothing here is called {word}")).hint(
+        "`switchboard list` shows what there is; `switchboard list --kinds` how things are called",
+    )
+}
+
+fn text(snapshot: &Snapshot, object: &Object, users: &Users) -> String {
+    let mut text = format!("{}: {}\n", object.id, object.kind.row().what);
+    let mut line = |name: &str, value: String| text += &format!("  {name:<14}  {value}\n");
+    for name in &object.names {
+        line("name", name.clone());
+    }
+    if let Some(uid) = object.uid {
+        let group = object.gid.map_or_else(String::new, |gid| format!(", group {gid}"));
+        let mode = object.mode.map_or_else(String::new, |mode| format!(", mode {mode:04o}"));
+        line("owner", format!("{}{group}{mode}", users.name(uid)));
+    }
+    if let Some(state) = &object.state {
+        line("state", state.clone());
+    }
+    if object.fill.is_some() {
+        line("fill", fill(object));
+    } else if let Some(size) = object.size {
+        line("size", size.to_string());
+    }
+    if let Some(peer) = &object.peer {
+        line("peer", peer.clone());
+    }
+    if let Some(namespace) = object.namespace {
+        line("namespace", namespace.to_string());
+    }
+    for (name, value) in &object.details {
+        line(name, value.clone());
+    }
+    for lock in &object.locks {
+        line(if lock.waiting { "waits for" } else { "lock" }, lock_in_words(snapshot, lock));
+    }
+    for end in &object.ends {
+        line(way(end.reads, end.writes), format!("{} {}", snapshot.label(end.pid), via(end)));
+    }
+    for far in peers::far_sides(snapshot, object) {
+        for end in &far.ends {
+            line("other end", format!("{} {}", snapshot.label(end.pid), via(end)));
+        }
+    }
+    if object.ends.is_empty() {
+        line("held by", "nobody that can be seen".to_owned());
+    }
+    text
+}
+
+/// In which direction.
+pub(super) fn way(reads: bool, writes: bool) -> &'static str {
+    match (reads, writes) {
+        (true, false) => "reads",
+        (false, true) => "writes",
+        _ => "held by",
+    }
+}
+
+fn lock_in_words(snapshot: &Snapshot, lock: &Lock) -> String {
+    let kind = match lock.kind {
+        LockKind::Flock => "flock",
+        LockKind::Posix => "record lock",
+        LockKind::OpenFile => "open-file lock",
+        LockKind::Lease => "lease",
+    };
+    let way = if lock.exclusive { "exclusive" } else { "shared" };
+    let end = lock.end.map_or_else(|| "the end".to_owned(), |end| end.to_string());
+    let holders: Vec<String> = lock.holders.iter().map(|&pid| snapshot.label(pid)).collect();
+    let who = if holders.is_empty() {
+        lock.taker.map_or_else(|| "holder not seen".to_owned(), |pid| snapshot.label(pid))
+    } else {
+        holders.join(", ")
+    };
+    format!("{kind}, {way}, bytes {} to {end}: {who}", lock.start)
+}

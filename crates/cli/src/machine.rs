@@ -1,0 +1,140 @@
+//! What the commands under "See" look at: the live machine, or a snapshot in a file.
+//!
+//! Source: docs/design/inspect.md. All text of others is escaped by `switchboard-inspect` when it is read.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use switchboard_inspect::name::Place;
+use switchboard_inspect::{Coverage, Kind, Object, Request, Snapshot};
+
+use crate::exit_code::Exit;
+use crate::output::{Failure, note};
+
+/// The options that all of them have.
+#[derive(Args, Debug)]
+pub(crate) struct Source {
+    /// Look at a snapshot in FILE (`switchboard snapshot FILE`) instead of this machine
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Everything, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The most that is read of a file.
+const LARGEST_FILE: u64 = 4 << 30;
+
+impl Source {
+    /// The snapshot: taken now as the request says, or read.
+    pub(crate) fn snapshot(&self, request: &Request) -> Result<Snapshot, Failure> {
+        match &self.from {
+            None => Ok(request.take()),
+            Some(path) => load(path),
+        }
+    }
+
+    /// Whether this is the machine as it is now.
+    pub(crate) fn is_live(&self) -> bool {
+        self.from.is_none()
+    }
+
+    /// What a word leads to as a path, on the live machine.
+    pub(crate) fn place(&self, word: &str) -> Option<Place> {
+        if !self.is_live() {
+            return None;
+        }
+        let path = word
+            .split_once(':')
+            .map_or(word, |(scheme, rest)| if Kind::named(scheme).is_some() { rest } else { word });
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+}
+
+/// Reads a snapshot.
+pub(crate) fn load(path: &std::path::Path) -> Result<Snapshot, Failure> {
+    let failed = |error: &dyn std::fmt::Display, exit| {
+        Failure::new(exit, format!("{}: {error}", path.display()))
+    };
+    let found = std::fs::metadata(path);
+    match found {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(failed(&error, Exit::Nothing));
+        }
+        Err(error) => return Err(failed(&error, Exit::Failed)),
+        Ok(found) if found.len() > LARGEST_FILE => {
+            return Err(failed(&"it is larger than 4 GiB", Exit::Failed));
+        }
+        Ok(_) => {}
+    }
+    let json = std::fs::read(path).map_err(|error| failed(&error, Exit::Failed))?;
+    Snapshot::from_json(&json).map_err(|error| failed(&error, Exit::Failed))
+}
+
+/// Says on standard error what could not be seen.
+pub(crate) fn say_missing(coverage: &Coverage) {
+    for missing in &coverage.missing {
+        note(&format!("not seen: {missing}"));
+    }
+}
+
+/// A process id that is given as `812` or `pid:812`.
+pub(crate) fn process_id(word: &str) -> Result<u32, String> {
+    let number = word.strip_prefix("pid:").unwrap_or(word);
+    number.parse().map_err(|_| format!("no process id: {word}"))
+}
+
+/// Kinds that a word can be about: those of its prefix, or all.
+pub(crate) fn kinds_of(word: &str) -> Request {
+    let kind = word.split_once(':').and_then(|(scheme, _)| Kind::named(scheme));
+    match kind {
+        // Words on which threads sleep are found by looking at the threads.
+        None | Some(Kind::Futex) => Request::everything(),
+        // Sleeping openers show with the waits.
+        Some(Kind::Fifo | Kind::Lock) => Request::everything(),
+        Some(kind) => Request::of([kind]),
+    }
+}
+
+/// Bytes, messages, connections: how full something is.
+pub(crate) fn fill(object: &Object) -> String {
+    match (object.fill, object.size) {
+        (Some(fill), Some(size)) if !object.kind.is_memory() => format!("{fill}/{size}"),
+        (Some(fill), None) => fill.to_string(),
+        _ => "-".to_owned(),
+    }
+}
+
+/// The users of this machine by number.
+#[derive(Debug, Default)]
+pub(crate) struct Users(Vec<(u32, String)>);
+
+impl Users {
+    /// Those of the live machine; of a snapshot from elsewhere, none.
+    pub(crate) fn of(source: &Source) -> Self {
+        if !source.is_live() {
+            return Self::default();
+        }
+        let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let user = |line: &str| {
+            let mut fields = line.split(':');
+            let name = switchboard_inspect::text::escaped(fields.next()?.as_bytes());
+            Some((fields.nth(1)?.parse().ok()?, name))
+        };
+        Self(text.lines().filter_map(user).collect())
+    }
+
+    /// The name, or the number.
+    pub(crate) fn name(&self, uid: u32) -> String {
+        let found = self.0.iter().find(|(number, _)| *number == uid);
+        found.map_or_else(|| uid.to_string(), |(_, name)| name.clone())
+    }
+
+    /// The number of a name, or the number itself.
+    pub(crate) fn number(&self, word: &str) -> Option<u32> {
+        let found = self.0.iter().find(|(_, name)| name == word);
+        found.map(|(number, _)| *number).or_else(|| word.parse().ok())
+    }
+}

@@ -1,0 +1,120 @@
+//! `list`, `show`, `who`, `ps`: what there is, by every name it has.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use switchboard_kernel::posix_mq::{self, Access, CreateOptions, MessageQueue};
+use switchboard_kernel::{Permissions, fifo, pipe};
+use switchboard_testkit::{Scratch, unique};
+
+use crate::run::{Ended, run};
+
+fn here(arguments: &[&str]) -> Ended {
+    run(Scratch::new().path(), arguments, "")
+}
+
+fn json(ended: Ended) -> serde_json::Value {
+    serde_json::from_slice(&ended.code(0).stdout).expect("JSON")
+}
+
+fn own(fd: &impl AsRawFd) -> String {
+    format!("pid:{}/fd:{}", std::process::id(), fd.as_raw_fd())
+}
+
+#[test]
+fn every_id_is_taken_by_the_others() {
+    let (read, _write) = pipe::pipe().expect("a pipe");
+    let (_here, _there) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let pid = std::process::id().to_string();
+    let list = here(&["list", "--pid", &pid, "--columns", "id", "--no-header", "pipe", "unix"]);
+    let ids = list.code(0).text();
+    assert!(ids.lines().count() >= 3, "{ids}");
+    // Those of other tests of this process may be gone by now: this pipe is not.
+    let shown = here(&["show", &own(&read)]).code(0).text();
+    let id = shown.split(": ").next().expect("an id").to_owned();
+    assert!(ids.lines().any(|line| line == id), "{id} in {ids}");
+    assert!(here(&["show", &id]).code(0).text().starts_with(&id));
+    let who = here(&["who", &id]).code(0).text();
+    assert!(who.contains(&format!("[{pid}] fd:{}", read.as_raw_fd())), "{who}");
+    assert_eq!(json(here(&["who", "--json", &id]))["objects"][0]["id"], id);
+}
+
+#[test]
+fn a_fifo_and_a_queue_by_name() {
+    let scratch = Scratch::new();
+    let path = scratch.join("jobs");
+    fifo::create(&path, Permissions::default()).expect("a FIFO");
+    let reader = fifo::open_reader(&path).expect("a reader");
+    let path = path.to_str().expect("a path");
+    let by_path = here(&["show", path]).code(0).text();
+    assert!(by_path.starts_with("fifo:") && by_path.contains("mode 0600"), "{by_path}");
+    assert_eq!(here(&["show", &own(&reader)]).code(0).text(), by_path);
+    assert_eq!(run(scratch.path(), &["show", "jobs"], "").code(0).text(), by_path);
+
+    let name = format!("/{}", unique("seeing"));
+    let options = CreateOptions::new().max_messages(2).message_size_bytes(8);
+    let queue = MessageQueue::create(&name, Access::Both, &options).expect("a queue");
+    queue.send(b"x", 0).expect("sent");
+    let shown = here(&["show", &format!("mq:{name}")]).code(0).text();
+    posix_mq::unlink(&name).expect("unlinked");
+    let _open: OwnedFd = queue.into();
+    assert!(shown.contains("fill            1/2"), "{shown}");
+}
+
+#[test]
+fn a_port_names_its_listener() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let who = here(&["who", &format!("tcp:{port}")]).code(0).text();
+    assert!(
+        who.contains("listening") && who.contains(&format!("[{}]", std::process::id())),
+        "{who}"
+    );
+}
+
+#[test]
+fn filters_columns_and_order() {
+    let (_read, write) = pipe::pipe().expect("a pipe");
+    let capacity = pipe::capacity(&write).expect("a size");
+    switchboard_kernel::io::write_all(&write, &vec![0; capacity]).expect("written");
+    let pid = std::process::id().to_string();
+    let full = json(here(&["list", "pipe", "--full", "--pid", &pid, "--json"]));
+    let objects = full["objects"].as_array().expect("a list");
+    assert!(objects.iter().any(|object| object["fill"] == capacity), "{full}");
+    let columns = here(&["list", "pipe", "--columns", "fill,id", "--sort", "-fill", "--pid", &pid]);
+    let text = columns.code(0).text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("fill") && lines[1].starts_with(&format!("{capacity}/")),
+        "{text}"
+    );
+    let kinds = here(&["list", "--kinds"]).code(0).text();
+    assert!(kinds.contains("\nsysv-sem ") && kinds.contains("\nfutex "), "{kinds}");
+}
+
+#[test]
+fn the_tree_shows_a_child_with_what_it_has() {
+    let pid = std::process::id();
+    let seen = json(here(&["ps", "--json", &pid.to_string()]));
+    let processes = seen["processes"].as_array().expect("a list");
+    assert_eq!(processes[0]["pid"], pid);
+    // The command itself is this test's child, and talks to it over its standard streams.
+    let command = processes.iter().find(|one| one["parent"] == pid && one["depth"] == 1);
+    assert!(command.is_some(), "{seen}");
+    let text = here(&["ps", &pid.to_string()]).code(0).text();
+    assert!(text.lines().next().is_some_and(|line| line.contains(&format!("[{pid}]"))), "{text}");
+}
+
+#[test]
+fn what_is_not_there() {
+    here(&["show", "/nothing/there"]).code(3).says("nothing here is called /nothing/there");
+    here(&["who", "pipe:0"]).code(3).says("nothing here is called pipe:0");
+    here(&["who", "pid:0"]).code(3).says("no process 0");
+    here(&["ps", "0"]).code(3).says("no process 0");
+    here(&["show", "pid:1"]).code(2).says("is a process");
+    here(&["list", "pipes"]).code(2).says("no kind pipes");
+    here(&["list", "--columns", "colour"]).code(2).says("no column colour");
+    here(&["list", "--from", "/nothing/there"]).code(3).says("/nothing/there");
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("f"), "{}").expect("a file");
+    run(scratch.path(), &["list", "--from", "f"], "").code(1).says("this is no snapshot");
+}

@@ -1,0 +1,5 @@
+//! What follows from a snapshot: who talks to whom, who waits for whom, who waits for ever, what changed.
+//!
+//! Source: docs/design/inspect.md. Pure functions: they read the snapshot and nothing else.
+
+pub mod peers;

@@ -1,0 +1,314 @@
+//! Looking at the machine: reads what a request needs, on all processors, and joins it.
+//!
+//! Source: docs/design/inspect.md, "Reading". Processes end while they are read: what is missing then is left out.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::io::Errno;
+
+use crate::join::Join;
+use crate::kind::{Kind, Kinds};
+use crate::model::{Coverage, FORMAT, Namespaces, Process, Snapshot, Viewer};
+use crate::source::descriptors::{Descriptor, Search, What};
+use crate::source::folder::Folder;
+use crate::source::maps::{self, Mapped};
+use crate::source::{locks, process};
+use crate::text::escaped;
+use crate::waits;
+
+/// What is asked of the machine. The less, the faster.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Kinds of objects.
+    pub(crate) kinds: Kinds,
+    /// What each thread waits for.
+    pub(crate) waits: bool,
+    /// How long after the first look at waits a second one follows.
+    pub(crate) gap: Option<Duration>,
+    /// Command lines.
+    pub(crate) commands: bool,
+}
+
+/// What was read of one process.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) process: Process,
+    /// How many threads it has.
+    pub(crate) threads: u32,
+    pub(crate) descriptors: Vec<Descriptor>,
+    pub(crate) mapped: Vec<Mapped>,
+}
+
+/// Kinds of which each IPC or network namespace has its own.
+const NAMESPACED: &[Kind] = &[
+    Kind::Unix,
+    Kind::Tcp,
+    Kind::Udp,
+    Kind::Socket,
+    Kind::Mq,
+    Kind::SysvMsg,
+    Kind::SysvSem,
+    Kind::SysvShm,
+    Kind::PosixShm,
+    Kind::PosixSem,
+];
+
+const MEMORY: &[Kind] = &[
+    Kind::SysvShm,
+    Kind::PosixShm,
+    Kind::PosixSem,
+    Kind::Memfd,
+    Kind::Anonymous,
+    Kind::Mapping,
+    Kind::Futex,
+];
+
+/// Below so many processes a second thread costs more than it saves.
+const WORTH_A_THREAD: usize = 24;
+const MOST_THREADS: usize = 8;
+
+impl Request {
+    /// The objects of these kinds, and the processes.
+    #[must_use]
+    pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        let kinds = kinds.into_iter().collect();
+        Self { kinds, waits: false, gap: None, commands: false }
+    }
+
+    /// Everything, but nobody is looked at twice.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { kinds: Kinds::ALL, waits: true, gap: None, commands: true }
+    }
+
+    /// With what each thread waits for. Needs every kind, because a thread can wait for any.
+    #[must_use]
+    pub fn waits(mut self) -> Self {
+        self.kinds = Kinds::ALL;
+        self.waits = true;
+        self
+    }
+
+    /// With command lines.
+    #[must_use]
+    pub fn commands(mut self) -> Self {
+        self.commands = true;
+        self
+    }
+
+    /// Looks at waits a second time after so long: only who did not run meanwhile waits for real. 200 ms is enough.
+    #[must_use]
+    pub fn twice(mut self, gap: Duration) -> Self {
+        self.gap = Some(gap);
+        self.waits()
+    }
+
+    /// Looks. Blocks for as long as reading takes, and the gap of [`Request::twice`].
+    #[must_use]
+    pub fn take(&self) -> Snapshot {
+        let mut missing = Vec::new();
+        let lines = self.lock_lines();
+        let locked: HashSet<(u64, u64)> =
+            lines.iter().map(|line| (line.device, line.inode)).collect();
+        let mut pids = Vec::new();
+        match Folder::open("/proc").and_then(|proc| proc.numbers(|pid| pids.push(pid))) {
+            Ok(()) => {}
+            Err(error) => missing.push(format!("no process: /proc cannot be read ({error})")),
+        }
+        pids.sort_unstable();
+        let mut found = self.read_all(&pids, &locked);
+        found.sort_unstable_by_key(|one| one.process.pid);
+
+        let own = Folder::open("/proc/self").ok();
+        let namespace = |name| own.as_ref().and_then(|own| own.namespace(name));
+        let viewer = Viewer {
+            uid: rustix::process::geteuid().as_raw(),
+            pid: std::process::id(),
+            net: namespace("ns/net"),
+            ipc: namespace("ns/ipc"),
+        };
+        let mut join = Join::new(self.kinds, viewer);
+        join.processes(&found, &lines);
+        join.namespaces(&found);
+        join.peers();
+        join.fills(&found);
+        let mut waits_readable = 0;
+        if self.waits {
+            let mut looked = waits::look(&mut join, &mut found);
+            waits_readable = looked.readable();
+            if let Some(gap) = self.gap {
+                std::thread::sleep(gap);
+                looked.again(&mut found);
+            }
+        }
+        missing.append(&mut join.missing);
+        let kinds: Vec<Kind> = self.kinds.iter().collect();
+        let objects = join.finish();
+        let processes: Vec<Process> = found.into_iter().map(|one| one.process).collect();
+        let coverage = coverage(&processes, kinds, self.waits, waits_readable, missing);
+        Snapshot {
+            format: FORMAT,
+            taken_unix_ms: unix_ms(),
+            machine: machine(),
+            viewer,
+            coverage,
+            processes,
+            objects,
+        }
+    }
+
+    fn lock_lines(&self) -> Vec<locks::Line> {
+        if !self.kinds.has(Kind::Lock) {
+            return Vec::new();
+        }
+        std::fs::read("/proc/locks").map(|text| locks::table(&text)).unwrap_or_default()
+    }
+
+    fn read_all(&self, pids: &[u32], locked: &HashSet<(u64, u64)>) -> Vec<Found> {
+        let next = AtomicUsize::new(0);
+        let all = Mutex::new(Vec::with_capacity(pids.len()));
+        let work = || {
+            let mut reader = Reader {
+                request: self,
+                internal: internal_device(),
+                search: Search::new(self.kinds, locked),
+                buffer: Vec::new(),
+            };
+            let mut own = Vec::new();
+            // In small portions, so that a process with many descriptors holds up one thread only.
+            while let Some(&pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                own.extend(reader.read(pid));
+            }
+            if let Ok(mut all) = all.lock() {
+                all.append(&mut own);
+            }
+        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors.min(MOST_THREADS).min(1 + pids.len() / WORTH_A_THREAD);
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        all.into_inner().unwrap_or_default()
+    }
+}
+
+/// Reads processes, one after the other.
+struct Reader<'a> {
+    request: &'a Request,
+    internal: u64,
+    search: Search<'a>,
+    buffer: Vec<u8>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, pid: u32) -> Option<Found> {
+        let folder = Folder::open(&format!("/proc/{pid}")).ok()?;
+        folder.read("stat", &mut self.buffer).ok()?;
+        let stat = process::stat(&self.buffer)?;
+        let mut one = Process {
+            pid,
+            parent: stat.parent,
+            session: stat.session,
+            name: stat.name,
+            state: stat.state,
+            started_ticks: stat.started_ticks,
+            kernel: stat.kernel,
+            ..Process::default()
+        };
+        if stat.kernel {
+            return Some(Found { process: one, threads: 0, descriptors: vec![], mapped: vec![] });
+        }
+        folder.read("status", &mut self.buffer).ok()?;
+        let status = process::status(&self.buffer)?;
+        (one.uid, one.gid) = (status.uid, status.gid);
+        one.caught_signals = status.caught_signals;
+        let innermost = status.inner_pids.last().copied();
+        one.inner_pid = innermost.filter(|_| status.inner_pids.len() > 1);
+        if self.request.commands && folder.read("cmdline", &mut self.buffer).is_ok() {
+            one.command = process::arguments(&self.buffer);
+        }
+        if self.request.kinds.has_any(NAMESPACED) {
+            one.namespaces = Namespaces {
+                ipc: folder.namespace("ns/ipc"),
+                net: folder.namespace("ns/net"),
+                pid: folder.namespace("ns/pid"),
+                mnt: folder.namespace("ns/mnt"),
+            };
+        }
+        let mut descriptors = Vec::new();
+        match self.search.read(pid, &folder) {
+            Ok((found, count)) => {
+                one.io_uring = found.iter().any(|one| one.what == What::IoUring);
+                (descriptors, one.descriptors, one.readable) = (found, count, true);
+            }
+            // It ended meanwhile, or has ended and is not waited for: it holds nothing.
+            Err(Errno::NOENT | Errno::SRCH) => one.readable = true,
+            Err(_) => one.readable = one.is_zombie(),
+        }
+        let mut mapped = Vec::new();
+        if self.request.kinds.has_any(MEMORY)
+            && !one.is_zombie()
+            && folder.read("maps", &mut self.buffer).is_ok()
+        {
+            mapped = maps::shared(&self.buffer, self.internal);
+        }
+        Some(Found { process: one, threads: stat.threads, descriptors, mapped })
+    }
+}
+
+fn coverage(
+    processes: &[Process],
+    kinds: Vec<Kind>,
+    waits: bool,
+    waits_readable: u32,
+    mut missing: Vec<String>,
+) -> Coverage {
+    let count = |of: &dyn Fn(&Process) -> bool| {
+        u32::try_from(processes.iter().filter(|process| of(process)).count()).unwrap_or(u32::MAX)
+    };
+    let all = count(&|process| !process.kernel);
+    let readable = count(&|process| !process.kernel && process.readable);
+    if readable < all {
+        missing.push(format!(
+            "descriptors of {readable} of {all} processes: the others are other users', or may not be traced"
+        ));
+    }
+    if waits && waits_readable < all {
+        missing.push(format!(
+            "waits of {waits_readable} of {all} processes: the others are other users', or may not be traced"
+        ));
+    }
+    Coverage {
+        processes: all,
+        readable,
+        waits_readable,
+        kernel_threads: count(&|process| process.kernel),
+        kinds,
+        waits,
+        missing,
+    }
+}
+
+/// The device of memory that is in no file system: memfd, System V, shared and anonymous.
+fn internal_device() -> u64 {
+    let probe = rustix::fs::memfd_create("switchboard", rustix::fs::MemfdFlags::CLOEXEC);
+    let status = probe.and_then(rustix::fs::fstat);
+    status.map_or(rustix::fs::makedev(0, 1), |status| status.st_dev)
+}
+
+fn machine() -> String {
+    let name = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| escaped(part.to_bytes());
+    format!("{} ({} {})", text(name.nodename()), text(name.sysname()), text(name.release()))
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,99 @@
+//! How full pipes are, and what only the open file itself says: asked of a borrowed descriptor.
+//!
+//! Source: `pidfd_getfd(2)`, `ioctl_fionread`, `fcntl(2)`. A copy of one end is taken, asked, and closed at once. That delays nothing but
+//! an end of file, by microseconds. A FIFO is never opened: opening wakes who waits for that.
+
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use switchboard_kernel::posix_mq::MessageQueue;
+use switchboard_kernel::{io, pipe};
+
+use super::Join;
+use crate::collect::Found;
+use crate::kind::Kind;
+use crate::model::{Object, Via};
+
+impl Join {
+    /// Asks each pipe and FIFO, and what else does not say it elsewhere.
+    pub(crate) fn fills(&mut self, found: &[Found]) {
+        let kinds = self.kinds;
+        for object in &mut self.objects {
+            if !kinds.has(object.kind) {
+                continue;
+            }
+            let wanted = match object.kind {
+                Kind::Pipe | Kind::Fifo | Kind::Memfd => true,
+                Kind::Mq => object.fill.is_none(),
+                _ => false,
+            };
+            if wanted {
+                ask(object, found);
+            }
+        }
+    }
+}
+
+fn ask(object: &mut Object, found: &[Found]) {
+    let inode = object.id.rsplit(':').next().and_then(|number| number.parse::<u64>().ok());
+    let ends: Vec<(u32, i32)> = object
+        .ends
+        .iter()
+        .filter_map(|end| match end.via {
+            Via::Fd(fd) => Some((end.pid, fd)),
+            _ => None,
+        })
+        .collect();
+    for (pid, fd) in ends {
+        let readable = found
+            .binary_search_by_key(&pid, |one| one.process.pid)
+            .is_ok_and(|at| found[at].process.readable);
+        if !readable {
+            continue;
+        }
+        let Some(borrowed) = borrow(pid, fd) else { continue };
+        // The process may have closed it, and opened another under the same number.
+        let Ok(status) = rustix::fs::fstat(&borrowed) else { continue };
+        if Some(status.st_ino) != inode {
+            continue;
+        }
+        if object.uid.is_none() {
+            (object.uid, object.gid) = (Some(status.st_uid), Some(status.st_gid));
+            object.mode = Some(status.st_mode & 0o7777);
+        }
+        answer(object, borrowed);
+        return;
+    }
+}
+
+fn answer(object: &mut Object, borrowed: OwnedFd) {
+    match object.kind {
+        Kind::Pipe | Kind::Fifo => {
+            object.fill = io::bytes_waiting(&borrowed).ok();
+            object.size = pipe::capacity(&borrowed).ok().and_then(|size| u64::try_from(size).ok());
+        }
+        Kind::Memfd => {
+            if let Ok(seals) = rustix::fs::fcntl_get_seals(&borrowed) {
+                let seals: Vec<String> =
+                    seals.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+                let text = if seals.is_empty() { "none".to_owned() } else { seals.join(" ") };
+                object.details.insert("seals".into(), text);
+            }
+        }
+        Kind::Mq => {
+            if let Ok(attributes) = MessageQueue::from(borrowed).attributes() {
+                object.size = Some(attributes.max_messages.into());
+                object.fill = Some(attributes.waiting_messages.into());
+                let each = attributes.message_size_bytes.to_string();
+                object.details.insert("bytes per message".into(), each);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn borrow(pid: u32, fd: i32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    rustix::process::pidfd_getfd(process, fd, PidfdGetfdFlags::empty()).ok()
+}

@@ -1,0 +1,393 @@
+//! What each namespace has: sockets, System V objects, queues, files in /dev/shm.
+//!
+//! Source: `namespaces(7)`, `setns(2)`. Another namespace is entered by a thread of its own, which ends afterwards; that needs
+//! CAP_SYS_ADMIN. Where it is refused, the tables of /proc/PID/net are read instead.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::{Inet, Join};
+use crate::collect::Found;
+use crate::kind::Kind;
+use crate::model::{End, Via};
+use crate::source::inet::{self, Protocol};
+use crate::source::queues::{self, Queue};
+use crate::source::sysv::{self, Count, Row, Table};
+use crate::source::{shared_files, unix};
+
+const NETWORK: &[Kind] = &[Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
+
+impl Join {
+    /// Reads the tables of every namespace that a process is in.
+    pub(crate) fn namespaces(&mut self, found: &[Found]) {
+        self.network(found);
+        self.ipc(found);
+        if self.kinds.has_any(&[Kind::PosixShm, Kind::PosixSem]) {
+            self.shared_files("/dev/shm");
+            for pid in representatives(found, |one| one.process.namespaces.mnt).values() {
+                self.shared_files(&format!("/proc/{pid}/root/dev/shm"));
+            }
+        }
+    }
+
+    fn network(&mut self, found: &[Found]) {
+        if !self.kinds.has_any(NETWORK) {
+            return;
+        }
+        let (unix, tcp, udp) = self.protocols();
+        let own = self.viewer.net;
+        let sockets = Sockets::of_here(unix, tcp, udp).or_fill(unix, tcp, udp, "self");
+        self.add_sockets(own, sockets);
+        for (net, pid) in representatives(found, |one| one.process.namespaces.net) {
+            if Some(net) == own {
+                continue;
+            }
+            let inside =
+                within(pid, "net", LinkNameSpaceType::Network, || Sockets::of_here(unix, tcp, udp));
+            let sockets = inside.unwrap_or_default().or_fill(unix, tcp, udp, &pid.to_string());
+            if sockets.unix.is_none() && unix {
+                self.missing.push(format!("sockets of network namespace {net}: root sees them"));
+            }
+            self.add_sockets(Some(net), sockets);
+        }
+    }
+
+    fn protocols(&self) -> (bool, bool, bool) {
+        let wants = |kind| self.kinds.has(kind) || self.kinds.has(Kind::Socket);
+        (wants(Kind::Unix), wants(Kind::Tcp), wants(Kind::Udp))
+    }
+
+    fn add_sockets(&mut self, net: Option<u64>, sockets: Sockets) {
+        if sockets.unix_without_peers {
+            self.missing
+                .push("peers and fill of Unix sockets: the kernel refused sock_diag".into());
+        }
+        for socket in sockets.unix.unwrap_or_default() {
+            self.unix(net, socket);
+        }
+        for (protocol, list) in [(Kind::Tcp, sockets.tcp), (Kind::Udp, sockets.udp)] {
+            for socket in list.unwrap_or_default() {
+                self.inet(net, protocol, socket);
+            }
+        }
+    }
+
+    /// The object of a socket that is in a table: what descriptors led to, or new.
+    fn socket(&mut self, kind: Kind, inode: u64, id: String) -> usize {
+        if let Some(&at) = self.sockets.get(&inode).filter(|_| inode != 0) {
+            let old = std::mem::replace(&mut self.objects[at].id, id.clone());
+            self.by_id.remove(&old);
+            self.by_id.insert(id, at);
+            self.objects[at].kind = kind;
+            return at;
+        }
+        let at = self.object(kind, id);
+        if inode != 0 {
+            self.sockets.insert(inode, at);
+        }
+        at
+    }
+
+    fn foreign(&self, net: Option<u64>) -> Option<u64> {
+        net.filter(|_| net != self.viewer.net)
+    }
+
+    fn unix(&mut self, net: Option<u64>, socket: unix::Socket) {
+        if socket.inode == 0 {
+            // The server's half of a connection that nobody has accepted yet.
+            return;
+        }
+        let at = self.socket(Kind::Unix, socket.inode, format!("unix:{}", socket.inode));
+        for &client in &socket.clients {
+            self.pending.insert(client, at);
+        }
+        let namespace = self.foreign(net);
+        let object = &mut self.objects[at];
+        object.namespace = namespace;
+        object.uid = socket.uid;
+        let kind = match socket.kind {
+            1 => "stream",
+            2 => "datagram",
+            5 => "seqpacket",
+            _ => "other",
+        };
+        object.details.insert("type".into(), kind.into());
+        if let Some(name) = socket.name {
+            object.add_name(name);
+        }
+        object.fill = Some(socket.waiting.into());
+        if socket.listening {
+            object.state = Some("listening".into());
+            object.size = socket.backlog.map(u64::from);
+        } else if let Some(peer) = socket.peer {
+            object.state = Some("connected".into());
+            object.peer = Some(format!("unix:{peer}"));
+        } else if socket.connected {
+            object.state = Some("peer closed".into());
+        }
+        if let Some((unread, limit)) = socket.unread.filter(|&(unread, _)| unread > 1) {
+            object.details.insert("sent and not read".into(), format!("{unread} of {limit}"));
+        }
+        if socket.shut != 0 {
+            let shut = ["", "reading", "writing", "both ways"][usize::from(socket.shut & 3)];
+            object.details.insert("shut down".into(), shut.into());
+        }
+    }
+
+    fn inet(&mut self, net: Option<u64>, protocol: Kind, socket: inet::Socket) {
+        let id = if socket.inode == 0 {
+            format!("{protocol}:{}-{}", socket.local, socket.remote)
+        } else {
+            format!("{protocol}:{}", socket.inode)
+        };
+        let at = self.socket(protocol, socket.inode, id);
+        let namespace = self.foreign(net);
+        let object = &mut self.objects[at];
+        object.namespace = namespace;
+        object.uid = Some(socket.uid).filter(|_| socket.inode != 0);
+        object.add_name(socket.local.to_string());
+        object.fill = Some(socket.receive.into());
+        if protocol == Kind::Tcp {
+            object.state = Some(inet::state_name(socket.state).into());
+            if socket.is_listening() {
+                object.size = socket.backlog_known.then_some(socket.send.into());
+            }
+        }
+        if socket.remote.port() != 0 {
+            object.add_name(format!("{} -> {}", socket.local, socket.remote));
+            object.details.insert("remote".into(), socket.remote.to_string());
+        }
+        if !socket.is_listening() && socket.send > 0 {
+            object.details.insert("sent and not acknowledged".into(), socket.send.to_string());
+        }
+        self.inet.push(Inet { at, net, protocol, socket });
+    }
+
+    fn ipc(&mut self, found: &[Found]) {
+        let wanted = [Kind::SysvMsg, Kind::SysvSem, Kind::SysvShm, Kind::Mq];
+        if !self.kinds.has_any(&wanted) {
+            return;
+        }
+        let queues = self.kinds.has(Kind::Mq);
+        let own = self.viewer.ipc;
+        self.add_ipc(own, Ipc::of_here(queues));
+        for (ipc, pid) in representatives(found, |one| one.process.namespaces.ipc) {
+            if Some(ipc) == own {
+                continue;
+            }
+            match within(pid, "ipc", LinkNameSpaceType::InterProcessCommunication, || {
+                Ipc::of_here(queues)
+            }) {
+                Some(inside) => self.add_ipc(Some(ipc), inside),
+                None => {
+                    let what = format!("System V objects and queues of IPC namespace {ipc}");
+                    self.missing.push(format!("{what}: root sees them"));
+                }
+            }
+        }
+    }
+
+    fn add_ipc(&mut self, ipc: Option<u64>, found: Ipc) {
+        for (row, limit) in found.messages {
+            let at = self.sysv(Kind::SysvMsg, ipc, &row);
+            self.used(at, [row.first, row.last]);
+            self.users.insert(at, (row.first, row.last));
+            let object = &mut self.objects[at];
+            (object.size, object.fill) = (limit, Some(row.size));
+            object.details.insert("messages".into(), row.count.to_string());
+            object.details.insert("last sender".into(), row.first.to_string());
+            object.details.insert("last receiver".into(), row.last.to_string());
+        }
+        for (row, counts) in found.semaphores {
+            let at = self.sysv(Kind::SysvSem, ipc, &row);
+            let counts = counts.unwrap_or_default();
+            for (index, count) in counts.iter().enumerate() {
+                self.used(at, count.last);
+                let number = u16::try_from(index).unwrap_or(u16::MAX);
+                self.counts.insert((at, number), (count.value, count.last));
+                let (more, zero) = count.waiting;
+                let last = count.last.map_or_else(|| "nobody".into(), |pid| pid.to_string());
+                let text = format!(
+                    "count {}, last used by {last}, {more} wait for more, {zero} for zero",
+                    count.value
+                );
+                self.objects[at].details.insert(format!("semaphore {index}"), text);
+            }
+            self.objects[at].details.insert("semaphores".into(), row.size.to_string());
+        }
+        for row in found.memory {
+            let at = self.sysv(Kind::SysvShm, ipc, &row);
+            let object = &mut self.objects[at];
+            object.size = Some(row.size);
+            object.details.insert("attachments".into(), row.count.to_string());
+            object.details.insert("made by".into(), row.first.to_string());
+            object.details.insert("last attached or detached by".into(), row.last.to_string());
+            if row.mode & 0o1000 != 0 {
+                object.state = Some("removed when its last user detaches".into());
+            }
+        }
+        match found.queues {
+            Ok(queues) => {
+                for queue in queues {
+                    self.queue(ipc, queue);
+                }
+            }
+            Err(error) => self.missing.push(format!(
+                "POSIX queues that nobody has open ({error}): root sees them, and everybody once `mount -t mqueue none \
+                 /dev/mqueue` was done"
+            )),
+        }
+    }
+
+    fn sysv(&mut self, kind: Kind, ipc: Option<u64>, row: &Row) -> usize {
+        let id = self.ipc_id(kind, row.id, ipc);
+        let at = self.object(kind, id);
+        let own = self.viewer.ipc;
+        let object = &mut self.objects[at];
+        object.namespace = ipc.filter(|_| ipc != own);
+        (object.uid, object.gid) = (Some(row.uid), Some(row.gid));
+        object.mode = Some(row.mode & 0o777);
+        let key = if row.key == 0 { "private".to_owned() } else { format!("0x{:08x}", row.key) };
+        object.details.insert("key".into(), key.clone());
+        if row.key != 0 {
+            object.add_name(key);
+        }
+        at
+    }
+
+    fn used(&mut self, at: usize, pids: impl IntoIterator<Item = u32>) {
+        for pid in pids.into_iter().filter(|&pid| pid != 0) {
+            self.objects[at].ends.push(End { pid, via: Via::Used, reads: true, writes: true });
+        }
+    }
+
+    fn queue(&mut self, ipc: Option<u64>, queue: Queue) {
+        let at = self.object(Kind::Mq, Self::file_id(Kind::Mq, queue.device, queue.inode));
+        let own = self.viewer.ipc;
+        let object = &mut self.objects[at];
+        object.namespace = ipc.filter(|_| ipc != own);
+        object.add_name(queue.name);
+        (object.uid, object.gid) = (Some(queue.uid), Some(queue.gid));
+        object.mode = Some(queue.mode);
+        if let Some(attributes) = queue.attributes {
+            object.size = Some(attributes.max_messages.into());
+            object.fill = Some(attributes.waiting_messages.into());
+            let each = attributes.message_size_bytes.to_string();
+            object.details.insert("bytes per message".into(), each);
+        }
+    }
+
+    fn shared_files(&mut self, path: &str) {
+        for file in shared_files::all(path) {
+            if !self.kinds.has(file.kind) {
+                continue;
+            }
+            let at = self.object(file.kind, Self::file_id(file.kind, file.device, file.inode));
+            let object = &mut self.objects[at];
+            object.add_name(file.name);
+            (object.uid, object.gid) = (Some(file.uid), Some(file.gid));
+            (object.mode, object.size) = (Some(file.mode), Some(file.size));
+        }
+    }
+}
+
+/// One process of each namespace.
+fn representatives(
+    found: &[Found],
+    namespace: impl Fn(&Found) -> Option<u64>,
+) -> BTreeMap<u64, u32> {
+    let all = found.iter().rev().filter_map(|one| Some((namespace(one)?, one.process.pid)));
+    all.collect::<HashMap<_, _>>().into_iter().collect()
+}
+
+/// Runs something in a namespace of another process, on a thread of its own, which stays there and ends.
+fn within<T: Send>(
+    pid: u32,
+    name: &str,
+    kind: LinkNameSpaceType,
+    read: impl FnOnce() -> T + Send,
+) -> Option<T> {
+    let link = std::fs::File::open(format!("/proc/{pid}/ns/{name}")).ok()?;
+    std::thread::scope(|scope| {
+        let enter = scope.spawn(|| {
+            use std::os::fd::AsFd;
+            move_into_link_name_space(link.as_fd(), Some(kind)).ok().map(|()| read())
+        });
+        enter.join().ok().flatten()
+    })
+}
+
+/// The sockets of a namespace; none where they could not be read.
+#[derive(Default)]
+struct Sockets {
+    unix: Option<Vec<unix::Socket>>,
+    unix_without_peers: bool,
+    tcp: Option<Vec<inet::Socket>>,
+    udp: Option<Vec<inet::Socket>>,
+}
+
+impl Sockets {
+    fn of_here(unix: bool, tcp: bool, udp: bool) -> Self {
+        Self {
+            unix: if unix { unix::all().ok() } else { None },
+            unix_without_peers: false,
+            tcp: if tcp { inet::all(Protocol::Tcp).ok() } else { None },
+            udp: if udp { inet::all(Protocol::Udp).ok() } else { None },
+        }
+    }
+
+    /// With the tables of /proc where the kernel did not answer.
+    fn or_fill(mut self, unix: bool, tcp: bool, udp: bool, process: &str) -> Self {
+        let read = |name| std::fs::read(format!("/proc/{process}/net/{name}")).ok();
+        if unix && self.unix.is_none() {
+            self.unix = read("unix").map(|text| unix::table(&text));
+            self.unix_without_peers = self.unix.is_some();
+        }
+        for (wanted, list, names) in
+            [(tcp, &mut self.tcp, ["tcp", "tcp6"]), (udp, &mut self.udp, ["udp", "udp6"])]
+        {
+            if wanted && list.is_none() {
+                let tables = names.into_iter().filter_map(read);
+                *list = Some(tables.flat_map(|text| inet::table(&text)).collect());
+            }
+        }
+        self
+    }
+}
+
+/// What an IPC namespace has.
+struct Ipc {
+    messages: Vec<(Row, Option<u64>)>,
+    semaphores: Vec<(Row, Option<Vec<Count>>)>,
+    memory: Vec<Row>,
+    queues: Result<Vec<Queue>, Errno>,
+}
+
+impl Ipc {
+    fn of_here(queues: bool) -> Self {
+        let rows = |table: Table| {
+            std::fs::read(table.path()).map(|text| sysv::table(table, &text)).unwrap_or_default()
+        };
+        let with = |row: Row| (sysv::queue_limit(&row), row);
+        Self {
+            messages: rows(Table::Messages)
+                .into_iter()
+                .map(|row| {
+                    let (limit, row) = with(row);
+                    (row, limit)
+                })
+                .collect(),
+            semaphores: rows(Table::Semaphores)
+                .into_iter()
+                .map(|row| {
+                    let counts = sysv::counts(&row);
+                    (row, counts)
+                })
+                .collect(),
+            memory: rows(Table::Memory),
+            queues: if queues { queues::all() } else { Ok(Vec::new()) },
+        }
+    }
+}

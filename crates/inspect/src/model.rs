@@ -1,0 +1,420 @@
+//! What the inspector knows of a machine at one moment: objects, their ends, processes, and their waits.
+//!
+//! Source: docs/design/inspect.md. Everything here can be written as JSON and read again, so that each
+//! analysis works on a recorded machine as on the live one. All text is escaped ([`crate::text`]).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kind::Kind;
+
+/// The layout of a snapshot as JSON; a reader refuses others.
+pub const FORMAT: u32 = 1;
+
+/// Everything that was seen at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// When, in milliseconds since 1970.
+    pub taken_unix_ms: u64,
+    /// The machine's name and its kernel.
+    pub machine: String,
+    /// Who looked.
+    pub viewer: Viewer,
+    /// How much could be seen.
+    pub coverage: Coverage,
+    /// By process id.
+    pub processes: Vec<Process>,
+    /// By kind, then id.
+    pub objects: Vec<Object>,
+}
+
+/// Who looked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Viewer {
+    /// The effective user.
+    pub uid: u32,
+    /// The process.
+    pub pid: u32,
+    /// Its network namespace, in which addresses are written without a namespace.
+    pub net: Option<u64>,
+    /// Its IPC namespace, likewise.
+    pub ipc: Option<u64>,
+}
+
+/// How much could be seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Processes that are no kernel threads.
+    pub processes: u32,
+    /// Those whose descriptors could be read.
+    pub readable: u32,
+    /// Those whose waits were asked for and could be read.
+    pub waits_readable: u32,
+    /// The kernel's own threads, which hold nothing.
+    pub kernel_threads: u32,
+    /// Kinds that were looked for; nothing is known of others.
+    pub kinds: Vec<Kind>,
+    /// Whether waits were looked for.
+    pub waits: bool,
+    /// What could not be seen, and why, a sentence each.
+    pub missing: Vec<String>,
+}
+
+impl Coverage {
+    /// Whether an end could be held by a process that was not readable.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.readable == self.processes
+    }
+}
+
+/// A process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id in the viewer's PID namespace.
+    pub pid: u32,
+    /// Its parent's; 0 for none, or one of another namespace.
+    pub parent: u32,
+    /// Its session, by the process that began it.
+    pub session: u32,
+    /// The name of its first thread.
+    pub name: String,
+    /// Its command line; empty if it was not asked for, or for a kernel thread.
+    pub command: Vec<String>,
+    /// The letter of `proc_pid_stat(5)`: `R`, `S`, `D`, `T`, `Z` …
+    pub state: char,
+    /// The effective user.
+    pub uid: u32,
+    /// The effective group.
+    pub gid: u32,
+    /// When it was started, in clock ticks since boot: with the id, its identity.
+    pub started_ticks: u64,
+    /// A thread of the kernel.
+    pub kernel: bool,
+    /// Its id in its own PID namespace, if that is another one.
+    pub inner_pid: Option<u32>,
+    /// Its namespaces.
+    pub namespaces: Namespaces,
+    /// Signals that it handles, a bit each.
+    pub caught_signals: u64,
+    /// Whether its descriptors could be read.
+    pub readable: bool,
+    /// Descriptors it has open, of any kind; 0 if unreadable.
+    pub descriptors: u32,
+    /// It has an io_uring: what it waits for and does there cannot be seen.
+    pub io_uring: bool,
+    /// Its threads, if waits were asked for.
+    pub threads: Vec<Thread>,
+}
+
+impl Process {
+    /// Whether a signal stopped it, or a debugger.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
+
+    /// Its name and id: `postgres[812]`. A name that could be taken for something else is in quotes.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let plain = |c: char| c.is_alphanumeric() || "._-+:/@~#%".contains(c);
+        if !self.name.is_empty() && self.name.chars().all(plain) {
+            format!("{}[{}]", self.name, self.pid)
+        } else {
+            format!("\"{}\"[{}]", self.name.replace('"', "\\\""), self.pid)
+        }
+    }
+
+    /// Whether its parent ended before it: it has become a child of the first process, and began no session.
+    #[must_use]
+    pub fn is_orphan(&self) -> bool {
+        !self.kernel && self.parent == 1 && self.session != self.pid
+    }
+
+    /// Whether it ended and was not waited for.
+    #[must_use]
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// Which namespaces a process is in, by inode; none where unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Namespaces {
+    /// System V objects and POSIX queues.
+    pub ipc: Option<u64>,
+    /// Sockets.
+    pub net: Option<u64>,
+    /// Process ids.
+    pub pid: Option<u64>,
+    /// Mounted file systems.
+    pub mnt: Option<u64>,
+}
+
+/// A thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thread {
+    /// Its id in the viewer's PID namespace.
+    pub tid: u32,
+    /// Its own name.
+    pub name: String,
+    /// Its id in its own PID namespace, if that is another one.
+    pub inner_tid: Option<u32>,
+    /// The letter of `proc_pid_stat(5)`.
+    pub state: char,
+    /// What it waits for; none while it runs, or where that is unreadable.
+    pub wait: Option<Wait>,
+}
+
+/// Why a thread sleeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// The system call, by name: `read`, `futex`.
+    pub call: String,
+    /// The kernel's function it sleeps in, if that could be read.
+    pub channel: Option<String>,
+    /// What ends it.
+    pub on: WaitOn,
+    /// It ends by itself, too.
+    pub timed: bool,
+    /// Whether it was found in the very same wait a while later; none: nobody looked twice.
+    pub steady: Option<bool>,
+    /// For how long, and how far that may be wrong; milliseconds.
+    pub since_ms: Option<(u64, u64)>,
+}
+
+/// What ends a wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitOn {
+    /// Any one of these.
+    Objects(Vec<Target>),
+    /// The end of one of these children.
+    Children(Vec<u32>),
+    /// A signal.
+    Signal,
+    /// Time.
+    Time,
+    /// Another thread of its process, or the kernel: in words.
+    Other(String),
+}
+
+/// What a thread wants of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The object's id.
+    pub object: String,
+    /// What has to happen.
+    pub need: Need,
+    /// The descriptor it was called with.
+    pub fd: Option<i32>,
+    /// The threads known to hold what is wanted, by thread id; for locks with an owner.
+    pub owners: Vec<u32>,
+    /// Whether the owners are certain, not just those who used it last.
+    pub sure: bool,
+    /// Whether each of the owners has to let go, not just any.
+    pub every: bool,
+    /// The owner that is written in the lock is the id of no thread that is there.
+    pub dead_owner: Option<u32>,
+    /// More, in words: `index 2, wants -1`.
+    pub detail: Option<String>,
+}
+
+/// What has to happen so that a wait ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// Something to read, or its end.
+    Data,
+    /// Room to write.
+    Room,
+    /// Somebody connects.
+    Client,
+    /// Somebody accepts.
+    Acceptance,
+    /// Somebody opens the other end.
+    Reader,
+    /// Somebody opens the other end.
+    Writer,
+    /// Its holder lets go.
+    Release,
+    /// A semaphore's count grows, or shrinks to zero.
+    Count,
+    /// A word changes: a condition, a barrier, a private lock.
+    Change,
+}
+
+/// One pipe, one socket, one segment, one lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Its name here, which every command takes: `pipe:4471`.
+    pub id: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Paths, keys, addresses; escaped.
+    pub names: Vec<String>,
+    /// Who owns it.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// How much it holds at most, or its size: bytes, or messages for POSIX queues, or connections for listeners.
+    pub size: Option<u64>,
+    /// How much is in it, in the same unit.
+    pub fill: Option<u64>,
+    /// `listening`, `established`; none where there is nothing to say.
+    pub state: Option<String>,
+    /// The object at the other end, by id: sockets.
+    pub peer: Option<String>,
+    /// The namespace in which its name means something, if that is not the viewer's.
+    pub namespace: Option<u64>,
+    /// More, by name.
+    pub details: BTreeMap<String, String>,
+    /// Who has it.
+    pub ends: Vec<End>,
+    /// Of a file with locks: each.
+    pub locks: Vec<Lock>,
+}
+
+impl Target {
+    /// Something of an object, with nothing more known.
+    #[must_use]
+    pub fn new(object: impl Into<String>, need: Need) -> Self {
+        Self {
+            object: object.into(),
+            need,
+            fd: None,
+            owners: Vec::new(),
+            sure: false,
+            every: false,
+            dead_owner: None,
+            detail: None,
+        }
+    }
+}
+
+impl Object {
+    /// An object with nothing known of it yet.
+    #[must_use]
+    pub fn new(kind: Kind, id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            kind,
+            names: Vec::new(),
+            uid: None,
+            gid: None,
+            mode: None,
+            size: None,
+            fill: None,
+            state: None,
+            peer: None,
+            namespace: None,
+            details: BTreeMap::new(),
+            ends: Vec::new(),
+            locks: Vec::new(),
+        }
+    }
+
+    /// Whether connections come from it.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.state.as_deref() == Some("listening")
+    }
+
+    /// Adds a name, once.
+    pub fn add_name(&mut self, name: String) {
+        if !name.is_empty() && !self.names.contains(&name) {
+            self.names.push(name);
+        }
+    }
+}
+
+/// One hold of a process on an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct End {
+    /// Who.
+    pub pid: u32,
+    /// How.
+    pub via: Via,
+    /// It can take out of it.
+    pub reads: bool,
+    /// It can put into it.
+    pub writes: bool,
+}
+
+/// How a process has an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// An open descriptor.
+    Fd(i32),
+    /// Memory, at this address.
+    Map(u64),
+    /// The last that used it, or its maker: it may do so again, as may others.
+    Used,
+    /// A thread of it waits for it.
+    Waits,
+}
+
+/// A lock on a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// Which of the kernel's.
+    pub kind: LockKind,
+    /// Alone, not shared.
+    pub exclusive: bool,
+    /// The process that took it; none: unknown, or of another namespace.
+    pub taker: Option<u32>,
+    /// Those who hold it now: forked children too.
+    pub holders: Vec<u32>,
+    /// The first byte.
+    pub start: u64,
+    /// The last byte; none: to the end of the file, however long.
+    pub end: Option<u64>,
+    /// Not had, but waited for.
+    pub waiting: bool,
+}
+
+/// The kernel's kinds of file locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockKind {
+    /// `flock(2)`.
+    Flock,
+    /// `fcntl(F_SETLK)`, of a process.
+    Posix,
+    /// `fcntl(F_OFD_SETLK)`, of an open file description.
+    OpenFile,
+    /// A lease or a delegation.
+    Lease,
+}
+
+impl Snapshot {
+    /// The process of this id.
+    #[must_use]
+    pub fn process(&self, pid: u32) -> Option<&Process> {
+        let at = self.processes.binary_search_by_key(&pid, |process| process.pid).ok()?;
+        self.processes.get(at)
+    }
+
+    /// The label of a process, also of one that is not there.
+    #[must_use]
+    pub fn label(&self, pid: u32) -> String {
+        self.process(pid).map_or_else(|| format!("process {pid}"), Process::label)
+    }
+
+    /// The object of this id.
+    #[must_use]
+    pub fn object(&self, id: &str) -> Option<&Object> {
+        self.objects.iter().find(|object| object.id == id)
+    }
+
+    /// The objects that a process holds.
+    pub fn objects_of(&self, pid: u32) -> impl Iterator<Item = &Object> {
+        self.objects.iter().filter(move |object| object.ends.iter().any(|end| end.pid == pid))
+    }
+}

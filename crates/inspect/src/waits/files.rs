@@ -1,0 +1,210 @@
+//! Waits for locks on files, for the other end of a FIFO, and for System V objects.
+//!
+//! Source: `flock(2)`, `fcntl_locking(2)`, `fifo(7)`, `semop(2)`, `msgop(2)`.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use super::resolve::Resolve;
+use crate::join::Join;
+use crate::kind::Kind;
+use crate::model::{End, Lock, LockKind, Need, Target, Via, WaitOn};
+use crate::source::system_call::Inside;
+use crate::text::escaped;
+
+const F_SETLKW: i32 = 7;
+const F_OFD_SETLKW: i32 = 38;
+
+/// A lock that is wanted.
+struct Wanted {
+    kind: LockKind,
+    exclusive: bool,
+    start: u64,
+    /// The last byte; none: to the end.
+    end: Option<u64>,
+}
+
+impl Resolve<'_> {
+    pub(super) fn flock(&mut self, fd: i32, operation: i32) -> WaitOn {
+        const LOCK_EX: i32 = 2;
+        let exclusive = operation & LOCK_EX != 0;
+        self.locked(fd, &Wanted { kind: LockKind::Flock, exclusive, start: 0, end: None })
+    }
+
+    pub(super) fn record_lock(&mut self, fd: i32, call: &Inside) -> WaitOn {
+        let kind = match call.small(1) {
+            F_SETLKW => LockKind::Posix,
+            F_OFD_SETLKW => LockKind::OpenFile,
+            command => return WaitOn::Other(format!("fcntl command {command}")),
+        };
+        // struct flock: type, whence, start and length.
+        let bytes = self.memory.bytes(call.arguments[2], 24).unwrap_or_default();
+        let short = |at: usize| {
+            let bytes = bytes.get(at..at + 2)?;
+            Some(i16::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        let long = |at: usize| {
+            let bytes = bytes.get(at..at + 8)?;
+            Some(i64::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        let exclusive = short(0) != Some(0);
+        let (mut start, mut end) = (0, None);
+        // Other beginnings than the file's would need its position: the whole file is assumed.
+        if let (Some(0), Some(from), Some(len)) = (short(2), long(8), long(16)) {
+            start = u64::try_from(from).unwrap_or(0);
+            let len = u64::try_from(len).unwrap_or(0);
+            end = len.checked_sub(1).map(|more| start.saturating_add(more));
+        }
+        self.locked(fd, &Wanted { kind, exclusive, start, end })
+    }
+
+    fn locked(&mut self, fd: i32, wanted: &Wanted) -> WaitOn {
+        let Ok(status) = self.folder.status(&format!("fd/{fd}")) else {
+            return self.elsewhere(fd);
+        };
+        let id = Join::file_id(Kind::Lock, status.st_dev, status.st_ino);
+        let at = self.join.object(Kind::Lock, id.clone());
+        if let Ok(link) = self.folder.link(&format!("fd/{fd}")) {
+            self.join.objects[at].add_name(escaped(&link));
+        }
+        let pid = self.pid();
+        let in_the_way: Vec<&Lock> = self.join.objects[at]
+            .locks
+            .iter()
+            .filter(|lock| conflicts(lock, wanted, pid))
+            .collect();
+        let mut owners = Vec::new();
+        // Every lock in the way has to go; but of a lock that several processes have, each can let go.
+        let every = in_the_way.len() > 1;
+        let mut sure = !in_the_way.is_empty();
+        let mut dead_owner = None;
+        for lock in &in_the_way {
+            let lives = |pid: &u32| self.found.iter().any(|one| one.process.pid == *pid);
+            let mut holders = lock.holders.clone();
+            holders.extend(lock.taker.filter(|pid| holders.is_empty() && lives(pid)));
+            if holders.is_empty() {
+                dead_owner = dead_owner.or(lock.taker);
+                sure = false;
+            }
+            owners.extend(holders);
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        let end = wanted.end.map_or_else(|| "the end".to_owned(), |end| end.to_string());
+        let way = if wanted.exclusive { "exclusive" } else { "shared" };
+        let kind = match wanted.kind {
+            LockKind::Flock => format!("flock, {way}"),
+            LockKind::Posix => format!("record lock, {way}, bytes {} to {end}", wanted.start),
+            _ => format!("open-file lock, {way}, bytes {} to {end}", wanted.start),
+        };
+        let end = End { pid, via: Via::Waits, reads: true, writes: wanted.exclusive };
+        self.join.objects[at].ends.push(end);
+        WaitOn::Objects(vec![Target {
+            fd: Some(fd),
+            owners,
+            sure,
+            every,
+            dead_owner,
+            detail: Some(kind),
+            ..Target::new(id, Need::Release)
+        }])
+    }
+
+    /// A FIFO that is opened waits for its other end.
+    pub(super) fn open(&mut self, call: &Inside, path: usize, folder: bool) -> WaitOn {
+        let Some(text) = self.memory.text(call.arguments[path]) else {
+            return WaitOn::Other("opening a path that cannot be read".to_owned());
+        };
+        let shown = escaped(&text);
+        let opening = WaitOn::Other(format!("opening {shown}"));
+        if !self.channel.is_empty()
+            && !["wait_for_partner", "fifo_open"].iter().any(|name| self.channel.contains(name))
+        {
+            return opening;
+        }
+        let pid = self.pid();
+        let base = match (text.first(), folder.then(|| call.small(0))) {
+            (Some(b'/'), _) => "root".to_owned(),
+            (_, Some(fd)) if fd >= 0 => format!("fd/{fd}"),
+            _ => "cwd".to_owned(),
+        };
+        let mut full = format!("/proc/{pid}/{base}/").into_bytes();
+        full.extend(text);
+        let full = std::path::PathBuf::from(
+            <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(full),
+        );
+        let Ok(status) = std::fs::metadata(full) else { return opening };
+        if !status.file_type().is_fifo() {
+            return opening;
+        }
+        let at =
+            self.join.object(Kind::Fifo, Join::file_id(Kind::Fifo, status.dev(), status.ino()));
+        // The kernel waits in this call for the one end that the caller does not open.
+        let reads = call.arguments[path + 1] & 3 == 0;
+        let object = &mut self.join.objects[at];
+        object.add_name(shown);
+        (object.uid, object.gid) = (Some(status.uid()), Some(status.gid()));
+        object.mode = Some(status.mode() & 0o7777);
+        object.ends.push(End { pid, via: Via::Waits, reads, writes: !reads });
+        let need = if reads { Need::Writer } else { Need::Reader };
+        WaitOn::Objects(vec![Target::new(object.id.clone(), need)])
+    }
+
+    pub(super) fn semaphore(&mut self, call: &Inside) -> WaitOn {
+        let ipc = self.found[self.at].process.namespaces.ipc;
+        let id = self.join.ipc_id(Kind::SysvSem, call.small(0), ipc);
+        let mut target = Target::new(id.clone(), Need::Count);
+        let count = usize::try_from(call.arguments[2]).unwrap_or(0).min(500);
+        let bytes = self.memory.bytes(call.arguments[1], count * 6).unwrap_or_default();
+        let operations: Vec<(u16, i16)> = bytes
+            .chunks_exact(6)
+            .map(|one| (u16::from_ne_bytes([one[0], one[1]]), i16::from_ne_bytes([one[2], one[3]])))
+            .collect();
+        let at = self.join.by_id(&id);
+        let counts = |index: u16| at.and_then(|at| self.join.counts.get(&(at, index)).copied());
+        let blocks = |&&(index, operation): &&(u16, i16)| match counts(index) {
+            Some((value, _)) if operation == 0 => value != 0,
+            Some((value, _)) => i32::from(value) + i32::from(operation) < 0,
+            None => operation <= 0,
+        };
+        if let Some(&(index, operation)) = operations.iter().find(blocks) {
+            let wants = if operation == 0 { "zero".to_owned() } else { format!("{}", -operation) };
+            let value =
+                counts(index).map_or_else(|| "unknown".to_owned(), |(value, _)| value.to_string());
+            target.detail = Some(format!("semaphore {index}, wants {wants}, count {value}"));
+            let last = counts(index).and_then(|(_, last)| last).filter(|&last| last != self.pid());
+            if let Some(last) = last {
+                if self.found.iter().any(|one| one.process.pid == last) {
+                    target.owners = vec![last];
+                } else {
+                    target.dead_owner = Some(last);
+                }
+            }
+        }
+        WaitOn::Objects(vec![target])
+    }
+
+    pub(super) fn message(&mut self, id: i32, need: Need) -> WaitOn {
+        let ipc = self.found[self.at].process.namespaces.ipc;
+        let id = self.join.ipc_id(Kind::SysvMsg, id, ipc);
+        let mut target = Target::new(id.clone(), need);
+        let users = self.join.by_id(&id).and_then(|at| self.join.users.get(&at).copied());
+        if let Some((sender, receiver)) = users {
+            let other = if need == Need::Data { sender } else { receiver };
+            let lives = self.found.iter().any(|one| one.process.pid == other);
+            if lives && other != self.pid() {
+                target.owners = vec![other];
+            }
+        }
+        WaitOn::Objects(vec![target])
+    }
+}
+
+fn conflicts(lock: &Lock, wanted: &Wanted, pid: u32) -> bool {
+    let record = |kind| matches!(kind, LockKind::Posix | LockKind::OpenFile);
+    let same_family = lock.kind == wanted.kind || (record(lock.kind) && record(wanted.kind));
+    let own =
+        lock.kind == LockKind::Posix && wanted.kind == LockKind::Posix && lock.taker == Some(pid);
+    let apart = wanted.end.is_some_and(|end| end < lock.start)
+        || lock.end.is_some_and(|end| end < wanted.start);
+    same_family && !lock.waiting && !own && !apart && (lock.exclusive || wanted.exclusive)
+}

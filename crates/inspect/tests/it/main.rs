@@ -1,0 +1,16 @@
+//! The inspector, looking at real processes. One module per subject.
+
+#![forbid(unsafe_code)]
+
+mod hostile;
+mod objects;
+
+use switchboard_testkit::child::{Role, enter};
+
+/// What the child processes of these tests do.
+const ROLES: &[(&str, Role)] = &[("objects-holder", objects::holder)];
+
+#[test]
+fn child_process() {
+    enter(ROLES);
+}
