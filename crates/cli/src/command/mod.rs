@@ -3,6 +3,7 @@
 //! A new command is a file here with `build` and `run`, a row in [`COMMANDS`], and a section in
 //! docs/commands.md. Help, completions and man pages follow from the row.
 
+mod call;
 mod completions;
 mod create;
 mod demo;
@@ -15,6 +16,7 @@ mod ps;
 mod publish;
 mod recv;
 mod send;
+mod serve;
 mod set;
 mod show;
 mod subscribe;
@@ -50,6 +52,8 @@ const COMMANDS: &[Command] = &[
     Command { name: "recv", group: "Talk", build: recv::build, run: recv::run },
     Command { name: "publish", group: "Talk", build: publish::build, run: publish::run },
     Command { name: "subscribe", group: "Talk", build: subscribe::build, run: subscribe::run },
+    Command { name: "call", group: "Talk", build: call::build, run: call::run },
+    Command { name: "serve", group: "Talk", build: serve::build, run: serve::run },
     Command { name: "notify", group: "Talk", build: notify::build, run: notify::run },
     Command { name: "wait", group: "Talk", build: wait::build, run: wait::run },
     Command { name: "set", group: "Talk", build: set::build, run: set::run },
@@ -114,6 +118,7 @@ Examples:
   echo press | switchboard send unix:./jobs.sock  send each line as a message
   tar c src | switchboard send --raw unix:./x     and: switchboard recv --raw unix:./x | tar x
   switchboard recv mq:/jobs -- ./work             run a command for each message
+  switchboard serve unix:./up -- tr a-z A-Z       and: switchboard call unix:./up hello
   switchboard wait sem:/ready                     until: switchboard notify sem:/ready
   switchboard set mmap:./speed 7                  and: switchboard get mmap:./speed
   switchboard lock backup -- ./backup             one at a time, whoever is killed

@@ -58,7 +58,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let interrupt = Interrupt::watch(None)?;
     let value = match &arguments.value {
         Some(value) => value.clone().into_vec(),
-        None => read_all(&address, &interrupt)?,
+        None => read_all(&address, &interrupt, "a value", "nothing was set")?,
     };
     let mut writer = open(&address, value.len(), &arguments, &interrupt)?;
     writer.set(&value)?;
@@ -131,8 +131,14 @@ fn is_over(interrupt: &Interrupt) -> bool {
     io::wait_for(interrupt.fd(), Interest::Readable, now).unwrap_or(false)
 }
 
-/// All of standard input, if it is not more than any state takes.
-fn read_all(address: &Address, interrupt: &Interrupt) -> Result<Vec<u8>, Failure> {
+/// All of standard input, if it is not more than this transport takes. `what` it is and its `fate` if
+/// this is interrupted are for messages.
+pub(super) fn read_all(
+    address: &Address,
+    interrupt: &Interrupt,
+    what: &str,
+    fate: &str,
+) -> Result<Vec<u8>, Failure> {
     let most = address.transport().capabilities.largest_message_bytes as usize;
     let cannot_read = |error| system("cannot read standard input", error);
     let stdin = std::io::stdin();
@@ -140,14 +146,14 @@ fn read_all(address: &Address, interrupt: &Interrupt) -> Result<Vec<u8>, Failure
     let mut block = vec![0; 64 << 10];
     loop {
         if !wait_for(stdin.as_fd(), Interest::Readable, interrupt).map_err(cannot_read)? {
-            return Err(interrupt.failure("nothing was set"));
+            return Err(interrupt.failure(fate));
         }
         match io::read(&stdin, &mut block).map_err(cannot_read)? {
             0 => return Ok(value),
             n => value.extend_from_slice(&block[..n]),
         }
         if value.len() > most {
-            let message = format!("{address}: a value has {most} bytes at most");
+            let message = format!("{address}: {what} has {most} bytes at most");
             return Err(Failure::new(Exit::Failed, message));
         }
     }

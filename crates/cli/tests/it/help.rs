@@ -11,6 +11,8 @@ const COMMANDS: &[&str] = &[
     "recv",
     "publish",
     "subscribe",
+    "call",
+    "serve",
     "notify",
     "wait",
     "set",

@@ -19,5 +19,6 @@ mod objects;
 mod run;
 mod seeing;
 mod send_recv;
+mod services;
 mod states;
 mod topics;

@@ -255,6 +255,16 @@ impl Hub {
         self.connections.iter_mut().find(|connection| connection.id == id)
     }
 
+    /// Watches a connection as it is now: what did not go out whole goes on when there is room, also where
+    /// the caller sleeps elsewhere on this end's descriptor.
+    pub(crate) fn watch_again(&mut self, id: u64) {
+        let writes = self.hello.role == Role::Sender;
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+            // If it cannot be watched, the next wait says so.
+            let _ = connection.watch(&self.epoll, writes);
+        }
+    }
+
     /// Sleeps until something happens; [`look`](Self::look) says what.
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), Error> {
         self.watch_all()?;

@@ -97,6 +97,9 @@ impl StreamClient {
         if !self.peers.hub.connections[at].flush() {
             let id = self.peers.hub.connections[at].id;
             self.lose(id);
+        } else if self.peers.hub.connections[at].unwritten_bytes() > 0 {
+            let id = self.peers.hub.connections[at].id;
+            self.peers.hub.watch_again(id);
         }
         Ok(key)
     }

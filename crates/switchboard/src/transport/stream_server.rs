@@ -263,6 +263,9 @@ impl StreamServer {
         let open = link.answer(sequence, answer);
         // A client that is gone is found out by reading.
         peer.flush();
+        if peer.unwritten_bytes() > 0 {
+            self.hub.watch_again(connection);
+        }
         if let Some(desk) = self.desks.get_mut(&connection) {
             desk.begun.remove(&sequence);
         }
@@ -284,6 +287,9 @@ impl StreamServer {
         }
         link.part(sequence, bytes);
         peer.flush();
+        if peer.unwritten_bytes() > 0 {
+            self.hub.watch_again(connection);
+        }
         Ok(())
     }
 

@@ -200,7 +200,8 @@ impl<Q: Message, A: Message> Server<Q, A> {
     }
 
     /// Moves on what can move without waiting: accepts, reads, writes. For callers with an event loop
-    /// of their own; [`try_recv_call`](Self::try_recv_call) does the same.
+    /// of their own that take no call now. What it reads is not told by the descriptor again: before
+    /// sleeping on that, whoever takes calls asks [`try_recv_call`](Self::try_recv_call) until `Empty`.
     ///
     /// # Errors
     /// As [`recv_call`](Self::recv_call).

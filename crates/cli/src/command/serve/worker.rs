@@ -1,0 +1,229 @@
+//! A process that works for `serve`: its pipes, read and written without blocking.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use switchboard_kernel as kernel;
+use switchboard_kernel::ErrorKind;
+use switchboard_kernel::epoll::Epoll;
+use switchboard_kernel::io::{self, Deadline, Interest};
+use switchboard_kernel::pipe;
+use switchboard_kernel::process::{Child, Signal, Spawn};
+
+use super::Job;
+use crate::format::{Format, Found, LONGEST_ITEM_BYTES, Splitter, write};
+use crate::program::{GRACE, ended};
+
+/// Tokens of a process: its end, its input, its output.
+pub(super) const TOKENS: u64 = 3;
+/// Read in one go.
+const READ_BYTES: usize = 64 << 10;
+
+/// What a process came to.
+pub(super) enum Said {
+    Nothing,
+    /// A whole reply of one that stays.
+    Reply(Vec<u8>),
+    /// It ended: how, and what it had printed.
+    End {
+        succeeded: bool,
+        how: String,
+        printed: Vec<u8>,
+    },
+    /// What it printed is no reply.
+    Nonsense(String),
+}
+
+pub(super) struct Worker {
+    pub(super) job: Option<Job>,
+    child: Child,
+    format: Format,
+    token: u64,
+    input: Option<OwnedFd>,
+    /// The request, as far as it is not written.
+    unwritten: Vec<u8>,
+    watches_input: bool,
+    output: Option<OwnedFd>,
+    printed: Vec<u8>,
+    splitter: Splitter,
+    ending: Option<Instant>,
+}
+
+impl Worker {
+    pub(super) fn start(
+        command: &[OsString],
+        environment: &[(&str, &str)],
+        format: Format,
+        token: u64,
+        epoll: &Epoll,
+    ) -> kernel::Result<Self> {
+        let Some((program, arguments)) = command.split_first() else {
+            return Err(kernel::Error::from_raw("execve", 2));
+        };
+        let (its_input, input) = pipe::pipe()?;
+        let (output, its_output) = pipe::pipe()?;
+        io::set_nonblocking(&input, true)?;
+        io::set_nonblocking(&output, true)?;
+        let mut spawn = Spawn::new(program).args(arguments).die_with_parent();
+        for (name, value) in environment {
+            spawn = spawn.env(name, value);
+        }
+        let child = spawn.stdin(its_input).stdout(its_output).spawn()?;
+        epoll.add(child.pidfd(), token, Interest::Readable)?;
+        epoll.add(&output, token + 2, Interest::Readable)?;
+        Ok(Self {
+            job: None,
+            child,
+            format,
+            token,
+            input: Some(input),
+            unwritten: Vec::new(),
+            watches_input: false,
+            output: Some(output),
+            printed: Vec::new(),
+            splitter: Splitter::new(format),
+            ending: None,
+        })
+    }
+
+    pub(super) fn has(&self, token: u64) -> bool {
+        (self.token..self.token + TOKENS).contains(&token)
+    }
+
+    /// Gives it a request, which is in its format.
+    pub(super) fn begin(&mut self, job: Job, request: &[u8]) {
+        self.job = Some(job);
+        self.unwritten.clear();
+        // A line feed was looked for before; nothing else fails.
+        let _ = write(self.format, request, &mut self.unwritten);
+        self.write_on();
+    }
+
+    /// Writes what it takes; closes its input after the only request.
+    fn write_on(&mut self) {
+        let Some(input) = &self.input else { return };
+        let mut written = 0;
+        let mut closed = false;
+        while written < self.unwritten.len() {
+            match io::write(input, &self.unwritten[written..]) {
+                Ok(n) => written += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // It reads no more, which is its own affair.
+                Err(_) => {
+                    closed = true;
+                    break;
+                }
+            }
+        }
+        self.unwritten.drain(..written);
+        if closed || (self.unwritten.is_empty() && self.format == Format::Raw) {
+            self.input = None;
+            self.watches_input = false;
+        }
+    }
+
+    /// Watches its input while something waits for it.
+    pub(super) fn watch(&mut self, epoll: &Epoll) {
+        let Some(input) = &self.input else { return };
+        let wanted = !self.unwritten.is_empty();
+        if wanted == self.watches_input {
+            return;
+        }
+        let changed = match wanted {
+            true => epoll.add(input, self.token + 1, Interest::Writable),
+            false => epoll.delete(input),
+        };
+        self.watches_input = changed.is_ok() && wanted;
+    }
+
+    /// Writes, reads, and looks whether it has ended.
+    pub(super) fn progress(&mut self) -> kernel::Result<Said> {
+        self.write_on();
+        let status = self.child.wait(Deadline::after(Duration::ZERO))?;
+        // What it printed before its end is there by now.
+        self.read_on();
+        if self.printed.len() > LONGEST_ITEM_BYTES {
+            let most = LONGEST_ITEM_BYTES;
+            return Ok(Said::Nonsense(format!("it printed more than {most} bytes")));
+        }
+        if self.format != Format::Raw {
+            match self.next_reply(status.is_some()) {
+                Ok(Some(reply)) => return Ok(Said::Reply(reply)),
+                Ok(None) => {}
+                Err(problem) => return Ok(Said::Nonsense(problem)),
+            }
+        }
+        Ok(match status {
+            Some(status) => Said::End {
+                succeeded: status.success(),
+                how: ended(status),
+                printed: std::mem::take(&mut self.printed),
+            },
+            None => Said::Nothing,
+        })
+    }
+
+    fn read_on(&mut self) {
+        let Some(output) = &self.output else { return };
+        let mut room = [0; READ_BYTES];
+        while self.printed.len() <= LONGEST_ITEM_BYTES {
+            match io::read(output, &mut room) {
+                Ok(0) => {
+                    // It goes with its descriptor out of the epoll set.
+                    self.output = None;
+                    return;
+                }
+                Ok(n) => self.printed.extend_from_slice(&room[..n]),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// A whole reply of what it printed.
+    fn next_reply(&mut self, is_over: bool) -> Result<Option<Vec<u8>>, String> {
+        let found = self.splitter.next(&self.printed, false).map_err(|problem| problem.0)?;
+        let Found::Message(range, whole) = found else { return Ok(None) };
+        if self.job.is_none() && !is_over {
+            return Err("it replied to nothing".into());
+        }
+        let reply = self.printed[range].to_vec();
+        self.printed.drain(..whole);
+        Ok(Some(reply))
+    }
+
+    /// Asks it to end, and makes it after a while.
+    pub(super) fn end(&mut self) {
+        let since = *self.ending.get_or_insert_with(|| {
+            // One that has ended meanwhile needs no signal.
+            let _ = self.child.signal(Signal::TERM);
+            Instant::now()
+        });
+        if since.elapsed() >= GRACE {
+            let _ = self.child.signal(Signal::KILL);
+        }
+    }
+
+    /// How long until one that was asked to end is made to.
+    pub(super) fn ending_for(&self) -> Option<Duration> {
+        let since = self.ending?;
+        Some(GRACE.checked_sub(since.elapsed()).unwrap_or(GRACE))
+    }
+
+    /// Waits for its end, after [`end`](Self::end).
+    pub(super) fn terminate(&mut self) {
+        let _ = self.child.terminate(GRACE);
+    }
+
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+    }
+
+    /// Takes it out of the epoll set: a child of its own may hold its descriptors on.
+    pub(super) fn forget(&mut self, epoll: &Epoll) {
+        let _ = epoll.delete(self.child.pidfd());
+        for fd in [&self.input, &self.output].into_iter().flatten() {
+            let _ = epoll.delete(fd);
+        }
+    }
+}
