@@ -46,7 +46,8 @@ pub enum ErrorKind {
     MessageTooLarge,
     /// `ENOSPC`, `EDQUOT`, `EFBIG`: a disk, a table or a quota is full.
     NoSpace,
-    /// `EMFILE`: this process has as many descriptors as `RLIMIT_NOFILE` allows.
+    /// `EMFILE`: this process has as many descriptors as `RLIMIT_NOFILE` allows. `ETOOMANYREFS`: as many of this user's
+    /// are on their way between processes.
     TooManyFiles,
     /// `ENFILE`: the system has as many open files as `fs.file-max` allows.
     TooManyFilesInSystem,
@@ -113,7 +114,7 @@ impl Error {
             Errno::ADDRINUSE => K::AddressInUse,
             Errno::MSGSIZE | Errno::TOOBIG => K::MessageTooLarge,
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => K::NoSpace,
-            Errno::MFILE => K::TooManyFiles,
+            Errno::MFILE | Errno::TOOMANYREFS => K::TooManyFiles,
             Errno::NFILE => K::TooManyFilesInSystem,
             Errno::NOMEM | Errno::NOBUFS => K::OutOfMemory,
             Errno::INVAL
@@ -141,6 +142,10 @@ impl Error {
     #[must_use]
     pub fn advice(self) -> Option<&'static str> {
         match self.kind() {
+            ErrorKind::TooManyFiles if self.errno == Errno::TOOMANYREFS => Some(
+                "this user may have no more descriptors on their way between processes (RLIMIT_NOFILE): raise \
+                 it with ulimit -n or LimitNOFILE=",
+            ),
             ErrorKind::TooManyFiles => Some(
                 "this process may have no more open descriptors (RLIMIT_NOFILE): raise it with \
                  ulimit -n or LimitNOFILE=",
@@ -220,6 +225,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::ENOBUFS, "ENOBUFS"),
     (libc::EISCONN, "EISCONN"),
     (libc::ENOTCONN, "ENOTCONN"),
+    (libc::ETOOMANYREFS, "ETOOMANYREFS"),
     (libc::ETIMEDOUT, "ETIMEDOUT"),
     (libc::ECONNREFUSED, "ECONNREFUSED"),
     (libc::EHOSTUNREACH, "EHOSTUNREACH"),

@@ -73,6 +73,7 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-crowd-publisher", shm::thousand::publisher),
     ("shm-forker", shm::fork::forker),
     ("shm-mortal", shm::torture::mortal),
+    ("shm-few-files", shm::shortage::few_files),
     ("shm-short-for-large", shm::shortage::reader_of_large),
     ("shm-short-reader", shm::shortage::reader),
     ("shm-short-writer", shm::shortage::writer),

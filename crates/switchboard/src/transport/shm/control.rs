@@ -50,6 +50,11 @@ pub(super) enum Event<M> {
         peer: String,
         problem: String,
     },
+    /// The peer has as many links as may be.
+    Full {
+        peer: String,
+        problem: String,
+    },
     Misbehaved {
         peer: String,
         problem: String,
@@ -176,6 +181,9 @@ impl<O: Offer> Control<O> {
                 meeting::Event::Met(met) => self.met(*met, &mut events),
                 meeting::Event::Refused { peer, problem } => {
                     events.push(Event::Refused { peer: peer.to_string(), problem });
+                }
+                meeting::Event::Full { peer, problem } => {
+                    events.push(Event::Full { peer: peer.to_string(), problem });
                 }
                 meeting::Event::Misbehaved { peer, problem } => {
                     events.push(Event::Misbehaved { peer: peer.to_string(), problem });
@@ -461,7 +469,9 @@ fn event<M>(
         Datagram::Reject { number } => Event::Reject(link, number),
         Datagram::Taken { number } => Event::Taken(link, number),
         Datagram::Wake | Datagram::Hello(_) => Event::Wake,
-        Datagram::Refuse(problem) => return Err(Farewell::Refuses(problem)),
+        Datagram::Refuse(problem) | Datagram::Full(problem) => {
+            return Err(Farewell::Refuses(problem));
+        }
         Datagram::Leave => return Err(Farewell::Leaves),
     })
 }

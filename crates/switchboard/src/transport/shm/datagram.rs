@@ -13,6 +13,7 @@
 //! | 6 Taken | sender | number u64 | |
 //! | 7 Refuse | both | text, at most 512 bytes | |
 //! | 8 Leave | reader | | |
+//! | 9 Full | both | as Refuse | |
 
 use super::hello::{Hello, Pattern, Role, end_name};
 use crate::link::{cut, printable};
@@ -54,6 +55,8 @@ pub(crate) enum Datagram {
     Refuse(String),
     /// I go, and am not dead.
     Leave,
+    /// As `Refuse`: I have as many links as may be, and that is no matter of who fits whom.
+    Full(String),
 }
 
 /// Why a datagram is not taken. The connection closes.
@@ -97,7 +100,7 @@ impl Datagram {
             Self::Reject { number } | Self::Taken { number } => {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
-            Self::Refuse(reason) => {
+            Self::Refuse(reason) | Self::Full(reason) => {
                 bytes.extend_from_slice(cut(reason, LONGEST_REASON).as_bytes());
             }
             Self::Wake | Self::Leave => {}
@@ -115,10 +118,11 @@ impl Datagram {
             Self::Taken { .. } => 6,
             Self::Refuse(_) => 7,
             Self::Leave => 8,
+            Self::Full(_) => 9,
         }
     }
 
-    /// Reads the first datagram of a peer, which came with so many descriptors: Hello or Refuse.
+    /// Reads the first datagram of a peer, which came with so many descriptors: Hello, Refuse or Full.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -126,7 +130,7 @@ impl Datagram {
         let datagram = Self::decode(bytes)?;
         let expected = match &datagram {
             Self::Hello(hello) => hello.descriptors(),
-            Self::Refuse(_) => 0,
+            Self::Refuse(_) | Self::Full(_) => 0,
             other => {
                 return Err(Fault::misbehaved(format!("{} before its hello", other.name())));
             }
@@ -182,6 +186,7 @@ impl Datagram {
             Self::Taken { .. } => "an answer to a rejection",
             Self::Refuse(_) => "a refusal",
             Self::Leave => "a leave",
+            Self::Full(_) => "a refusal of one link more",
         }
     }
 
@@ -198,8 +203,9 @@ impl Datagram {
             4 => Self::Wake,
             5 => Self::Reject { number: fields.message_number()? },
             6 => Self::Taken { number: fields.message_number()? },
-            7 => return Self::refuse(fields.0),
+            7 => return reason(fields.0).map(Self::Refuse),
             8 => Self::Leave,
+            9 => return reason(fields.0).map(Self::Full),
             kind => {
                 return Err(Fault::Misbehaved(format!("a datagram of unknown kind {kind}")));
             }
@@ -230,14 +236,14 @@ impl Datagram {
         }
         Ok(Self::Segment { index, len_bytes })
     }
+}
 
-    fn refuse(text: &[u8]) -> Result<Self, Fault> {
-        if text.len() > LONGEST_REASON {
-            let problem = format!("a refusal of more than {LONGEST_REASON} bytes");
-            return Err(Fault::Misbehaved(problem));
-        }
-        Ok(Self::Refuse(printable(text, LONGEST_REASON)))
+fn reason(text: &[u8]) -> Result<String, Fault> {
+    if text.len() > LONGEST_REASON {
+        let problem = format!("a refusal of more than {LONGEST_REASON} bytes");
+        return Err(Fault::Misbehaved(problem));
     }
+    Ok(printable(text, LONGEST_REASON))
 }
 
 /// What is left of a datagram. Each field is read once.

@@ -17,6 +17,8 @@ pub(super) enum First {
     Hello(Hello, Vec<OwnedFd>),
     /// The peer does not want this connection, and says why.
     Refused(String),
+    /// The peer has as many links as may be.
+    Full(String),
     /// The peer closed it, or is dead.
     HungUp,
     /// What no peer may say.
@@ -55,6 +57,7 @@ pub(super) fn take(socket: BorrowedFd<'_>) -> First {
     match Datagram::decode_first(taken, descriptors.len()) {
         Ok(Datagram::Hello(hello)) => First::Hello(hello, descriptors),
         Ok(Datagram::Refuse(reason)) => First::Refused(reason),
+        Ok(Datagram::Full(reason)) => First::Full(reason),
         Ok(_) => First::HungUp,
         Err(fault) => First::Wrong(fault),
     }
@@ -76,4 +79,9 @@ pub(super) fn say(
 /// Says why a connection is closed, if the peer still listens.
 pub(super) fn refuse(socket: BorrowedFd<'_>, reason: &str) {
     let _ = unix_socket::send(socket, &Datagram::Refuse(reason.to_owned()).encode());
+}
+
+/// Says that a connection is closed because there is no place for one link more.
+pub(super) fn say_full(socket: BorrowedFd<'_>, reason: &str) {
+    let _ = unix_socket::send(socket, &Datagram::Full(reason.to_owned()).encode());
 }

@@ -30,10 +30,11 @@
 //! it has met it: so there is one.
 //!
 //! *Bounds*: 16 datagrams, connections and dials per call; 256 connections that were accepted and said
-//! nothing (the oldest goes first), 10 s each; 4096 links. Who does not answer a dial costs one
+//! nothing (the oldest goes first), 10 s each; 4096 links, of which one process has 1024 at most, and fewer where
+//! those would take more than half of the descriptors that this process may have. Who does not answer a dial costs one
 //! connection for as long as it lives: it may be stopped, and goes on one day.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ use switchboard_kernel::io::{Deadline, Interest};
 use switchboard_kernel::timerfd::TimerFd;
 use switchboard_kernel::{self as kernel, fork};
 
-use super::datagram::{Datagram, Fault};
+use super::datagram::{Datagram, Fault, MOST_LINKS};
 use super::folder::{Dialled, Folder};
 use super::hello::{Hello, Id};
 use super::name::Entry;
@@ -68,6 +69,12 @@ pub(crate) const MOST_STEPS: usize = 16;
 pub(crate) const MOST_ACCEPTS: usize = MOST_STEPS / 2;
 /// Connections that were accepted and have not said hello.
 pub(crate) const MOST_SILENT: usize = 256;
+/// Links with one process at most, of those whose process is known.
+pub(crate) const MOST_LINKS_OF_A_PROCESS: usize = 1024;
+/// So many there may be, however few descriptors this process may have.
+const LEAST_LINKS_OF_A_PROCESS: usize = 16;
+/// Socket, process, and a sender's ring.
+const DESCRIPTORS_OF_A_LINK: u64 = 3;
 /// After which time without a free descriptor connections that wait are looked at again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Descriptors that are looked at in one turn; others are ready in the next one still. Every end has room for so
@@ -123,6 +130,11 @@ pub(crate) enum Event<M> {
         peer: Peer,
         problem: String,
     },
+    /// A peer has as many links as may be.
+    Full {
+        peer: Peer,
+        problem: String,
+    },
     /// A peer broke the protocol; its connection is closed.
     Misbehaved {
         peer: Peer,
@@ -159,7 +171,8 @@ pub(crate) struct Meeting<M> {
     next_token: u64,
     /// Complements that were found and are not met.
     wanted: BTreeMap<Id, Wanted>,
-    met: BTreeSet<Id>,
+    /// Those that were met, and their processes.
+    met: BTreeMap<Id, Option<u32>>,
     /// There was no descriptor for a connection that waits: when to look again.
     accept_again: Option<Instant>,
     /// A want of descriptors or memory was told, and it goes on.
@@ -228,7 +241,7 @@ impl<M> Meeting<M> {
             dialled: BTreeMap::new(),
             next_token: FIRST_CONNECTION,
             wanted: BTreeMap::new(),
-            met: BTreeSet::new(),
+            met: BTreeMap::new(),
             accept_again: None,
             short: false,
             generation,
@@ -252,7 +265,9 @@ impl<M> Meeting<M> {
         for entry in self.folder.scan()? {
             if entry.pattern != self.entry.pattern {
                 self.check_other_pattern(entry)?;
-            } else if entry.role == self.entry.role.complement() && !self.met.contains(&entry.id) {
+            } else if entry.role == self.entry.role.complement()
+                && !self.met.contains_key(&entry.id)
+            {
                 self.wanted.entry(entry.id).or_insert_with(|| Wanted::new(entry, now));
             }
         }
@@ -402,6 +417,23 @@ impl<M> Meeting<M> {
         self.timer.arm(after, None).map_err(|error| self.system("cannot set a timer", error))
     }
 
+    /// What is said where a link more with this process, and with so many that are under way, would be one too many.
+    fn is_full(&self, peer: &Peer, under_way: usize) -> Option<String> {
+        if self.met.len() >= MOST_LINKS {
+            return Some(format!("this end has {MOST_LINKS} links, and takes no more"));
+        }
+        let met = self.met.values().filter(|pid| pid.is_some() && **pid == peer.pid).count();
+        let count = met + under_way;
+        // The limit costs a system call, and most need not know it.
+        if count < LEAST_LINKS_OF_A_PROCESS || count < most_links_of_a_process() {
+            return None;
+        }
+        Some(format!(
+            "this end has {met} links with {peer}, and takes no more of one process: at most \
+             {MOST_LINKS_OF_A_PROCESS}, and half of the descriptors that it may have (RLIMIT_NOFILE)"
+        ))
+    }
+
     /// This side is short of something that may be there later. Told once until it is there.
     fn fall_short<O: Offer<Made = M>>(&mut self, error: Error, turn: &mut Turn<'_, O>) {
         if !std::mem::replace(&mut self.short, true) {
@@ -417,6 +449,13 @@ impl<M> Meeting<M> {
     fn system(&self, doing: &str, error: kernel::Error) -> Error {
         Error::system(&self.address, doing, error)
     }
+}
+
+/// So many as take no more than half of the descriptors of this process.
+pub(crate) fn most_links_of_a_process() -> usize {
+    let (files, _) = kernel::process::file_limit();
+    let half = usize::try_from(files / 2 / DESCRIPTORS_OF_A_LINK).unwrap_or(usize::MAX);
+    half.clamp(LEAST_LINKS_OF_A_PROCESS, MOST_LINKS_OF_A_PROCESS)
 }
 
 impl<M> Drop for Meeting<M> {

@@ -236,7 +236,7 @@ impl<P: Reading> ReaderCore<P> {
             Event::Gone(link) => self.gone(link),
             Event::Broke(link, problem) => self.broke(link, &problem),
             Event::Reject(..) | Event::Wake => {}
-            Event::Refused { peer, problem } => {
+            Event::Refused { peer, problem } | Event::Full { peer, problem } => {
                 self.reports.push(RecvError::PeerRefused { peer, problem });
             }
             Event::Misbehaved { peer, problem } => {

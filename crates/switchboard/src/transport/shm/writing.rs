@@ -19,7 +19,7 @@ use super::memory::{Bell, Own, Theirs, Unusable};
 use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::Woken;
-use crate::error::{Error, SendError};
+use crate::error::{Error, ErrorKind, SendError};
 use crate::transport::Setup;
 
 /// What the writing ends of both patterns have.
@@ -191,11 +191,17 @@ impl WritingSide {
         self.failed.is_some() || self.cancelled
     }
 
-    /// What is no matter of one pattern. A reader that does not fit is told so; the writer goes on.
+    /// What is no matter of one pattern. A reader that does not fit is told so; the writer goes on. It is told of one
+    /// that would fit and has no place for it.
     pub(super) fn note(&mut self, event: Event<()>) {
         match event {
             Event::Cancelled => self.cancelled = true,
             Event::Failed(error) => self.failed = Some(error),
+            Event::Full { peer, problem } => {
+                let problem = format!("{peer} refused one link more: {problem}");
+                let error = Error::new(ErrorKind::LimitReached, &self.setup.address, problem);
+                self.failed = Some(error);
+            }
             _ => {}
         }
     }

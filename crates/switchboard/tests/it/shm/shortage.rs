@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use switchboard::{Bytes, Error, ErrorKind, Options, Receiver, RecvError, SendError};
 use switchboard_kernel::io::duplicate;
-use switchboard_kernel::shared_memory::Doorbell;
-use switchboard_testkit::child::report;
+use switchboard_kernel::process::set_file_limit;
+use switchboard_kernel::shared_memory::{Doorbell, OwnMemory};
+use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::skip::skip;
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
@@ -25,14 +26,23 @@ struct Narrow(Rlimit);
 
 impl Narrow {
     fn begin() -> Self {
-        let before = getrlimit(Resource::As);
-        let status = std::fs::read_to_string("/proc/self/status").expect("a status");
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("a size");
-        let kib: u64 = kib.trim().trim_end_matches(" kB").parse().expect("a number");
-        let current = Some(kib * 1024 + LEFT_BYTES);
-        setrlimit(Resource::As, Rlimit { current, ..before }).expect("a limit");
-        Self(before)
+        let narrow = Self(getrlimit(Resource::As));
+        // A thread that takes its first memory has more addresses for a moment than it keeps.
+        loop {
+            let current = Some(addresses_bytes() + LEFT_BYTES);
+            setrlimit(Resource::As, Rlimit { current, ..narrow.0 }).expect("a limit");
+            if OwnMemory::create("too-large", LARGE_BYTES.next_multiple_of(4096)).is_err() {
+                return narrow;
+            }
+        }
     }
+}
+
+fn addresses_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a status");
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("a size");
+    let kib: u64 = kib.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024
 }
 
 impl Drop for Narrow {
@@ -199,6 +209,87 @@ fn a_writer_without_room_for_a_page_blames_nobody_and_goes_on() {
         let delivery = receiver.recv_timeout(DEADLINE).expect("a message, and no report before");
         assert_eq!(ends::read(&delivery.message.0), Some((1, 1)));
         receiver.acknowledge(delivery).expect("acknowledged");
+        assert!(child.wait().success());
+    }
+}
+
+/// Half of so many are for 16 links of one process.
+const FEW_FILES: u64 = 96;
+const FEW_LINKS: usize = 16;
+
+/// Role: an end with few descriptors, that says whom it turned away.
+pub(crate) fn few_files(arguments: &[String]) {
+    let (pattern, address) = (Pattern::parse(&arguments[0]), &arguments[2]);
+    set_file_limit(FEW_FILES).expect("a limit");
+    if arguments[1] == "writer" {
+        let sender =
+            ends::writer(pattern, address, Options::default().linger(Some(Duration::ZERO)));
+        let mut sender = sender.expect("a writer");
+        report("open");
+        sender.wait_for_peers(FEW_LINKS, Some(DEADLINE)).expect("as many as may be");
+        assert!(instruction().is_some());
+        assert_eq!(sender.peers(), FEW_LINKS);
+    } else {
+        let mut receiver = open(pattern, address);
+        report("open");
+        match receiver.recv_timeout(DEADLINE) {
+            Err(RecvError::PeerRefused { problem, .. }) => report(problem),
+            other => panic!("{other:?} where a refusal was expected"),
+        }
+        let since = Instant::now();
+        while receiver.peers() < FEW_LINKS {
+            assert!(since.elapsed() < DEADLINE, "{} peers", receiver.peers());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(receiver.peers(), FEW_LINKS);
+    }
+}
+
+/// Of one process an end takes as many links as leave descriptors for others, and says so.
+#[test]
+fn one_process_takes_no_more_than_half_of_the_descriptors() {
+    let problem = |pid| format!("this end has {FEW_LINKS} links with process {pid}");
+    for pattern in PATTERNS {
+        let scratch = Scratch::new();
+        let address = format!("shm:channel?scope={}", scratch.join("scope").display());
+        let options = || Options::default().linger(Some(Duration::ZERO));
+        let mut child = Child::role("shm-few-files", &[pattern.name(), "reader", &address]);
+        child.expect("open");
+        let mut writers: Vec<_> = (0..=FEW_LINKS)
+            .map(|_| ends::writer(pattern, &address, options()).expect("a writer"))
+            .collect();
+        let said = child.line().expect("whom it refused");
+        assert!(said.starts_with(&problem(std::process::id())), "{said}");
+        let since = Instant::now();
+        let refused = loop {
+            let told = writers.iter_mut().find_map(|writer| writer.drive().err());
+            match told {
+                Some(SendError::Failed(error)) => break error,
+                Some(other) => panic!("{other:?}"),
+                None => assert!(since.elapsed() < DEADLINE, "nobody is told"),
+            }
+        };
+        assert_eq!(refused.kind(), ErrorKind::LimitReached);
+        assert!(refused.to_string().contains(&problem(std::process::id())), "{refused}");
+        assert!(child.wait().success());
+        drop(writers);
+
+        let mut child = Child::role("shm-few-files", &[pattern.name(), "writer", &address]);
+        child.expect("open");
+        let mut readers: Vec<_> = (0..=FEW_LINKS).map(|_| open(pattern, &address)).collect();
+        let since = Instant::now();
+        let refused = loop {
+            let told = readers.iter_mut().find_map(|reader| match reader.try_recv() {
+                Err(RecvError::PeerRefused { problem, .. }) => Some(problem),
+                _ => None,
+            });
+            match told {
+                Some(problem) => break problem,
+                None => assert!(since.elapsed() < DEADLINE, "nobody is told"),
+            }
+        };
+        assert!(refused.starts_with(&problem(std::process::id())), "{refused}");
+        child.tell("done");
         assert!(child.wait().success());
     }
 }

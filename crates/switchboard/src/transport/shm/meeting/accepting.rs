@@ -10,7 +10,7 @@ use switchboard_kernel::unix_socket;
 use super::{ACCEPT_AGAIN, HELLO_TIMEOUT, MOST_ACCEPTS, MOST_SILENT};
 use super::{Event, Meeting, Met, Offer, Turn};
 use crate::error::{Error, ErrorKind};
-use crate::transport::shm::datagram::{MOST_DESCRIPTORS, MOST_LINKS};
+use crate::transport::shm::datagram::MOST_DESCRIPTORS;
 use crate::transport::shm::greeting::{self, First};
 use crate::transport::shm::hello::{Hello, Id};
 use crate::transport::shm::peer::{Peer, Process, process_of};
@@ -112,6 +112,7 @@ impl<M> Meeting<M> {
             First::Refused(problem) => {
                 turn.found.push(Event::Refused { peer: silent.peer, problem });
             }
+            First::Full(problem) => turn.found.push(Event::Full { peer: silent.peer, problem }),
             First::Wrong(fault) => {
                 greeting::refuse(silent.socket.as_fd(), fault.problem());
                 turn.found.push(Event::of(fault, silent.peer));
@@ -146,12 +147,13 @@ impl<M> Meeting<M> {
             return;
         }
         // The other connection stays. Who dialled dials again, should that one be no more.
-        if self.met.contains(&hello.id) || (self.is_dialled(hello.id) && self.hello.id < hello.id) {
+        if self.met.contains_key(&hello.id)
+            || (self.is_dialled(hello.id) && self.hello.id < hello.id)
+        {
             return;
         }
-        if self.met.len() >= MOST_LINKS {
-            let problem = format!("this end has {MOST_LINKS} links, and takes no more");
-            greeting::refuse(socket.as_fd(), &problem);
+        if let Some(problem) = self.is_full(&peer, 0) {
+            greeting::say_full(socket.as_fd(), &problem);
             turn.found.push(Event::Refused { peer, problem });
             return;
         }
@@ -252,7 +254,7 @@ impl<M> Meeting<M> {
 
     pub(super) fn have_met<O: Offer<Made = M>>(&mut self, met: Met<M>, turn: &mut Turn<'_, O>) {
         self.short = false;
-        self.met.insert(met.hello.id);
+        self.met.insert(met.hello.id, met.peer.pid);
         turn.found.push(Event::Met(Box::new(met)));
     }
 

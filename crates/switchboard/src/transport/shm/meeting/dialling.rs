@@ -109,6 +109,12 @@ impl<M> Meeting<M> {
             turn.found.push(Event::Refused { peer, problem });
             return;
         }
+        let is_same = |other: &&Outgoing<M>| other.peer.pid == peer.pid && peer.pid.is_some();
+        let under_way = self.dialled.values().filter(is_same).count();
+        if let Some(problem) = self.is_full(&peer, under_way) {
+            let error = Error::new(ErrorKind::LimitReached, &self.address, problem);
+            return self.dial_later(entry.id, error, turn);
+        }
         let process = match process_of(socket.as_fd(), &peer) {
             Ok(Process::Alive(process)) => Some(process),
             Ok(Process::Unknown) => None,
@@ -203,6 +209,10 @@ impl<M> Meeting<M> {
             First::Refused(problem) => {
                 self.wanted.remove(&id);
                 turn.found.push(Event::Refused { peer: outgoing.peer, problem });
+            }
+            First::Full(problem) => {
+                self.wanted.remove(&id);
+                turn.found.push(Event::Full { peer: outgoing.peer, problem });
             }
             First::Wrong(fault) => {
                 self.wanted.remove(&id);

@@ -8,12 +8,15 @@ use switchboard_kernel::{process, unix_socket};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, Scratch};
 
-use super::ends::{End, address, are_linked, channel, names, publisher, subscriber};
-use super::raw::{Heard, Raw, entry_of};
+use super::ends::{End, address, are_linked, channel, hello, names, publisher, subscriber};
+use super::raw::{Heard, Listener, Raw, entry_of};
 use crate::error::{Error, ErrorKind};
 use crate::transport::shm::datagram::{Datagram, MOST_LINKS, WAKE};
-use crate::transport::shm::hello::{Id, Pattern, Role};
-use crate::transport::shm::meeting::{HELLO_TIMEOUT, MOST_SILENT, MOST_STEPS};
+use crate::transport::shm::hello::{Hello, Id, Pattern, Role};
+use crate::transport::shm::meeting::{
+    HELLO_TIMEOUT, MOST_SILENT, MOST_STEPS, most_links_of_a_process,
+};
+use crate::transport::shm::name::{Entry, Found};
 
 #[test]
 fn a_full_backlog_is_waited_for() {
@@ -93,29 +96,130 @@ fn of_the_silent_the_oldest_go_first() {
 #[test]
 fn links_have_an_end() {
     let scratch = Scratch::new();
-    let mut end = publisher(&scratch);
-    let now = Instant::now();
-    let ids: Vec<Id> = (0..MOST_LINKS)
-        .map(|_| {
-            let hello = subscriber();
-            let raw = Raw::dial(scratch.path(), &end);
-            raw.say_hello(&hello);
-            end.turn(now);
-            // The caller keeps what it was given, and the test only its number.
-            assert_eq!(end.met.drain(..).count(), 1);
-            hello.id
+    let (mut end, mut met) = (publisher(&scratch), Vec::new());
+    let mut crowd = Vec::new();
+    while met.len() < MOST_LINKS {
+        let count = most_links_of_a_process().min(MOST_LINKS - met.len());
+        let mut child = many(&scratch, &end, count);
+        assert_eq!(until_line(&mut end, &mut met, &mut child), "all");
+        assert_eq!(end.said, Vec::<String>::new());
+        crowd.push(child);
+    }
+    let mut one_more = many(&scratch, &end, 1);
+    let said = until_line(&mut end, &mut met, &mut one_more);
+    assert_eq!(said, "refused: this end has 4096 links, and takes no more");
+    assert!(end.said.pop().is_some_and(|said| said.contains("takes no more")));
+    end.meeting.forget(met[17]);
+    let mut another = many(&scratch, &end, 1);
+    assert_eq!(until_line(&mut end, &mut met, &mut another), "all");
+}
+
+/// One that has as many as may be hears so; others go on, and it gets another one when one of its own has ended.
+#[test]
+fn a_process_has_so_many_links_with_an_end() {
+    let scratch = Scratch::new();
+    let (mut end, mut met) = (publisher(&scratch), Vec::new());
+    let most = most_links_of_a_process();
+    let mut greedy = many(&scratch, &end, most + 1);
+    let who = format!("process {}", greedy.id());
+    let said = until_line(&mut end, &mut met, &mut greedy);
+    let expected = format!("refused: this end has {most} links with {who}");
+    assert!(said.starts_with(&expected) && said.contains("RLIMIT_NOFILE"), "{said}");
+    assert_eq!(met.len(), most);
+    let [told] = &end.said[..] else { panic!("{:?}", end.said) };
+    assert!(told.starts_with(&format!("refused: {who}")), "{told}");
+    let mut other = many(&scratch, &end, 1);
+    assert_eq!(until_line(&mut end, &mut met, &mut other), "all");
+    end.meeting.forget(met[0]);
+    greedy.tell("again");
+    assert_eq!(until_line(&mut end, &mut met, &mut greedy), "met");
+}
+
+/// The same of an end that dials: it goes by its own count.
+#[test]
+fn an_end_dials_so_many_ends_of_a_process() {
+    let scratch = Scratch::new();
+    let mut end = End::open(scratch.path(), Pattern::Topic, Role::Reader);
+    let most = most_links_of_a_process();
+    let listeners: Vec<(Listener, Entry)> = (0..=most)
+        .map(|number| {
+            let mut id = [7; 16];
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            let entry = Entry { pattern: Pattern::Topic, role: Role::Writer, id: Id(id) };
+            (Listener::at(scratch.path(), entry), entry)
         })
         .collect();
-    let attempt = |end: &mut End| {
-        let raw = Raw::dial(scratch.path(), end);
-        raw.say_hello(&subscriber());
+    let mut now = Instant::now();
+    end.meeting.look_around(now).expect("a scan");
+    let (mut met, mut answered) = (0, 0);
+    for _ in 0..most / 4 + 4 {
+        now += Duration::from_secs(2);
         end.turn(now);
-        raw
+        // The caller keeps what it was given, and the test only its number.
+        met += end.met.drain(..).count();
+        for (listener, entry) in &listeners {
+            if let Some(raw) = listener.accept()
+                && let Heard::Hello(_) = raw.hear()
+            {
+                let hello = hello(Pattern::Topic, Role::Writer);
+                raw.say_hello(&Hello { id: entry.id, ..hello });
+                answered += 1;
+            }
+        }
+    }
+    assert_eq!((answered, met), (most, most));
+    // Told again only where somebody was met in between.
+    assert!((1..20).contains(&end.said.len()), "{:?}", end.said);
+    for said in &end.said {
+        assert!(said.starts_with("failed: ") && said.contains("no more of one process"), "{said}");
+    }
+}
+
+fn many(scratch: &Scratch, end: &End, count: usize) -> Child {
+    let base = scratch.path().display().to_string();
+    Child::role("shm-many-links", &[base, entry_of(end).to_string(), count.to_string()])
+}
+
+/// The next line of a child, while the end goes on. Of whom it meets only the IDs are kept.
+fn until_line(end: &mut End, met: &mut Vec<Id>, child: &mut Child) -> String {
+    let until = Deadline::after(switchboard_testkit::DEADLINE);
+    loop {
+        assert!(!until.passed(), "nothing is said");
+        end.meeting.wait(Deadline::after(Duration::from_millis(1))).expect("wait");
+        end.turn(Instant::now());
+        met.extend(end.met.drain(..).map(|met| met.hello.id));
+        if let Some(line) = child.line_within(Duration::ZERO) {
+            return line;
+        }
+    }
+}
+
+/// Role: makes so many links, one after the other, or is refused one; then one more, when it is told to.
+pub(super) fn many_links(arguments: &[String]) {
+    let entry = Entry::parse(&arguments[1]).and_then(|found| match found {
+        Found::Visible(entry) => Some(entry),
+        Found::Hidden => None,
+    });
+    let (base, entry) = (PathBuf::from(&arguments[0]), entry.expect("a name"));
+    let dial = || {
+        let raw = Raw::dial_entry(&base, entry);
+        raw.say_hello(&subscriber());
+        raw.hear_next()
     };
-    attempt(&mut end).expect_refusal("has 4096 links, and takes no more");
-    assert!(end.said.pop().is_some_and(|said| said.contains("takes no more")));
-    end.meeting.forget(ids[17]);
-    assert!(matches!(attempt(&mut end).hear(), Heard::Hello(_)));
+    let count: usize = arguments[2].parse().expect("a number");
+    let refused = (0..count).find_map(|_| match dial() {
+        Heard::Hello(_) => None,
+        other => Some(other),
+    });
+    match refused {
+        None => report("all"),
+        Some(Heard::Refusal(reason)) => report(format!("refused: {reason}")),
+        Some(other) => panic!("{other:?}"),
+    }
+    if instruction().is_some() {
+        assert!(matches!(dial(), Heard::Hello(_)));
+        report("met");
+    }
 }
 
 #[test]

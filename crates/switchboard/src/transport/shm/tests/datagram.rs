@@ -70,7 +70,7 @@ fn what_is_wrong_with_a_first_datagram_is_said() {
     check(&good[..good.len() - 1], 2, "too short");
     check(b"", 0, "too short");
     check(&with(4, b'\n'), 2, "begins with \"\u{fffd}WBDSHM1\"");
-    check(&with(0, 9), 2, "unknown kind 9");
+    check(&with(0, 10), 2, "unknown kind 10");
     check(&with(15, 0), 2, "unknown role 0");
     assert!(matches!(check(&with(14, 9), 2, "unknown pattern, 9"), Fault::Mismatch(_)));
     let later = check(&with(12, 2)[..14], 2, "version 2 of shm: meets version 1");

@@ -133,6 +133,9 @@ impl End {
                 Event::Refused { peer, problem } => {
                     self.said.push(format!("refused: {peer}: {problem}"));
                 }
+                Event::Full { peer, problem } => {
+                    self.said.push(format!("full: {peer}: {problem}"));
+                }
                 Event::Misbehaved { peer, problem } => {
                     self.said.push(format!("misbehaved: {peer}: {problem}"));
                 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use switchboard_kernel::io::Deadline;
 use switchboard_testkit::Scratch;
 
 use super::ends::{End, are_linked, hello, names};
@@ -144,7 +145,12 @@ fn who_leaves_is_not_found_and_keeps_its_links() {
     ends[0].meeting.leave();
     assert_eq!(names(scratch.path()).len(), 2);
     settle(&mut ends, &mut now);
-    settle(std::slice::from_mut(&mut late), &mut now);
+    let deadline = Deadline::after(switchboard_testkit::DEADLINE);
+    // Another test may just be starting a process, which has copies of all descriptors for a moment.
+    while late.meeting.wanted() > 0 {
+        assert!(!deadline.passed(), "it waits for who has left: {:?}", late.said);
+        settle(std::slice::from_mut(&mut late), &mut now);
+    }
     assert!(are_linked(&ends[0], &ends[1]));
     assert_eq!((late.met.len(), late.said.len(), late.meeting.wanted()), (0, 0, 0));
     let later = End::open(scratch.path(), Pattern::Topic, Role::Reader);

@@ -31,6 +31,7 @@ pub(crate) const ROLES: &[(&str, Role)] = &[
     ("shm-last-words", strangers::last_words),
     ("shm-make-base", base::make_base),
     ("shm-member", crowd::member),
+    ("shm-many-links", bounds::many_links),
     ("shm-mortal", deaths::mortal),
     ("shm-short", bounds::short),
     ("shm-stranger", strangers::stranger),

@@ -41,7 +41,8 @@ fn of_anybody() -> Vec<Lie> {
     let long = [&WAKE[..], &[0; 2000]].concat();
     vec![
         ("no kind", datagram(0, &[]), 0, "unknown kind 0"),
-        ("kind 9", datagram(9, &[]), 0, "unknown kind 9"),
+        ("kind 10", datagram(10, &[]), 0, "unknown kind 10"),
+        ("a want of room for a link", datagram(9, &[]), 0, "a refusal of one link more from a"),
         ("the last kind", datagram(u32::MAX, &[]), 0, "unknown kind 4294967295"),
         ("a byte", vec![4], 0, "too short"),
         ("text", b"GET / HTTP/1.1\r\n\r\n".to_vec(), 0, "unknown kind"),
