@@ -1,6 +1,4 @@
 //! Exit codes: what a script can tell from how the command ended.
-//!
-//! 4 is kept for commands that look for problems and find one.
 
 use std::process::ExitCode;
 
@@ -15,6 +13,8 @@ pub(crate) enum Exit {
     Usage,
     /// Nothing is there, or the time was over.
     Nothing,
+    /// A problem was found, by a command that looks for problems.
+    Found,
     /// Refused: by owner and mode, or by policy.
     Refused,
     /// The code of a program that was run, or one that the command line asked for.
@@ -28,6 +28,7 @@ impl From<Exit> for u8 {
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Nothing => 3,
+            Exit::Found => 4,
             Exit::Refused => 5,
             Exit::Given(code) => code,
         }

@@ -80,6 +80,9 @@ pub(crate) fn say_missing(coverage: &Coverage) {
     }
 }
 
+/// How long after the first look at waits the second one follows.
+pub(crate) const GAP: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// A process id that is given as `812` or `pid:812`.
 pub(crate) fn process_id(word: &str) -> Result<u32, String> {
     let number = word.strip_prefix("pid:").unwrap_or(word);

@@ -6,6 +6,7 @@
 mod call;
 mod completions;
 mod create;
+mod deadlocks;
 mod demo;
 mod get;
 mod list;
@@ -25,6 +26,7 @@ mod unlink;
 mod wait;
 mod watch;
 mod who;
+mod why;
 
 use clap::ArgMatches;
 use clap::builder::Styles;
@@ -66,6 +68,8 @@ const COMMANDS: &[Command] = &[
     Command { name: "show", group: "See", build: show::build, run: show::run },
     Command { name: "who", group: "See", build: who::build, run: who::run },
     Command { name: "ps", group: "See", build: ps::build, run: ps::run },
+    Command { name: "why", group: "See", build: why::build, run: why::run },
+    Command { name: "deadlocks", group: "See", build: deadlocks::build, run: deadlocks::run },
     Command { name: "transports", group: "About", build: transports::build, run: transports::run },
     Command {
         name: "completions",
@@ -123,6 +127,7 @@ Examples:
   switchboard set mmap:./speed 7                  and: switchboard get mmap:./speed
   switchboard lock backup -- ./backup             one at a time, whoever is killed
   switchboard who tcp:8080                        who is at the other end
+  switchboard why 812                             on what a process waits, and who can wake it
 ";
 
 /// Help with the commands under their groups' headings.

@@ -2,4 +2,8 @@
 //!
 //! Source: docs/design/inspect.md. Pure functions: they read the snapshot and nothing else.
 
+pub mod deadlocks;
 pub mod peers;
+pub mod stuck;
+pub mod wakers;
+pub mod why;

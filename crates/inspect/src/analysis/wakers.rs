@@ -1,0 +1,293 @@
+//! Who can end a wait.
+//!
+//! Source: docs/design/inspect.md, "Who waits for whom". Where not everybody who could is known, the wait is *open*: it is part of
+//! no deadlock.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::kind::Kind;
+use crate::model::{Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn};
+
+use super::peers::far_sides;
+
+/// How sure a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grade {
+    /// It may be so: who could end the wait is guessed.
+    Possible,
+    /// It is so unless somebody unseen, or yet to come, helps.
+    Probable,
+    /// It is so, as long as nobody from outside interferes.
+    Certain,
+}
+
+impl Grade {
+    /// In a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Possible => "possible",
+            Self::Probable => "probable",
+            Self::Certain => "certain",
+        }
+    }
+}
+
+/// A process, or one thread of it, that can end a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Waker {
+    /// The process.
+    pub pid: u32,
+    /// The one thread that can; none: any of its threads.
+    pub tid: Option<u32>,
+}
+
+/// Who can end a wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Wakers {
+    /// Why others than these could, too.
+    pub open: Option<&'static str>,
+    /// Those who are known.
+    pub by: Vec<Waker>,
+    /// Each of them has to, not just any.
+    pub every: bool,
+    /// How sure it is that these are all.
+    pub grade: Grade,
+}
+
+impl Wakers {
+    fn open(why: &'static str) -> Self {
+        Self { open: Some(why), by: Vec::new(), every: false, grade: Grade::Possible }
+    }
+
+    fn closed(grade: Grade, by: impl IntoIterator<Item = Waker>) -> Self {
+        Self { open: None, by: by.into_iter().collect(), every: false, grade }
+    }
+
+    fn or_open(mut self, why: &'static str) -> Self {
+        if self.by.is_empty() {
+            self.open = Some(why);
+        }
+        self
+    }
+}
+
+/// A snapshot, with what is looked up often at hand.
+#[derive(Debug)]
+pub struct Index<'a> {
+    /// The snapshot.
+    pub snapshot: &'a Snapshot,
+    objects: HashMap<&'a str, &'a Object>,
+    /// Processes by thread.
+    threads: HashMap<u32, u32>,
+}
+
+/// Signals whose handlers are for faults, and the two that the C library keeps for itself.
+const FAULTS: u64 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 30 | 1 << 31 | 1 << 32;
+
+impl<'a> Index<'a> {
+    /// Of a snapshot.
+    #[must_use]
+    pub fn new(snapshot: &'a Snapshot) -> Self {
+        let objects = snapshot.objects.iter().map(|object| (object.id.as_str(), object)).collect();
+        let mut threads = HashMap::new();
+        for process in &snapshot.processes {
+            threads.extend(process.threads.iter().map(|thread| (thread.tid, process.pid)));
+        }
+        Self { snapshot, objects, threads }
+    }
+
+    /// The object of this id.
+    #[must_use]
+    pub fn object(&self, id: &str) -> Option<&'a Object> {
+        self.objects.get(id).copied()
+    }
+
+    /// The process of a thread.
+    #[must_use]
+    pub fn process_of(&self, tid: u32) -> Option<u32> {
+        self.threads.get(&tid).copied()
+    }
+
+    /// Who can end what a thread of a process waits in.
+    #[must_use]
+    pub fn wakers(&self, process: &Process, thread: &Thread, wait: &Wait) -> Wakers {
+        let mut found = match &wait.on {
+            WaitOn::Objects(targets) => {
+                let each = targets.iter().map(|target| self.of_target(process, thread, target));
+                each.reduce(either).unwrap_or_else(|| Wakers::open("a signal"))
+            }
+            WaitOn::Children(children) => {
+                let each = children.iter().map(|&pid| Waker { pid, tid: None });
+                Wakers::closed(Grade::Certain, each).or_open("a child that is not seen")
+            }
+            WaitOn::Signal => Wakers::open("a signal, which anybody may send"),
+            WaitOn::Time => Wakers::open("time"),
+            WaitOn::Other(_) => Wakers::open("something that cannot be seen"),
+        };
+        if process.io_uring {
+            found.open = Some("its io_uring, which cannot be seen into");
+        }
+        found.by.sort_unstable();
+        found.by.dedup();
+        // Who only waits for itself is woken by its own signal handlers, too.
+        let alone = found.by.iter().all(|waker| waker.pid == process.pid);
+        if alone && !found.by.is_empty() && process.caught_signals & !FAULTS != 0 {
+            found.grade = Grade::Possible;
+        }
+        if wait.steady.is_none() {
+            found.grade = found.grade.min(Grade::Probable);
+        }
+        found
+    }
+
+    fn of_target(&self, process: &Process, thread: &Thread, target: &Target) -> Wakers {
+        let Some(object) = self.object(&target.object) else {
+            return Wakers::open("a descriptor of which nothing is known");
+        };
+        // An end may be with a process that could not be looked into.
+        let seen =
+            if self.snapshot.coverage.is_whole() { Grade::Certain } else { Grade::Probable };
+        match object.kind {
+            Kind::Pipe => self.of_pipe(object, target.need, seen),
+            Kind::Fifo => match target.need {
+                Need::Reader | Need::Writer => Wakers::open("anybody who opens it"),
+                need => self.of_pipe(object, need, Grade::Probable),
+            },
+            Kind::Mq => self.of_pipe(object, target.need, Grade::Probable),
+            Kind::Unix => self.of_unix(object, target.need, seen),
+            Kind::Tcp => self.of_tcp(object, target.need, seen),
+            Kind::Eventfd => ends(object, Grade::Probable, |_| true),
+            Kind::Pidfd => {
+                let pid = object.state.as_deref().and_then(|state| state.strip_prefix("process "));
+                let pid = pid.and_then(|pid| pid.parse().ok());
+                let by = pid.map(|pid| Waker { pid, tid: None });
+                Wakers::closed(Grade::Certain, by).or_open("the end of a process")
+            }
+            Kind::SysvSem => {
+                let by = target.owners.iter().map(|&pid| Waker { pid, tid: None });
+                let found = Wakers::closed(Grade::Probable, by);
+                match target.dead_owner {
+                    Some(_) => Wakers { grade: Grade::Possible, ..found },
+                    None => found.or_open("anybody who may use it"),
+                }
+            }
+            Kind::SysvMsg => {
+                let by = target.owners.iter().map(|&pid| Waker { pid, tid: None });
+                Wakers::closed(Grade::Possible, by).or_open("anybody who may use it")
+            }
+            Kind::Lock => {
+                let by = target.owners.iter().map(|&pid| Waker { pid, tid: None });
+                let grade = if target.sure { Grade::Certain } else { Grade::Probable };
+                let found = Wakers::closed(grade, by).or_open("a holder that is not seen");
+                Wakers { every: target.every, ..found }
+            }
+            Kind::Futex => self.of_futex(process, thread, object, target),
+            _ => Wakers::open("somebody who is not seen"),
+        }
+    }
+
+    fn of_pipe(&self, object: &Object, need: Need, grade: Grade) -> Wakers {
+        let found = match need {
+            Need::Room => ends(object, grade, |(reads, _)| reads),
+            _ => ends(object, grade, |(_, writes)| writes),
+        };
+        found.or_open("an end that is not seen")
+    }
+
+    fn of_unix(&self, object: &Object, need: Need, grade: Grade) -> Wakers {
+        if object.is_listening() {
+            return match need {
+                Need::Acceptance | Need::Room => ends(object, grade, |_| true).or_open("its listener"),
+                _ => Wakers::open("anybody who connects"),
+            };
+        }
+        self.of_far_side(object, grade, "anybody who sends to it")
+    }
+
+    fn of_far_side(&self, object: &Object, grade: Grade, why: &'static str) -> Wakers {
+        let far = far_sides(self.snapshot, object);
+        let each = far.iter().flat_map(|far| ends(far, grade, |_| true).by);
+        Wakers::closed(grade, each).or_open(why)
+    }
+
+    fn of_tcp(&self, object: &Object, need: Need, grade: Grade) -> Wakers {
+        if object.is_listening() {
+            return Wakers::open("anybody who connects");
+        }
+        if need == Need::Acceptance
+            && let Some(remote) = object.details.get("remote")
+            && let Some((_, port)) = remote.rsplit_once(':')
+        {
+            let everywhere = [format!("0.0.0.0:{port}"), format!("[::]:{port}")];
+            let named = |name: &String| name == remote || everywhere.contains(name);
+            let local = remote.starts_with("127.") || remote.starts_with("[::1]");
+            let listener = self.snapshot.objects.iter().find(|other| {
+                other.kind == Kind::Tcp && other.is_listening() && other.names.iter().any(named)
+            });
+            if let Some(listener) = listener.filter(|_| local) {
+                return ends(listener, grade, |_| true).or_open("its listener");
+            }
+        }
+        self.of_far_side(object, grade, "another machine, or a socket that is not seen")
+    }
+
+    fn of_futex(
+        &self,
+        process: &Process,
+        thread: &Thread,
+        object: &Object,
+        target: &Target,
+    ) -> Wakers {
+        if target.need == Need::Release {
+            let by = target.owners.iter().map(|&tid| Waker {
+                pid: self.process_of(tid).unwrap_or(tid),
+                tid: Some(tid),
+            });
+            // Of a dead owner only a number is left, which might be something else.
+            let sure = target.sure && target.dead_owner.is_none();
+            return Wakers::closed(if sure { Grade::Certain } else { Grade::Probable }, by);
+        }
+        // Everybody who can reach the word and does not sleep on it.
+        let mut by = Vec::new();
+        for end in object.ends.iter().filter(|end| matches!(end.via, Via::Map(_))) {
+            let Some(other) = self.snapshot.process(end.pid) else { continue };
+            if other.threads.is_empty() {
+                by.push(Waker { pid: end.pid, tid: None });
+            }
+            let awake = other.threads.iter().filter(|other| {
+                other.tid != thread.tid && !sleeps_on(other, &target.object, target.need)
+            });
+            by.extend(awake.map(|other| Waker { pid: end.pid, tid: Some(other.tid) }));
+        }
+        let held = target.detail.as_deref().is_some_and(|detail| detail.contains("held by"));
+        let orphan = by.iter().all(|waker| waker.pid == process.pid) && held;
+        Wakers::closed(if orphan { Grade::Probable } else { Grade::Possible }, by)
+    }
+}
+
+/// The holders of an object's ends of some direction, by descriptor or mapping.
+fn ends(object: &Object, grade: Grade, wanted: impl Fn((bool, bool)) -> bool) -> Wakers {
+    let holds = |via| matches!(via, Via::Fd(_) | Via::Map(_));
+    let each = object.ends.iter().filter(|end| holds(end.via) && wanted((end.reads, end.writes)));
+    Wakers::closed(grade, each.map(|end| Waker { pid: end.pid, tid: None }))
+}
+
+fn sleeps_on(thread: &Thread, object: &str, need: Need) -> bool {
+    thread.wait.as_ref().is_some_and(|wait| match &wait.on {
+        WaitOn::Objects(targets) => {
+            targets.iter().any(|target| target.object == object && target.need == need)
+        }
+        _ => false,
+    })
+}
+
+/// Any of two: whoever can do one of them.
+fn either(a: Wakers, b: Wakers) -> Wakers {
+    let mut by = a.by;
+    by.extend(b.by);
+    Wakers { open: a.open.or(b.open), by, every: a.every && b.every, grade: a.grade.min(b.grade) }
+}
