@@ -1,4 +1,4 @@
-//! Repository tasks: `cargo xtask test`, `tidy`, `ci`, `prove`.
+//! Repository tasks: `cargo xtask test`, `tidy`, `ci`, `prove`, `gallery`.
 //!
 //! Source: the xtask convention (a workspace member that plays the makefile).
 
@@ -8,6 +8,7 @@
 mod bounded;
 mod ci;
 mod executables;
+mod gallery;
 mod kills;
 mod leftovers;
 mod libtest;
@@ -67,6 +68,8 @@ Commands:
                   test that reads beyond its memory, which has to be noticed. Takes some minutes.
   prove tsan      Run threads on all synchronisation objects under ThreadSanitizer; then one that forgets
                   to lock, which has to be noticed. Takes some minutes.
+  gallery [NAME]  Start a situation of the gallery by hand, and keep it until Enter: processes that wait for
+                  each other, or merely look so. Without NAME: list them.
 
 The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
 with CI=true in the environment, if anything was skipped. 2: wrong usage.
@@ -81,6 +84,7 @@ enum Task {
     Test(test::Options),
     Tidy,
     Ci(test::Options),
+    Gallery(Option<String>),
     Prove(prove::Options),
     ProveAsan,
     ProveModels(prove::models::Options),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
+        Ok(Task::Gallery(name)) => return gallery::run(name.as_deref()),
         Ok(task) => task,
         Err(message) => {
             eprintln!("xtask: {message}\n\n{HELP}");
@@ -113,7 +118,7 @@ fn main() -> ExitCode {
             Task::ProveAsan => prove::asan::run(&workspace, &mut tally),
             Task::ProveTsan => prove::tsan::run(&workspace, &mut tally),
             Task::Tidy => run_tidy(&workspace, &mut tally),
-            Task::Help => {}
+            Task::Help | Task::Gallery(_) => {}
         },
     }
     tally.finish(std::env::var("CI").is_ok_and(|ci| ci == "true"))
@@ -135,6 +140,13 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
     };
     if command == "prove" {
         return parse_prove(rest);
+    }
+    if command == "gallery" {
+        return match rest {
+            [] => Ok(Task::Gallery(None)),
+            [name] if !name.starts_with('-') => Ok(Task::Gallery(Some(name.clone()))),
+            _ => Err("`gallery` takes one name".to_owned()),
+        };
     }
     let mut options = test::Options::default();
     for argument in rest {
@@ -217,6 +229,8 @@ mod tests {
         ));
         assert!(matches!(parsed("ci --no-install"), Ok(Task::Ci(o)) if o.no_install));
         assert!(matches!(parsed("tidy"), Ok(Task::Tidy)));
+        assert!(matches!(parsed("gallery"), Ok(Task::Gallery(None))));
+        assert!(matches!(parsed("gallery x"), Ok(Task::Gallery(Some(name))) if name == "x"));
         assert!(matches!(parsed("tidy --help"), Ok(Task::Help)));
         assert!(matches!(
             parsed("prove kill --release mutex"),
@@ -241,6 +255,7 @@ mod tests {
             Ok(Task::ProveModels(o)) if o.mistakes && o.filter.as_deref() == Some("bell")
         ));
         for wrong in [
+            "gallery a b",
             "prove",
             "prove life",
             "prove kill a b",

@@ -3,6 +3,8 @@
 //! Development only. Tests talk about processes, so the subject of a test runs in processes of its
 //! own: [`child::Child::role`] starts the test binary again as another process.
 //!
+//! [`gallery`] has groups of processes that wait in known ways.
+//!
 //! [`killstep`] kills a process at every instruction of an operation. It exists on x86-64 only.
 //!
 //! Rules for tests: wait for an event with a deadline, never sleep for luck; leave nothing behind;
@@ -12,6 +14,7 @@
 
 pub mod child;
 pub mod fork;
+pub mod gallery;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod killstep;
 pub mod scratch;

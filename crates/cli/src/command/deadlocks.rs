@@ -40,7 +40,8 @@ impl From<Sure> for Grade {
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("deadlocks"));
     with_examples(
-        command.about("Find processes that wait for each other for ever; exit 4 when there are any"),
+        command
+            .about("Find processes that wait for each other for ever; exit 4 when there are any"),
         "  switchboard deadlocks
   switchboard deadlocks --at-least possible
   switchboard deadlocks --from snapshot.json --json",

@@ -100,7 +100,7 @@ fn sentences(snapshot: &Snapshot, pids: &[u32]) -> Result<Vec<Sentence>, Failure
             continue;
         }
         for thread in &process.threads {
-            if pids.is_empty() && !why::looks_stuck(&index, &set, process, thread) {
+            if pids.is_empty() && !why::looks_stuck(&index, &set, process, thread, why::PATIENCE) {
                 continue;
             }
             found.push(Sentence {

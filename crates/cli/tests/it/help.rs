@@ -25,6 +25,8 @@ const COMMANDS: &[&str] = &[
     "show",
     "who",
     "ps",
+    "why",
+    "deadlocks",
     "transports",
     "completions",
     "man",

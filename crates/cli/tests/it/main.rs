@@ -22,3 +22,10 @@ mod send_recv;
 mod services;
 mod states;
 mod topics;
+mod waiting;
+
+/// Children of these tests that are not the command: situations of the gallery.
+#[test]
+fn child_process() {
+    switchboard_testkit::child::enter(&[("gallery", switchboard_testkit::gallery::role)]);
+}

@@ -112,12 +112,15 @@ fn deadlock(index: &Index<'_>, set: &Set<'_>, shape: Shape, mut threads: Vec<u32
         _ => false,
     });
     let mut way_out = match shape {
-        Shape::Orphaned => format!("end {} and start it again; nobody else can free it", names.join(", ")),
+        Shape::Orphaned => {
+            format!("end {} and start it again; nobody else can free it", names.join(", "))
+        }
         Shape::Itself => format!("end {}; it cannot go on by itself", names.join(", ")),
         Shape::Cycle | Shape::Knot => format!("end one of {}", names.join(", ")),
     };
     if futex && shape != Shape::Orphaned {
-        way_out += "; a lock in shared memory that is not robust stays locked, so end all that use it";
+        way_out +=
+            "; a lock in shared memory that is not robust stays locked, so end all that use it";
     }
     Deadlock {
         grade,
@@ -132,10 +135,7 @@ fn deadlock(index: &Index<'_>, set: &Set<'_>, shape: Shape, mut threads: Vec<u32
 }
 
 /// Threads outside that lead into one, with a thread inside that they lead to.
-fn lead_into(
-    edges: &BTreeMap<u32, BTreeSet<u32>>,
-    inside: &BTreeSet<u32>,
-) -> BTreeMap<u32, u32> {
+fn lead_into(edges: &BTreeMap<u32, BTreeSet<u32>>, inside: &BTreeSet<u32>) -> BTreeMap<u32, u32> {
     let mut leads: BTreeMap<u32, u32> = inside.iter().map(|&tid| (tid, tid)).collect();
     loop {
         let mut more = Vec::new();

@@ -64,7 +64,11 @@ fn can_be_woken(index: &Index<'_>, set: &Set<'_>, wakers: &Wakers) -> bool {
         Some(tid) => thread_is_able(index, set, waker.pid, tid),
         None => process_is_able(index, set, waker.pid),
     });
-    if wakers.every { !wakers.by.is_empty() && able.all(|able| able) } else { able.any(|able| able) }
+    if wakers.every {
+        !wakers.by.is_empty() && able.all(|able| able)
+    } else {
+        able.any(|able| able)
+    }
 }
 
 fn thread_is_able(index: &Index<'_>, set: &Set<'_>, pid: u32, tid: u32) -> bool {
@@ -80,7 +84,8 @@ pub fn process_is_able(index: &Index<'_>, set: &Set<'_>, pid: u32) -> bool {
         return false;
     }
     // Nothing is known of its threads: it may do anything.
-    process.threads.is_empty() || process.threads.iter().any(|thread| !set.contains_key(&thread.tid))
+    process.threads.is_empty()
+        || process.threads.iter().any(|thread| !set.contains_key(&thread.tid))
 }
 
 /// The threads in the set that a thread waits for.

@@ -86,7 +86,8 @@ pub struct Index<'a> {
 }
 
 /// Signals whose handlers are for faults, and the two that the C library keeps for itself.
-const FAULTS: u64 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 30 | 1 << 31 | 1 << 32;
+const FAULTS: u64 =
+    1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 30 | 1 << 31 | 1 << 32;
 
 impl<'a> Index<'a> {
     /// Of a snapshot.
@@ -149,8 +150,7 @@ impl<'a> Index<'a> {
             return Wakers::open("a descriptor of which nothing is known");
         };
         // An end may be with a process that could not be looked into.
-        let seen =
-            if self.snapshot.coverage.is_whole() { Grade::Certain } else { Grade::Probable };
+        let seen = if self.snapshot.coverage.is_whole() { Grade::Certain } else { Grade::Probable };
         match object.kind {
             Kind::Pipe => self.of_pipe(object, target.need, seen),
             Kind::Fifo => match target.need {
@@ -201,7 +201,9 @@ impl<'a> Index<'a> {
     fn of_unix(&self, object: &Object, need: Need, grade: Grade) -> Wakers {
         if object.is_listening() {
             return match need {
-                Need::Acceptance | Need::Room => ends(object, grade, |_| true).or_open("its listener"),
+                Need::Acceptance | Need::Room => {
+                    ends(object, grade, |_| true).or_open("its listener")
+                }
                 _ => Wakers::open("anybody who connects"),
             };
         }
@@ -243,10 +245,10 @@ impl<'a> Index<'a> {
         target: &Target,
     ) -> Wakers {
         if target.need == Need::Release {
-            let by = target.owners.iter().map(|&tid| Waker {
-                pid: self.process_of(tid).unwrap_or(tid),
-                tid: Some(tid),
-            });
+            let by = target
+                .owners
+                .iter()
+                .map(|&tid| Waker { pid: self.process_of(tid).unwrap_or(tid), tid: Some(tid) });
             // Of a dead owner only a number is left, which might be something else.
             let sure = target.sure && target.dead_owner.is_none();
             return Wakers::closed(if sure { Grade::Certain } else { Grade::Probable }, by);

@@ -2,6 +2,8 @@
 //!
 //! Source: docs/design/inspect.md, "Sentences".
 
+use std::time::Duration;
+
 use super::peers::far_sides;
 use super::stuck::{self, Set};
 use super::wakers::{Index, Waker, Wakers};
@@ -22,7 +24,8 @@ pub fn sentence(index: &Index<'_>, set: &Set<'_>, process: &Process, thread: &Th
         };
         return format!("{who} {state}");
     };
-    let stopped = if process.is_stopped() { " is stopped (SIGSTOP, or a debugger), and" } else { "" };
+    let stopped =
+        if process.is_stopped() { " is stopped (SIGSTOP, or a debugger), and" } else { "" };
     let wakers = index.wakers(process, thread, wait);
     let timed = if wait.timed { ", until its timeout" } else { "" };
     let (what, role) = what(index, process, wait);
@@ -83,7 +86,9 @@ fn what(index: &Index<'_>, process: &Process, wait: &Wait) -> (String, &'static 
         WaitOn::Children(children) if children.len() == 1 => {
             (format!("for its child {} to end", index.snapshot.label(children[0])), "child")
         }
-        WaitOn::Children(children) => (format!("for any of its {} children to end", children.len()), "child"),
+        WaitOn::Children(children) => {
+            (format!("for any of its {} children to end", children.len()), "child")
+        }
         WaitOn::Signal => ("for a signal".to_owned(), "sender"),
         WaitOn::Time => ("for time to pass".to_owned(), "clock"),
         WaitOn::Other(text) if wait.call.is_empty() => (text.clone(), ""),
@@ -99,7 +104,7 @@ fn of_target(index: &Index<'_>, process: &Process, target: &Target) -> (String, 
     };
     let state = object.map_or_else(String::new, |object| full(object, target.need));
     let detail = target.detail.as_ref().map_or_else(String::new, |detail| format!(" ({detail})"));
-    let socket = object.is_some_and(|object| super::peers::is_connected(object));
+    let socket = object.is_some_and(super::peers::is_connected);
     match target.need {
         Need::Data if object.is_some_and(Object::is_listening) => {
             (format!("for a client at {shown}{state}"), "client")
@@ -115,9 +120,10 @@ fn of_target(index: &Index<'_>, process: &Process, target: &Target) -> (String, 
         Need::Reader => (format!("for somebody to open {shown} for reading"), "reader"),
         Need::Writer => (format!("for somebody to open {shown} for writing"), "writer"),
         Need::Release => {
-            let own = target.owners.iter().all(|&owner| {
-                owner == process.pid || index.process_of(owner) == Some(process.pid)
-            });
+            let own = target
+                .owners
+                .iter()
+                .all(|&owner| owner == process.pid || index.process_of(owner) == Some(process.pid));
             let role = if own && !target.owners.is_empty() { "holder" } else { "owner" };
             let dead = target.dead_owner.map_or_else(String::new, |dead| {
                 format!(", locked by thread {dead}, which is no more")
@@ -128,7 +134,8 @@ fn of_target(index: &Index<'_>, process: &Process, target: &Target) -> (String, 
             let dead = target.dead_owner.map_or_else(String::new, |dead| {
                 format!(", last used by process {dead}, which is no more")
             });
-            let role = if target.owners.is_empty() { "process that could wake it" } else { "last user" };
+            let role =
+                if target.owners.is_empty() { "process that could wake it" } else { "last user" };
             (format!("for {shown}{detail}{dead}"), role)
         }
     }
@@ -176,10 +183,7 @@ fn culprits(
     const MOST: usize = 4;
     if wakers.by.is_empty() {
         return match wakers.open {
-            Some(open) if role.is_empty() || role == "clock" || role == "sender" => {
-                let _ = open;
-                String::new()
-            }
+            Some(_) if role.is_empty() || role == "clock" || role == "sender" => String::new(),
             Some(open) => format!("; {open} can end that"),
             None => "; nobody who could end that is left".to_owned(),
         };
@@ -199,14 +203,19 @@ fn culprits(
         } else {
             index.snapshot.label(pid)
         };
-        shown.push(format!("{label} {}", ability(index, set, if exact { waker } else { Waker { pid, tid: None } })));
+        shown.push(format!(
+            "{label} {}",
+            ability(index, set, if exact { waker } else { Waker { pid, tid: None } })
+        ));
     }
     let more = pids.len().saturating_sub(MOST);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
     let unaccepted = match &wait.on {
-        WaitOn::Objects(targets) if targets.len() == 1 => index
-            .object(&targets[0].object)
-            .is_some_and(|object| far_sides(index.snapshot, object).iter().any(|far| far.is_listening())),
+        WaitOn::Objects(targets) if targets.len() == 1 => {
+            index.object(&targets[0].object).is_some_and(|object| {
+                far_sides(index.snapshot, object).iter().any(|far| far.is_listening())
+            })
+        }
         _ => false,
     };
     let role = if unaccepted { "listener" } else { role };
@@ -250,7 +259,9 @@ fn ability(index: &Index<'_>, set: &Set<'_>, waker: Waker) -> String {
         Some(wait) if wait.timed => format!("sleeps in {} for a time", wait.call),
         Some(wait) if !wait.call.is_empty() => {
             let on = match &wait.on {
-                WaitOn::Objects(targets) if targets.len() == 1 => format!(" on {}", targets[0].object),
+                WaitOn::Objects(targets) if targets.len() == 1 => {
+                    format!(" on {}", targets[0].object)
+                }
                 _ => String::new(),
             };
             format!("waits in {}{on}", wait.call)
@@ -262,10 +273,18 @@ fn ability(index: &Index<'_>, set: &Set<'_>, waker: Waker) -> String {
     if stuck { format!("is stuck itself: it {doing}") } else { doing }
 }
 
+/// After so long, a wait for a lock, for room or for somebody at the other end looks as if something were wrong.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Whether a thread looks as if something were wrong, and not as if it merely had nothing to do.
 #[must_use]
-pub fn looks_stuck(index: &Index<'_>, set: &Set<'_>, process: &Process, thread: &Thread) -> bool {
-    const PATIENCE_MS: u64 = 1_000;
+pub fn looks_stuck(
+    index: &Index<'_>,
+    set: &Set<'_>,
+    process: &Process,
+    thread: &Thread,
+    patience: Duration,
+) -> bool {
     let Some(wait) = &thread.wait else { return false };
     if wait.timed || wait.steady == Some(false) || process.is_stopped() {
         return false;
@@ -277,12 +296,15 @@ pub fn looks_stuck(index: &Index<'_>, set: &Set<'_>, process: &Process, thread: 
         return true;
     }
     let halted = |waker: &Waker| {
-        index.snapshot.process(waker.pid).is_none_or(|other| other.is_stopped() || other.is_zombie())
+        index
+            .snapshot
+            .process(waker.pid)
+            .is_none_or(|other| other.is_stopped() || other.is_zombie())
     };
     if wakers.open.is_none() && !wakers.by.is_empty() && wakers.by.iter().all(halted) {
         return true;
     }
-    let long = wait.since_ms.is_none_or(|(ms, _)| ms >= PATIENCE_MS);
+    let long = wait.since_ms.is_none_or(|(ms, _)| Duration::from_millis(ms) >= patience);
     let wants = |need: Need| {
         matches!(need, Need::Room | Need::Release | Need::Acceptance | Need::Reader | Need::Writer)
     };

@@ -2,13 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod gallery;
 mod hostile;
 mod objects;
 
 use switchboard_testkit::child::{Role, enter};
 
 /// What the child processes of these tests do.
-const ROLES: &[(&str, Role)] = &[("objects-holder", objects::holder)];
+const ROLES: &[(&str, Role)] =
+    &[("gallery", switchboard_testkit::gallery::role), ("objects-holder", objects::holder)];
 
 #[test]
 fn child_process() {

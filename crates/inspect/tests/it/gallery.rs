@@ -1,0 +1,206 @@
+//! The gallery: every situation on stage at once, one look at the machine, and what was written down by hand is found;
+//! the healthy ones are left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use switchboard_inspect::analysis::deadlocks::{self, Deadlock};
+use switchboard_inspect::analysis::stuck;
+use switchboard_inspect::analysis::wakers::{Grade, Index};
+use switchboard_inspect::analysis::why;
+use switchboard_inspect::{Request, Snapshot};
+use switchboard_testkit::Child;
+use switchboard_testkit::gallery::{self, Situation, Sure};
+
+/// A situation on stage.
+struct Staged {
+    situation: &'static Situation,
+    keeper: Child,
+    actors: BTreeMap<String, u32>,
+}
+
+impl Staged {
+    fn start(situation: &'static Situation) -> Self {
+        let keeper = Child::role("gallery", &[situation.name]);
+        Self { situation, keeper, actors: BTreeMap::new() }
+    }
+
+    fn wait_until_ready(&mut self) {
+        loop {
+            let line =
+                self.keeper.line().unwrap_or_else(|| panic!("{}: ended", self.situation.name));
+            if line == "ready" {
+                return;
+            }
+            let mut words = line.split(' ').skip(1);
+            let name = words.next().expect("a name").to_owned();
+            self.actors.insert(name, words.next().and_then(|pid| pid.parse().ok()).expect("a pid"));
+        }
+    }
+
+    /// Actors, and what descends from them.
+    fn processes(&self, snapshot: &Snapshot) -> BTreeSet<u32> {
+        let mut all: BTreeSet<u32> = self.actors.values().copied().collect();
+        for _ in 0..3 {
+            let children = snapshot.processes.iter().filter(|one| all.contains(&one.parent));
+            let children: Vec<u32> = children.map(|one| one.pid).collect();
+            all.extend(children);
+        }
+        all
+    }
+}
+
+fn names(snapshot: &Snapshot, pids: impl IntoIterator<Item = u32>) -> BTreeSet<String> {
+    pids.into_iter().filter_map(|pid| snapshot.process(pid)).map(|one| one.name.clone()).collect()
+}
+
+/// The phrase, with the labels of the actors it names.
+fn phrase(staged: &Staged, phrase: &str) -> String {
+    let mut text = phrase.to_owned();
+    // The longest first: a name may begin like another.
+    let mut names: Vec<&String> = staged.actors.keys().collect();
+    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    for name in names {
+        text = text.replace(&format!("@{name}"), &format!("{name}[{}]", staged.actors[name]));
+    }
+    text
+}
+
+fn grade(sure: Sure) -> Grade {
+    match sure {
+        Sure::Certain => Grade::Certain,
+        Sure::Probable => Grade::Probable,
+        Sure::Possible => Grade::Possible,
+    }
+}
+
+/// What is wrong with how a situation was seen.
+fn problems(
+    staged: &Staged,
+    index: &Index<'_>,
+    set: &stuck::Set<'_>,
+    found: &[Deadlock],
+) -> Vec<String> {
+    let (snapshot, situation) = (index.snapshot, staged.situation);
+    let own = staged.processes(snapshot);
+    let mut wrong = Vec::new();
+    for (actor, phrases) in situation.waits {
+        let process = snapshot.process(staged.actors[*actor]).expect("an actor");
+        let sentences: Vec<String> = process
+            .threads
+            .iter()
+            .map(|thread| why::sentence(index, set, process, thread))
+            .collect();
+        for wanted in phrases.iter().map(|text| phrase(staged, text)) {
+            if !sentences.iter().any(|sentence| sentence.contains(&wanted)) {
+                wrong.push(format!("{actor}: no {wanted:?} in {sentences:?}"));
+            }
+        }
+    }
+    let looks = |one: &&switchboard_inspect::Process| {
+        one.threads.iter().any(|thread| why::looks_stuck(index, set, one, thread, Duration::ZERO))
+    };
+    let ours = snapshot.processes.iter().filter(|one| own.contains(&one.pid));
+    let stuck: BTreeSet<String> = ours.filter(looks).map(|one| one.name.clone()).collect();
+    let possible = situation.deadlock.is_some_and(|one| one.grade == Sure::Possible);
+    for actor in situation.stuck.iter().filter(|_| !possible) {
+        if !stuck.contains(*actor) {
+            wrong.push(format!("{actor} does not look stuck"));
+        }
+    }
+    // A wait for a lock in use looks stuck after a while, and rightly so; here, at once.
+    let in_use = |actor: &String| {
+        let waits = situation.waits.iter().find(|(name, _)| *name == actor.as_str());
+        waits.is_some_and(|(_, phrases)| phrases.iter().any(|text| text.starts_with("its owner @")))
+    };
+    let behind = situation.deadlock.map_or(&[][..], |deadlock| deadlock.behind);
+    for actor in &stuck {
+        let known = situation.stuck.contains(&actor.as_str()) || behind.contains(&actor.as_str());
+        if !known && !in_use(actor) {
+            wrong.push(format!("{actor} looks stuck, and is not"));
+        }
+    }
+    let of_it: Vec<&Deadlock> = found
+        .iter()
+        .filter(|deadlock| deadlock.processes.iter().any(|pid| own.contains(pid)))
+        .collect();
+    let serious: Vec<&&Deadlock> =
+        of_it.iter().filter(|deadlock| deadlock.grade > Grade::Possible).collect();
+    match situation.deadlock {
+        None => {
+            if !serious.is_empty() {
+                wrong.push(format!("a deadlock where none is: {serious:#?}"));
+            }
+        }
+        Some(expected) => {
+            let mut sure = grade(expected.grade);
+            if expected.by_ends && !snapshot.coverage.is_whole() {
+                sure = sure.min(Grade::Probable);
+            }
+            let actors: BTreeSet<String> =
+                expected.actors.iter().map(|&name| name.to_owned()).collect();
+            let right = |one: &&&Deadlock| {
+                one.grade == sure && names(snapshot, one.processes.iter().copied()) == actors
+            };
+            match of_it.iter().find(right) {
+                None => wrong.push(format!("no {sure:?} deadlock of {actors:?}: {of_it:#?}")),
+                Some(one) => {
+                    let tids = one.behind.iter().filter_map(|&tid| index.process_of(tid));
+                    let behind = names(snapshot, tids);
+                    if behind != expected.behind.iter().map(|&name| name.to_owned()).collect() {
+                        wrong.push(format!("{behind:?} is behind it, not {:?}", expected.behind));
+                    }
+                }
+            }
+            if serious.len() > 1 {
+                wrong.push(format!("more than one: {serious:#?}"));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn all_that_is_planted_is_found_and_the_healthy_are_left_alone() {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt;
+        own.uid() == 0
+    });
+    let situations: Vec<&Situation> =
+        gallery::all().filter(|situation| is_root || !situation.root).collect();
+    assert!(situations.iter().filter(|one| !one.is_healthy()).count() >= 25);
+    assert!(situations.iter().filter(|one| one.is_healthy()).count() >= 15);
+    assert!(situations.len() >= 55, "{}", situations.len());
+    let mut staged: Vec<Staged> = situations.into_iter().map(Staged::start).collect();
+    for one in &mut staged {
+        one.wait_until_ready();
+    }
+    let snapshot = Request::everything().twice(Duration::from_millis(200)).take();
+    // As a file says it, too.
+    let snapshot = Snapshot::from_json(&snapshot.to_json()).expect("a snapshot");
+    let index = Index::new(&snapshot);
+    let set = stuck::set(&index);
+    let found = deadlocks::find(&snapshot);
+    let mut report = String::new();
+    for one in &staged {
+        for problem in problems(one, &index, &set, &found) {
+            report += &format!("{}: {problem}\n", one.situation.name);
+        }
+    }
+    for one in &mut staged {
+        one.keeper.tell("end");
+    }
+    for one in &mut staged {
+        assert!(one.keeper.wait().success(), "{}", one.situation.name);
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+#[test]
+fn names_are_unique() {
+    let mut names = BTreeSet::new();
+    for situation in gallery::all() {
+        assert!(names.insert(situation.name), "{}", situation.name);
+        assert!(!situation.tells.is_empty());
+    }
+}
