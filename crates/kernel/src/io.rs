@@ -1,7 +1,7 @@
 //! Reading, writing and waiting: the one place where `EINTR`, short transfers, deadlines and
 //! `SIGPIPE` are dealt with.
 //!
-//! Source: `read(2)`, `write(2)`, `readv(2)`, `poll(2)`, `signal(7)` ("Interruption of system calls"),
+//! Source: `read(2)`, `write(2)`, `readv(2)`, `pwrite(2)`, `poll(2)`, `signal(7)` ("Interruption of system calls"),
 //! `flock(2)`.
 //!
 //! *SIGPIPE.* Sockets are written with `MSG_NOSIGNAL`. Pipes have no such flag: a program whose
@@ -16,6 +16,7 @@ use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind, OfCall, Result};
+use crate::mmap::check_file_limit;
 
 /// `O_NONBLOCK`, for the standard library's `OpenOptionsExt::custom_flags`.
 pub const NONBLOCK: i32 = libc::O_NONBLOCK;
@@ -113,6 +114,30 @@ pub fn write_all(fd: impl AsFd, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let n = write(fd, bytes)?;
         bytes = &bytes[n..];
+    }
+    Ok(())
+}
+
+/// `pwrite(fd, bytes, offset)`: writes all of it to a place in a file, however many calls that takes.
+///
+/// Whoever has the file mapped shared sees it, part by part and in any order: store to an atomic word of a
+/// [`Mapping`](crate::mmap::Mapping) with `Release` afterwards to say that it is all there. For many pages
+/// this is cheaper than [`Memory::write_at`](crate::mmap::Memory::write_at), which takes a page fault for
+/// each page that was written to the disk since it was stored to.
+///
+/// # Errors
+/// `EFBIG`: over `RLIMIT_FSIZE` (no `SIGXFSZ` is sent, and nothing is written), or more than the file system
+/// can; `ENOSPC`, `EDQUOT`: no room; `EIO`. A part may be there then. `EBADF`: not open for writing; `EPERM`:
+/// sealed; `ESPIPE`: not a file.
+pub fn write_all_at(fd: impl AsFd, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+    let fd = fd.as_fd();
+    check_file_limit("pwrite", offset.saturating_add(bytes.len() as u64))?;
+    while !bytes.is_empty() {
+        match retry("pwrite", || rustix::io::pwrite(fd, bytes, offset))? {
+            // No file system does this; it would be for ever.
+            0 => return Err(Error::new("pwrite", Errno::IO)),
+            n => (bytes, offset) = (&bytes[n..], offset + n as u64),
+        }
     }
     Ok(())
 }

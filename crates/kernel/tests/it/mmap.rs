@@ -1,6 +1,7 @@
 //! Mappings between processes: shared and private, growing, and at their limits.
 
 pub(crate) mod truncated;
+pub(crate) mod written;
 
 mod made;
 
