@@ -1,4 +1,4 @@
-//! A message as it lies in a segment. No I/O; `docs/design/log.md` draws the bytes.
+//! Messages as they lie in a segment: one by itself, or a batch. No I/O; `docs/design/log.md` draws the bytes.
 
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 32;
@@ -10,6 +10,12 @@ pub(crate) const LARGEST_PAYLOAD_BYTES: usize = 8 << 20;
 /// The upper 24 bits of a commit word.
 const TAG: u64 = 0xA6_5B9D;
 const KIND_MESSAGE: u64 = 1;
+const KIND_BATCH: u64 = 2;
+/// The last byte of each commit word, and where it is: without it nothing is committed.
+pub(crate) const COMMIT_BYTE: &[u8] = &[(TAG >> 16) as u8];
+pub(crate) const COMMIT_BYTE_AT: usize = 7;
+/// Bytes of the length that a batch says of each of its messages, behind the last of them.
+pub(crate) const LENGTH_BYTES: usize = 4;
 
 /// Where a frame is: its checksum covers this, so that it counts nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +25,13 @@ pub(crate) struct Place {
     pub(crate) offset: u64,
 }
 
-/// What a frame that holds says about its message.
+/// What a frame that holds says about its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    /// Bytes of the message, or of all messages of a batch and their lengths.
     pub(crate) payload_bytes: usize,
+    pub(crate) messages: u32,
+    /// The number of the first one.
     pub(crate) sequence: u64,
     pub(crate) time_ns: u64,
 }
@@ -30,10 +39,12 @@ pub(crate) struct Header {
 /// What the word at the start of a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Commit {
-    /// Nothing is there yet.
+    /// Nothing is there yet, or nothing that is committed.
     Empty,
-    /// A payload of so many bytes.
+    /// A message of so many bytes.
     Message(usize),
+    /// Messages and their lengths, of so many bytes.
+    Batch(usize),
     /// No commit word.
     Damaged,
 }
@@ -44,19 +55,21 @@ pub(crate) const fn frame_bytes(payload_bytes: usize) -> usize {
 }
 
 /// The word that commits a frame.
-pub(crate) const fn commit_word(payload_bytes: usize) -> u64 {
-    payload_bytes as u64 | KIND_MESSAGE << 32 | TAG << 40
+pub(crate) const fn commit_word(payload_bytes: usize, messages: u32) -> u64 {
+    let kind = if messages == 1 { KIND_MESSAGE } else { KIND_BATCH };
+    payload_bytes as u64 | kind << 32 | TAG << 40
 }
 
 /// What a word at the start of a frame says.
 #[inline]
 pub(crate) const fn read_commit(word: u64) -> Commit {
+    const MESSAGE: u64 = KIND_MESSAGE | TAG << 8;
+    const BATCH: u64 = KIND_BATCH | TAG << 8;
     let payload_bytes = (word & 0xffff_ffff) as usize;
-    match word {
-        0 => Commit::Empty,
-        _ if word >> 32 == KIND_MESSAGE | TAG << 8 && payload_bytes <= LARGEST_PAYLOAD_BYTES => {
-            Commit::Message(payload_bytes)
-        }
+    match word >> 32 {
+        high if high >> 24 == 0 => Commit::Empty,
+        MESSAGE if payload_bytes <= LARGEST_PAYLOAD_BYTES => Commit::Message(payload_bytes),
+        BATCH if payload_bytes <= LARGEST_PAYLOAD_BYTES => Commit::Batch(payload_bytes),
         _ => Commit::Damaged,
     }
 }
@@ -64,34 +77,66 @@ pub(crate) const fn read_commit(word: u64) -> Commit {
 /// Lays out a message at a place, with its commit word, in a buffer of [`frame_bytes`] zeros.
 #[inline]
 pub(crate) fn encode(place: Place, sequence: u64, time_ns: u64, payload: &[u8], frame: &mut [u8]) {
-    frame[..8].copy_from_slice(&commit_word(payload.len()).to_le_bytes());
-    frame[16..24].copy_from_slice(&sequence.to_le_bytes());
-    frame[24..HEADER_BYTES].copy_from_slice(&time_ns.to_le_bytes());
     frame[HEADER_BYTES..HEADER_BYTES + payload.len()].copy_from_slice(payload);
-    let checksum = checksum(place, payload.len(), &frame[16..]);
-    frame[8..12].copy_from_slice(&checksum.to_le_bytes());
+    let header = Header { payload_bytes: payload.len(), messages: 1, sequence, time_ns };
+    header.seal(place, frame);
 }
 
 impl Header {
+    /// Puts itself before a payload and its padding, which are there already, in a buffer of [`frame_bytes`].
+    #[inline]
+    pub(crate) fn seal(self, place: Place, frame: &mut [u8]) {
+        let commit_word = commit_word(self.payload_bytes, self.messages);
+        frame[..8].copy_from_slice(&commit_word.to_le_bytes());
+        let counted = if self.messages == 1 { 0 } else { self.messages };
+        frame[12..16].copy_from_slice(&counted.to_le_bytes());
+        frame[16..24].copy_from_slice(&self.sequence.to_le_bytes());
+        frame[24..HEADER_BYTES].copy_from_slice(&self.time_ns.to_le_bytes());
+        let checksum = checksum(place, counted, self.payload_bytes, &frame[16..]);
+        frame[8..12].copy_from_slice(&checksum.to_le_bytes());
+    }
+
     /// Checks a whole frame, from its commit word to its padding; `None` when it does not hold here.
     #[inline]
     pub(crate) fn check(place: Place, frame: &[u8]) -> Option<Self> {
         let header: &[u8; HEADER_BYTES] = frame.first_chunk()?;
-        let Commit::Message(payload_bytes) = read_commit(word(header, 0)) else { return None };
-        let low = word(header, 8);
-        let holds = low >> 32 == 0
-            && frame.len() == frame_bytes(payload_bytes)
-            && low as u32 == checksum(place, payload_bytes, &frame[16..]);
-        holds.then(|| Self { payload_bytes, sequence: word(header, 16), time_ns: word(header, 24) })
+        let second = word(header, 8);
+        let counted = (second >> 32) as u32;
+        let (payload_bytes, messages) = match read_commit(word(header, 0)) {
+            Commit::Message(payload_bytes) if counted == 0 => (payload_bytes, 1),
+            Commit::Batch(payload_bytes) if counted > 1 => (payload_bytes, counted),
+            _ => return None,
+        };
+        let holds = frame.len() == frame_bytes(payload_bytes)
+            && second as u32 == checksum(place, counted, payload_bytes, &frame[16..])
+            && (messages == 1 || is_batch(&frame[HEADER_BYTES..][..payload_bytes], messages));
+        let (sequence, time_ns) = (word(header, 16), word(header, 24));
+        holds.then_some(Self { payload_bytes, messages, sequence, time_ns })
+    }
+
+    /// The number of the message after its last one.
+    #[inline]
+    pub(crate) fn end(self) -> u64 {
+        self.sequence.saturating_add(self.messages.into())
     }
 }
 
-/// The checksum of everything from the number to the padding, started from where the frame is and how
-/// long: another place or length is another start, which CRC never maps to the same end.
+/// Whether the lengths at the end of a batch are those of what lies before them.
+fn is_batch(payload: &[u8], messages: u32) -> bool {
+    let lengths_bytes = messages as usize * LENGTH_BYTES;
+    let Some(bytes) = payload.len().checked_sub(lengths_bytes) else { return false };
+    let lengths = payload[bytes..].as_chunks::<LENGTH_BYTES>().0;
+    lengths.iter().map(|length| u64::from(u32::from_le_bytes(*length))).sum::<u64>() == bytes as u64
+}
+
+/// The checksum of everything from the number to the padding, started from where the frame is, how many
+/// messages it counts, and how long it is: another place, count or length is another start, which CRC never
+/// maps to the same end.
 #[inline]
-fn checksum(place: Place, payload_bytes: usize, rest: &[u8]) -> u32 {
+fn checksum(place: Place, counted: u32, payload_bytes: usize, rest: &[u8]) -> u32 {
     let segment = place.segment.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    let start = place.lane.rotate_left(26) ^ segment as u32 ^ (place.offset as u32).rotate_left(8);
+    let offset = (place.offset as u32).rotate_left(8) ^ counted.rotate_left(20);
+    let start = place.lane.rotate_left(26) ^ segment as u32 ^ offset;
     crc32c::crc32c_append(start ^ payload_bytes as u32, rest)
 }
 
@@ -108,22 +153,37 @@ mod tests {
 
     const PLACE: Place = Place { lane: 1, segment: 2, offset: 64 };
 
-    fn frame() -> Vec<u8> {
+    fn message() -> Vec<u8> {
         let mut frame = vec![0; frame_bytes(5)];
         encode(PLACE, 7, 9, b"press", &mut frame);
         frame
     }
 
+    const BATCH: Header = Header { payload_bytes: 17, messages: 3, sequence: 7, time_ns: 9 };
+
+    /// Three messages, the second one empty.
+    fn batch(lengths: [u32; 3]) -> Vec<u8> {
+        let mut frame = vec![0; frame_bytes(17)];
+        frame[HEADER_BYTES..][..5].copy_from_slice(b"press");
+        for (at, length) in lengths.into_iter().enumerate() {
+            frame[HEADER_BYTES + 5 + at * 4..][..4].copy_from_slice(&length.to_le_bytes());
+        }
+        BATCH.seal(PLACE, &mut frame);
+        frame
+    }
+
     #[test]
     fn a_frame_holds_where_it_was_written_and_nowhere_else() {
-        let frame = frame();
-        let expected = Header { payload_bytes: 5, sequence: 7, time_ns: 9 };
-        assert_eq!(Header::check(PLACE, &frame), Some(expected));
-        for lane in 0..64 {
-            for segment in 0..64 {
-                for offset in (64..4096).step_by(8) {
-                    let place = Place { lane, segment, offset };
-                    assert_eq!(Header::check(place, &frame).is_some(), place == PLACE, "{place:?}");
+        let one = Header { payload_bytes: 5, messages: 1, ..BATCH };
+        for (frame, expected) in [(message(), one), (batch([2, 0, 3]), BATCH)] {
+            assert_eq!(Header::check(PLACE, &frame), Some(expected));
+            for lane in 0..64 {
+                for segment in 0..64 {
+                    for offset in (64..4096).step_by(8) {
+                        let place = Place { lane, segment, offset };
+                        let holds = Header::check(place, &frame).is_some();
+                        assert_eq!(holds, place == PLACE, "{place:?}");
+                    }
                 }
             }
         }
@@ -131,13 +191,28 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let good = frame();
-        for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Header::check(PLACE, &bytes), None, "bit {bit}");
-            let word = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
-            assert_ne!(read_commit(word), Commit::Empty, "bit {bit}");
+        for good in [message(), batch([2, 0, 3])] {
+            for bit in 0..good.len() * 8 {
+                let mut bytes = good.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Header::check(PLACE, &bytes), None, "bit {bit}");
+                let word = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
+                assert_ne!(read_commit(word), Commit::Empty, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_whose_lengths_are_not_its_messages_does_not_hold() {
+        for lengths in [[2, 0, 2], [2, 0, 4], [u32::MAX, 0, 6], [u32::MAX; 3]] {
+            assert_eq!(Header::check(PLACE, &batch(lengths)), None, "{lengths:?}");
+        }
+        for messages in [0, 1, 2, 4, 5, u32::MAX] {
+            let mut frame = batch([2, 0, 3]);
+            Header { messages, ..BATCH }.seal(PLACE, &mut frame);
+            let holds = Header::check(PLACE, &frame).is_some();
+            // A message by itself may be any bytes.
+            assert_eq!(holds, messages == 1, "{messages}");
         }
     }
 }

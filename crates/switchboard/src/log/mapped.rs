@@ -2,6 +2,7 @@
 
 use switchboard_kernel::mmap::Mapping;
 
+use super::batch::Unpacked;
 use super::frame::{self, Commit, HEADER_BYTES, Header, Place, frame_bytes};
 use super::segment;
 
@@ -21,7 +22,13 @@ pub(super) struct Segment {
 
 /// What stands at the place in a segment.
 pub(super) enum Found {
-    Frame { sequence: u64, time_ns: u64, payload_bytes: usize },
+    Message {
+        sequence: u64,
+        time_ns: u64,
+        payload_bytes: usize,
+    },
+    /// Its messages are unpacked.
+    Batch(Header),
     Damage,
     Nothing,
 }
@@ -50,9 +57,9 @@ impl Segment {
         }
     }
 
-    /// The frame at the place, checked. Its payload is added to `bytes`.
+    /// The frame at the place, checked. The payload of a message is added to `bytes`.
     #[inline]
-    pub(super) fn frame(&self, lane: u32, bytes: &mut Vec<u8>) -> Found {
+    pub(super) fn frame(&self, lane: u32, bytes: &mut Vec<u8>, batch: &mut Unpacked) -> Found {
         if self.dead {
             return Found::Nothing;
         }
@@ -60,11 +67,18 @@ impl Segment {
             Commit::Empty => Found::Nothing,
             Commit::Damaged => Found::Damage,
             Commit::Message(len) => match self.copy(lane, self.offset, len, bytes) {
-                Some(header) => Found::Frame {
+                Some(header) => Found::Message {
                     sequence: header.sequence,
                     time_ns: header.time_ns,
                     payload_bytes: header.payload_bytes,
                 },
+                None => Found::Damage,
+            },
+            Commit::Batch(len) => match self.copy(lane, self.offset, len, batch.buffer()) {
+                Some(header) => {
+                    batch.begin(&header);
+                    Found::Batch(header)
+                }
                 None => Found::Damage,
             },
         }
@@ -98,7 +112,7 @@ impl Segment {
         header
     }
 
-    /// The first frame from an offset on that holds, with a number of at least `least`.
+    /// The first frame from an offset on that holds, with a message of at least the number `least`.
     pub(super) fn next_that_holds(
         &self,
         lane: u32,
@@ -109,10 +123,11 @@ impl Segment {
         let mut offset = from.next_multiple_of(8);
         while offset + HEADER_BYTES as u64 <= self.mapping.len() as u64 {
             let word = self.mapping.load_u64(offset as usize).ok()?;
-            if let Commit::Message(len) = frame::read_commit(u64::from_le(word))
+            if let Commit::Message(len) | Commit::Batch(len) =
+                frame::read_commit(u64::from_le(word))
                 && let Some(header) = self.copy(lane, offset, len, &mut bytes)
             {
-                if header.sequence >= least {
+                if header.end() > least {
                     return Some((offset, header));
                 }
                 bytes.clear();

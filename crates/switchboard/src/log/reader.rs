@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use switchboard_kernel::mmap::{Mapping, Mode};
 
+use super::batch::Unpacked;
 use super::folder::Folder;
-use super::frame::{Commit, frame_bytes};
+use super::frame::{Commit, Header, frame_bytes};
 use super::mapped::{Found, Segment};
 use super::segment;
 use crate::error::Error;
@@ -34,6 +35,8 @@ pub(crate) struct LaneReader {
     /// Numbers may begin again: see [`LaneReader::counting_again`].
     counts_again: bool,
     open: Option<Segment>,
+    /// The rest of the batch before the place in the segment.
+    batch: Unpacked,
     /// The first segment to look at, where the place is given by a segment.
     from_segment: Option<u64>,
     /// The folder's generation when it was last searched for segments in vain.
@@ -51,6 +54,7 @@ impl LaneReader {
             reached: 0,
             counts_again: false,
             open: None,
+            batch: Unpacked::default(),
             from_segment: None,
             searched: None,
         }
@@ -108,6 +112,7 @@ impl LaneReader {
         if far {
             // Whole segments are passed over by their headers.
             self.open = None;
+            self.batch.clear();
             self.searched = None;
         }
     }
@@ -117,7 +122,8 @@ impl LaneReader {
         match &self.open {
             None => self.searched != Some(self.folder.generation()),
             Some(open) => {
-                (!open.dead && open.commit() != Commit::Empty)
+                !self.batch.is_empty()
+                    || (!open.dead && open.commit() != Commit::Empty)
                     || open.followed != Some(self.folder.generation())
             }
         }
@@ -144,15 +150,23 @@ impl LaneReader {
     /// What comes next. A message's payload is added to `bytes`.
     pub(crate) fn next(&mut self, bytes: &mut Vec<u8>) -> Result<Step, Error> {
         loop {
+            if let Some(step) = self.next_of_batch(bytes) {
+                return Ok(step);
+            }
             if self.open.is_none()
                 && let Some(step) = self.open_first()?
             {
                 return Ok(step);
             }
             let Some(open) = &mut self.open else { return Ok(Step::Nothing) };
-            match open.frame(self.lane, bytes) {
-                Found::Frame { sequence, time_ns, payload_bytes } => {
+            match open.frame(self.lane, bytes, &mut self.batch) {
+                Found::Message { sequence, time_ns, payload_bytes } => {
                     if let Some(step) = self.take(sequence, time_ns, payload_bytes, bytes) {
+                        return Ok(step);
+                    }
+                }
+                Found::Batch(header) => {
+                    if let Some(step) = self.take_batch(header) {
                         return Ok(step);
                     }
                 }
@@ -170,7 +184,21 @@ impl LaneReader {
         }
     }
 
-    /// A frame that holds: the message that comes next, or one to be passed over.
+    /// The next message of the batch that is being read.
+    #[inline]
+    fn next_of_batch(&mut self, bytes: &mut Vec<u8>) -> Option<Step> {
+        let time_ns = self.batch.time_ns();
+        while let Some((sequence, message)) = self.batch.next() {
+            if sequence >= self.expected {
+                self.expected = sequence.saturating_add(1);
+                bytes.extend_from_slice(message);
+                return Some(Step::Message { sequence, time_ns, payload_bytes: message.len() });
+            }
+        }
+        None
+    }
+
+    /// A message that holds: the one that comes next, or one to be passed over.
     #[inline]
     fn take(
         &mut self,
@@ -179,23 +207,42 @@ impl LaneReader {
         payload_bytes: usize,
         bytes: &mut Vec<u8>,
     ) -> Option<Step> {
-        let open = self.open.as_mut()?;
         self.reached = sequence.saturating_add(1);
-        if sequence > self.expected {
-            // Said first; the frame is read again after.
-            let missing = sequence - self.expected;
-            self.expected = sequence;
+        if let Some(step) = self.gap(sequence) {
             bytes.truncate(bytes.len() - payload_bytes);
-            let problem = format!("lane {} goes on with message {sequence}", self.lane);
-            return Some(Step::Damage { problem, missing });
+            return Some(step);
         }
-        open.offset += frame_bytes(payload_bytes) as u64;
+        self.open.as_mut()?.offset += frame_bytes(payload_bytes) as u64;
         if sequence < self.expected {
             bytes.truncate(bytes.len() - payload_bytes);
             return None;
         }
         self.expected = self.expected.saturating_add(1);
         Some(Step::Message { sequence, time_ns, payload_bytes })
+    }
+
+    /// A batch that holds, whose messages come next or are to be passed over.
+    #[cold]
+    fn take_batch(&mut self, header: Header) -> Option<Step> {
+        self.reached = header.end();
+        if let Some(step) = self.gap(header.sequence) {
+            self.batch.clear();
+            return Some(step);
+        }
+        self.open.as_mut()?.offset += frame_bytes(header.payload_bytes) as u64;
+        None
+    }
+
+    /// Messages before this one are missing. It is said first; the frame is read again after.
+    #[inline]
+    fn gap(&mut self, sequence: u64) -> Option<Step> {
+        if sequence <= self.expected {
+            return None;
+        }
+        let missing = sequence - self.expected;
+        self.expected = sequence;
+        let problem = format!("lane {} goes on with message {sequence}", self.lane);
+        Some(Step::Damage { problem, missing })
     }
 
     /// Opens the segment in which the next message is, or would be.
@@ -330,8 +377,9 @@ impl LaneReader {
         match found {
             Some((offset, header)) => {
                 open.offset = offset;
-                let missing = header.sequence - expected;
-                self.expected = header.sequence;
+                // A batch may begin with messages before the place.
+                let missing = header.sequence.saturating_sub(expected);
+                self.expected += missing;
                 let bytes = offset - from;
                 let problem = format!("{name}: {bytes} bytes from {from} on do not hold");
                 Some(Step::Damage { problem, missing })
@@ -407,8 +455,8 @@ impl LaneReader {
             return Some(Step::Damage { problem, missing: 0 });
         };
         open.offset = offset;
-        self.expected = header.sequence;
-        let missing = header.sequence - expected;
+        let missing = header.sequence.saturating_sub(expected);
+        self.expected += missing;
         let problem = format!("{name}: {} bytes from {from} on do not hold", offset - from);
         Some(Step::Damage { problem, missing })
     }

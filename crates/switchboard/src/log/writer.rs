@@ -1,23 +1,36 @@
 //! The writer of a lane: one process at a time, which never writes over anything.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::fence;
 
-use switchboard_kernel::io::coarse_time_ns;
+use switchboard_kernel::io::{self, coarse_time_ns};
 use switchboard_kernel::mmap::{self, Advice, Mapping, Mode};
 
 use super::Durability;
+use super::batch::Batch;
 use super::folder::Folder;
-use super::frame::{self, HEADER_BYTES, LARGEST_PAYLOAD_BYTES, Place, frame_bytes};
+use super::frame::{
+    self, COMMIT_BYTE, COMMIT_BYTE_AT, HEADER_BYTES, LARGEST_PAYLOAD_BYTES, Place, frame_bytes,
+};
 use super::reader::{LaneReader, Step};
 use super::segment::{self, Pattern};
 use crate::error::{Error, ErrorKind};
 
 /// Blocks are reserved so far ahead.
 const RESERVE_BYTES: u64 = 1 << 20;
+/// Messages are put into one batch up to this size: so much one flipped bit may cost.
+const LARGEST_BATCH_BYTES: usize = 128 << 10;
+/// Zeros are written ahead where so many syncs, or more, took one step of reserved blocks.
+const MANY_SYNCS: u32 = 8;
+/// They are written in pieces of this size.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// No lane comes so far: a message each nanosecond for two centuries.
 const MOST_SEQUENCE: u64 = 1 << 62;
+const CANNOT_WRITE: &str = "cannot write to a segment";
+const EIO: i32 = 5;
 /// The length of a segment, unless the address says otherwise.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// The shortest segment.
@@ -41,7 +54,7 @@ pub(crate) struct LaneWriter {
     file: File,
     mapping: Mapping,
     segment: u64,
-    /// Where the next frame goes.
+    /// Where the next batch goes.
     offset: u64,
     /// Blocks are reserved up to here.
     reserved: u64,
@@ -57,13 +70,23 @@ pub(crate) struct LaneWriter {
     ended: Option<(u64, u64)>,
     /// What a predecessor left unfinished.
     recovered: Option<String>,
-    /// The frame being written; kept for its memory.
+    /// The frame being committed by itself; kept for its memory.
     frame: Vec<u8>,
+    /// What is gathered.
+    batch: Batch,
+    /// Writing the batch out failed. What is in the segment of it stays there, so it goes nowhere else.
+    is_stuck: bool,
+    /// How often was synced since blocks were reserved.
+    syncs: u32,
+    /// Why syncing failed. What was not synced then may be lost, whatever a later call says.
+    unsynced: Option<i32>,
 }
 
 /// Why a message was not appended.
 #[derive(Debug)]
 pub(crate) enum Refusal {
+    /// What is gathered has to be written out before more is accepted.
+    Unwritten,
     /// The segment is full; the caller decides whether there may be another.
     SegmentFull,
     Failed(Error),
@@ -83,7 +106,8 @@ pub(crate) fn largest_payload_bytes(segment_bytes: u64) -> usize {
 
 impl Drop for LaneWriter {
     fn drop(&mut self) {
-        self.folder.note_end(self.lane, self.segment, self.sequence);
+        let written = self.sequence - self.batch.messages();
+        self.folder.note_end(self.lane, self.segment, written);
         self.folder.leave_lane(self.lane);
     }
 }
@@ -167,6 +191,10 @@ impl LaneWriter {
                     ended: None,
                     recovered: None,
                     frame: Vec::new(),
+                    batch: Batch::default(),
+                    is_stuck: false,
+                    syncs: 0,
+                    unsynced: None,
                 })
             }
             _ => {
@@ -210,6 +238,10 @@ impl LaneWriter {
             ended: None,
             recovered,
             frame: Vec::new(),
+            batch: Batch::default(),
+            is_stuck: false,
+            syncs: 0,
+            unsynced: None,
         })
     }
 
@@ -246,25 +278,30 @@ impl LaneWriter {
     }
 
     pub(crate) fn is_durable(&self) -> bool {
-        self.durable == self.offset
+        self.durable == self.offset && self.batch.is_empty()
     }
 
-    /// Writes and commits a message. Whoever waits is not woken; see [`Folder::ring`].
+    /// Whether messages are gathered: written out together, and not each by itself.
+    pub(crate) fn gathers(&self) -> bool {
+        self.manner.durability != Durability::Memory
+    }
+
+    /// Accepts a message, and commits it or [gathers](Self::gathers) it. Whoever waits for it is not woken;
+    /// see [`Folder::ring`].
     #[inline]
     pub(crate) fn append(&mut self, payload: &[u8]) -> Result<(), Refusal> {
-        let end = self.offset + frame_bytes(payload.len()) as u64;
-        if end > self.manner.segment_bytes {
-            return Err(Refusal::SegmentFull);
-        }
-        if end > self.reserved {
-            self.reserve(end)?;
-        }
-        let place = Place { lane: self.lane, segment: self.segment, offset: self.offset };
+        if self.gathers() { self.gather(payload) } else { self.commit(payload) }
+    }
+
+    #[inline]
+    fn commit(&mut self, payload: &[u8]) -> Result<(), Refusal> {
         let whole = frame_bytes(payload.len());
+        let end = self.offset + whole as u64;
+        self.make_room(end)?;
         self.frame.clear();
         self.frame.resize(whole, 0);
         let now_ns = coarse_time_ns();
-        frame::encode(place, self.sequence, now_ns, payload, &mut self.frame);
+        frame::encode(self.place(), self.sequence, now_ns, payload, &mut self.frame);
         let at = self.offset as usize;
         let stored = self
             .mapping
@@ -272,48 +309,140 @@ impl LaneWriter {
             .and_then(|()| self.mapping.atomic_u64(at));
         match stored {
             // Pairs with the acquiring load of readers: what they find after it is the whole frame.
-            Ok(word) => word.store(frame::commit_word(payload.len()).to_le(), Release),
-            Err(error) => {
-                return Err(self.folder.kernel("cannot write to a segment", error).into());
-            }
+            Ok(word) => word.store(frame::commit_word(payload.len(), 1).to_le(), Release),
+            Err(error) => return Err(self.failed(CANNOT_WRITE, error).into()),
         }
         self.offset = end;
+        self.durable = end;
         self.sequence += 1;
         self.last_ns = Some(now_ns);
-        if self.manner.durability == Durability::Memory {
-            self.durable = end;
+        Ok(())
+    }
+
+    #[inline]
+    fn gather(&mut self, payload: &[u8]) -> Result<(), Refusal> {
+        let whole = self.batch.frame_bytes_with(payload);
+        if self.is_stuck || whole > LARGEST_BATCH_BYTES && !self.batch.is_empty() {
+            return Err(Refusal::Unwritten);
+        }
+        self.make_room(self.offset + whole as u64)?;
+        self.batch.add(payload);
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Where the next batch goes.
+    #[inline]
+    fn place(&self) -> Place {
+        Place { lane: self.lane, segment: self.segment, offset: self.offset }
+    }
+
+    /// Sees to it that there is room up to here.
+    #[inline]
+    fn make_room(&mut self, end: u64) -> Result<(), Refusal> {
+        if end > self.manner.segment_bytes {
+            return Err(Refusal::SegmentFull);
+        }
+        if end > self.reserved {
+            self.reserve(end)?;
         }
         Ok(())
+    }
+
+    /// Commits what is gathered. After an error it is gathered still, and the next call tries again.
+    pub(crate) fn write_out(&mut self) -> Result<(), Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let now_ns = coarse_time_ns();
+        let written = self.write(now_ns);
+        self.is_stuck = written.is_err();
+        self.offset += written.map_err(|error| self.failed(CANNOT_WRITE, error))?;
+        self.last_ns = Some(now_ns);
+        self.batch.clear();
+        // A frame of many messages is lost with one flipped bit: it is known then how many they were.
+        self.folder.note_end(self.lane, self.segment, self.sequence);
+        Ok(())
+    }
+
+    /// Writes the batch to the file, and commits it; how many bytes it takes.
+    fn write(&mut self, now_ns: u64) -> switchboard_kernel::Result<u64> {
+        self.check_length("pwrite")?;
+        let (place, first) = (self.place(), self.sequence - self.batch.messages());
+        let frame = self.batch.seal(place, first, now_ns);
+        io::write_all_at(&self.file, frame, self.offset)?;
+        // Pairs with the acquiring load of readers, for what the kernel copies on behalf of this thread: who
+        // finds the byte finds the whole frame.
+        fence(Release);
+        io::write_all_at(&self.file, COMMIT_BYTE, self.offset + COMMIT_BYTE_AT as u64)?;
+        let len_bytes = frame.len() as u64;
+        self.check_length("pwrite")?;
+        Ok(len_bytes)
+    }
+
+    /// What is written to a file that was cut would make it longer again, and nobody would know.
+    fn check_length(&self, call: &'static str) -> switchboard_kernel::Result<()> {
+        // Not with `stat`: once a time of a file was asked for, each write notes a new one, and some file
+        // systems put that on the disk with each sync.
+        match (&self.file).seek(SeekFrom::End(0)) {
+            Ok(len) if len == self.manner.segment_bytes => Ok(()),
+            _ => Err(switchboard_kernel::Error::from_raw(call, EIO)),
+        }
+    }
+
+    #[cold]
+    fn failed(&self, doing: &str, error: switchboard_kernel::Error) -> Error {
+        let failed = self.folder.kernel(doing, error);
+        match error.name() {
+            "EFBIG" => too_long(failed),
+            // On a small one there may be room for a segment that is shorter than a step.
+            "ENOSPC" if self.manner.segment_bytes > LEAST_SEGMENT_BYTES => failed.hint(
+                "the file system or a quota is full: see df and df -i; a log takes room in steps of \
+                 1 MiB, or of a segment where that is shorter (?segment=64KiB)",
+            ),
+            _ => failed,
+        }
     }
 
     /// Reserves blocks, so that a store cannot meet a full disk.
     #[cold]
     fn reserve(&mut self, end: u64) -> Result<(), Error> {
         let until = end.next_multiple_of(RESERVE_BYTES).min(self.manner.segment_bytes);
-        mmap::reserve(&self.file, until).map_err(|error| {
-            let failed = self.folder.kernel("cannot reserve room for messages", error);
-            match error.name() {
-                "EFBIG" => too_long(failed),
-                // On a small one there may be room for a segment that is shorter than a step.
-                "ENOSPC" if self.manner.segment_bytes > LEAST_SEGMENT_BYTES => failed.hint(
-                    "the file system or a quota is full: see df and df -i; a log takes room in steps \
-                     of 1 MiB, or of a segment where that is shorter (?segment=64KiB)",
-                ),
-                _ => failed,
-            }
-        })?;
+        self.check_length("fallocate")
+            .and_then(|()| mmap::reserve(&self.file, until))
+            .map_err(|error| self.failed("cannot reserve room for messages", error))?;
         if self.manner.durability == Durability::Memory {
             // The pages that come next are wanted at once; if that fails they come one by one. What is
             // synced often would be written to the disk for nothing.
             let range = self.reserved as usize..until as usize;
             let _ = self.mapping.advise_range(range, Advice::PopulateWrite);
         }
+        if self.syncs >= MANY_SYNCS {
+            self.write_zeros(until);
+        }
+        self.syncs = 0;
         self.reserved = until;
         Ok(())
     }
 
-    /// Does what the durability asks for.
+    /// Where nothing was written yet, up to here. The first time that a block is written the file system has
+    /// to note that, too, with the next sync; so many blocks are written at a time.
+    fn write_zeros(&self, until: u64) {
+        // A new segment begins with its header.
+        let mut offset = self.reserved.max(self.offset);
+        while offset < until {
+            let zeros = &ZEROS[..(until - offset).min(ZEROS.len() as u64) as usize];
+            // If it fails they are zeros as before.
+            if io::write_all_at(&self.file, zeros, offset).is_err() {
+                return;
+            }
+            offset += zeros.len() as u64;
+        }
+    }
+
+    /// Writes out what waits, and does what the durability asks for.
     pub(crate) fn make_durable(&mut self) -> Result<(), Error> {
+        self.write_out()?;
         if self.is_durable() {
             return Ok(());
         }
@@ -323,11 +452,28 @@ impl LaneWriter {
                 let from = self.durable & !4095;
                 mmap::start_write_back(&self.file, from, self.offset - from).map_err(Into::into)
             }
-            Durability::Synced => self.file.sync_data(),
+            Durability::Synced => self.sync(),
         };
         result.map_err(|error| self.folder.system("cannot write messages to the disk", error))?;
         self.durable = self.offset;
         Ok(())
+    }
+
+    /// Once this failed it fails for ever: the kernel reports an error once, and may have dropped what it
+    /// could not write.
+    fn sync(&mut self) -> std::io::Result<()> {
+        let errno = match self.unsynced {
+            Some(errno) => errno,
+            None => match self.file.sync_data() {
+                Ok(()) => {
+                    self.syncs = self.syncs.saturating_add(1);
+                    return Ok(());
+                }
+                Err(error) => error.raw_os_error().unwrap_or(EIO),
+            },
+        };
+        self.unsynced = Some(errno);
+        Err(std::io::Error::from_raw_os_error(errno))
     }
 }
 

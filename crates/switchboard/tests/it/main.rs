@@ -38,8 +38,14 @@ const ROLES: &[(&str, Role)] = &[
     ("limited-listener", event::limited_listener),
     ("listener", event::listener),
     ("lender", loans::lender),
+    ("log-endless", log::batches::endless),
+    ("log-feeder", log::batches::feeder),
+    ("log-limited", log::batches::limited),
+    ("log-repeater", log::batches::repeater),
     #[cfg(target_arch = "x86_64")]
     ("log-killstep", log::killstep::publisher),
+    #[cfg(target_arch = "x86_64")]
+    ("log-killstep-batch", log::killstep::batch_publisher),
     ("log-named", log::crash::named),
     ("log-named-reader", log::named::reader),
     ("log-publisher", log::topic::publisher),

@@ -35,6 +35,8 @@ pub(crate) struct FileSender {
     writer: LaneWriter,
     watch: Watch,
     manner: Manner,
+    /// Messages go out together when they are pushed, and not each by itself.
+    gathers: bool,
     /// What a topic keeps; `None` where it keeps everything.
     retention: Option<Retention>,
     limit_bytes: usize,
@@ -73,6 +75,7 @@ impl FileSender {
             standing: Standing::of(&folder)?,
             looked_at: Instant::now(),
             folder,
+            gathers: writer.gathers(),
             writer,
             watch,
             manner,
@@ -121,17 +124,32 @@ impl FileSender {
             match self.writer.append(payload) {
                 Ok(()) => break,
                 Err(Refusal::Failed(error)) => return Err(error.into()),
+                Err(Refusal::Unwritten) => self.write_out()?,
                 Err(Refusal::SegmentFull) => self.next_segment()?,
             }
         }
         self.appended += 1;
         self.untold_bytes += payload.len() + 1;
-        if !more || self.untold_bytes >= RING_BYTES {
+        if !self.gathers {
+            self.acknowledged = self.appended;
+            if !more || self.untold_bytes >= RING_BYTES {
+                self.untold_bytes = 0;
+                self.folder.ring();
+            }
+        } else if !more {
+            // The message is accepted: what goes wrong now, the next call says.
+            let _ = self.write_out();
+        }
+        Ok(())
+    }
+
+    /// Commits what was accepted, and tells whoever waits.
+    #[inline(never)]
+    fn write_out(&mut self) -> Result<(), Error> {
+        self.writer.write_out()?;
+        if self.untold_bytes > 0 {
             self.untold_bytes = 0;
             self.folder.ring();
-        }
-        if self.writer.is_durable() {
-            self.acknowledged = self.appended;
         }
         Ok(())
     }
@@ -162,8 +180,8 @@ impl FileSender {
     }
 
     fn make_room(&mut self) -> Result<(), SendError> {
-        // What was written so far is told, also if this takes long.
-        self.folder.ring();
+        // What was accepted so far is told, also if this takes long.
+        self.write_out()?;
         if self.manner.pattern == Pattern::Queue {
             self.room_in_queue()?;
         }
@@ -212,10 +230,7 @@ impl FileSender {
             self.standing.check()?;
             self.looked_at = Instant::now();
         }
-        if self.untold_bytes > 0 {
-            self.untold_bytes = 0;
-            self.folder.ring();
-        }
+        self.write_out()?;
         self.writer.make_durable()?;
         self.acknowledged = self.appended;
         self.retain_if_due()?;

@@ -1,9 +1,10 @@
 //! Death at every system call: the writer, the receiver and a named subscriber of a log are killed as each
 //! call begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::slice::from_ref;
 
 use switchboard::{Bytes, Queue, RecvError, Start};
 use switchboard_testkit::Scratch;
@@ -14,14 +15,16 @@ use super::{payload, publish, read_topic};
 
 const COUNT: u64 = 60;
 
-/// Role: publishes 60 messages in batches of 10, and says what is acknowledged.
+/// Role: publishes so many messages in batches of so many, and says what is acknowledged.
 pub(crate) fn writer(arguments: &[String]) {
+    let number = |at: usize| -> u64 { arguments[at].parse().expect("a number") };
+    let (count, batch) = (number(1), number(2));
     report("begin");
     let topic = switchboard::Topic::<Bytes>::open(&arguments[0]).expect("a topic");
     let mut publisher = topic.publisher().expect("a publisher");
-    for n in 1..=COUNT {
+    for n in 1..=count {
         publisher.feed(&payload(n)).expect("taken");
-        if n % 10 == 0 {
+        if n % batch == 0 {
             publisher.push().expect("pushed");
             report(format!("acknowledged {}", publisher.acknowledged()));
         }
@@ -75,9 +78,9 @@ pub(crate) fn named(arguments: &[String]) {
 }
 
 /// How often each system call is made before and in all, by a role that runs undisturbed.
-fn calls(role: &str, address: &str, trace: &Path) -> Option<BTreeMap<String, (u32, u32)>> {
+fn calls(role: &str, arguments: &[String], trace: &Path) -> Option<BTreeMap<String, (u32, u32)>> {
     let file = trace.to_str()?;
-    let mut child = Child::role_under(&["strace", "-f", "-qq", "-o", file], role, &[address]);
+    let mut child = Child::role_under(&["strace", "-f", "-qq", "-o", file], role, arguments);
     let lines = child.remaining_lines();
     child.wait();
     if lines.last().map(String::as_str) != Some("end") {
@@ -101,47 +104,94 @@ fn calls(role: &str, address: &str, trace: &Path) -> Option<BTreeMap<String, (u3
 }
 
 /// Runs a role that is killed as it begins a call for the nth time; what it said.
-fn killed_at(role: &str, address: &str, call: &str, nth: u32, trace: &Path) -> Vec<String> {
-    let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
-    let starter =
-        ["strace", "-f", "-qq", "-o", trace.to_str().expect("a path"), "-e", inject.as_str()];
-    let mut child = Child::role_under(&starter, role, &[address]);
+fn killed_at(role: &str, arguments: &[String], call: &str, nth: u32, trace: &Path) -> Vec<String> {
+    injected(role, arguments, &format!("inject={call}:signal=SIGKILL:when={nth}"), trace)
+}
+
+/// Runs a role under strace, which does something to one of its calls; what it said.
+pub(super) fn injected(
+    role: &str,
+    arguments: &[String],
+    inject: &str,
+    trace: &Path,
+) -> Vec<String> {
+    let starter = ["strace", "-f", "-qq", "-o", trace.to_str().expect("a path"), "-e", inject];
+    let mut child = Child::role_under(&starter, role, arguments);
     let lines = child.remaining_lines();
     child.wait();
     lines
 }
 
-fn have_strace() -> bool {
+pub(super) fn have_strace() -> bool {
     Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success())
 }
 
 #[test]
 fn a_writer_killed_at_any_call_leaves_what_it_acknowledged() {
     const TEST: &str = "log::crash::a_writer_killed_at_any_call";
+    let counts = writer_counts(TEST, "segment=4096", COUNT, 10);
+    assert!(counts.is_none_or(|counts| counts.len() as u64 <= COUNT));
+}
+
+#[test]
+fn a_writer_of_small_batches_killed_at_any_call_leaves_whole_ones() {
+    const TEST: &str = "log::crash::a_writer_of_small_batches_killed_at_any_call";
+    let counts = writer_counts(TEST, "segment=4096&durability=synced", 20, 10);
+    assert!(counts.is_none_or(|counts| counts.into_iter().eq([0, 10, 20])));
+}
+
+/// So often that zeros are written ahead.
+#[test]
+fn a_writer_that_syncs_often_killed_at_any_call_leaves_what_it_acknowledged() {
+    const TEST: &str = "log::crash::a_writer_that_syncs_often_killed_at_any_call";
+    let counts = writer_counts(TEST, "segment=4096&durability=synced", 70, 5);
+    assert!(counts.is_none_or(|counts| (0..=70).step_by(5).all(|count| counts.contains(&count))));
+}
+
+/// What is in a batch when a segment is full is written before the next one is made.
+#[test]
+fn a_writer_of_large_batches_killed_at_any_call_leaves_whole_ones() {
+    const TEST: &str = "log::crash::a_writer_of_large_batches_killed_at_any_call";
+    let counts = writer_counts(TEST, "segment=16KiB&durability=synced", 300, 150);
+    let Some(counts) = counts else { return };
+    let cut: Vec<u64> = counts.into_iter().filter(|count| !count.is_multiple_of(150)).collect();
+    assert!(matches!(cut[..], [151..300]), "{cut:?}");
+}
+
+/// Kills a writer at each of its calls; how many messages it left, of all runs. `None` where that cannot be
+/// done.
+fn writer_counts(test: &str, query: &str, count: u64, batch: u64) -> Option<BTreeSet<u64>> {
     if !have_strace() {
-        return skip(TEST, "no strace");
+        skip(test, "no strace");
+        return None;
     }
     let scratch = Scratch::new();
     let trace = scratch.join("trace");
-    let place =
-        |n: u32| format!("file:{}?segment=4096", scratch.join(&format!("log{n}")).display());
-    let Some(calls) = calls("log-writer", &place(0), &trace) else {
-        return skip(TEST, "strace may not trace here");
+    let arguments = |run: u32| {
+        let address = format!("file:{}?{query}", scratch.join(&format!("log{run}")).display());
+        [address, count.to_string(), batch.to_string()]
     };
+    let Some(calls) = calls("log-writer", &arguments(0), &trace) else {
+        skip(test, "strace may not trace here");
+        return None;
+    };
+    let mut counts = BTreeSet::new();
     let mut runs = 0;
     for (call, (before, total)) in calls {
         for nth in before + 1..=total {
             runs += 1;
-            let address = place(runs);
-            let said = killed_at("log-writer", &address, &call, nth, &trace);
+            let arguments = arguments(runs);
+            let said = killed_at("log-writer", &arguments, &call, nth, &trace);
             let what = format!("killed at {call} {nth}: {said:?}");
-            check_writer(&address, &said, &what);
+            counts.insert(check_writer(&arguments[0], count, &said, &what));
         }
     }
     assert!(runs > 30, "only {runs} calls");
+    Some(counts)
 }
 
-pub(super) fn check_writer(address: &str, said: &[String], what: &str) {
+/// Looks whether a log has what its writer acknowledged, and goes on; how many messages there were.
+pub(super) fn check_writer(address: &str, count: u64, said: &[String], what: &str) -> u64 {
     let acknowledged = said
         .iter()
         .filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok())
@@ -150,21 +200,25 @@ pub(super) fn check_writer(address: &str, said: &[String], what: &str) {
     let folder = address.trim_start_matches("file:").split('?').next().expect("a path");
     if !Path::new(folder).exists() {
         assert_eq!(acknowledged, 0, "{what}");
-        return;
+        return 0;
     }
-    let before = read_topic(address).messages.len() as u64;
-    assert!((acknowledged..=COUNT).contains(&before), "{what}: {before} messages");
+    let before = read_topic(address);
+    assert!(before.reports.is_empty() && before.missing == 0, "{what}: {before:?}");
+    let before = before.messages.len() as u64;
+    assert!((acknowledged..=count).contains(&before), "{what}: {before} messages");
     // The next one goes on after the last, and cleans up.
-    publish(address, before + 1..COUNT + 3);
+    publish(address, before + 1..count + 3);
     let readout = read_topic(address);
     let numbers: Vec<u64> = readout.messages.iter().map(|(number, _)| *number).collect();
-    assert!(numbers.iter().copied().eq(1..COUNT + 3), "{what}: {numbers:?}");
+    assert!(numbers.iter().copied().eq(1..count + 3), "{what}: {numbers:?}");
+    assert_eq!(readout.missing, 0, "{what}: {:?}", readout.reports);
     for (number, bytes) in readout.messages {
         assert_eq!(bytes, payload(number), "{what}: message {number}");
     }
     let rest = std::fs::read_dir(folder).expect("a folder").flatten();
     let hidden = rest.filter(|entry| entry.file_name().to_string_lossy().starts_with(".new-"));
     assert_eq!(hidden.count(), 0, "{what}: a hidden file was left");
+    before
 }
 
 #[test]
@@ -180,7 +234,7 @@ fn a_receiver_killed_at_any_call_loses_nothing() {
         super::send(&address, 1..COUNT + 1);
         address
     };
-    let Some(calls) = calls("log-receiver", &place(0), &trace) else {
+    let Some(calls) = calls("log-receiver", &[place(0)], &trace) else {
         return skip(TEST, "strace may not trace here");
     };
     let mut runs = 0;
@@ -188,7 +242,7 @@ fn a_receiver_killed_at_any_call_loses_nothing() {
         for nth in before + 1..=total {
             runs += 1;
             let address = place(runs);
-            let said = killed_at("log-receiver", &address, &call, nth, &trace);
+            let said = killed_at("log-receiver", from_ref(&address), &call, nth, &trace);
             check_receiver(&address, &said, &format!("killed at {call} {nth}: {said:?}"));
         }
     }
@@ -219,7 +273,7 @@ fn check_receiver(address: &str, said: &[String], what: &str) {
             Err(error) => panic!("{what}: {error}"),
         }
     }
-    let all: std::collections::BTreeSet<u64> = got.into_iter().chain(rest).collect();
+    let all: BTreeSet<u64> = got.into_iter().chain(rest).collect();
     assert!(all.into_iter().eq(1..=COUNT), "{what}");
 }
 
@@ -236,7 +290,7 @@ fn a_named_subscriber_killed_at_any_call_misses_nothing() {
         publish(&format!("file:{}?segment=4096", path.display()), 1..COUNT + 1);
         format!("file:{}?reader=archive", path.display())
     };
-    let Some(calls) = calls("log-named", &place(0), &trace) else {
+    let Some(calls) = calls("log-named", &[place(0)], &trace) else {
         return skip(TEST, "strace may not trace here");
     };
     let mut runs = 0;
@@ -244,7 +298,7 @@ fn a_named_subscriber_killed_at_any_call_misses_nothing() {
         for nth in before + 1..=total {
             runs += 1;
             let address = place(runs);
-            let said = killed_at("log-named", &address, &call, nth, &trace);
+            let said = killed_at("log-named", from_ref(&address), &call, nth, &trace);
             check_named(&address, &said, &format!("killed at {call} {nth}: {said:?}"));
         }
     }

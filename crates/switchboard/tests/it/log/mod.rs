@@ -1,5 +1,6 @@
 //! `file:`, a log on disk: what only it has. What every queue has to keep is in the conformance tests.
 
+pub(crate) mod batches;
 pub(crate) mod crash;
 mod damage;
 pub(crate) mod given_back;
@@ -10,6 +11,7 @@ pub(crate) mod named;
 mod removed;
 mod retention;
 pub(crate) mod topic;
+mod torn;
 pub(crate) mod waiting;
 
 use std::path::{Path, PathBuf};
