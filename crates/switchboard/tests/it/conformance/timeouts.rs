@@ -36,7 +36,7 @@ fn the_cancel_descriptor_interrupts_a_sender() {
             return;
         }
         let _receiver = meeting.receiver("");
-        let mut sender = meeting.sender("cancel");
+        let mut sender = meeting.sender_at(meeting.small(), "cancel");
         let len = meeting.largest().min(8000);
         interrupted(&mut sender, &format!("block {len}"));
     });
