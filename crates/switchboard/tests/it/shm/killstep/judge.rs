@@ -333,7 +333,11 @@ impl Survivors {
             let has_come = ended && operation.act == Act::Join && self.readers.len() == 1;
             let was_there = number <= operation.before || has_come;
             let least = before + u16::from(was_there);
-            let rejected = operation.act == Act::Reject(number);
+            let rejected = match operation.act {
+                Act::Reject(one) => one == number,
+                Act::BorrowAndReject => number == operation.taken + 1,
+                _ => false,
+            };
             let most = before + 1 + u16::from(rejected);
             if !(least..=most).contains(&deliveries) {
                 return Err(format!(

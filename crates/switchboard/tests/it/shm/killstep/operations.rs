@@ -49,8 +49,12 @@ pub(super) enum Act {
     Receive,
     /// Looks at one message where it lies.
     Borrow,
-    /// The same, and acknowledges it.
+    /// Looks at two: the room of the first is free when the second is looked for.
+    BorrowTwo,
+    /// Looks at one and acknowledges it.
     BorrowAndAcknowledge,
+    /// Looks at one and gives it back.
+    BorrowAndReject,
     /// Takes so many and acknowledges them, as a batch.
     ReceiveEach(u64),
     /// Acknowledges messages of these numbers, in this order.
@@ -206,6 +210,16 @@ pub(super) const STEPS: &[Operation] = &[
         ..PUBLISH
     },
     Operation {
+        name: "publish a loan over the oldest",
+        act: Act::Loan,
+        query: "&capacity=4096&overflow=drop-oldest",
+        len_bytes: 200,
+        before: 25,
+        taken: 0,
+        quick: Quick::Deaths,
+        ..PUBLISH
+    },
+    Operation {
         name: "build a loan over the ring's end in vain",
         act: Act::LoanInVain,
         query: SMALL_RING,
@@ -216,7 +230,16 @@ pub(super) const STEPS: &[Operation] = &[
         ..PUBLISH
     },
     Operation { name: "send", ..SEND },
-    Operation { name: "send a loan", act: Act::Loan, quick: Quick::Deaths, ..SEND },
+    Operation { name: "send a loan", act: Act::Loan, ..SEND },
+    Operation {
+        name: "send a large loan",
+        act: Act::Loan,
+        query: SMALL_RING,
+        len_bytes: LARGE_BYTES,
+        quick: Quick::Deaths,
+        ..SEND
+    },
+    Operation { name: "send no loan", act: Act::LoanInVain, quick: Quick::Neither, ..SEND },
     Operation { name: "send to a sleeping receiver", others: Others::Asleep, ..SEND },
     Operation {
         name: "send to a receiver asleep for two",
@@ -317,7 +340,16 @@ pub(super) const STEPS: &[Operation] = &[
         name: "subscribe: borrow and release",
         act: Act::Borrow,
         query: SMALL_RING,
-        quick: Quick::Stops,
+        ..SUBSCRIBE
+    },
+    Operation {
+        name: "subscribe: borrow two from a full ring, and wake its publisher",
+        act: Act::BorrowTwo,
+        query: SMALL_RING,
+        len_bytes: WRAPPING_BYTES,
+        before: WRAPPING_COUNT,
+        taken: 2,
+        others: Others::Asleep,
         ..SUBSCRIBE
     },
     Operation {
@@ -326,7 +358,7 @@ pub(super) const STEPS: &[Operation] = &[
         query: SMALL_RING,
         len_bytes: LARGE_BYTES,
         before: 2,
-        quick: Quick::Neither,
+        quick: Quick::Deaths,
         ..SUBSCRIBE
     },
     Operation { name: "receive", quick: Quick::Stops, ..RECEIVE },
@@ -355,6 +387,22 @@ pub(super) const STEPS: &[Operation] = &[
         ..RECEIVE
     },
     Operation { name: "borrow and acknowledge", act: Act::BorrowAndAcknowledge, ..RECEIVE },
+    Operation {
+        name: "borrow a large message and acknowledge it",
+        act: Act::BorrowAndAcknowledge,
+        query: SMALL_RING,
+        len_bytes: LARGE_BYTES,
+        before: 2,
+        quick: Quick::Deaths,
+        ..RECEIVE
+    },
+    Operation { name: "borrow and let go", act: Act::Borrow, quick: Quick::Neither, ..RECEIVE },
+    Operation {
+        name: "borrow and reject",
+        act: Act::BorrowAndReject,
+        quick: Quick::Deaths,
+        ..RECEIVE
+    },
     Operation { name: "acknowledge in order", act: Act::Acknowledge(&[2, 3]), ..ACKNOWLEDGE },
     Operation {
         name: "acknowledge out of order",

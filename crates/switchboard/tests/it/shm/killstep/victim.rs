@@ -150,18 +150,27 @@ fn read(operation: &Operation, mut receiver: Receiver<Bytes>) {
             }
             std::mem::forget(received);
         }
-        Act::Borrow | Act::BorrowAndAcknowledge => {
+        Act::BorrowTwo => {
+            killstep::begin();
+            let first = receiver.borrow().expect("a message").to_vec();
+            let second = receiver.borrow().expect("a message").to_vec();
+            killstep::end();
+            let numbers = [first, second].map(|bytes| ends::read(&bytes).map(|tag| tag.1));
+            assert_eq!(numbers, [1, 2].map(|n| Some(operation.taken + n)), "torn");
+        }
+        Act::Borrow | Act::BorrowAndAcknowledge | Act::BorrowAndReject => {
             killstep::begin();
             let borrowed = receiver.borrow().expect("a message");
-            // Looked at in between: nobody may write here as long as it is borrowed.
-            let tag = ends::read(&borrowed);
-            if operation.act == Act::Borrow {
-                drop(borrowed);
-            } else {
-                borrowed.acknowledge().expect("acknowledged");
+            // In between: nobody may write here as long as it is borrowed.
+            let seen = borrowed.to_vec();
+            match operation.act {
+                Act::BorrowAndAcknowledge => borrowed.acknowledge().expect("acknowledged"),
+                Act::BorrowAndReject => drop(borrowed.reject().expect("given back")),
+                _ => drop(borrowed),
             }
             killstep::end();
-            assert_eq!(tag.map(|tag| tag.1), Some(operation.taken + 1), "torn");
+            let number = ends::read(&seen).map(|tag| tag.1);
+            assert_eq!(number, Some(operation.taken + 1), "torn");
         }
         Act::ReceiveEach(count) => {
             killstep::begin();

@@ -172,6 +172,10 @@ fn what_a_subscriber_says_in_its_page_is_checked() {
     let mut scene = Scene::of(Pattern::Topic, Role::Writer, "");
     tell(&mut scene, &[CURSORS, OF_A_TOPIC]);
     scene.end();
+    // One that drops the oldest looks there only because of large messages.
+    let mut scene = Scene::of(Pattern::Topic, Role::Writer, "&overflow=drop-oldest");
+    tell(&mut scene, &[CURSORS, OF_A_TOPIC]);
+    scene.end();
 }
 
 #[test]

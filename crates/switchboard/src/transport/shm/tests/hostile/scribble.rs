@@ -101,11 +101,12 @@ impl Random {
 }
 
 /// Lets liars do this for a while, and looks that all others go on.
-fn scribble(pattern: Pattern, victim: Role, lie: fn(&mut Random, &Path, Pattern)) {
+fn scribble(pattern: Pattern, victim: Role, query: &str, lie: fn(&mut Random, &Path, Pattern)) {
     let seed = Seed(seed());
     let lasts = seconds().map_or(QUICK, Duration::from_secs);
     let io_thread = seed.0.is_multiple_of(2);
-    let mut scene = Scene::with(pattern, victim, "&max-message=1MiB", io_thread);
+    let query = format!("&max-message=1MiB{query}");
+    let mut scene = Scene::with(pattern, victim, &query, io_thread);
     scene.begin("at random");
     scene.victim.forgive();
     let before = scene.victim.resources();
@@ -138,7 +139,7 @@ fn scribble(pattern: Pattern, victim: Role, lie: fn(&mut Random, &Path, Pattern)
     if seconds().is_some() {
         let (lies, kib) = (lies.load(SeqCst), (before.resident_kib, most.resident_kib));
         tell(&format!(
-            "{lies} lies to a {pattern:?} {victim:?} (thread: {io_thread}), told {told} times; longest pause {longest:?}; {} to {} KiB, \
+            "{lies} lies to a {pattern:?} {victim:?} ({query}, thread: {io_thread}), told {told} times; longest pause {longest:?}; {} to {} KiB, \
              {} to {} descriptors; seed {}",
             kib.0, kib.1, before.descriptors, most.descriptors, seed.0
         ));
@@ -162,22 +163,28 @@ fn tell(text: &str) {
 
 #[test]
 fn publishers_that_scribble_disturb_nobody() {
-    scribble(Pattern::Topic, Role::Reader, writes);
+    scribble(Pattern::Topic, Role::Reader, "", writes);
 }
 
 #[test]
 fn senders_that_scribble_disturb_nobody() {
-    scribble(Pattern::Queue, Role::Reader, writes);
+    scribble(Pattern::Queue, Role::Reader, "", writes);
 }
 
 #[test]
 fn subscribers_that_scribble_disturb_nobody() {
-    scribble(Pattern::Topic, Role::Writer, reads);
+    scribble(Pattern::Topic, Role::Writer, "", reads);
+}
+
+/// To one that drops the oldest, and so waits for nobody.
+#[test]
+fn subscribers_that_scribble_disturb_no_publisher_that_drops() {
+    scribble(Pattern::Topic, Role::Writer, "&overflow=drop-oldest", reads);
 }
 
 #[test]
 fn receivers_that_scribble_disturb_nobody() {
-    scribble(Pattern::Queue, Role::Writer, reads);
+    scribble(Pattern::Queue, Role::Writer, "", reads);
 }
 
 fn is_open(raw: &Raw) -> bool {
