@@ -15,7 +15,7 @@ use crate::model::{Coverage, FORMAT, Namespaces, Process, Snapshot, Viewer};
 use crate::source::descriptors::{Descriptor, Search, What};
 use crate::source::folder::Folder;
 use crate::source::maps::{self, Mapped};
-use crate::source::{locks, process};
+use crate::source::{limits, locks, process};
 use crate::text::escaped;
 use crate::waits;
 
@@ -30,6 +30,8 @@ pub struct Request {
     pub(crate) gap: Option<Duration>,
     /// Command lines.
     pub(crate) commands: bool,
+    /// Limits and what the kernel can do.
+    pub(crate) limits: bool,
 }
 
 /// What was read of one process.
@@ -75,13 +77,13 @@ impl Request {
     #[must_use]
     pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let kinds = kinds.into_iter().collect();
-        Self { kinds, waits: false, gap: None, commands: false }
+        Self { kinds, waits: false, gap: None, commands: false, limits: false }
     }
 
     /// Everything, but nobody is looked at twice.
     #[must_use]
     pub fn everything() -> Self {
-        Self { kinds: Kinds::ALL, waits: true, gap: None, commands: true }
+        Self { kinds: Kinds::ALL, waits: true, gap: None, commands: true, limits: false }
     }
 
     /// With what each thread waits for. Needs every kind, because a thread can wait for any.
@@ -96,6 +98,14 @@ impl Request {
     #[must_use]
     pub fn commands(mut self) -> Self {
         self.commands = true;
+        self
+    }
+
+    /// With limits, and what the kernel can do.
+    #[must_use]
+    pub fn limits(mut self) -> Self {
+        self.kinds = Kinds::ALL;
+        self.limits = true;
         self
     }
 
@@ -148,6 +158,11 @@ impl Request {
         let kinds: Vec<Kind> = self.kinds.iter().collect();
         let objects = join.finish();
         let processes: Vec<Process> = found.into_iter().map(|one| one.process).collect();
+        let (mut all_limits, mut features) = (Vec::new(), Vec::new());
+        if self.limits {
+            all_limits = limits::limits(&limits::Seen { processes: &processes, objects: &objects });
+            features = limits::features();
+        }
         let coverage = coverage(&processes, kinds, self.waits, waits_readable, missing);
         Snapshot {
             format: FORMAT,
@@ -157,6 +172,8 @@ impl Request {
             coverage,
             processes,
             objects,
+            limits: all_limits,
+            features,
         }
     }
 

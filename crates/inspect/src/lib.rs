@@ -35,6 +35,7 @@ mod waits;
 pub use collect::Request;
 pub use kind::{Kind, Kinds};
 pub use model::{
-    Coverage, End, Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn,
+    Coverage, End, Feature, Limit, Need, Object, Process, Snapshot, Target, Thread, Via, Wait,
+    WaitOn,
 };
 pub use saved::LoadError;

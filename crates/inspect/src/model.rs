@@ -29,6 +29,45 @@ pub struct Snapshot {
     pub processes: Vec<Process>,
     /// By kind, then id.
     pub objects: Vec<Object>,
+    /// Limits in force, if they were asked for.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+    /// What the kernel can do, if that was asked for.
+    #[serde(default)]
+    pub features: Vec<Feature>,
+}
+
+/// A limit, and how near it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Of what.
+    pub name: String,
+    /// How much of it is used; none: that is unknown, or differs from object to object.
+    pub used: Option<u64>,
+    /// The limit.
+    pub most: u64,
+    /// What sets it.
+    pub set_by: String,
+}
+
+impl Limit {
+    /// Whether nine tenths are used, or more.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        let near = |used: u64| used.saturating_mul(10) >= self.most.saturating_mul(9);
+        self.used.is_some_and(near) && self.most > 0
+    }
+}
+
+/// Something that the kernel can do, or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feature {
+    /// What.
+    pub name: String,
+    /// Whether it is there, for this user.
+    pub there: bool,
+    /// What is missing without it, and how to get it.
+    pub without: String,
 }
 
 /// Who looked.

@@ -8,6 +8,8 @@ mod completions;
 mod create;
 mod deadlocks;
 mod demo;
+mod diff;
+mod doctor;
 mod get;
 mod list;
 mod lock;
@@ -20,6 +22,7 @@ mod send;
 mod serve;
 mod set;
 mod show;
+mod snapshot;
 mod subscribe;
 mod transports;
 mod unlink;
@@ -70,6 +73,9 @@ const COMMANDS: &[Command] = &[
     Command { name: "ps", group: "See", build: ps::build, run: ps::run },
     Command { name: "why", group: "See", build: why::build, run: why::run },
     Command { name: "deadlocks", group: "See", build: deadlocks::build, run: deadlocks::run },
+    Command { name: "snapshot", group: "See", build: snapshot::build, run: snapshot::run },
+    Command { name: "diff", group: "See", build: diff::build, run: diff::run },
+    Command { name: "doctor", group: "See", build: doctor::build, run: doctor::run },
     Command { name: "transports", group: "About", build: transports::build, run: transports::run },
     Command {
         name: "completions",

@@ -20,6 +20,7 @@ mod run;
 mod seeing;
 mod send_recv;
 mod services;
+mod snapshots;
 mod states;
 mod topics;
 mod waiting;

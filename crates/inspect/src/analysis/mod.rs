@@ -3,6 +3,7 @@
 //! Source: docs/design/inspect.md. Pure functions: they read the snapshot and nothing else.
 
 pub mod deadlocks;
+pub mod difference;
 pub mod peers;
 pub mod stuck;
 pub mod wakers;

@@ -6,6 +6,7 @@
 pub mod descriptors;
 pub mod folder;
 pub mod inet;
+pub(crate) mod limits;
 pub mod locks;
 pub mod maps;
 pub mod memory;
@@ -104,6 +105,12 @@ pub const TABLE: &[Source] = &[
         name: "schedule",
         reads: "/proc/PID/task/TID/schedstat, sched",
         gives: "whether a thread ran meanwhile, and since when it sleeps",
+        needs: "nothing",
+    },
+    Source {
+        name: "limits",
+        reads: "/proc/sys, getrlimit, statvfs of /dev/shm",
+        gives: "limits in force, and what the kernel can do",
         needs: "nothing",
     },
 ];
