@@ -21,6 +21,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "gcc", command: Some("gcc") },
     Package { name: "iproute2", command: Some("ip") },
     Package { name: "libc6-dev", command: None },
+    Package { name: "lsof", command: Some("lsof") },
     Package { name: "netcat-openbsd", command: Some("nc") },
     Package { name: "procps", command: Some("ps") },
     Package { name: "python3", command: Some("python3") },
