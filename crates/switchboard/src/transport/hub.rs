@@ -3,6 +3,9 @@
 //! The hub owns the endpoint's `epoll` descriptor, which is its wake-up descriptor too, accepts and
 //! dials without blocking, and runs no thread: it moves when its endpoint is called.
 
+mod accepting;
+mod dialling;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -209,17 +212,6 @@ impl Hub {
         })
     }
 
-    /// The error of an endpoint that was not to wait.
-    fn nobody(&self) -> Error {
-        let problem = "nobody is there, and waiting was not wanted";
-        Error::new(ErrorKind::NotFound, &self.setup.address, problem)
-            .hint("start the other side first, or leave out --no-wait")
-    }
-
-    fn is_dialling_on(&self) -> bool {
-        matches!(self.place, Place::Dialling { attempt: Some(_), .. })
-    }
-
     /// Whether a further connection can still come.
     pub(crate) fn expects_more(&self) -> bool {
         match self.place {
@@ -332,99 +324,6 @@ impl Hub {
         self.watch_all()
     }
 
-    fn accept(&mut self) -> Result<(), Error> {
-        for _ in 0..ACCEPTS {
-            let (Place::Listening(listener), Some(meet)) = (&self.place, &self.meet) else {
-                return Ok(());
-            };
-            match meet.accept(listener.as_fd()) {
-                Ok(met) if self.connections.len() < MOST_CONNECTIONS => self.join(met)?,
-                Ok(_) => {}
-                Err(error) => {
-                    use kernel::ErrorKind as K;
-                    return match error.kind() {
-                        K::WouldBlock => Ok(()),
-                        // It was gone before it was accepted.
-                        K::ConnectionReset => continue,
-                        // Those that are here are served; the others wait until one of them goes.
-                        K::TooManyFiles | K::TooManyFilesInSystem
-                            if !self.connections.is_empty() =>
-                        {
-                            self.pause_accepting();
-                            Ok(())
-                        }
-                        _ => Err(self.setup.system("cannot accept a connection", error)),
-                    };
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn pause_accepting(&mut self) {
-        if let Place::Listening(listener) = &self.place {
-            let _ = self.epoll.delete(listener);
-            self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
-        }
-    }
-
-    fn resume_accepting(&mut self) -> Result<(), Error> {
-        if let Place::Listening(listener) = &self.place
-            && self.accept_again.is_some_and(|at| at <= Instant::now())
-        {
-            self.add(listener, LISTENER, Interest::Readable)?;
-            self.accept_again = None;
-        }
-        Ok(())
-    }
-
-    /// Dials if it is time to.
-    fn dial(&mut self) -> Result<(), Error> {
-        let now = Instant::now();
-        let Place::Dialling { attempt: None, next: Some(next), .. } = self.place else {
-            return Ok(());
-        };
-        if next > now {
-            return self.set_timer();
-        }
-        let Some(meet) = &self.meet else { return Ok(()) };
-        let dial = meet.dial()?;
-        self.dialled(dial)
-    }
-
-    /// The attempt under way was decided.
-    fn attempted(&mut self) -> Result<(), Error> {
-        let Place::Dialling { attempt, .. } = &mut self.place else { return Ok(()) };
-        let (Some(fd), Some(meet)) = (attempt.take(), &self.meet) else { return Ok(()) };
-        let _ = self.epoll.delete(&fd);
-        let dial = meet.dialled(fd)?;
-        self.dialled(dial)
-    }
-
-    fn dialled(&mut self, dial: Dial) -> Result<(), Error> {
-        let Place::Dialling { attempt, next, backoff } = &mut self.place else { return Ok(()) };
-        match dial {
-            Dial::Connected(met) => {
-                *next = None;
-                *backoff = FIRST_BACKOFF;
-                return self.join(met);
-            }
-            Dial::Connecting(fd) => {
-                self.epoll
-                    .add(&fd, ATTEMPT, Interest::Writable)
-                    .map_err(|error| self.setup.system("cannot connect", error))?;
-                *attempt = Some(fd);
-                *next = None;
-            }
-            Dial::NotYet if !self.setup.options.wait => return Err(self.nobody()),
-            Dial::NotYet => {
-                *next = Some(Instant::now() + *backoff);
-                *backoff = (*backoff * 2).min(LONGEST_BACKOFF);
-            }
-        }
-        self.set_timer()
-    }
-
     /// Drops a connection over which no hello came: a probe of whether this name is alive, or a peer that
     /// went before it saw this side.
     pub(crate) fn forget(&mut self, id: u64) {
@@ -440,17 +339,6 @@ impl Hub {
         let _ = connection.watch(&self.epoll, false);
         self.dial_again();
         Some(connection)
-    }
-
-    fn dial_again(&mut self) {
-        if let Place::Dialling { attempt: None, next, backoff } = &mut self.place
-            && (self.redial || self.joined == 0)
-            && self.connections.is_empty()
-            && next.is_none()
-        {
-            *next = Some(Instant::now() + *backoff);
-            let _ = self.set_timer();
-        }
     }
 
     /// Whether a hello is waited for only so long. Who dials has one connection and waits on: the other

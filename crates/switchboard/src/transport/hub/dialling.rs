@@ -1,0 +1,79 @@
+//! The connection that an endpoint makes, and makes anew.
+
+use std::time::Instant;
+
+use switchboard_kernel::io::Interest;
+
+use super::{ATTEMPT, Dial, FIRST_BACKOFF, Hub, LONGEST_BACKOFF, Place};
+use crate::error::{Error, ErrorKind};
+
+impl Hub {
+    pub(super) fn is_dialling_on(&self) -> bool {
+        matches!(self.place, Place::Dialling { attempt: Some(_), .. })
+    }
+
+    /// The error of an endpoint that was not to wait.
+    pub(super) fn nobody(&self) -> Error {
+        let problem = "nobody is there, and waiting was not wanted";
+        Error::new(ErrorKind::NotFound, &self.setup.address, problem)
+            .hint("start the other side first, or leave out --no-wait")
+    }
+
+    /// Dials if it is time to.
+    pub(super) fn dial(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let Place::Dialling { attempt: None, next: Some(next), .. } = self.place else {
+            return Ok(());
+        };
+        if next > now {
+            return self.set_timer();
+        }
+        let Some(meet) = &self.meet else { return Ok(()) };
+        let dial = meet.dial()?;
+        self.dialled(dial)
+    }
+
+    /// The attempt under way was decided.
+    pub(super) fn attempted(&mut self) -> Result<(), Error> {
+        let Place::Dialling { attempt, .. } = &mut self.place else { return Ok(()) };
+        let (Some(fd), Some(meet)) = (attempt.take(), &self.meet) else { return Ok(()) };
+        let _ = self.epoll.delete(&fd);
+        let dial = meet.dialled(fd)?;
+        self.dialled(dial)
+    }
+
+    fn dialled(&mut self, dial: Dial) -> Result<(), Error> {
+        let Place::Dialling { attempt, next, backoff } = &mut self.place else { return Ok(()) };
+        match dial {
+            Dial::Connected(met) => {
+                *next = None;
+                *backoff = FIRST_BACKOFF;
+                return self.join(met);
+            }
+            Dial::Connecting(fd) => {
+                self.epoll
+                    .add(&fd, ATTEMPT, Interest::Writable)
+                    .map_err(|error| self.setup.system("cannot connect", error))?;
+                *attempt = Some(fd);
+                *next = None;
+            }
+            Dial::NotYet if !self.setup.options.wait => return Err(self.nobody()),
+            Dial::NotYet => {
+                *next = Some(Instant::now() + *backoff);
+                *backoff = (*backoff * 2).min(LONGEST_BACKOFF);
+            }
+        }
+        self.set_timer()
+    }
+
+    pub(super) fn dial_again(&mut self) {
+        if let Place::Dialling { attempt: None, next, backoff } = &mut self.place
+            && (self.redial || self.joined == 0)
+            && self.connections.is_empty()
+            && next.is_none()
+        {
+            *next = Some(Instant::now() + *backoff);
+            let _ = self.set_timer();
+        }
+    }
+}
