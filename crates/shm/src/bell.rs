@@ -5,9 +5,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::Words;
 use crate::barrier::{Busy, Sleeper};
 use crate::layout::PAGE_BYTES;
+use crate::{AtomicU64, Words};
 
 /// How many readers a doorbell has bytes for.
 pub const READERS: usize = PAGE_BYTES;
@@ -80,22 +80,30 @@ pub fn clear(bell: &impl Words, reader: usize) {
 
 /// Looks who sleeps, after a commit: calls `wake` with each of the first `words` words of which a reader does.
 #[inline]
-pub fn after_commit(bell: &impl Words, words: usize, busy: Busy, mut wake: impl FnMut(usize, u64)) {
-    let mut busy = busy;
+pub fn after_commit(bell: &impl Words, words: usize, busy: Busy, wake: impl FnMut(usize, u64)) {
     busy.pass();
-    let mut index = 0;
-    while let Some(word) = bell.words().get(index)
-        && index < words
-    {
+    let Some(words) = bell.words().get(..words) else { return };
+    for (index, word) in words.iter().enumerate() {
         if word.load(Relaxed) != 0 {
-            let raised = busy.look_again(word);
-            // One fence is enough for all that follows.
-            busy = Busy::Fences;
-            if any_sleeps(raised) {
-                wake(index, raised);
-            }
+            return after_all(words, index, busy, wake);
         }
-        index += 1;
+    }
+}
+
+/// Somebody sleeps now and then, in the word of this index, and nobody in those before.
+#[cold]
+fn after_all(words: &[AtomicU64], first: usize, busy: Busy, mut wake: impl FnMut(usize, u64)) {
+    let mut busy = busy;
+    for (index, word) in words.iter().enumerate().skip(first) {
+        if word.load(Relaxed) == 0 {
+            continue;
+        }
+        let raised = busy.look_again(word);
+        // One fence is enough for all that follows.
+        busy = Busy::Fences;
+        if any_sleeps(raised) {
+            wake(index, raised);
+        }
     }
 }
 

@@ -45,17 +45,33 @@ const LENGTH_BITS: u32 = 28;
 const KIND_BITS: u32 = 3;
 /// The next frame begins at a line of the cache.
 pub(super) const TO_LINE: u64 = 1 << 31;
-/// The longest payload that a header can say.
-pub(super) const MOST_FRAME_BYTES: u64 = (1 << LENGTH_BITS) - 1;
 const NUMBER_SHIFT: u32 = 32;
+
+/// What positions of frames are multiples of, less one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unit(u64);
+
+impl Unit {
+    pub(super) const WORD: Self = Self(WORD_BYTES - 1);
+    pub(super) const LINE: Self = Self(LINE_BYTES - 1);
+
+    /// Of a header.
+    #[inline]
+    pub(super) const fn of(header: u64) -> Self {
+        if header & TO_LINE == 0 { Self::WORD } else { Self::LINE }
+    }
+
+    /// As the header says it.
+    #[inline]
+    const fn flag(self) -> u64 {
+        (self.0 & (LINE_BYTES / 2)) * (TO_LINE / (LINE_BYTES / 2))
+    }
+}
 
 /// The word of a header. Its low half is never 0.
 #[inline]
-pub(super) const fn header(kind: Kind, payload_bytes: u64, number: u64, to_line: bool) -> u64 {
-    payload_bytes
-        | if to_line { TO_LINE } else { 0 }
-        | kind.number() << LENGTH_BITS
-        | number << NUMBER_SHIFT
+pub(super) const fn header(kind: Kind, payload_bytes: u64, number: u64, unit: Unit) -> u64 {
+    payload_bytes | unit.flag() | kind.number() << LENGTH_BITS | number << NUMBER_SHIFT
 }
 
 /// What a header says.
@@ -64,7 +80,7 @@ pub(super) struct Header {
     pub(super) kind: Kind,
     pub(super) payload_bytes: u64,
     pub(super) number_low: u32,
-    pub(super) to_line: bool,
+    pub(super) unit: Unit,
 }
 
 impl Header {
@@ -78,7 +94,7 @@ impl Header {
             .ok_or(Misbehaved("a frame of a kind that nobody knows"))?;
         let payload_bytes = word & ((1 << LENGTH_BITS) - 1);
         let number_low = (word >> NUMBER_SHIFT) as u32;
-        Ok(Some(Self { kind, payload_bytes, number_low, to_line: word & TO_LINE != 0 }))
+        Ok(Some(Self { kind, payload_bytes, number_low, unit: Unit::of(word) }))
     }
 }
 
@@ -90,9 +106,8 @@ pub(super) const fn frame_bytes(payload_bytes: u64) -> u64 {
 
 /// Where a frame ends that begins at a position.
 #[inline]
-pub(super) const fn frame_end(begin: u64, payload_bytes: u64, to_line: bool) -> u64 {
-    let unit = if to_line { LINE_BYTES } else { WORD_BYTES };
-    (begin + WORD_BYTES + payload_bytes + unit - 1) & !(unit - 1)
+pub(super) const fn frame_end(begin: u64, payload_bytes: u64, Unit(rest): Unit) -> u64 {
+    (begin + WORD_BYTES + payload_bytes + rest) & !rest
 }
 
 /// A committed frame, as a reader found it.

@@ -42,12 +42,18 @@ const LAST: u64 = u64::MAX / 2;
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
-    capacity: u64,
+    /// Capacity less one.
+    mask: u64,
     lossy: bool,
     busy: Busy,
 }
 
 impl Shape {
+    #[inline]
+    fn capacity(self) -> u64 {
+        self.mask + 1
+    }
+
     /// Index of the word at a position.
     #[inline]
     fn word(self, position: u64) -> usize {
@@ -56,25 +62,25 @@ impl Shape {
 
     #[inline]
     fn offset(self, position: u64) -> u64 {
-        position & (self.capacity - 1)
+        position & self.mask
     }
 
     /// Bytes from a position to the end of the ring.
     #[inline]
     fn rest(self, position: u64) -> u64 {
-        self.capacity - self.offset(position)
+        (!position & self.mask) + 1
     }
 
     /// The largest frame, header included.
     #[inline]
     fn largest_frame(self) -> u64 {
-        self.capacity / 4
+        self.capacity() / 4
     }
 
     /// An eighth of the ring: the steps of cursors and of the tail.
     #[inline]
     fn step(self) -> u64 {
-        self.capacity / 8
+        self.capacity() / 8
     }
 
     fn check_capacity(capacity: u64, words: usize) -> Result<(), Misbehaved> {
@@ -108,7 +114,7 @@ impl Shape {
             return Err(Misbehaved("a ring with flags that nobody knows"));
         }
         let busy = Busy::from_flag(flags, at::FENCES);
-        Ok(Self { capacity, lossy: flags & at::LOSSY != 0, busy })
+        Ok(Self { mask: capacity - 1, lossy: flags & at::LOSSY != 0, busy })
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use super::frame::{Frame, Header, Kind, MOST_FRAME_BYTES, TO_LINE, frame_bytes, frame_end};
+use super::frame::{Frame, Header, Kind, TO_LINE, Unit, frame_bytes, frame_end};
 use super::{LAST, Shape};
 use crate::atomic::fence;
 use crate::barrier::Busy;
 use crate::copy::copy_out;
-use crate::layout::writer as at;
+use crate::layout::{WORD_BYTES, writer as at};
 use crate::{AtomicU64, Misbehaved, Words};
 
 /// One who reads a ring.
@@ -81,7 +81,7 @@ impl<W: Words> RingReader<W> {
     /// Bytes of the ring.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.shape.capacity
+        self.shape.capacity()
     }
 
     /// The memory.
@@ -134,8 +134,15 @@ impl<W: Words> RingReader<W> {
         self.frame(self.position, header).map(Some)
     }
 
-    /// The next frame, if it is a message of at most so many bytes: goes on behind it, and returns the index of the
-    /// payload's first word, and its length. Whatever else there is, [`poll`](Self::poll) tells.
+    /// The largest payload of a frame, in bytes.
+    #[must_use]
+    pub fn largest_payload(&self) -> u64 {
+        self.shape.largest_frame() - WORD_BYTES
+    }
+
+    /// The next frame, if it is a message of at most so many bytes, which are not more than
+    /// [`largest_payload`](Self::largest_payload): goes on behind it, and returns the index of the payload's first
+    /// word, and its length. Whatever else there is, [`poll`](Self::poll) tells.
     #[inline(always)]
     pub fn next_message(&mut self, most_bytes: u64) -> Option<(usize, usize)> {
         debug_assert!(
@@ -146,14 +153,13 @@ impl<W: Words> RingReader<W> {
         // Partner: the release store of the commit.
         let header = self.memory.words()[word].load(Acquire);
         // Of the header that it has to be, the length is open, and where the next one begins.
-        let open = header ^ super::frame::header(Kind::Message, 0, self.number + 1, false);
-        let (len, to_line) = (open & !TO_LINE, open & TO_LINE != 0);
-        let frame_bytes = frame_bytes(len & MOST_FRAME_BYTES);
-        let most = self.shape.largest_frame().min(self.shape.rest(self.position));
-        if len > most_bytes.min(MOST_FRAME_BYTES) || frame_bytes > most {
+        let open = header ^ super::frame::header(Kind::Message, 0, self.number + 1, Unit::WORD);
+        let len = open & !TO_LINE;
+        // What is left of the ring is a multiple of a word.
+        if len > most_bytes || len > self.shape.rest(self.position) - WORD_BYTES {
             return None;
         }
-        self.position = frame_end(self.position, len, to_line);
+        self.position = frame_end(self.position, len, Unit::of(open));
         self.number += 1;
         Some((word + 1, len as usize))
     }
@@ -179,7 +185,7 @@ impl<W: Words> RingReader<W> {
 
     fn behind_pad(&self, header: Header) -> Result<u64, Misbehaved> {
         let rest = self.shape.rest(self.position);
-        if rest == self.shape.capacity || header.payload_bytes != 0 {
+        if rest == self.shape.capacity() || header.payload_bytes != 0 {
             return Err(Misbehaved("a pad where none can be"));
         }
         Ok(self.position + rest)
@@ -203,7 +209,7 @@ impl<W: Words> RingReader<W> {
             number: expected + missing,
             missing,
             payload: position + 8,
-            end: frame_end(position, header.payload_bytes, header.to_line),
+            end: frame_end(position, header.payload_bytes, header.unit),
         })
     }
 

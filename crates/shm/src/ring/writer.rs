@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::frame::{Header, Kind, frame_bytes, frame_end, header};
+use super::frame::{Header, Kind, Unit, frame_bytes, frame_end, header};
 use super::{Counters, Shape};
 use crate::atomic::fence;
 use crate::barrier::Busy;
@@ -13,8 +13,10 @@ use crate::layout::{LINE_BYTES, VERSION, WORD_BYTES};
 use crate::machine::will_write;
 use crate::{AtomicU64, Misbehaved, Words};
 
-/// So many lines of the next frame are asked for; the processor notices by itself where longer ones go.
-const AHEAD_LINES: u64 = 4;
+/// So many bytes after a frame are asked for, to be written next.
+const AHEAD_BYTES: u64 = 5 * LINE_BYTES;
+/// So many bytes of a frame are asked for at most; the processor notices by itself where longer ones go.
+const MOST_ASKED_BYTES: u64 = 8 << 10;
 
 /// The one who writes a ring.
 #[derive(Debug)]
@@ -27,8 +29,10 @@ pub struct RingWriter<W> {
     limit: u64,
     /// Where what was claimed last ends: it may be under way.
     claimed: u64,
-    /// Frames begin at lines of the cache.
-    to_line: bool,
+    /// Lines before this have been asked for.
+    asked: u64,
+    /// Where frames begin.
+    unit: Unit,
     /// Of the last message.
     number: u64,
     /// Of a lossy ring: where frames begin, about an eighth of the ring apart; the first is the tail, and none
@@ -37,7 +41,7 @@ pub struct RingWriter<W> {
 }
 
 /// Room for a frame that is not committed yet. Nothing is taken until it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[must_use = "nothing is written until it is committed"]
 pub struct Claim {
     /// Where the pad goes, if there is one, or the frame.
@@ -45,11 +49,12 @@ pub struct Claim {
     /// Where the frame goes.
     frame: u64,
     payload_bytes: u64,
-    to_line: bool,
+    unit: Unit,
 }
 
 impl Claim {
     /// Bytes of the payload.
+    #[inline]
     #[must_use]
     pub fn payload_bytes(&self) -> u64 {
         self.payload_bytes
@@ -62,6 +67,7 @@ impl Claim {
     }
 
     /// Where the frame ends, if it is committed with all of the payload claimed.
+    #[inline]
     #[must_use]
     pub fn end(&self) -> u64 {
         self.end_of(self.payload_bytes)
@@ -71,7 +77,7 @@ impl Claim {
     #[inline]
     #[must_use]
     pub fn end_of(&self, payload_bytes: u64) -> u64 {
-        frame_end(self.frame, payload_bytes, self.to_line)
+        frame_end(self.frame, payload_bytes, self.unit)
     }
 }
 
@@ -104,7 +110,7 @@ impl<W: Words> RingWriter<W> {
     ) -> Result<Self, Misbehaved> {
         let words = memory.words();
         Shape::check_capacity(capacity_bytes, words.len())?;
-        let shape = Shape { capacity: capacity_bytes, lossy, busy };
+        let shape = Shape { mask: capacity_bytes - 1, lossy, busy };
         let flags = if lossy { at::LOSSY } else { 0 };
         let position = position & !(WORD_BYTES - 1);
         words[at::KIND_WORD].store(u64::from(VERSION) | u64::from(pattern) << 32, Relaxed);
@@ -120,7 +126,8 @@ impl<W: Words> RingWriter<W> {
             head: position,
             limit,
             claimed: position,
-            to_line: false,
+            asked: position,
+            unit: Unit::WORD,
             number,
             marks,
         })
@@ -134,6 +141,7 @@ impl<W: Words> RingWriter<W> {
     }
 
     /// Number of the last message.
+    #[inline]
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
@@ -142,7 +150,7 @@ impl<W: Words> RingWriter<W> {
     /// Bytes of the ring.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.shape.capacity
+        self.shape.capacity()
     }
 
     /// The largest payload of a frame, in bytes.
@@ -178,23 +186,24 @@ impl<W: Words> RingWriter<W> {
             return self.tail();
         }
         // The word after what is claimed is written too.
-        (self.claimed.max(self.head) + WORD_BYTES).saturating_sub(self.shape.capacity)
+        (self.claimed.max(self.head) + WORD_BYTES).saturating_sub(self.shape.capacity())
     }
 
     /// The memory.
+    #[inline]
     pub fn memory(&self) -> &W {
         &self.memory
     }
 
     /// The smallest cursor of all readers is now known to be this.
     pub fn set_smallest_cursor(&mut self, cursor: u64) {
-        self.limit = cursor.saturating_add(self.shape.capacity);
+        self.limit = cursor.saturating_add(self.shape.capacity());
     }
 
     /// Whether the cursor of a reader keeps a frame of this size from being claimed.
     #[must_use]
     pub fn is_held_up_by(&self, cursor: u64, payload_bytes: u64) -> bool {
-        self.after(payload_bytes) + WORD_BYTES > cursor.saturating_add(self.shape.capacity)
+        self.after(payload_bytes) + WORD_BYTES > cursor.saturating_add(self.shape.capacity())
     }
 
     /// Where this frame would begin: after a pad if need be.
@@ -207,14 +216,14 @@ impl<W: Words> RingWriter<W> {
     /// Where the head would be after this frame, with the pad before it.
     #[inline]
     fn after(&self, payload_bytes: u64) -> u64 {
-        frame_end(self.begin(payload_bytes), payload_bytes, self.to_line)
+        frame_end(self.begin(payload_bytes), payload_bytes, self.unit)
     }
 
     /// Whether each frame is to begin at a line of the cache. That is faster where readers wait for every message:
     /// the line that they poll is not that of the message before. Where they are behind it is slower,
     /// since frames take more lines.
     pub fn set_to_line(&mut self, to_line: bool) {
-        self.to_line = to_line;
+        self.unit = if to_line { Unit::LINE } else { Unit::WORD };
     }
 
     /// Room for a frame; `None` where the readers' cursors, as far as they are known, leave none. The
@@ -223,7 +232,7 @@ impl<W: Words> RingWriter<W> {
     pub fn claim(&mut self, payload_bytes: u64) -> Option<Claim> {
         debug_assert!(payload_bytes <= self.largest_payload(), "{payload_bytes} bytes in a frame");
         let frame = self.begin(payload_bytes);
-        let claim = Claim { begin: self.head, frame, payload_bytes, to_line: self.to_line };
+        let claim = Claim { begin: self.head, frame, payload_bytes, unit: self.unit };
         // The header after it too: it becomes 0.
         let end = claim.end() + WORD_BYTES;
         if end > self.limit {
@@ -233,13 +242,14 @@ impl<W: Words> RingWriter<W> {
             self.drop_oldest(end);
         }
         self.claimed = claim.end();
+        self.fetch(&claim);
         Some(claim)
     }
 
     /// Moves the tail on, so that everything before `end` may be written.
     #[cold]
     fn drop_oldest(&mut self, end: u64) {
-        self.move_tail(end - self.shape.capacity);
+        self.move_tail(end - self.shape.capacity());
     }
 
     /// Moves the tail of a lossy ring on, at least to a position, so that nobody is handed what is before.
@@ -251,7 +261,7 @@ impl<W: Words> RingWriter<W> {
     fn move_tail(&mut self, least: u64) {
         while self.tail() < least && self.marks.pop_front().is_some() {}
         let tail = self.tail();
-        self.limit = tail + self.shape.capacity;
+        self.limit = tail + self.shape.capacity();
         self.memory.words()[at::TAIL_WORD].store(tail, Relaxed);
         // Partner: the acquire fence of a reader that has copied. Whoever sees a word of what is
         // written from now on sees this tail too.
@@ -307,7 +317,7 @@ impl<W: Words> RingWriter<W> {
         let words = self.memory.words();
         let end = claim.end_of(payload_bytes);
         words[self.shape.word(end)].store(0, Relaxed);
-        let header_word = header(kind, payload_bytes, self.number, claim.to_line);
+        let header_word = header(kind, payload_bytes, self.number, claim.unit);
         let frame = &words[self.shape.word(claim.frame)];
         if claim.begin == claim.frame {
             // The commit. Partner: the acquire load of readers.
@@ -315,27 +325,47 @@ impl<W: Words> RingWriter<W> {
         } else {
             frame.store(header_word, Relaxed);
             words[self.shape.word(claim.begin)]
-                .store(header(Kind::Pad, 0, self.number, false), Release);
+                .store(header(Kind::Pad, 0, self.number, Unit::WORD), Release);
         }
         self.head = end;
         if self.shape.lossy {
             self.note_mark(claim.begin);
         }
-        self.fetch_ahead(frame_bytes(payload_bytes));
+        self.fetch_ahead();
         claim.begin
     }
 
-    /// Asks for the lines that the next frame is likely to need: who reads has them since the last turn of the
-    /// ring, and the commit would wait until they came. Not the one that is polled now.
-    #[inline]
-    fn fetch_ahead(&self, frame_bytes: u64) {
-        let words = self.memory.words();
-        let last = self.head + frame_bytes.min((AHEAD_LINES - 1) * LINE_BYTES) + LINE_BYTES;
-        let mut line = self.head + LINE_BYTES;
+    /// Asks for the lines of a frame, to be written now: who reads has them since the last turn of the ring, or
+    /// its processor, which fetches more than it is asked for. Else a store to one of them would wait for it, and
+    /// the commit for that store, while readers fetch the line again that they poll. That one is left to them until
+    /// it is written.
+    #[inline(always)]
+    fn fetch(&self, claim: &Claim) {
+        let last = claim.end().min(claim.frame + MOST_ASKED_BYTES);
+        let mut line = (claim.frame | (LINE_BYTES - 1)) + 1;
         while line <= last {
-            will_write(&words[self.shape.word(line)]);
+            self.ask_for(line);
             line += LINE_BYTES;
         }
+    }
+
+    #[inline(always)]
+    fn ask_for(&self, position: u64) {
+        if let Some(word) = self.memory.words().get(self.shape.word(position)) {
+            will_write(word);
+        }
+    }
+
+    /// Asks for the lines of the frames to come, each of them once: where they follow each other fast, it is too
+    /// late to do so when they are claimed.
+    #[inline(always)]
+    fn fetch_ahead(&mut self) {
+        let mut line = self.asked.max(self.head + LINE_BYTES) & !(LINE_BYTES - 1);
+        while line <= self.head + AHEAD_BYTES {
+            self.ask_for(line);
+            line += LINE_BYTES;
+        }
+        self.asked = line;
     }
 
     #[inline]
@@ -386,7 +416,7 @@ impl<W: Words> RingWriter<W> {
                 continue;
             }
             count += u64::from(header.kind != Kind::End);
-            at = frame_end(at, header.payload_bytes, header.to_line);
+            at = frame_end(at, header.payload_bytes, header.unit);
         }
         count
     }
@@ -394,7 +424,7 @@ impl<W: Words> RingWriter<W> {
     /// The word of a header, to wake who sleeps there; `None` where no frame of the ring can be.
     #[must_use]
     pub fn polled_word(&self, position: u64) -> Option<&AtomicU64> {
-        let oldest = self.head.saturating_sub(self.shape.capacity);
+        let oldest = self.head.saturating_sub(self.shape.capacity());
         let there = (oldest..=self.head).contains(&position) && position.is_multiple_of(8);
         there.then(|| &self.memory.words()[self.shape.word(position)])
     }

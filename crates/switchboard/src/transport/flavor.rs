@@ -230,8 +230,17 @@ impl SenderFlavor {
         }
     }
 
-    /// Lends [room](Self::room) for a message, without waiting; `false` where messages are copied anyway.
+    /// Lends [room](Self::room) for a message, where there is nothing particular about it: a short cut.
     #[inline]
+    pub(crate) fn lend_plain(&mut self, len: usize) -> bool {
+        match self {
+            Self::ShmPublisher(end) => end.lend_plain(len),
+            Self::ShmSender(end) => end.lend_plain(len),
+            _ => false,
+        }
+    }
+
+    /// Lends [room](Self::room) for a message, without waiting; `false` where messages are copied anyway.
     pub(crate) fn lend(&mut self, len: usize) -> Result<bool, SendError> {
         match self {
             Self::ShmPublisher(end) => end.lend(len).map(|()| true),
@@ -260,8 +269,17 @@ impl SenderFlavor {
         }
     }
 
-    /// Sends the first bytes of what was built.
+    /// Sends the first bytes of what was built, where there is nothing particular about it: a short cut.
     #[inline]
+    pub(crate) fn commit_plain(&mut self, len: usize) -> bool {
+        match self {
+            Self::ShmPublisher(end) => end.commit_plain(len),
+            Self::ShmSender(end) => end.commit_plain(len),
+            _ => false,
+        }
+    }
+
+    /// Sends the first bytes of what was built.
     pub(crate) fn commit_loan(&mut self, len: usize) -> Result<(), SendError> {
         match self {
             Self::ShmPublisher(end) => end.commit_loan(len),
@@ -303,9 +321,19 @@ impl ReceiverFlavor {
         each!(self, end => end.take(with), Subscriber, ShmSubscriber, ShmReceiver)
     }
 
+    /// A short cut, after which [`lend`](Self::lend) does the rest. Whether there was a message, which is now
+    /// [`lent`](Self::lent); `None` where that is not known.
+    #[inline]
+    pub(crate) fn lend_plain(&mut self) -> Option<bool> {
+        match self {
+            Self::ShmSubscriber(end) => end.lend_plain(),
+            Self::ShmReceiver(end) => end.lend_plain(),
+            _ => None,
+        }
+    }
+
     /// Takes one message without waiting. Where it can be left where it lies, it is [`lent`](Self::lent);
     /// elsewhere `with` is called with it.
-    #[inline]
     pub(crate) fn lend(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
         match self {
             Self::ShmSubscriber(end) => end.lend(),

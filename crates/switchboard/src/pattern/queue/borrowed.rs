@@ -90,10 +90,20 @@ impl<T: InPlace> Receiver<T> {
     }
 
     /// The message, if it was not left where it lies.
-    #[inline]
+    #[inline(always)]
     fn lend(&mut self) -> Result<Option<Box<Copied<T>>>, RecvError> {
+        match self.flavor.lend_plain() {
+            Some(true) if T::view(self.flavor.lent_payload()).is_some() => Ok(None),
+            Some(false) => Err(RecvError::Empty),
+            taken => self.lend_after_all(taken.is_some()),
+        }
+    }
+
+    /// `lent`: it was taken, and cannot be looked at where it lies.
+    #[inline(never)]
+    fn lend_after_all(&mut self, lent: bool) -> Result<Option<Box<Copied<T>>>, RecvError> {
         let mut copied = None;
-        if self.flavor.lend(&mut |raw| copied = Some(copy::<T>(&raw)))? {
+        if lent || self.flavor.lend(&mut |raw| copied = Some(copy::<T>(&raw)))? {
             if T::view(self.flavor.lent_payload()).is_some() {
                 return Ok(None);
             }

@@ -25,8 +25,20 @@ pub struct Loan<'a, T: InPlace> {
 }
 
 impl<T: InPlace> Sender<T> {
-    #[inline]
+    #[inline(always)]
     fn lend_until(&mut self, len: usize, deadline: Deadline) -> Result<Loan<'_, T>, SendError> {
+        let lent = self.flavor.lend_plain(len) && T::view_mut(self.flavor.room()).is_some();
+        let own = if lent { None } else { self.lend_after_all(len, deadline)? };
+        Ok(Loan { sender: self, own })
+    }
+
+    /// Room of its own, where nothing was lent.
+    #[inline(never)]
+    fn lend_after_all(
+        &mut self,
+        len: usize,
+        deadline: Deadline,
+    ) -> Result<Option<Box<T::View>>, SendError> {
         let lent = loop {
             match self.flavor.lend(len) {
                 Err(SendError::Full) if self.flavor.waits() && !deadline.passed() => {
@@ -36,8 +48,7 @@ impl<T: InPlace> Sender<T> {
                 Ok(lent) => break lent && T::view_mut(self.flavor.room()).is_some(),
             }
         };
-        let own = if lent { None } else { Some(self.blank(len)) };
-        Ok(Loan { sender: self, own })
+        Ok(if lent { None } else { Some(self.blank(len)) })
     }
 
     #[cold]
@@ -55,6 +66,7 @@ where
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    #[inline]
     pub fn loan(&mut self) -> Result<Loan<'_, T>, SendError> {
         self.lend_until(size_of::<T::View>(), Deadline::NEVER)
     }
@@ -63,6 +75,7 @@ where
     ///
     /// # Errors
     /// `Full` or `Slow` when the time is over; otherwise as [`send`](Self::send).
+    #[inline]
     pub fn loan_timeout(&mut self, timeout: Duration) -> Result<Loan<'_, T>, SendError> {
         self.lend_until(size_of::<T::View>(), Deadline::after(timeout))
     }
@@ -71,6 +84,7 @@ where
     ///
     /// # Errors
     /// `Full` or `Slow` when it would have to wait; otherwise as [`send`](Self::send).
+    #[inline]
     pub fn try_loan(&mut self) -> Result<Loan<'_, T>, SendError> {
         self.lend_until(size_of::<T::View>(), Deadline::AT_ONCE)
     }
@@ -82,6 +96,7 @@ impl Sender<Bytes> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    #[inline]
     pub fn loan_bytes(&mut self, len: usize) -> Result<Loan<'_, Bytes>, SendError> {
         self.lend_until(len, Deadline::NEVER)
     }
@@ -102,6 +117,7 @@ impl Sender<Bytes> {
     ///
     /// # Errors
     /// `Full` or `Slow` when it would have to wait; otherwise as [`send`](Self::send).
+    #[inline]
     pub fn try_loan_bytes(&mut self, len: usize) -> Result<Loan<'_, Bytes>, SendError> {
         self.lend_until(len, Deadline::AT_ONCE)
     }
@@ -113,16 +129,27 @@ impl<T: InPlace> Loan<'_, T> {
     ///
     /// # Errors
     /// As [`Sender::send`]; then nothing was sent, and what was built is gone.
+    #[inline]
     pub fn send(self) -> Result<(), SendError> {
         self.send_up_to(usize::MAX)
     }
 
     #[inline]
     fn send_up_to(self, most: usize) -> Result<(), SendError> {
+        if self.own.is_none() && self.sender.flavor.commit_plain(most) {
+            self.sender.sent += 1;
+            // Nothing is left to be taken back, and nothing else to be dropped.
+            std::mem::forget(self);
+            return Ok(());
+        }
+        self.send_after_all(most)
+    }
+
+    #[inline(never)]
+    fn send_after_all(self, most: usize) -> Result<(), SendError> {
         let Some(view) = &self.own else {
             self.sender.flavor.commit_loan(most)?;
             self.sender.sent += 1;
-            // Nothing is left to be taken back, and nothing else to be dropped.
             std::mem::forget(self);
             return Ok(());
         };
@@ -137,6 +164,7 @@ impl Loan<'_, Bytes> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
+    #[inline]
     pub fn send_first(self, len: usize) -> Result<(), SendError> {
         self.send_up_to(len)
     }

@@ -113,8 +113,21 @@ impl<C: Opened> End<C> {
 
 /// How both writing ends lend room.
 pub(crate) trait Lends: Opened<Outside = Lending> {
+    /// Lends room in a ring, where there is nothing particular about it: a short cut, after which
+    /// [`lend`](Self::lend) does the rest.
+    #[inline(always)]
+    fn lend_plain(&mut self, _len: usize, _lending: &mut Lending) -> bool {
+        false
+    }
+
     /// Lends room for a message, without waiting.
     fn lend(&mut self, len: usize, lending: &mut Lending) -> Result<(), SendError>;
+
+    /// Sends the first bytes of what was built, where there is nothing particular about it: a short cut.
+    #[inline(always)]
+    fn commit_plain(&mut self, _len: usize, _lending: &mut Lending) -> bool {
+        false
+    }
 
     /// Sends the first bytes of what was built.
     fn commit_loan(&mut self, len: usize, lending: &mut Lending);
@@ -124,8 +137,14 @@ pub(crate) trait Lends: Opened<Outside = Lending> {
 }
 
 impl<C: Lends> End<C> {
+    /// Lends [room](Self::room) for a message, if there is nothing particular about it.
+    pub(crate) fn lend_plain(&mut self, len: usize) -> bool {
+        self.end.look_now_and_then();
+        !self.outside.is_out()
+            && self.end.enter().is_ok_and(|mut core| core.lend_plain(len, &mut self.outside))
+    }
+
     /// Lends [room](Self::room) for a message, without waiting.
-    #[inline]
     pub(crate) fn lend(&mut self, len: usize) -> Result<(), SendError> {
         self.cancel_loan();
         self.end.look_now_and_then();
@@ -144,8 +163,12 @@ impl<C: Lends> End<C> {
         self.outside.built()
     }
 
+    /// Sends the first bytes of what was built, if there is nothing particular about it.
+    pub(crate) fn commit_plain(&mut self, len: usize) -> bool {
+        self.end.enter().is_ok_and(|mut core| core.commit_plain(len, &mut self.outside))
+    }
+
     /// Sends the first bytes of what was built.
-    #[inline]
     pub(crate) fn commit_loan(&mut self, len: usize) -> Result<(), SendError> {
         self.call(|core, lending| {
             core.commit_loan(len, lending);
@@ -156,7 +179,7 @@ impl<C: Lends> End<C> {
     /// Takes a loan back, if one is out, of which nothing becomes.
     #[inline]
     pub(crate) fn cancel_loan(&mut self) {
-        if self.outside.claim.is_some()
+        if self.outside.is_out()
             && let Ok(mut core) = self.end.enter()
         {
             core.cancel_loan(&mut self.outside);
@@ -254,15 +277,28 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// Takes one message without waiting. Whether there was one.
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        let taken = self.next(Manner::Copied)?;
+        if self.nothing_came() {
+            return Ok(false);
+        }
+        let taken = self.take_copied() || self.next(Manner::Copied)?;
         if taken {
             with(self.outside.raw());
         }
         Ok(taken)
     }
 
-    /// As [`take`](Self::take), and leaves it where it is until the next is taken: [`lent`](Self::lent).
+    /// A short cut, after which [`lend`](Self::lend) does the rest. Whether there was a message; `None` where that
+    /// is not known.
     #[inline]
+    pub(crate) fn lend_plain(&mut self) -> Option<bool> {
+        if self.nothing_came() {
+            return Some(false);
+        }
+        self.end.look_now_and_then();
+        self.take_lent().then_some(true)
+    }
+
+    /// As [`take`](Self::take), and leaves it where it is until the next is taken: [`lent`](Self::lent).
     pub(crate) fn lend(&mut self) -> Result<bool, RecvError> {
         self.next(Manner::Lent)
     }
@@ -279,11 +315,26 @@ impl<P: Reading> End<ReaderCore<P>> {
         self.outside.bytes()
     }
 
+    /// Whether nothing came since nothing was found.
     #[inline]
+    fn nothing_came(&self) -> bool {
+        self.end.quiet_news().is_some_and(|news| self.outside.is_empty(news))
+    }
+
+    fn take_lent(&mut self) -> bool {
+        self.take_plain(Manner::Lent)
+    }
+
+    fn take_copied(&mut self) -> bool {
+        self.take_plain(Manner::Copied)
+    }
+
+    #[inline(always)]
+    fn take_plain(&mut self, manner: Manner) -> bool {
+        self.end.enter().is_ok_and(|mut core| core.take_plain(manner, &mut self.outside))
+    }
+
     fn next(&mut self, manner: Manner) -> Result<bool, RecvError> {
-        if self.end.quiet_news().is_some_and(|news| self.outside.is_empty(news)) {
-            return Ok(false);
-        }
         self.end.look_now_and_then();
         if self.try_next(manner)? {
             return Ok(true);
@@ -292,7 +343,6 @@ impl<P: Reading> End<ReaderCore<P>> {
         if self.end.arm_descriptor() { self.try_next(manner) } else { Ok(false) }
     }
 
-    #[inline]
     fn try_next(&mut self, manner: Manner) -> Result<bool, RecvError> {
         let news = self.end.news();
         self.call(|core, hand| core.take(manner, hand, news))
@@ -301,17 +351,18 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// Up to `most` further messages of the writer that the last one came from.
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
         for count in 0..most {
-            let taken = match self.end.enter() {
-                Ok(mut core) => core.take_more(Manner::Copied, &mut self.outside),
-                Err(_) => false,
-            };
-            if !taken {
+            if !self.take_copied() && !self.take_one_more() {
                 return count;
             }
             // Outside: whatever the caller does now, the I/O thread can do its work.
             with(self.outside.raw());
         }
         most
+    }
+
+    fn take_one_more(&mut self) -> bool {
+        let outside = &mut self.outside;
+        self.end.enter().is_ok_and(|mut core| core.take_more(Manner::Copied, outside))
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {

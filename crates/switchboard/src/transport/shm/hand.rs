@@ -30,6 +30,15 @@ pub(super) struct Found {
     pub(super) place: Place,
 }
 
+impl Found {
+    /// Of a message about which there is nothing more to say.
+    #[inline]
+    pub(super) fn set_plain(&mut self, link: LinkId, number: u64) {
+        self.receipt = Receipt { connection: link, sequence: number };
+        (self.deliveries, self.priority, self.lost_before) = (0, 0, 0);
+    }
+}
+
 /// Where its bytes are.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place {
@@ -54,7 +63,9 @@ impl Default for Place {
 #[derive(Debug, Default)]
 pub(crate) struct Hand {
     pub(super) found: Found,
-    /// Where the next message will be, while nothing is there: the word is 0 until then.
+    /// Nothing is where the next message will be, as far as is known.
+    is_empty: bool,
+    /// Where that is: the word is 0 until there is something.
     empty: Option<Empty>,
     copied: Vec<u8>,
     ring: Option<(LinkId, Theirs)>,
@@ -69,31 +80,30 @@ struct Empty {
     word: usize,
     /// Nothing is there, as far as the control path knew at this count.
     news: u32,
-    is_so: bool,
 }
 
 impl Hand {
     /// Whether nothing came since nothing was found. Costs two loads.
     #[inline]
     pub(super) fn is_empty(&self, news: u32) -> bool {
-        self.empty.as_ref().is_some_and(|empty| {
-            let word = empty.ring.words().get(empty.word);
-            // Whoever finds something reads it again, and acquires.
-            empty.is_so && empty.news == news && word.is_some_and(|word| word.load(Relaxed) == 0)
-        })
+        self.is_empty
+            && self.empty.as_ref().is_some_and(|empty| {
+                let word = empty.ring.words().get(empty.word);
+                // Whoever finds something reads it again, and acquires.
+                empty.news == news && word.is_some_and(|word| word.load(Relaxed) == 0)
+            })
     }
 
     /// Nothing was found in the only ring there is. `news`: the count from before that was looked at.
     #[inline]
     pub(super) fn found_nothing(&mut self, link: LinkId, ring: &RingReader<Theirs>, news: u32) {
         let word = ring.polled_index();
+        self.is_empty = true;
         match &mut self.empty {
-            Some(empty) if empty.link == link => {
-                (empty.word, empty.news, empty.is_so) = (word, news, true);
-            }
+            Some(empty) if empty.link == link => (empty.word, empty.news) = (word, news),
             empty => {
                 let ring = ring.memory().clone();
-                *empty = Some(Empty { link, ring, word, news, is_so: true });
+                *empty = Some(Empty { link, ring, word, news });
             }
         }
     }
@@ -101,9 +111,7 @@ impl Hand {
     /// Something else is to be looked at.
     #[inline]
     pub(super) fn found_something(&mut self) {
-        if let Some(empty) = &mut self.empty {
-            empty.is_so = false;
-        }
+        self.is_empty = false;
     }
 
     /// The message.
@@ -189,11 +197,16 @@ impl Hand {
             }
             Manner::Lent => {
                 if self.ring.as_ref().is_none_or(|(held, _)| *held != link) {
-                    self.ring = Some((link, ring.memory().clone()));
+                    self.hold(link, ring);
                 }
                 Place::Ring { word, len }
             }
         };
+    }
+
+    #[cold]
+    fn hold(&mut self, link: LinkId, ring: &RingReader<Theirs>) {
+        self.ring = Some((link, ring.memory().clone()));
     }
 
     /// Takes a message in a segment.

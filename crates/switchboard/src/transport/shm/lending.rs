@@ -18,9 +18,10 @@ use super::memory::Own;
 pub(crate) struct Lending {
     ring: Option<(LinkId, Own)>,
     segment: Option<(u32, Own)>,
-    /// In whose ring; one is out if there is a claim.
+    /// In whose ring.
     pub(super) link: LinkId,
-    pub(super) claim: Option<Claim>,
+    is_out: bool,
+    claim: Claim,
     /// Where a large message is built, and not in the ring.
     pub(super) block: Option<Block>,
     word: usize,
@@ -28,14 +29,41 @@ pub(crate) struct Lending {
 }
 
 impl Lending {
+    /// Whether a loan is out.
+    #[inline]
+    pub(super) fn is_out(&self) -> bool {
+        self.is_out
+    }
+
+    /// The loan comes back, if it is out.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Option<Claim> {
+        if !self.is_out {
+            return None;
+        }
+        self.is_out = false;
+        Some(self.claim)
+    }
+
+    /// As [`take`](Self::take), if it is in a ring.
+    #[inline(always)]
+    pub(super) fn take_plain(&mut self) -> Option<Claim> {
+        if self.block.is_some() { None } else { self.take() }
+    }
+
     /// In a ring, from a word on.
     #[inline]
     pub(super) fn in_ring(&mut self, (link, ring): (LinkId, &Own), claim: Claim, word: usize) {
         if self.ring.as_ref().is_none_or(|(held, _)| *held != link) {
-            self.ring = Some((link, ring.clone()));
+            self.hold(link, ring);
         }
-        (self.link, self.claim) = (link, Some(claim));
+        (self.link, self.claim, self.is_out) = (link, claim, true);
         (self.word, self.len) = (word, claim.payload_bytes() as usize);
+    }
+
+    #[cold]
+    fn hold(&mut self, link: LinkId, ring: &Own) {
+        self.ring = Some((link, ring.clone()));
     }
 
     /// In a block, of which the frame that is claimed will tell.
@@ -51,7 +79,8 @@ impl Lending {
             let segment = blocks.segments().nth(place.segment as usize);
             self.segment = segment.map(|segment| (place.segment, segment.clone()));
         }
-        (self.link, self.claim, self.block) = (link, Some(claim), Some(block));
+        (self.link, self.claim, self.is_out) = (link, claim, true);
+        self.block = Some(block);
         (self.word, self.len) = (place.offset as usize / 8, len);
     }
 

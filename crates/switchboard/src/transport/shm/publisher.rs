@@ -62,7 +62,7 @@ impl PublisherCore {
     }
 
     pub(super) fn published(&self) -> u64 {
-        self.side.counters.messages
+        self.ring.number()
     }
 
     /// Publishes without waiting.
@@ -101,6 +101,7 @@ impl PublisherCore {
         Ok((claim, block))
     }
 
+    #[inline(never)]
     fn commit_block(&mut self, claim: Claim, block: Block, len: u64) {
         let place = self.side.blocks.place(&block, len).to_bytes(Prefix::default());
         self.ring.write(&claim, 0, &place);
@@ -169,7 +170,6 @@ impl PublisherCore {
         if self.history.is_wanted() {
             self.history.keep(self.ring.head(), self.ring.number(), len);
         }
-        self.side.counters.messages += 1;
         self.side.counters.bytes += len;
         let at = self.ring.commit(claim, kind, frame_bytes);
         self.ring_bell(at);
@@ -271,9 +271,15 @@ impl PublisherCore {
         };
         let at = self.ring.commit(claim, Kind::End, 0);
         self.ring_bell(at);
-        self.ring.count(&self.side.counters);
+        self.count();
         self.ended = true;
         Ok(true)
+    }
+
+    /// Stores the counters.
+    fn count(&mut self) {
+        self.side.counters.messages = self.ring.number();
+        self.ring.count(&self.side.counters);
     }
 
     /// What went wrong on the control path, and whether the caller wants to be interrupted.
@@ -303,7 +309,17 @@ fn wake(
 }
 
 impl Lends for PublisherCore {
-    #[inline]
+    #[inline(always)]
+    fn lend_plain(&mut self, len: usize, lending: &mut Lending) -> bool {
+        if len as u64 > self.ring.largest_payload() {
+            return false;
+        }
+        let Some(claim) = self.ring.claim(len as u64) else { return false };
+        let word = self.ring.payload_index(&claim);
+        lending.in_ring((OF_TOPIC, self.ring.memory()), claim, word);
+        true
+    }
+
     fn lend(&mut self, len: usize, lending: &mut Lending) -> Result<(), SendError> {
         if len as u64 > self.ring.largest_payload() {
             return self.lend_large(len, lending);
@@ -314,9 +330,16 @@ impl Lends for PublisherCore {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
+    fn commit_plain(&mut self, len: usize, lending: &mut Lending) -> bool {
+        let Some(claim) = lending.take_plain() else { return false };
+        let len = len.min(lending.len) as u64;
+        self.commit(claim, Kind::Message, len, len);
+        true
+    }
+
     fn commit_loan(&mut self, len: usize, lending: &mut Lending) {
-        let Some(claim) = lending.claim.take() else { return };
+        let Some(claim) = lending.take() else { return };
         let len = len.min(lending.len) as u64;
         match lending.block.take() {
             None => self.commit(claim, Kind::Message, len, len),
@@ -325,7 +348,7 @@ impl Lends for PublisherCore {
     }
 
     fn cancel_loan(&mut self, lending: &mut Lending) {
-        lending.claim = None;
+        let _ = lending.take();
         if let Some(block) = lending.block.take() {
             self.side.blocks.give_back(block);
         }
@@ -387,7 +410,7 @@ impl Core for PublisherCore {
 
     fn arm(&mut self, how: Sleeps) -> Option<(Place, u32)> {
         self.side.counters.sleeps += 1;
-        self.ring.count(&self.side.counters);
+        self.count();
         let slowest = self.slowest;
         let slowest = self.subscribers.iter().find(|one| Some(one.link) == slowest);
         let place = slowest.map_or((Place::Own, 0), Reader::place);

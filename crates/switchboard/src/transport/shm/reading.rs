@@ -51,15 +51,12 @@ pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
 
     /// Takes the next message into the caller's hand, if there is nothing particular about it: a short cut, after
     /// which [`take`](Self::take) does the rest.
-    #[inline(always)]
     fn take_plain(
-        _writer: &mut Writer<Self>,
-        _control: &Control<ReaderOffer>,
-        _manner: Manner,
-        _hand: &mut Hand,
-    ) -> bool {
-        false
-    }
+        writer: &mut Writer<Self>,
+        control: &Control<ReaderOffer>,
+        manner: Manner,
+        hand: &mut Hand,
+    ) -> bool;
 
     /// Takes a message where something else than turns says whose is next.
     #[inline]
@@ -118,9 +115,20 @@ pub(crate) struct ReaderCore<P> {
 }
 
 impl<P: Reading> ReaderCore<P> {
+    /// Takes the next message into the caller's hand, if it is that of the only writer and there is nothing
+    /// particular about it: a short cut, after which [`take`](Self::take) does the rest.
+    #[inline(always)]
+    pub(super) fn take_plain(&mut self, manner: Manner, hand: &mut Hand) -> bool {
+        let [only] = &mut self.writers[..] else { return false };
+        let taken = P::take_plain(only, &self.control, manner, hand);
+        if taken {
+            hand.found_something();
+        }
+        taken
+    }
+
     /// Takes one message into the caller's hand, if there is one. `news`: how often the control path had brought
     /// something, before this.
-    #[inline]
     pub(super) fn take(
         &mut self,
         manner: Manner,
@@ -130,9 +138,6 @@ impl<P: Reading> ReaderCore<P> {
         // Whatever comes of this, the word that was empty is not the one to look at any more.
         hand.found_something();
         let [only] = &mut self.writers[..] else { return self.take_in_turn(manner, hand) };
-        if P::take_plain(only, &self.control, manner, hand) {
-            return Ok(true);
-        }
         match P::take(only, &self.control, manner, hand) {
             Ok(Taken::Message) => return Ok(true),
             Ok(Taken::Nothing) => {
@@ -180,15 +185,11 @@ impl<P: Reading> ReaderCore<P> {
     }
 
     /// Takes a further message of the writer that the last one came from.
-    #[inline]
     pub(super) fn take_more(&mut self, manner: Manner, hand: &mut Hand) -> bool {
         hand.found_something();
         let at = if self.writers.len() == 1 { 0 } else { self.current };
         self.in_a_row = IN_A_ROW;
         let Some(one) = self.writers.get_mut(at) else { return false };
-        if P::take_plain(one, &self.control, manner, hand) {
-            return true;
-        }
         match P::take(one, &self.control, manner, hand) {
             Ok(Taken::Message) => return true,
             Ok(Taken::Nothing) => {}

@@ -58,15 +58,31 @@ impl Reading for Reception {
         };
         let Some(frame) = frame else { return Ok(Taken::Nothing) };
         let prefix = one.hand_out(&frame, manner, hand)?;
-        one.counters.received += 1;
-        if one.counters.received.is_multiple_of(STEP_MESSAGES) {
-            one.step();
-        }
+        count(one);
         let found = &mut hand.found;
         found.receipt = Receipt { connection: one.link, sequence: frame.number };
         (found.deliveries, found.priority) = (prefix.deliveries, prefix.priority);
         found.lost_before = 0;
         Ok(Taken::Message)
+    }
+
+    #[inline(always)]
+    fn take_plain(
+        one: &mut Sender,
+        _: &Control<ReaderOffer>,
+        manner: Manner,
+        hand: &mut Hand,
+    ) -> bool {
+        let kept = &mut one.kept;
+        if one.ended || kept.holds() || !kept.takes_more() || one.ring.has_priorities() {
+            return false;
+        }
+        let Some((word, len)) = one.ring.next_message(one.largest_plain) else { return false };
+        kept.unsettled.take(one.ring.position());
+        hand.take_at(manner, one.link, &one.ring, (word, len));
+        count(one);
+        hand.found.set_plain(one.link, one.ring.number());
+        true
     }
 
     #[inline]
@@ -90,6 +106,15 @@ impl Reading for Reception {
 
     fn taken_back(core: &mut ReceiverCore, link: LinkId, number: u64) {
         core.acknowledge(Receipt { connection: link, sequence: number });
+    }
+}
+
+/// Counts a message that was taken.
+#[inline]
+fn count(one: &mut Sender) {
+    one.counters.received += 1;
+    if one.counters.received.is_multiple_of(STEP_MESSAGES) {
+        one.step();
     }
 }
 

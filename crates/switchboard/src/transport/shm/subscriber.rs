@@ -24,6 +24,8 @@ pub(crate) struct Subscription {
     missing: u64,
     /// The next one, when what is missing before it was told.
     held: Option<(Vec<u8>, u64)>,
+    /// Neither of them is there, and nothing is overwritten.
+    is_plain: bool,
 }
 
 impl Reading for Subscription {
@@ -47,10 +49,11 @@ impl Reading for Subscription {
         }
         one.left_off = false;
         if one.ring.is_lossy() {
-            take_lossy(one, control, hand)
-        } else {
-            take_next(one, control, manner, hand)
+            return take_lossy(one, control, hand);
         }
+        let taken = take_next(one, control, manner, hand);
+        one.kept.is_plain = one.kept.missing == 0 && one.kept.held.is_none();
+        taken
     }
 
     #[inline(always)]
@@ -60,17 +63,18 @@ impl Reading for Subscription {
         manner: Manner,
         hand: &mut Hand,
     ) -> bool {
-        if one.ring.is_lossy() || one.kept.missing > 0 || one.kept.held.is_some() {
+        if !one.kept.is_plain {
             return false;
         }
         // What was lent is the caller's until now.
         store_after_step(one, control);
-        let Some((word, len)) = one.ring.next_message(one.largest as u64) else { return false };
+        let Some((word, len)) = one.ring.next_message(one.largest_plain) else { return false };
         hand.take_at(manner, one.link, &one.ring, (word, len));
         if manner == Manner::Copied {
             store_after_step(one, control);
         }
-        hand_out(one, one.ring.number(), hand);
+        one.counters.received += 1;
+        hand.found.set_plain(one.link, one.ring.number());
         true
     }
 
@@ -234,12 +238,17 @@ fn take_lossy(
 }
 
 /// Gives room back by the eighth of the ring.
-#[inline]
+#[inline(always)]
 fn store_after_step(one: &mut Publisher, control: &Control<ReaderOffer>) {
     if let Some(cursor) = one.ring.cursor_after_step() {
-        one.store_cursor(cursor, control);
-        one.step();
+        store_step(one, cursor, control);
     }
+}
+
+#[inline(never)]
+fn store_step(one: &mut Publisher, cursor: u64, control: &Control<ReaderOffer>) {
+    one.store_cursor(cursor, control);
+    one.step();
 }
 
 /// Gives room back that the writer does not know of.

@@ -36,6 +36,8 @@ pub(crate) struct Writer<P> {
     pub(in crate::transport::shm) counters: Counters,
     /// The largest message that this side takes.
     pub(in crate::transport::shm) largest: usize,
+    /// The largest of those that are in the ring.
+    pub(in crate::transport::shm) largest_plain: u64,
     /// It said its end.
     pub(in crate::transport::shm) ended: bool,
     /// It is dead, or its connection is.
@@ -119,8 +121,11 @@ impl<P: Reading> ReaderCore<P> {
         let ring = RingReader::open(ring, welcome.position, welcome.number)?;
         let kept = P::begin(&ring, welcome.number)?;
         page.store(welcome.position);
+        let largest = u64::from(self.setup.largest_message_bytes());
         Ok(Writer {
             link,
+            largest: largest as usize,
+            largest_plain: largest.min(ring.largest_payload()),
             sleeper: Sleeper::new(ring.busy()),
             ring,
             segments,
@@ -129,7 +134,6 @@ impl<P: Reading> ReaderCore<P> {
             slot,
             turn: 0,
             counters: Counters::default(),
-            largest: self.setup.largest_message_bytes() as usize,
             ended: false,
             gone: false,
             ended_early: false,

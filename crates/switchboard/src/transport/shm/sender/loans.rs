@@ -55,7 +55,7 @@ impl Lends for SenderCore {
 
     #[inline]
     fn commit_loan(&mut self, len: usize, lending: &mut Lending) {
-        let Some(claim) = lending.claim.take() else { return };
+        let Some(claim) = lending.take() else { return };
         let len = len.min(lending.len);
         let Some(at) = self.position(lending.link) else {
             return self.redirect(len, lending);
@@ -70,7 +70,7 @@ impl Lends for SenderCore {
     }
 
     fn cancel_loan(&mut self, lending: &mut Lending) {
-        lending.claim = None;
+        let _ = lending.take();
         if let Some(at) = self.position(lending.link) {
             self.receivers[at].lent = false;
         }
