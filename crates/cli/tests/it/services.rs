@@ -91,7 +91,7 @@ fn what_nobody_waits_for_is_ended() {
         mark.display()
     );
     let server = serve(&scratch, &["--count", "3"], address, &["sh", "-c", &work]);
-    let timed = ["call", "--timeout", "500ms", address, "x"];
+    let timed = ["call", "--timeout", "1500ms", address, "x"];
     run(scratch.path(), &timed, "").code(3).says("no reply in time; whether the call was done");
     let marks = || std::fs::read_to_string(&mark).unwrap_or_default().len();
     eventually("the first is ended", || marks() == 2);

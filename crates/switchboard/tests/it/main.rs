@@ -67,6 +67,7 @@ const ROLES: &[(&str, Role)] = &[
     ("services-of-one-thread", tasks::services),
     ("service-client", service::client),
     ("service-crowd", service::crowd),
+    ("service-ledger", service::ledger),
     ("service-worker", service::worker),
     ("shm-busy-reader", shm::counts::busy_reader),
     ("shm-busy-writer", shm::counts::busy_writer),

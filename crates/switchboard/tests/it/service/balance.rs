@@ -11,7 +11,7 @@ use super::{call, client_at, start_worker, text};
 use crate::conformance::{Meeting, each_service};
 
 /// The addresses of a client and of each of several servers: where one side binds, it is the client.
-fn several(meeting: &Meeting) -> (String, String) {
+pub(super) fn several(meeting: &Meeting) -> (String, String) {
     let address = meeting.address();
     match meeting.row.options.contains(&"bind") {
         true => (format!("{address}?bind"), format!("{address}?connect")),
@@ -117,7 +117,9 @@ fn many_clients_get_their_share() {
         made.len()
     ));
     assert!(least > 0, "somebody got nothing of {sum}");
-    // What the scheduler gives to the threads of few processors is not the server's doing.
+    // What the scheduler gives to the threads of few processors is not the server's doing: in a short
+    // time, next to other tests, that is more than half of the difference.
     let (low, high) = (made[made.len() / 20], made[made.len() - 1 - made.len() / 20]);
-    assert!(high <= low * 2 + 20, "{low} and {high} of {sum} calls");
+    let times = if long { 2 } else { 5 };
+    assert!(high <= low * times + 20, "{low} and {high} of {sum} calls");
 }

@@ -1,6 +1,7 @@
 //! Services, over every row of the table that carries them, between processes.
 
 mod balance;
+mod deaths;
 mod liars;
 mod worker;
 
@@ -14,6 +15,7 @@ use switchboard_testkit::DEADLINE;
 use switchboard_testkit::child::Child;
 
 use crate::conformance::{Meeting, each_service};
+pub(crate) use deaths::ledger;
 use worker::Words;
 pub(crate) use worker::{client, crowd, worker};
 
@@ -143,14 +145,15 @@ fn deadlines_and_cancellation_reach_the_server() {
     each_service(|meeting| {
         let mut worker = start_worker(meeting.address(), 64);
         let client = client_at(meeting.address());
-        let since = Instant::now();
-        let late = client.call_timeout(&text("hold"), Duration::from_millis(100));
+        let (since, time) = (Instant::now(), Duration::from_millis(1500));
+        let late = client.start_timeout(&text("hold"), time).expect("a call");
+        worker.expect("holding");
+        let late = late.wait();
         let Err(CallError::TimedOut { progress: Progress::Unknown }) = late else {
             panic!("{late:?}")
         };
         let took = since.elapsed();
-        assert!(took >= Duration::from_millis(100) && took < DEADLINE / 2, "{took:?}");
-        worker.expect("holding");
+        assert!(took >= time && took < DEADLINE / 2, "{took:?}");
         let held = worker.line().expect("a line");
         assert!(held == "held DeadlinePassed" || held == "held Cancelled", "{held}");
         // A call that is dropped is cancelled at once.
@@ -270,20 +273,31 @@ fn a_call_that_is_dropped_unanswered_fails() {
         drop(server.recv_call_timeout(DEADLINE).expect("a call"));
         let said = child.line().expect("a line");
         assert!(said.contains("Internal") && said.contains("unanswered"), "{said}");
-        // A server that closes gives back what it did not begin.
-        let held = Child::role("service-client", &[meeting.address()]);
-        let mut held = held;
-        held.expect("open");
-        held.tell("first");
-        let first = server.recv_call_timeout(DEADLINE).expect("a call");
-        child.tell("second");
-        held.signal(rustix::process::Signal::STOP);
-        drop(first);
-        server.close().expect("closed");
-        held.signal(rustix::process::Signal::CONT);
-        assert!(held.line().expect("a line").contains("unanswered"));
-        let said = child.line().expect("a line");
-        assert!(said.contains("NotStarted") || said.contains("unanswered"), "{said}");
+    });
+}
+
+#[test]
+fn a_server_that_closes_gives_back_what_it_did_not_begin() {
+    each_service(|meeting| {
+        let mut worker = start_worker(meeting.address(), 64);
+        let client = client_at(meeting.address());
+        let free = meeting.scratch.join("free");
+        let start = |words: &str| client.start(&text(words)).expect("a call");
+        let busy = start(&format!("hold {}", free.display()));
+        worker.expect("holding");
+        let (leave, never) = (start("leave"), start("echo never"));
+        std::fs::write(&free, "").expect("a file");
+        assert_eq!(busy.wait().expect("a reply").0, "held");
+        assert_eq!(leave.wait().expect("a reply").0, "left");
+        let never = never.wait();
+        let not_started = Progress::NotStarted;
+        assert!(
+            matches!(&never, Err(CallError::ServerGone { progress, .. }) if *progress == not_started),
+            "{never:?}"
+        );
+        worker.expect("closed");
+        let next = start_worker(meeting.address(), 64);
+        assert_eq!(call(&client, "pid").expect("a reply"), next.id().to_string());
     });
 }
 

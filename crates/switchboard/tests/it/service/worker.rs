@@ -19,9 +19,13 @@ pub(crate) fn worker(arguments: &[String]) {
     report("open");
     let mut later = Vec::new();
     loop {
-        match server.recv_call() {
-            Ok(call) => {
-                let (request, ticket) = call.into_parts();
+        match server.recv_call().map(switchboard::Call::into_parts) {
+            Ok((request, ticket)) => {
+                if request.0 == "leave" {
+                    server.reply_to(ticket, &Text("left".to_owned())).expect("replied");
+                    server.close().expect("closed");
+                    return report("closed");
+                }
                 work(&server, &request.0, ticket, &mut later);
             }
             Err(error @ (RecvError::PeerMisbehaved { .. } | RecvError::PeerRefused { .. })) => {
