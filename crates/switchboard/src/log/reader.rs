@@ -385,6 +385,10 @@ impl LaneReader {
                 Some(Step::Damage { problem, missing })
             }
             None => {
+                let more = match open.commit() {
+                    Commit::Batch(_) => ", a batch of messages: the next sender says how many",
+                    _ => "",
+                };
                 open.dead = true;
                 let bytes = open.bytes_after();
                 // A word that is not zero was a commit: a message was there, at least one. It may have
@@ -392,8 +396,9 @@ impl LaneReader {
                 let after = self.reached.max(1).saturating_add(1);
                 let missing = after.saturating_sub(expected).min(1);
                 self.expected += missing;
-                let problem =
-                    format!("{name}: {bytes} bytes from {from} on, the last ones, do not hold");
+                let problem = format!(
+                    "{name}: {bytes} bytes from {from} on, the last ones, do not hold{more}"
+                );
                 Some(Step::Damage { problem, missing })
             }
         }
