@@ -181,7 +181,12 @@ impl Request {
         if !self.kinds.has(Kind::Lock) {
             return Vec::new();
         }
-        std::fs::read("/proc/locks").map(|text| locks::table(&text)).unwrap_or_default()
+        let read = || std::fs::read("/proc/locks").map(|text| locks::table(&text));
+        let mut lines = read().unwrap_or_default();
+        // The kernel gives the table in parts; what others lock and release meanwhile can hide a line of one reading.
+        let known: HashSet<locks::Line> = lines.iter().cloned().collect();
+        lines.extend(read().unwrap_or_default().into_iter().filter(|line| !known.contains(line)));
+        lines
     }
 
     fn read_all(&self, pids: &[u32], locked: &HashSet<(u64, u64)>) -> Vec<Found> {

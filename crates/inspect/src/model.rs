@@ -419,7 +419,7 @@ pub struct Lock {
 }
 
 /// The kernel's kinds of file locks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LockKind {
     /// `flock(2)`.

@@ -15,26 +15,38 @@ use crate::kind::Kind;
 use crate::model::{Object, Via};
 
 impl Join {
-    /// Asks each pipe and FIFO, and what else does not say it elsewhere.
+    /// Asks each pipe and FIFO, and what else does not say it elsewhere; many of them on all processors.
     pub(crate) fn fills(&mut self, found: &[Found]) {
+        const WORTH_A_THREAD: usize = 256;
+        const MOST_THREADS: usize = 8;
         let kinds = self.kinds;
-        for object in &mut self.objects {
-            if !kinds.has(object.kind) {
-                continue;
+        let wants = |object: &&mut Object| match object.kind {
+            Kind::Pipe | Kind::Fifo | Kind::Memfd => kinds.has(object.kind),
+            Kind::Mq => kinds.has(object.kind) && object.fill.is_none(),
+            _ => false,
+        };
+        let mut wanted: Vec<&mut Object> = self.objects.iter_mut().filter(wants).collect();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = processors.min(MOST_THREADS).min(1 + wanted.len() / WORTH_A_THREAD);
+        let each = wanted.len().div_ceil(threads).max(1);
+        let ask_all = |objects: &mut [&mut Object]| {
+            let mut lender = Lender::default();
+            for object in objects {
+                ask(object, found, &mut lender);
             }
-            let wanted = match object.kind {
-                Kind::Pipe | Kind::Fifo | Kind::Memfd => true,
-                Kind::Mq => object.fill.is_none(),
-                _ => false,
-            };
-            if wanted {
-                ask(object, found);
+        };
+        std::thread::scope(|scope| {
+            let mut portions = wanted.chunks_mut(each);
+            let first = portions.next();
+            for portion in portions {
+                scope.spawn(move || ask_all(portion));
             }
-        }
+            first.map(ask_all);
+        });
     }
 }
 
-fn ask(object: &mut Object, found: &[Found]) {
+fn ask(object: &mut Object, found: &[Found], lender: &mut Lender) {
     let inode = object.id.rsplit(':').next().and_then(|number| number.parse::<u64>().ok());
     let ends: Vec<(u32, i32)> = object
         .ends
@@ -51,7 +63,7 @@ fn ask(object: &mut Object, found: &[Found]) {
         if !readable {
             continue;
         }
-        let Some(borrowed) = borrow(pid, fd) else { continue };
+        let Some(borrowed) = lender.borrow(pid, fd) else { continue };
         // The process may have closed it, and opened another under the same number.
         let Ok(status) = rustix::fs::fstat(&borrowed) else { continue };
         if Some(status.st_ino) != inode {
@@ -92,8 +104,18 @@ fn answer(object: &mut Object, borrowed: OwnedFd) {
     }
 }
 
-fn borrow(pid: u32, fd: i32) -> Option<OwnedFd> {
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    rustix::process::pidfd_getfd(process, fd, PidfdGetfdFlags::empty()).ok()
+/// The process that was borrowed from last: the next object is likely to be one of its own, too.
+#[derive(Default)]
+struct Lender(Option<(u32, OwnedFd)>);
+
+impl Lender {
+    fn borrow(&mut self, pid: u32, fd: i32) -> Option<OwnedFd> {
+        if self.0.as_ref().is_none_or(|(last, _)| *last != pid) {
+            let number = Pid::from_raw(i32::try_from(pid).ok()?)?;
+            let process = rustix::process::pidfd_open(number, PidfdFlags::empty()).ok()?;
+            self.0 = Some((pid, process));
+        }
+        let (_, process) = self.0.as_ref()?;
+        rustix::process::pidfd_getfd(process, fd, PidfdGetfdFlags::empty()).ok()
+    }
 }

@@ -7,7 +7,7 @@ use super::numbers::{decimal, device_in_text, signed, words};
 use crate::model::LockKind;
 
 /// A line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Line {
     /// Which of the kernel's.
     pub kind: LockKind,

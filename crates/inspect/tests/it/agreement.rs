@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use switchboard_inspect::model::LockKind;
 use switchboard_inspect::{Kind, Object, Request, Snapshot, Via};
 use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::sysv_sem;
 use switchboard_kernel::{pipe, sysv_msg};
+use switchboard_testkit::DEADLINE;
 use switchboard_testkit::skip::skip;
 
 fn pid() -> String {
@@ -174,22 +177,45 @@ fn lslocks_lists_the_same_locks_but_knows_no_holder_of_open_file_locks() {
     let (one, two) = (tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("a file"));
     let _flock = Lock::flock(Mode::Exclusive).lock(&one).expect("a lock");
     let _open = Lock::open_file(Mode::Shared).lock(&two).expect("a lock");
-    let snapshot = Request::of([Kind::Lock]).take();
-    let arguments = ["--noheadings", "--raw", "--notruncate", "--output", "PID,TYPE,MODE,INODE"];
-    let Some(text) = said("lslocks", "lslocks", &arguments) else { return };
-    for (file, kind, word, mode) in
-        [(&one, LockKind::Flock, "FLOCK", "WRITE"), (&two, LockKind::OpenFile, "OFDLCK", "READ")]
-    {
-        let object = of_fd(&snapshot, file.as_raw_fd());
-        let lock = object.locks.iter().find(|lock| lock.kind == kind).expect("the lock");
-        assert!(lock.holders.contains(&std::process::id()), "{lock:?}");
-        let of_it = |line: &&str| line.split_whitespace().last() == Some(inode(object));
-        let line = text.lines().find(of_it).unwrap_or_else(|| panic!("{} in {text}", object.id));
-        let words: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(words[1..3], [word, mode], "{line}");
-        assert_eq!(lock.exclusive, mode == "WRITE");
-        if kind == LockKind::Flock {
-            assert_eq!(words[0], pid(), "{line}");
+    // The kernel gives the table of locks in parts: what others lock and release meanwhile can hide a line of it, from
+    // the tool as from the inspector.
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let snapshot = Request::of([Kind::Lock]).take();
+        let arguments =
+            ["--noheadings", "--raw", "--notruncate", "--output", "PID,TYPE,MODE,INODE"];
+        let Some(text) = said("lslocks", "lslocks", &arguments) else { return };
+        let agrees = agrees(&snapshot, &text, &one, LockKind::Flock, &["FLOCK", "WRITE"])
+            .and_then(|()| agrees(&snapshot, &text, &two, LockKind::OpenFile, &["OFDLCK", "READ"]));
+        match agrees {
+            Ok(()) => return,
+            Err(why) => assert!(Instant::now() < until, "{why}"),
         }
+    }
+}
+
+/// Whether both say the same of the lock on a file.
+fn agrees(
+    snapshot: &Snapshot,
+    text: &str,
+    file: &std::fs::File,
+    kind: LockKind,
+    words: &[&str; 2],
+) -> Result<(), String> {
+    let number = file.metadata().map_err(|error| error.to_string())?.ino().to_string();
+    let of_file = |object: &&Object| inode(object) == number;
+    let object = snapshot.objects.iter().find(of_file).ok_or(format!("no lock of {number}"))?;
+    let own = |lock: &&switchboard_inspect::model::Lock| {
+        lock.kind == kind && lock.holders.contains(&std::process::id())
+    };
+    let lock = object.locks.iter().find(own).ok_or(format!("no holder: {object:?}"))?;
+    let of_it = |line: &&str| line.split_whitespace().last() == Some(number.as_str());
+    let line = text.lines().find(of_it).ok_or(format!("{number} is not in {text}"))?;
+    let said: Vec<&str> = line.split_whitespace().collect();
+    let by_process = kind != LockKind::Flock || said[0] == pid();
+    if said.get(1..3) == Some(&words[..]) && lock.exclusive == (words[1] == "WRITE") && by_process {
+        Ok(())
+    } else {
+        Err(format!("{line}, but {lock:?}"))
     }
 }
