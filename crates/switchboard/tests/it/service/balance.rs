@@ -85,7 +85,7 @@ fn what_a_dead_server_had_not_begun_goes_to_another() {
 
 /// A hundred clients of one server, and under `prove torture` a thousand: each gets its share.
 #[test]
-fn many_clients_get_their_share() {
+fn torture_of_a_server_by_many_clients_each_of_whom_gets_its_share() {
     let long = std::env::var_os("SWITCHBOARD_TORTURE_SECONDS").is_some();
     let (processes, each) = if long { (20, 50) } else { (4, 25) };
     let meeting = super::meeting_of("unix");
