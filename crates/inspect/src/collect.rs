@@ -298,12 +298,14 @@ fn coverage(
     let readable = count(&|process| !process.kernel && process.readable);
     if readable < all {
         missing.push(format!(
-            "descriptors of {readable} of {all} processes: the others are other users', or may not be traced"
+            "descriptors of {} of {all} processes: they are other users', or may not be traced",
+            all - readable
         ));
     }
     if waits && waits_readable < all {
         missing.push(format!(
-            "waits of {waits_readable} of {all} processes: the others are other users', or may not be traced"
+            "waits of {} of {all} processes: they are other users', or may not be traced",
+            all - waits_readable
         ));
     }
     Coverage {
