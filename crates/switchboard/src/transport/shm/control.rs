@@ -90,8 +90,7 @@ struct Link {
     socket: OwnedFd,
     process: Option<OwnedFd>,
     gone: bool,
-    /// How to reach it again, as long as nothing came of the link, as far as this side can tell. In a box: there is
-    /// room for eleven links where there is one.
+    /// How to reach it again, as long as nothing came of the link, as far as this side can tell.
     way: Option<Box<Way>>,
 }
 
@@ -102,7 +101,8 @@ pub(crate) struct Control<O: Offer> {
     meeting: Meeting<O::Made>,
     pattern: Pattern,
     role: Role,
-    links: BTreeMap<LinkId, Link>,
+    /// In boxes: a map has room for eleven where there is one.
+    links: BTreeMap<LinkId, Box<Link>>,
     next: LinkId,
     /// Datagrams that are taken at once where all is, as of a dead peer.
     pub(super) last_words: usize,
@@ -231,7 +231,8 @@ impl<O: Offer> Control<O> {
         }
         let (id, peer) = (hello.id, peer.to_string());
         let way = way.map(Box::new);
-        self.links.insert(link, Link { id, peer, socket, process, gone: false, way });
+        let entry = Link { id, peer, socket, process, gone: false, way };
+        self.links.insert(link, Box::new(entry));
         events.push(Event::Met(Met { link, hello, descriptors, made }));
     }
 
@@ -334,10 +335,10 @@ impl<O: Offer> Control<O> {
     /// that this side had dialled, is dialled again.
     pub(super) fn part(&mut self, link: LinkId) {
         self.unwatch(link);
-        match self.links.remove(&link) {
-            Some(Link { way: Some(way), .. }) => self.meeting.go_again(*way, Instant::now()),
-            Some(entry) => self.meeting.forget(entry.id),
-            None => {}
+        let Some(entry) = self.links.remove(&link) else { return };
+        match entry.way {
+            Some(way) => self.meeting.go_again(*way, Instant::now()),
+            None => self.meeting.forget(entry.id),
         }
     }
 

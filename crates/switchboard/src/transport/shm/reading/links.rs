@@ -63,6 +63,13 @@ pub(super) struct Pending {
     segments: Segments,
 }
 
+/// For one: most ends have one peer, and else there would be room for four.
+fn make_room<T>(all: &mut Vec<T>) {
+    if all.capacity() == 0 {
+        all.reserve_exact(1);
+    }
+}
+
 impl<P: Reading> ReaderCore<P> {
     /// A writer said its hello, with its doorbell, and the ring of a topic.
     pub(super) fn join(&mut self, met: Met<Page>) {
@@ -73,6 +80,7 @@ impl<P: Reading> ReaderCore<P> {
         match (bell, ring) {
             (Ok(bell), Ok(ring)) => {
                 let segments = Segments::default();
+                make_room(&mut self.pending);
                 self.pending.push(Pending { link, page, bell, ring, segments });
             }
             (Err(why), _) | (_, Err(why)) => self.cannot_use(link, why),
@@ -101,6 +109,7 @@ impl<P: Reading> ReaderCore<P> {
             Ok(writer) => {
                 self.short = false;
                 self.control.opened(link);
+                make_room(&mut self.writers);
                 self.writers.push(writer);
             }
             Err(why) => self.cannot_use(link, why),
