@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use switchboard::{Error, ErrorKind};
+
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -19,6 +21,18 @@ pub(crate) enum Exit {
     Refused,
     /// The code of a program that was run, or one that the command line asked for.
     Given(u8),
+}
+
+impl Exit {
+    /// How a command ends that this kept from going on.
+    pub(crate) fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::BadAddress => Self::Usage,
+            ErrorKind::NotFound => Self::Nothing,
+            ErrorKind::PermissionDenied => Self::Refused,
+            _ => Self::Failed,
+        }
+    }
 }
 
 impl From<Exit> for u8 {

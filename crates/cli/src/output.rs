@@ -5,7 +5,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use switchboard::{AddressError, Error, ErrorKind};
+use switchboard::{AddressError, Error};
 use switchboard_kernel as kernel;
 
 use crate::exit_code::Exit;
@@ -82,13 +82,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let exit = match error.kind() {
-            ErrorKind::BadAddress => Exit::Usage,
-            ErrorKind::NotFound => Exit::Nothing,
-            ErrorKind::PermissionDenied => Exit::Refused,
-            _ => Exit::Failed,
-        };
-        let mut failure = Self::new(exit, error.to_string()).causes_of(&error);
+        let mut failure = Self::new(Exit::of(&error), error.to_string()).causes_of(&error);
         failure.hint = error.advice().map(str::to_owned);
         failure
     }

@@ -41,6 +41,7 @@ pub mod process;
 pub mod pthread;
 pub mod pty;
 pub mod random;
+pub mod shared_folder;
 pub mod shared_memory;
 pub mod shared_words;
 pub mod signal;

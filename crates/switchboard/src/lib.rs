@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod counters;
 pub mod error;
 pub mod framing;
 pub mod link;

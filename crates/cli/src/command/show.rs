@@ -1,4 +1,9 @@
-//! `switchboard show OBJECT`: all about one object, by any of its names.
+//! `switchboard show OBJECT`: all about one object, by any of its names; of a channel of `shm:`, its counters.
+
+mod channel;
+mod prometheus;
+
+use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::json;
@@ -14,8 +19,15 @@ use crate::output::{Failure, Outcome, print, print_json};
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// Path, key, address, id, inode, or pid:N/fd:M
-    object: String,
+    /// Path, key, address, id, inode, or pid:N/fd:M; or channels: shm:NAME
+    #[arg(required = true)]
+    object: Vec<String>,
+    /// Counters of channels as Prometheus reads them
+    #[arg(long, conflicts_with_all = ["json", "from"])]
+    prometheus: bool,
+    /// How long the ends of channels have to answer
+    #[arg(long, value_name = "TIME", value_parser = crate::endpoint::duration, default_value = "1s")]
+    timeout: Duration,
     #[command(flatten)]
     source: Source,
 }
@@ -23,18 +35,37 @@ struct Arguments {
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("show"));
     with_examples(
-        command.about("Show all about one object, by any of its names"),
+        command
+            .about("Show all about one object, by any of its names, or the counters of channels"),
         "  switchboard show /run/x.sock
   switchboard show pid:812/fd:3
   switchboard show tcp:8080
   switchboard show 0xbeef
-  switchboard show pipe:4471 --json",
+  switchboard show pipe:4471 --json
+  switchboard show shm:engine
+  switchboard show --prometheus shm:engine shm:jobs",
     )
 }
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
-    let word = &arguments.object;
+    if arguments.object.iter().all(|word| word.starts_with("shm:")) && arguments.source.is_live() {
+        let form = match (arguments.prometheus, arguments.source.json) {
+            (true, _) => channel::Form::Prometheus,
+            (_, true) => channel::Form::Json,
+            _ => channel::Form::Table,
+        };
+        let users = Users::of(&arguments.source);
+        return channel::show(&arguments.object, arguments.timeout, form, &users);
+    }
+    let [word] = &arguments.object[..] else {
+        let problem = "several at a time can only be channels: shm:NAME";
+        return Err(Failure::new(Exit::Usage, problem));
+    };
+    if arguments.prometheus {
+        let problem = format!("{word} has no counters; channels of shm: have");
+        return Err(Failure::new(Exit::Usage, problem));
+    }
     let snapshot = arguments.source.snapshot(&kinds_of(word))?;
     let found = match find(&snapshot, word, arguments.source.place(word)) {
         Named::Objects(found) => found,

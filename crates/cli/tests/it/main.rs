@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod channels;
 mod closed_output;
 mod command;
 mod demo;

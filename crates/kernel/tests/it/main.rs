@@ -32,6 +32,7 @@ mod pthread;
 mod pty;
 mod python;
 mod random;
+mod shared_folder;
 mod shared_memory;
 mod shared_words;
 mod signal;

@@ -19,6 +19,7 @@ const OTHERS: &[&str] = &[
     "permissions",
     "private_folder",
     "random",
+    "shared_folder",
     "shared_memory",
     "shared_words",
     "socket",

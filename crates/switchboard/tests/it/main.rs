@@ -77,6 +77,7 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-joins-later", shm::elsewhere::joins_later),
     ("shm-thousand-channels", shm::thousand::channels),
     ("shm-one-of-crowd", shm::thousand::subscriber),
+    ("shm-counted-end", shm::counters::counted),
     ("shm-crowd-publisher", shm::thousand::publisher),
     ("shm-forker", shm::fork::forker),
     ("shm-mortal", shm::torture::mortal),

@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use switchboard_kernel as kernel;
-use switchboard_kernel::{private_folder, process};
+use switchboard_kernel::{private_folder, process, shared_folder};
 
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
@@ -75,6 +75,43 @@ pub(crate) fn open(
         }
     };
     make(address, &base, "shm")
+}
+
+/// The folder of a channel, if it is there. Nothing is made, and whose it is is not asked: for who only looks.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn find(
+    address: &Address,
+    scope: Option<&Path>,
+    surroundings: &Surroundings,
+    channel: &str,
+) -> Result<Option<OpenFolder>, Error> {
+    let (given, own) = match scope {
+        Some(scope) => (scope.to_owned(), None),
+        None => {
+            let (given, own) = choose(surroundings);
+            (given, Some(own))
+        }
+    };
+    let mut folder: OwnedFd = match File::open(&given) {
+        Ok(folder) => folder.into(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(address, &given, &error)),
+    };
+    let mut path = given;
+    for name in own.as_deref().into_iter().chain(["shm", channel]) {
+        path.push(name);
+        folder = match shared_folder::open_at(&folder, OsStr::new(name)) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == kernel::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let doing = format!("cannot look into {}", path.display());
+                return Err(Error::system(address, &doing, error));
+            }
+        };
+    }
+    Ok(Some(OpenFolder { folder, path }))
 }
 
 /// A folder that is there already, and the name of ours in it.

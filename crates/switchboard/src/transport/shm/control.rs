@@ -62,7 +62,16 @@ pub(super) enum Event<M> {
     },
     /// The caller's descriptor is readable: [`Control::watch_cancel`] looks for that again.
     Cancelled,
+    /// Somebody wants to see the counters: where to [send](super::counting::answer) them.
+    Asked(OwnedFd),
     Failed(Error),
+}
+
+impl<M> Event<M> {
+    /// Whether the caller may have to look again: not where somebody only wants to see the counters.
+    pub(super) fn is_news(&self) -> bool {
+        !matches!(self, Self::Asked(_))
+    }
 }
 
 /// A peer with which hellos were exchanged.
@@ -190,6 +199,7 @@ impl<O: Offer> Control<O> {
                     events.push(Event::Misbehaved { peer: peer.to_string(), problem });
                 }
                 meeting::Event::Failed(error) => events.push(Event::Failed(error)),
+                meeting::Event::Asked(socket) => events.push(Event::Asked(socket)),
                 meeting::Event::Ready { token: CANCEL } => {
                     // It stays readable, and nobody here reads it.
                     if let Some(cancel) = &self.setup.options.cancel {
@@ -322,6 +332,11 @@ impl<O: Offer> Control<O> {
     /// What is known of a peer, for people to read.
     pub(super) fn peer_name(&self, link: LinkId) -> String {
         self.links.get(&link).map_or_else(|| "a peer".to_owned(), |entry| entry.peer.clone())
+    }
+
+    /// The ID of a peer.
+    pub(super) fn peer_id(&self, link: LinkId) -> Option<Id> {
+        self.links.get(&link).map(|entry| entry.id)
     }
 
     /// A reader was told where to begin: from now on it is a link, and its end is an end.

@@ -6,6 +6,7 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::ErrorKind as K;
 use switchboard_kernel::unix_socket;
 
+use super::counting::LOOK;
 use super::datagram::{Datagram, Fault, LONGEST_BYTES, MOST_DESCRIPTORS};
 use super::hello::Hello;
 
@@ -15,6 +16,8 @@ pub(super) enum First {
     /// Nothing yet.
     Nothing,
     Hello(Hello, Vec<OwnedFd>),
+    /// It only wants to see the counters.
+    Look,
     /// The peer does not want this connection, and says why.
     Refused(String),
     /// The peer has as many links as may be.
@@ -54,6 +57,9 @@ pub(super) fn take(socket: BorrowedFd<'_>) -> First {
     }
     // A longer one is cut to one byte more than is allowed.
     let taken = &bytes[..received.len.min(bytes.len())];
+    if taken == LOOK && descriptors.is_empty() {
+        return First::Look;
+    }
     match Datagram::decode_first(taken, descriptors.len()) {
         Ok(Datagram::Hello(hello)) => First::Hello(hello, descriptors),
         Ok(Datagram::Refuse(reason)) => First::Refused(reason),

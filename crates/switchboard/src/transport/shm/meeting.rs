@@ -142,6 +142,8 @@ pub(crate) enum Event<M> {
     },
     /// This side cannot take a peer now.
     Failed(Error),
+    /// Somebody who may wants to see the counters: where to send them.
+    Asked(OwnedFd),
     /// A descriptor of the caller's.
     Ready {
         token: u64,

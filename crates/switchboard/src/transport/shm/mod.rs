@@ -3,6 +3,7 @@
 mod base;
 mod blocks;
 mod control;
+mod counting;
 mod datagram;
 mod endpoint;
 mod ends;
@@ -14,6 +15,7 @@ mod hello;
 mod io_thread;
 mod large;
 mod lending;
+mod looking;
 mod meeting;
 mod memory;
 mod name;
@@ -42,6 +44,8 @@ use name::ChannelName;
 #[cfg(test)]
 pub(crate) use tests::ROLES;
 
+pub(crate) use looking::look;
+
 pub(crate) use ends::{ShmPublisher, ShmReceiver, ShmSender, ShmSubscriber};
 
 /// The largest message, in bytes.
@@ -64,13 +68,17 @@ pub(super) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     ShmReceiver::open(setup).map(Box::new).map(ReceiverFlavor::ShmReceiver)
 }
 
-/// The folder in which the ends of a channel meet.
-fn folder_of(address: &Address) -> Result<Folder, Error> {
+/// The name of a channel.
+fn name_of(address: &Address) -> Result<ChannelName, Error> {
     let Target::Name(name) = &address.target else {
         return Err(Error::new(ErrorKind::BadAddress, address, "an address without a name"));
     };
-    let name = ChannelName::new(name)
-        .map_err(|problem| Error::new(ErrorKind::BadAddress, address, problem))?;
+    ChannelName::new(name).map_err(|problem| Error::new(ErrorKind::BadAddress, address, problem))
+}
+
+/// The folder in which the ends of a channel meet.
+fn folder_of(address: &Address) -> Result<Folder, Error> {
+    let name = name_of(address)?;
     Folder::open(address, address.query.scope.as_deref(), &Surroundings::here(), &name)
 }
 

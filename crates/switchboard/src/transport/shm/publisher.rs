@@ -11,6 +11,7 @@ use switchboard_shm::ring::{Claim, Counters, Kind, Prefix, RingWriter};
 
 use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met};
+use super::counting;
 use super::endpoint::Core;
 use super::ends::{Lends, Opened};
 use super::geometry;
@@ -21,6 +22,7 @@ use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::wake_readers;
 use super::writing::{Reader, WritingSide};
+use crate::counters::{Counts, LinkCounts};
 use crate::error::{Error, SendError};
 use crate::options::Overflow;
 use crate::transport::Setup;
@@ -276,6 +278,25 @@ impl PublisherCore {
         Ok(true)
     }
 
+    /// What this end has counted.
+    fn counts(&mut self) -> Counts {
+        let head = self.ring.head();
+        let number = self.ring.number();
+        let lossy = self.ring.is_lossy();
+        let links = self.subscribers.iter().map(|one| LinkCounts {
+            number,
+            // Who lies is dealt with when its cursor counts for something. Where the oldest is dropped a
+            // reader's cursor means nothing.
+            behind_bytes: (!lossy).then(|| head - one.cursor.peek(head).unwrap_or(head)),
+            ..counting::link(&self.side.control, one.link)
+        });
+        Counts {
+            sent: Some(number - u64::from(self.ended)),
+            links: links.collect(),
+            ..self.side.counts()
+        }
+    }
+
     /// Stores the counters.
     fn count(&mut self) {
         self.side.counters.messages = self.ring.number();
@@ -430,7 +451,7 @@ impl Core for PublisherCore {
     fn control(&mut self) -> bool {
         let mut news = false;
         for event in self.side.control.turn() {
-            news = true;
+            news |= event.is_news();
             match event {
                 Event::Met(met) => self.join(met),
                 Event::Gone(link) => {
@@ -438,6 +459,7 @@ impl Core for PublisherCore {
                     self.side.control.part(link);
                 }
                 Event::Broke(link, problem) => self.turn_away(link, &problem),
+                Event::Asked(socket) => counting::answer(&socket, &self.counts()),
                 other => self.side.note(other),
             }
         }

@@ -14,6 +14,7 @@ use switchboard_shm::bell::Sleeps;
 use switchboard_shm::ring::RingReader;
 
 use super::control::{Control, Event, LinkId};
+use super::counting;
 use super::endpoint::Core;
 use super::ends::Opened;
 use super::hand::{Hand, Manner};
@@ -24,8 +25,8 @@ use super::park::Place;
 use crate::error::{Error, RecvError};
 use crate::transport::Setup;
 
-use links::Pending;
 pub(crate) use links::Writer;
+use links::{Past, Pending};
 use reports::Reports;
 
 /// Messages of one writer in a row, so that a fast one cannot hide the others.
@@ -81,6 +82,11 @@ pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
         0
     }
 
+    /// Messages that were taken and are not settled, where there is such a thing.
+    fn unsettled(&self) -> Option<usize> {
+        None
+    }
+
     /// The caller is about to sleep.
     fn before_sleep(_writer: &mut Writer<Self>, _control: &Control<ReaderOffer>) {}
 
@@ -110,6 +116,10 @@ pub(crate) struct ReaderCore<P> {
     left: u64,
     cancelled: bool,
     armed: bool,
+    /// How often the caller slept, and how often nobody ended that.
+    sleeps: u64,
+    late: u64,
+    past: Past,
     /// There was no room for the memory of a writer, and that was told.
     short: bool,
 }
@@ -243,6 +253,7 @@ impl<P: Reading> ReaderCore<P> {
             Event::Misbehaved { peer, problem } => {
                 self.reports.push(RecvError::PeerMisbehaved { peer, problem });
             }
+            Event::Asked(socket) => counting::answer(&socket, &self.counts()),
             Event::Cancelled => self.cancelled = true,
             Event::Failed(error) => self.reports.push(RecvError::Failed(error)),
         }
@@ -273,6 +284,9 @@ impl<P: Reading> Opened for ReaderCore<P> {
             left: 0,
             cancelled: false,
             armed: false,
+            sleeps: 0,
+            late: 0,
+            past: Past::default(),
             short: false,
         })
     }
@@ -303,6 +317,7 @@ impl<P: Reading> Core for ReaderCore<P> {
         let alone = self.writers.len() == 1;
         let how = if alone { how } else { Sleeps::OnDescriptor };
         self.armed = true;
+        self.sleeps += 1;
         for one in &mut self.writers {
             P::before_sleep(one, &self.control);
             one.raise_bell(how);
@@ -328,6 +343,7 @@ impl<P: Reading> Core for ReaderCore<P> {
 
     fn disarm(&mut self, late: bool) {
         if std::mem::take(&mut self.armed) {
+            self.late += u64::from(late);
             for one in &mut self.writers {
                 one.lower_bell(late);
             }
@@ -337,7 +353,7 @@ impl<P: Reading> Core for ReaderCore<P> {
     fn control(&mut self) -> bool {
         let mut news = false;
         for event in self.control.turn() {
-            news = true;
+            news |= event.is_news();
             self.note(event);
         }
         if news {

@@ -104,6 +104,10 @@ impl Reading for Reception {
         self.unsettled.len() < MOST_WINDOW as usize
     }
 
+    fn unsettled(&self) -> Option<usize> {
+        Some(self.unsettled.len() - self.seen.len().min(self.unsettled.len()))
+    }
+
     fn taken_back(core: &mut ReceiverCore, link: LinkId, number: u64) {
         core.acknowledge(Receipt { connection: link, sequence: number });
     }

@@ -16,6 +16,7 @@ use switchboard_shm::ring::{Kind, PREFIX_BYTES, Prefix};
 
 use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met};
+use super::counting;
 use super::endpoint::Core;
 use super::ends::Opened;
 use super::geometry;
@@ -25,6 +26,7 @@ use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::wake_readers;
 use super::writing::WritingSide;
+use crate::counters::{Counts, LinkCounts};
 use crate::error::{Error, SendError};
 use crate::transport::Setup;
 
@@ -287,6 +289,23 @@ impl SenderCore {
         self.receivers.push(Receiver::new(reader, ring, Window { messages, bytes }, largest));
     }
 
+    /// What this end has counted.
+    fn counts(&self) -> Counts {
+        let links = self.receivers.iter().map(|one| LinkCounts {
+            number: one.ring.number(),
+            behind: Some(one.unsettled() as u64),
+            behind_bytes: Some(one.ring.head() - one.reader.cursor.seen()),
+            ..counting::link(&self.side.control, one.link())
+        });
+        Counts {
+            acknowledged: Some(self.acknowledged),
+            rejected: Some(self.rejected),
+            waiting: Some(self.backlog.len() as u64),
+            links: links.collect(),
+            ..self.side.counts()
+        }
+    }
+
     /// What went wrong on the control path, and whether the caller wants to be interrupted.
     pub(super) fn check(&mut self) -> Result<(), SendError> {
         self.side.check()
@@ -361,7 +380,7 @@ impl Core for SenderCore {
     fn control(&mut self) -> bool {
         let mut news = false;
         for event in self.side.control.turn() {
-            news = true;
+            news |= event.is_news();
             match event {
                 Event::Met(met) => self.join(met),
                 Event::Gone(link) => {
@@ -370,6 +389,10 @@ impl Core for SenderCore {
                 }
                 Event::Reject(link, number) => self.reject(link, number),
                 Event::Broke(link, problem) => self.turn_away(link, &problem),
+                Event::Asked(socket) => {
+                    self.settle_all();
+                    counting::answer(&socket, &self.counts());
+                }
                 other => self.side.note(other),
             }
         }

@@ -141,6 +141,7 @@ fn take_next(
             return Ok(pass_on(one, frame.number, hand));
         }
         one.kept.missing += 1;
+        one.counters.missed += 1;
     }
     one.left_off = true;
     Ok(Taken::Nothing)
@@ -219,6 +220,7 @@ fn take_lossy(
             Kind::Message | Kind::InArena => {
                 if len > largest || matches!(in_arena, Some(Large::TooLong)) {
                     one.kept.missing += 1;
+                    one.counters.missed += 1;
                     continue;
                 }
                 hand.found.place = Place::Copied(len);

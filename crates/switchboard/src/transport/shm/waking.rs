@@ -29,19 +29,20 @@ pub(super) fn wake_readers(ring: &RingWriter<Own>, position: u64) {
     }
 }
 
-/// Wakes the writer if it sleeps for a cursor that was just stored.
+/// Wakes the writer if it sleeps for a cursor that was just stored. Whether it did.
 #[inline]
 pub(super) fn wake_writer(
     page: &OwnCursor<Own>,
     ring: &RingReader<Theirs>,
     control: &Control<ReaderOffer>,
     link: LinkId,
-) {
+) -> bool {
     match page.writer_sleeps(ring.wanted_word()) {
-        None => {}
+        None => return false,
         Some(Sleeps::OnFutex) => {
             let _ = wake_all(&page.memory().words()[reader::CURSOR_WORD]);
         }
         Some(Sleeps::OnDescriptor) => control.wake(link),
     }
+    true
 }

@@ -19,6 +19,7 @@ use super::memory::{Bell, Own, Theirs, Unusable};
 use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::Woken;
+use crate::counters::Counts;
 use crate::error::{Error, ErrorKind, SendError};
 use crate::transport::Setup;
 
@@ -168,6 +169,19 @@ impl WritingSide {
             self.control.give_segment(reader.link, index, memory);
         }
         Ok(())
+    }
+
+    /// What the ends of both patterns count.
+    pub(super) fn counts(&self) -> Counts {
+        let Counters { messages, bytes, sleeps, wakes, late, .. } = self.counters;
+        Counts {
+            sent: Some(messages),
+            sent_bytes: Some(bytes),
+            waits: sleeps,
+            wake_ups: wakes,
+            late,
+            ..Counts::default()
+        }
     }
 
     /// What went wrong on the control path, and whether the caller wants to be interrupted.

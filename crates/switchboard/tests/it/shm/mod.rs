@@ -1,6 +1,7 @@
 //! Topics and queues in shared memory, where what they promise is more than what every transport does; and while
 //! processes die: at every instruction of an operation, and at random.
 
+pub(crate) mod counters;
 pub(crate) mod counts;
 pub(crate) mod elsewhere;
 mod ends;

@@ -59,7 +59,9 @@ impl<M> Meeting<M> {
 
     fn accepted<O: Offer<Made = M>>(&mut self, socket: OwnedFd, turn: &mut Turn<'_, O>) {
         let Ok(peer) = Peer::of(socket.as_fd()) else { return };
-        if let Err(problem) = peer.may_join() {
+        if let Err(problem) = peer.may_join()
+            && !peer.may_look()
+        {
             greeting::refuse(socket.as_fd(), &problem);
             turn.found.push(Event::Refused { peer, problem });
             return;
@@ -108,6 +110,12 @@ impl<M> Meeting<M> {
         match greeting::take(silent.socket.as_fd()) {
             First::Nothing => return Some(silent),
             First::HungUp => {}
+            First::Look if silent.peer.may_look() => {
+                turn.found.push(Event::Asked(silent.socket));
+            }
+            First::Look => {
+                greeting::refuse(silent.socket.as_fd(), "only its user and root see its counters");
+            }
             First::Hello(hello, descriptors) => self.answer(silent, hello, descriptors, turn),
             First::Refused(problem) => {
                 turn.found.push(Event::Refused { peer: silent.peer, problem });
@@ -136,6 +144,11 @@ impl<M> Meeting<M> {
     ) {
         let Silent { socket, peer, .. } = silent;
         let peer = peer.named(&hello.program);
+        if let Err(problem) = peer.may_join() {
+            greeting::refuse(socket.as_fd(), &problem);
+            turn.found.push(Event::Refused { peer, problem });
+            return;
+        }
         if let Err(problem) = self.hello.fits(&hello) {
             greeting::refuse(socket.as_fd(), &problem);
             turn.found.push(Event::Refused { peer, problem });

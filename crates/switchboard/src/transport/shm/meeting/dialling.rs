@@ -201,7 +201,7 @@ impl<M> Meeting<M> {
                     self.is_dead(wanted.entry);
                 }
             }
-            First::HungUp => self.dial_again(id, turn.now),
+            First::HungUp | First::Look => self.dial_again(id, turn.now),
             First::Short(error) => {
                 let error = self.system("cannot take a peer's descriptors", error);
                 self.dial_later(id, error, turn);

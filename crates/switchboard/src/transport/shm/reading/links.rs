@@ -1,5 +1,6 @@
 //! The links of a reading end: a writer is met, welcomes this end, gives segments, and goes.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Acquire;
 
@@ -11,9 +12,12 @@ use switchboard_shm::cursor::{Counters, OwnCursor};
 use switchboard_shm::ring::RingReader;
 
 use super::{ReaderCore, Reading};
+use crate::counters::{Counts, LinkCounts};
 use crate::error::RecvError;
 use crate::transport::shm::control::{Control, LinkId, Met, Welcome};
+use crate::transport::shm::counting;
 use crate::transport::shm::geometry;
+use crate::transport::shm::hello::Pattern;
 use crate::transport::shm::large::Segments;
 use crate::transport::shm::memory::{Bell, Own, Theirs, Unusable};
 use crate::transport::shm::offer::{Page, ReaderOffer};
@@ -34,6 +38,8 @@ pub(crate) struct Writer<P> {
     /// Counts this end's sleeps, for the doorbell.
     turn: u8,
     pub(in crate::transport::shm) counters: Counters,
+    /// Wake-ups given to the writer.
+    wakes: Cell<u64>,
     /// The largest message that this side takes.
     pub(in crate::transport::shm) largest: usize,
     /// The largest of those that are in the ring.
@@ -143,6 +149,7 @@ impl<P: Reading> ReaderCore<P> {
             slot,
             turn: 0,
             counters: Counters::default(),
+            wakes: Cell::new(0),
             ended: false,
             gone: false,
             ended_early: false,
@@ -219,6 +226,7 @@ impl<P: Reading> ReaderCore<P> {
             }
             let one = self.writers.remove(index);
             self.left += 1;
+            self.past.add(&one);
             let peer = || self.control.peer_name(one.link);
             let missing = one.kept.missing();
             if missing > 0 {
@@ -247,6 +255,7 @@ impl<P: Reading> ReaderCore<P> {
     /// Ends the link of a writer that broke the protocol.
     pub(in crate::transport::shm) fn turn_away(&mut self, at: usize, problem: &str) {
         let one = self.writers.remove(at);
+        self.past.add(&one);
         // Who has said nothing yet is nobody whose end is an end.
         self.left += u64::from(one.counters.received > 0);
         self.refuse(one.link, problem);
@@ -262,6 +271,45 @@ impl<P: Reading> ReaderCore<P> {
     #[inline]
     pub(in crate::transport::shm) fn position(&self, link: LinkId) -> Option<usize> {
         self.writers.iter().position(|one| one.link == link)
+    }
+}
+
+/// What was counted on links that are closed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Past {
+    received: u64,
+    missed: u64,
+    wakes: u64,
+}
+
+impl Past {
+    fn add<P>(&mut self, one: &Writer<P>) {
+        self.received += one.counters.received;
+        self.missed += one.counters.missed;
+        self.wakes += one.wakes.get();
+    }
+}
+
+impl<P: Reading> ReaderCore<P> {
+    /// What this end has counted.
+    pub(super) fn counts(&self) -> Counts {
+        let mut all = self.past;
+        let mut counts = Counts { waits: self.sleeps, late: self.late, ..Counts::default() };
+        let is_topic = P::PATTERN == Pattern::Topic;
+        for one in &self.writers {
+            all.add(one);
+            counts.links.push(LinkCounts {
+                number: one.ring.number(),
+                received: Some(one.counters.received),
+                dropped: is_topic.then_some(one.counters.missed),
+                behind: one.kept.unsettled().map(|unsettled| unsettled as u64),
+                ..counting::link(&self.control, one.link)
+            });
+        }
+        counts.received = Some(all.received);
+        counts.dropped = is_topic.then_some(all.missed);
+        counts.wake_ups = all.wakes;
+        counts
     }
 }
 
@@ -305,7 +353,9 @@ impl<P: Reading> Writer<P> {
     /// Wakes the writer if it sleeps for a cursor that was just stored.
     #[inline]
     pub(in crate::transport::shm) fn wake(&self, control: &Control<ReaderOffer>) {
-        wake_writer(&self.page, &self.ring, control, self.link);
+        if wake_writer(&self.page, &self.ring, control, self.link) {
+            self.wakes.set(self.wakes.get() + 1);
+        }
     }
 
     /// Says that this end is about to sleep. The [barrier](Sleeper::pass) comes next.

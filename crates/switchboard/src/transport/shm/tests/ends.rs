@@ -140,6 +140,7 @@ impl End {
                     self.said.push(format!("misbehaved: {peer}: {problem}"));
                 }
                 Event::Failed(error) => self.said.push(format!("failed: {error}")),
+                Event::Asked(_) => self.said.push("asked".to_owned()),
                 Event::Ready { token, .. } => self.said.push(format!("ready: {token}")),
             }
         }

@@ -10,6 +10,7 @@ mod folder;
 mod hostile;
 #[cfg(target_arch = "x86_64")]
 mod killstep;
+mod looking;
 mod meeting;
 mod raw;
 mod segments;
