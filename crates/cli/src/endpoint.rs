@@ -102,6 +102,12 @@ pub(crate) fn connects(transport: &Transport) -> bool {
     transport.framing.is_some()
 }
 
+/// Whether a state at this address lives as long as its writer.
+pub(crate) fn lives_with_writer(address: &Address) -> bool {
+    let transport = address.transport();
+    transport.patterns().contains(&"state") && !transport.capabilities.outlives_processes
+}
+
 /// Whether a receiving end that could be opened without waiting has its other side already.
 pub(crate) fn meets_at_once(address: &Address, pattern: Pattern) -> bool {
     let is_open = address.transport().target == TargetForm::Descriptor;

@@ -37,6 +37,8 @@ pub enum ErrorKind {
     NotSupported,
     /// The two sides do not fit: roles, message types, versions.
     Mismatch,
+    /// A peer broke the protocol. Its link is closed; others go on.
+    PeerMisbehaved,
     /// Anything else the system said.
     System,
 }

@@ -1,5 +1,7 @@
 //! `switchboard set ADDRESS [VALUE]`: gives a state a new value.
 
+mod live;
+
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
@@ -19,10 +21,19 @@ use crate::output::{self, Failure, Outcome, print_json, system};
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// What to set, as posix-shm:/NAME, sysv-shm:PATH or mmap:PATH
+    /// What to set, as unix:PATH, posix-shm:/NAME, sysv-shm:PATH or mmap:PATH
     address: String,
     /// The value; standard input if there is none
     value: Option<OsString>,
+    /// Which of its values, where it has several (links, shm)
+    #[arg(long, default_value = "", hide_default_value = true)]
+    key: String,
+    /// Set a value for each line of standard input, KEY=VALUE, when it comes (links, shm)
+    #[arg(long, conflicts_with_all = ["value", "key"])]
+    pairs: bool,
+    /// Stay for so long, as 500ms or 2s, and not until a signal comes (links, shm)
+    #[arg(long, value_name = "DURATION", value_parser = endpoint::duration)]
+    stay: Option<Duration>,
     /// Wait until it is on the disk (mmap)
     #[arg(long)]
     sync: bool,
@@ -44,9 +55,12 @@ pub(super) fn build() -> clap::Command {
             "Give a state a new value.\n\nThe memory is made if it is not there, for values of up to \
              ?size= bytes (4 KiB; at most 1 GiB). Readers have the old value or the new one, never a part of each; \
              with ?layout=bare, for programs that are not ours, that is not sure. One process sets at \
-             a time: set waits for another that is doing so.",
+             a time: set waits for another that is doing so.\n\nOver links and shm a value lives as long \
+             as its writer: set stays until a signal ends it, or for --stay.",
         ),
-        "  switchboard set mmap:./speed 7
+        "  switchboard set --key speed unix:/run/engine.sock 7 &
+  sensors | switchboard set --pairs unix:/run/engine.sock
+  switchboard set mmap:./speed 7
   switchboard set 'posix-shm:/engine?size=64KiB' < engine.json
   switchboard set --sync mmap:/var/lib/app/settings < settings",
     )
@@ -56,6 +70,13 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let address: Address = arguments.address.parse()?;
     let interrupt = Interrupt::watch(None)?;
+    if endpoint::lives_with_writer(&address) {
+        return live::run(&arguments, &address, &interrupt);
+    }
+    if arguments.pairs || !arguments.key.is_empty() || arguments.stay.is_some() {
+        let message = format!("{address}: its value needs no writer to stay, and it has no keys");
+        return Err(Failure::new(Exit::Failed, message));
+    }
     let value = match &arguments.value {
         Some(value) => value.clone().into_vec(),
         None => read_all(&address, &interrupt, "a value", "nothing was set")?,

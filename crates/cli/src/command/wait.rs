@@ -16,9 +16,9 @@ use crate::program;
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// What to wait for, as sem:/NAME, sysv-sem:PATH or signal:self/SIGUSR1
+    /// What to wait for, as unix:PATH, sem:/NAME, sysv-sem:PATH or signal:self/SIGUSR1
     address: String,
-    /// Wait for so many events
+    /// Wait for so many notifications
     #[arg(long, value_name = "NUMBER", default_value_t = 1, conflicts_with = "follow",
           value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
@@ -50,12 +50,14 @@ pub(super) fn build() -> clap::Command {
             .long_about(
                 "Wait for an event, and run a command for it.\n\nOn semaphores each notification \
                  goes to one who waits; the semaphore is made if it is not there. Signals are those \
-                 that are sent to this command: --announce prints its address. COMMAND finds \
-                 SWITCHBOARD_ADDRESS in its environment, and SWITCHBOARD_VALUE and SWITCHBOARD_PID \
-                 where they are known. A COMMAND that is not there is exit 2, before anything is \
+                 that are sent to this command: --announce prints its address. Over links and shm \
+                 notifications of one id are merged and counted, until they are looked at. COMMAND finds \
+                 SWITCHBOARD_ADDRESS, SWITCHBOARD_ID and SWITCHBOARD_COUNT in its environment, and \
+                 SWITCHBOARD_VALUE and SWITCHBOARD_PID where they are known. A COMMAND that is not there is exit 2, before anything is \
                  taken.",
             ),
-        "  switchboard wait sem:/ready
+        "  switchboard wait --follow unix:/run/engine.sock -- ./work
+  switchboard wait sem:/ready
   switchboard wait --follow sysv-sem:/etc/hostname#7 -- ./work
   switchboard wait --announce --json --timeout 5s signal:self/SIGRTMIN+1",
     )
@@ -81,13 +83,18 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     }
     let count = if arguments.follow { u64::MAX } else { arguments.count };
     let mut exit = Exit::Done;
-    for number in 1..=count {
-        let occurrence = next(&mut listener, &arguments, &interrupt, number - 1)?;
+    let (mut number, mut taken) = (0_u64, 0_u64);
+    while taken < count {
+        let occurrence = next(&mut listener, &arguments, &interrupt, taken)?;
+        number += 1;
+        taken = taken.saturating_add(occurrence.count);
         if arguments.json {
             print_json(&as_json(&occurrence))?;
         }
         if !arguments.command.is_empty() {
             let mut environment = vec![("SWITCHBOARD_ADDRESS", arguments.address.clone())];
+            environment.push(("SWITCHBOARD_ID", occurrence.id.to_string()));
+            environment.push(("SWITCHBOARD_COUNT", occurrence.count.to_string()));
             environment.extend(occurrence.value.map(|v| ("SWITCHBOARD_VALUE", v.to_string())));
             environment
                 .extend(occurrence.from.map(|from| ("SWITCHBOARD_PID", from.pid.to_string())));
@@ -131,7 +138,9 @@ fn next(
 }
 
 fn as_json(occurrence: &Occurrence) -> serde_json::Value {
-    let mut object = json!({ "merged": occurrence.merged });
+    let mut object = json!({
+        "id": occurrence.id, "count": occurrence.count, "merged": occurrence.merged,
+    });
     if let Some(value) = occurrence.value {
         object["value"] = value.into();
     }

@@ -18,8 +18,14 @@ use crate::value;
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// What to watch, as posix-shm:/NAME, sysv-shm:PATH or mmap:PATH
+    /// What to watch, as unix:PATH, posix-shm:/NAME, sysv-shm:PATH or mmap:PATH
     address: String,
+    /// Which of its values, where it has several (links, shm)
+    #[arg(default_value = "", hide_default_value = true)]
+    key: String,
+    /// All of its values; --json says the key of each, and a command finds SWITCHBOARD_KEY
+    #[arg(long, conflicts_with = "key")]
+    all: bool,
     /// Stop after so many values
     #[arg(long, value_name = "NUMBER", default_value_t = u64::MAX, hide_default_value = true,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -52,7 +58,8 @@ pub(super) fn build() -> clap::Command {
                  counts. Writer and reader may start in any order. COMMAND finds SWITCHBOARD_ADDRESS \
                  and SWITCHBOARD_VERSION in its environment. A COMMAND that is not there is exit 2.",
             ),
-        "  switchboard watch mmap:./speed
+        "  switchboard watch --all --json unix:/run/engine.sock
+  switchboard watch mmap:./speed
   switchboard watch --initial --json posix-shm:/engine
   switchboard watch mmap:./settings -- systemctl reload engine",
     )
@@ -68,16 +75,18 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let mut watching = Watching { arguments, interrupt: &interrupt, seen: 0, exit: Exit::Done };
     let state = State::at(address, options);
     let (mut reader, came) = watching.open(&state)?;
-    if came || watching.arguments.initial {
+    if reader.has_writer().is_some() {
+        watching.begin(&mut reader)?;
+    } else if came || watching.arguments.initial {
         // One that was set while nobody could look yet is new, too.
         let value = reader.get()?;
         if value.version > 0 || state.layout() == Layout::Bare {
-            watching.show(value)?;
+            watching.show(None, value)?;
         }
     }
     while watching.seen < watching.arguments.count {
         match watching.next(&mut reader)? {
-            Some(value) => watching.show(value)?,
+            Some((key, value)) => watching.show(key, value)?,
             None => break,
         }
     }
@@ -121,14 +130,39 @@ impl Watching<'_> {
         }
     }
 
-    /// The next value; `None` when nothing changed for long enough.
-    fn next(&self, reader: &mut Reader) -> Result<Option<Value>, Failure> {
-        let result = match self.arguments.timeout {
-            Some(limit) => reader.watch_timeout(limit),
-            None => reader.watch(),
+    /// Shows what is set already, where that was wished for and values live with their writer.
+    fn begin(&mut self, reader: &mut Reader) -> Result<(), Failure> {
+        if !self.arguments.initial {
+            return Ok(());
+        }
+        match reader.wait_for_writer(self.arguments.timeout) {
+            Err(WaitError::Failed(error)) => return Err(error.into()),
+            Err(WaitError::Interrupted) => return Err(self.interrupt.failure(&self.account())),
+            // Whoever sets something later is new.
+            _ => {}
+        }
+        let keys =
+            if self.arguments.all { reader.keys()? } else { vec![self.arguments.key.clone()] };
+        for key in keys {
+            if self.seen < self.arguments.count
+                && let Some(value) = reader.get_key(&key)?
+            {
+                self.show(self.arguments.all.then_some(key), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next value, and its key if all are watched; `None` when nothing changed for long enough.
+    fn next(&self, reader: &mut Reader) -> Result<Option<(Option<String>, Value)>, Failure> {
+        let limit = self.arguments.timeout;
+        let result = if self.arguments.all {
+            reader.watch_any(limit).map(|(key, value)| (Some(key), value))
+        } else {
+            reader.watch_key(&self.arguments.key, limit).map(|value| (None, value))
         };
         match result {
-            Ok(value) => Ok(Some(value)),
+            Ok(found) => Ok(Some(found)),
             Err(WaitError::Failed(error)) => Err(error.into()),
             // As in `recv`: silence after something is an end.
             Err(WaitError::TimedOut) if self.seen > 0 && self.arguments.count == u64::MAX => {
@@ -144,14 +178,18 @@ impl Watching<'_> {
         }
     }
 
-    fn show(&mut self, value: Value) -> Result<(), Failure> {
+    fn show(&mut self, key: Option<String>, value: Value) -> Result<(), Failure> {
         self.seen += 1;
         if value.restored {
             output::warn(&format!("{}: {}", self.arguments.address, value::RESTORED));
             self.exit = Exit::Failed;
         }
         if self.arguments.json {
-            return print_json(&value::as_json(&value));
+            let mut said = value::as_json(&value);
+            if let Some(key) = key {
+                said["key"] = key.into();
+            }
+            return print_json(&said);
         }
         let mut bytes = value.bytes;
         if self.arguments.command.is_empty() {
@@ -159,6 +197,7 @@ impl Watching<'_> {
             return print_bytes(&bytes);
         }
         let environment = [
+            ("SWITCHBOARD_KEY", key.unwrap_or_else(|| self.arguments.key.clone())),
             ("SWITCHBOARD_ADDRESS", self.arguments.address.clone()),
             ("SWITCHBOARD_VERSION", value.version.to_string()),
         ];

@@ -34,7 +34,7 @@ fn notify_ends_wait() {
     run(scratch.path(), &many, "").code(0).prints(said);
     run(scratch.path(), &["wait", "--count", "2", &event.0], "").code(0);
     let json = ["wait", "--no-wait", "--json", &event.0];
-    run(scratch.path(), &json, "").code(0).prints("{\"merged\":false}\n");
+    run(scratch.path(), &json, "").code(0).prints("{\"count\":1,\"id\":0,\"merged\":false}\n");
     run(scratch.path(), &json, "").code(3).says("nothing happened yet");
     let timed = run(scratch.path(), &["wait", "--timeout", "30ms", &event.0], "").code(3);
     timed.says("nothing happened for 30ms; 0 events taken");
@@ -84,6 +84,35 @@ fn signals_have_numbers_and_senders() {
     // What is run has no signals blocked.
     let ended = waiting.wait().code(1).says("was killed by signal 10");
     assert_eq!(ended.text(), format!("{address}\n9\n"));
+}
+
+#[test]
+fn over_links_by_id() {
+    for scheme in ["unix", "unix-seqpacket"] {
+        let scratch = Scratch::new();
+        let address = format!("{scheme}:./e");
+        let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+        here(&["notify", "--no-wait", &address]).code(3);
+        here(&["notify", "--timeout", "30ms", &address]).code(3).says("nobody listened for 30ms");
+        let waiting = Run::start(scratch.path(), &["wait", "--json", "--count", "3", &address]);
+        let notify = ["notify", "--json", "--id", "7", "--count", "3", &address];
+        let said = format!("{{\"address\":\"{address}\",\"notified\":3}}\n");
+        here(&notify).code(0).prints(said);
+        waiting.wait().code(0).prints("{\"count\":3,\"id\":7,\"merged\":false}\n");
+        assert!(!scratch.join("e").exists());
+
+        let command = ["sh", "-c", "echo $SWITCHBOARD_ID $SWITCHBOARD_COUNT"];
+        let wait = ["wait", "--count", "4", &address, "--"];
+        let waiting = Run::start(scratch.path(), &[&wait[..], &command[..]].concat());
+        here(&["notify", "--id", "1", "--count", "2", &address]).code(0);
+        waiting.wait_stdout("the first", |out| out == b"1 2\n");
+        here(&["notify", "--count", "2", &address]).code(0);
+        waiting.wait().code(0).prints("1 2\n0 2\n");
+        here(&["notify", "--value", "1", "--no-wait", &address]).code(3);
+    }
+    let (scratch, event) = (Scratch::new(), Semaphore::new());
+    let refused = run(scratch.path(), &["notify", "--id", "1", &event.0], "").code(1);
+    refused.says("carries no id");
 }
 
 #[test]

@@ -30,6 +30,44 @@ fn what_is_set_is_printed() {
 }
 
 #[test]
+fn values_that_live_with_their_writer() {
+    for address in ["unix:./s", "unix-seqpacket:./s"] {
+        let scratch = Scratch::new();
+        let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+        here(&["get", "--no-wait", address]).code(3);
+        here(&["get", "--timeout", "30ms", address]).code(3).says("no writer for 30ms");
+        // Either side may start first.
+        let watching = Run::start(scratch.path(), &["watch", "--count", "1", address, "speed"]);
+        let writer = Run::start(scratch.path(), &["set", "--pairs", address]);
+        let writer = writer.feed("speed=7\nname=long = name\n=alone\n");
+        watching.wait().code(0).prints("7\n");
+        here(&["get", address, "speed"]).code(0).prints("7");
+        eventually("all is set", || here(&["get", "--keys", address]).text() == "\nname\nspeed\n");
+        here(&["get", address, "name"]).code(0).prints("long = name");
+        here(&["get", address]).code(0).prints("alone");
+        here(&["get", address, "none"]).code(3).says("no value of \"none\" was set");
+        let json = "{\"len_bytes\":1,\"text\":\"7\",\"version\":1}\n";
+        here(&["get", "--json", address, "speed"]).code(0).prints(json);
+        here(&["set", "--no-wait", address, "x"]).code(1).says("has bound it");
+        let all = ["watch", "--all", "--initial", "--json", "--timeout", "100ms", address];
+        let said = here(&all).code(0).text();
+        assert_eq!(said.lines().count(), 3, "{said}");
+        assert!(said.contains("\"key\":\"name\",\"len_bytes\":11,"), "{said}");
+        writer.signal(Signal::TERM);
+        writer.wait().code(0);
+        here(&["get", "--no-wait", address]).code(3);
+        here(&["set", "--stay", "10ms", "--json", "--key", "k", address, "v"]).code(0).prints(
+            format!("{{\"address\":\"{address}\",\"key\":\"k\",\"len_bytes\":1,\"version\":1}}\n"),
+        );
+        here(&["set", "--pairs", "--stay", "1ms", address]).code(0);
+        run(scratch.path(), &["set", "--pairs", address], "nothing\n").code(1).says("line 1");
+    }
+    let scratch = Scratch::new();
+    run(scratch.path(), &["set", "--key", "k", "mmap:./s", "v"], "").code(1).says("no keys");
+    run(scratch.path(), &["get", "mmap:./s", "k"], "").code(3);
+}
+
+#[test]
 fn bytes_that_are_no_text() {
     let scratch = Scratch::new();
     let set = Run::start(scratch.path(), &["set", "mmap:./s"]);
@@ -127,7 +165,7 @@ fn foreign_memory_only_bare() {
     here(&["set", "mmap:./f?layout=bare", "more than before"]).code(1).says("11 bytes at most");
     here(&["get", "mmap:./f?layout=round"]).code(2).says("slots or bare");
     here(&["get", "mmap:."]).code(1);
-    here(&["get", "mq:/jobs"]).code(1).says("a state is carried by posix-shm, sysv-shm, mmap");
+    here(&["get", "mq:/jobs"]).code(1).says("posix-shm, sysv-shm, mmap");
 }
 
 #[test]

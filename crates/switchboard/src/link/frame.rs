@@ -23,6 +23,11 @@ pub(crate) const LONGEST_CONTROL_BYTES: usize = 1024;
 /// What comes before a request: how long the client waits.
 pub(crate) const CALL_PREFIX_BYTES: usize = 8;
 
+/// What comes before a key: its length.
+pub(crate) const KEY_PREFIX_BYTES: usize = 2;
+/// The longest key of a state, in bytes.
+pub(crate) const LONGEST_KEY: usize = 255;
+
 /// The longest text and details of a failure, and what comes before them.
 pub(crate) const LONGEST_FAILURE_TEXT: usize = 1024;
 pub(crate) const LONGEST_FAILURE_DETAILS: usize = 4096;
@@ -65,6 +70,12 @@ pub(crate) enum Kind {
     Cancel = 16,
     /// The client took so many parts and bytes.
     Grant = 17,
+    /// Of an event: something happened so many times. The sequence is its id.
+    Notify = 18,
+    /// Of a state: the newest value of a key. The sequence is its version.
+    Value = 19,
+    /// Of a state: all that was set when this reader joined has been said.
+    Known = 20,
 }
 
 impl Kind {
@@ -88,6 +99,9 @@ impl Kind {
             15 => Self::Fail,
             16 => Self::Cancel,
             17 => Self::Grant,
+            18 => Self::Notify,
+            19 => Self::Value,
+            20 => Self::Known,
             _ => return None,
         })
     }
@@ -138,6 +152,7 @@ impl Header {
         let limit = match kind {
             Kind::Message | Kind::Part | Kind::Reply => largest_message,
             Kind::Call => largest_message.saturating_add(CALL_PREFIX_BYTES),
+            Kind::Value => largest_message.saturating_add(KEY_PREFIX_BYTES + LONGEST_KEY),
             Kind::Fail => LONGEST_FAILURE_BYTES,
             _ => LONGEST_CONTROL_BYTES,
         };

@@ -27,6 +27,10 @@ pub enum Pattern {
     Topic = 2,
     /// Each request gets a reply.
     Service = 3,
+    /// That something happened, counted.
+    Event = 4,
+    /// The newest value of each key.
+    State = 5,
 }
 
 impl Pattern {
@@ -37,6 +41,8 @@ impl Pattern {
             Self::Queue => "queue",
             Self::Topic => "topic",
             Self::Service => "service",
+            Self::Event => "event",
+            Self::State => "state",
         }
     }
 }
@@ -44,9 +50,11 @@ impl Pattern {
 /// Which end of a pattern a peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Messages come from it: the sender of a queue, the publisher of a topic, the client of a service.
+    /// Messages come from it: the sender of a queue, the publisher of a topic, the client of a service,
+    /// the notifier of an event, the writer of a state.
     Sender = 1,
-    /// Messages go to it: the receiver of a queue, the subscriber of a topic, the server of a service.
+    /// Messages go to it: the receiver of a queue, the subscriber of a topic, the server of a service,
+    /// the listener of an event, the reader of a state.
     Receiver = 2,
 }
 
@@ -61,6 +69,10 @@ impl Role {
             (Pattern::Topic, Self::Receiver) => "a subscriber",
             (Pattern::Service, Self::Sender) => "a client",
             (Pattern::Service, Self::Receiver) => "a server",
+            (Pattern::Event, Self::Sender) => "a notifier",
+            (Pattern::Event, Self::Receiver) => "a listener",
+            (Pattern::State, Self::Sender) => "a writer",
+            (Pattern::State, Self::Receiver) => "a reader",
         }
     }
 }
@@ -128,6 +140,8 @@ impl Hello {
             1 => Pattern::Queue,
             2 => Pattern::Topic,
             3 => Pattern::Service,
+            4 => Pattern::Event,
+            5 => Pattern::State,
             other => return Err(format!("a hello with unknown pattern {other}")),
         };
         let role = match fixed[3] {

@@ -9,6 +9,7 @@ mod calls;
 mod frame;
 mod hello;
 mod incoming;
+pub(crate) mod news;
 mod outbox;
 pub(crate) mod publication;
 mod taking;
@@ -88,6 +89,24 @@ pub enum Event<'a> {
     Cancelled(u64),
     /// The client took a part of the reply to this call.
     Granted(u64),
+    /// Something happened.
+    Notified {
+        /// What.
+        id: u64,
+        /// How many times, since it was said last.
+        count: u64,
+    },
+    /// The newest value of a key.
+    Value {
+        /// The key; empty: the state's own value.
+        key: &'a str,
+        /// Of the values of one key, the newer one's is larger.
+        version: u64,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// Everything that was set when this side joined has come.
+    Known,
 }
 
 /// Why a link cannot go on. The link sends nothing further but its reason.
@@ -388,7 +407,8 @@ impl Link {
 
     /// Room to read a packet of up to `packet` bytes into.
     pub fn room_for_packet(&mut self, packet: usize) -> &mut [u8] {
-        let publishes = self.local.pattern == Pattern::Topic && self.local.role == Role::Sender;
+        let publishes = self.local.role == Role::Sender
+            && matches!(self.local.pattern, Pattern::Topic | Pattern::Event | Pattern::State);
         if matches!(self.state, State::Preface | State::Hello) || publishes {
             // Nothing but its hello may come before this side's is answered, and from a subscriber
             // nothing at all: many who only knock or listen take little memory.

@@ -35,6 +35,10 @@ impl Link {
                     if let Some(missing) = self.pass_gap(header) {
                         return Ok(Some(Event::Gap(missing)));
                     }
+                    if self.is_of_news(header.kind) {
+                        self.check_news(header, whole)?;
+                        return Ok(Some(self.news_event(header, whole)));
+                    }
                     if header.kind == Kind::Message && self.local.pattern != Pattern::Service {
                         return self.take_message(header, whole).map(Some);
                     }

@@ -1,5 +1,8 @@
 //! `Event`: that something happened.
 //!
+//! Over links and shared memory (`unix:`, `tcp:`, `shm:`) every listener is told, and notifications that it has
+//! not looked at are merged by their id and counted: it sees how many there were of each.
+//!
 //! A notifier never waits. Whether each notification is counted or several are merged into one is
 //! the transport's nature, and said by [`Occurrence::merged`]: semaphores count, and so do real-time
 //! signals; the other signals are merged while one is pending. Where a notification is counted, one
@@ -99,8 +102,12 @@ impl Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Occurrence {
+    /// Which event, where the transport tells several apart; else 0.
+    pub id: u64,
+    /// How many notifications it stands for; where they are [merged](Self::merged) without counting, 1.
+    pub count: u64,
     /// Notifications of this kind are merged: it stands for one or more of those that came since the
-    /// last one was taken. Otherwise it stands for exactly one.
+    /// last one was taken. Otherwise it stands for exactly [`count`](Self::count).
     pub merged: bool,
     /// The number that was sent with it, where the transport carries one.
     pub value: Option<i32>,
@@ -111,7 +118,12 @@ pub struct Occurrence {
 impl Occurrence {
     /// One of those that are counted, and nothing more is known of it.
     pub(crate) fn counted() -> Self {
-        Self { merged: false, value: None, from: None }
+        Self::of(0, 1)
+    }
+
+    /// So many of an id.
+    pub(crate) fn of(id: u64, count: u64) -> Self {
+        Self { id, count, merged: false, value: None, from: None }
     }
 }
 
@@ -127,6 +139,9 @@ pub struct Origin {
     /// same user, or root's, in any case, since others may not signal.
     pub verified: bool,
 }
+
+/// How long closing waits for listeners to say hello, where everything is written.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(500);
 
 /// The notifying end of an event.
 #[derive(Debug)]
@@ -159,15 +174,91 @@ impl Notifier {
         self.flavor.notify(Some(value))
     }
 
+    /// Notifies once, of one of several events that the address carries: over links and `shm:`.
+    ///
+    /// # Errors
+    /// `NotSupported`: the transport tells no events apart; else as [`notify`](Self::notify).
+    pub fn notify_id(&mut self, id: u64) -> Result<(), Error> {
+        self.notify_many_of(id, 1)
+    }
+
+    /// As [`notify_id`](Self::notify_id), so many times.
+    ///
+    /// # Errors
+    /// As [`notify_id`](Self::notify_id).
+    pub fn notify_many_of(&mut self, id: u64, count: u64) -> Result<(), Error> {
+        if count == 0 {
+            return Ok(());
+        }
+        match self.flavor.notify_counted(id, count) {
+            Some(result) => result,
+            None if id == 0 => (0..count).try_for_each(|_| self.flavor.notify(None)),
+            None => {
+                let scheme = self.address.scheme();
+                let problem = format!("{scheme}: carries no id with an event");
+                Err(Error::new(ErrorKind::NotSupported, &self.address, problem)
+                    .hint("shm: and unix: do; elsewhere each event has an address of its own"))
+            }
+        }
+    }
+
     /// Notifies so many times.
     ///
     /// # Errors
     /// As [`notify`](Self::notify); the message says how many were done.
     pub fn notify_many(&mut self, count: u32) -> Result<(), Error> {
+        if count > 0
+            && let Some(result) = self.flavor.notify_counted(0, count.into())
+        {
+            return result;
+        }
         for done in 0..count {
             self.notify().map_err(|error| error.after(&format!("after {done} of {count}")))?;
         }
         Ok(())
+    }
+
+    /// Moves on what could not go out at once, over links: what a listener's socket had no room for, or what
+    /// nobody was there for. Does not wait. Whether nothing is left: it is with the kernel.
+    ///
+    /// # Errors
+    /// `Mismatch`, `PeerMisbehaved`, where this side connects; `System`.
+    pub fn drive(&mut self) -> Result<bool, Error> {
+        self.flavor.drive()
+    }
+
+    /// Waits until everything is with the kernel, so also for a first listener if there was none; at most
+    /// `timeout`. Dropping a notifier does not wait.
+    ///
+    /// # Errors
+    /// `TimedOut`; `Interrupted`; else as [`drive`](Self::drive).
+    pub fn close(mut self, timeout: Option<Duration>) -> Result<(), WaitError> {
+        let deadline = Deadline::from_timeout(timeout);
+        while !self.flavor.drive()? {
+            if deadline.passed() {
+                return Err(WaitError::TimedOut);
+            }
+            self.flavor.wait(deadline)?;
+        }
+        // Who is connected and does not fit says so soon; who fits may be busy, and finds it later.
+        let soon = deadline.min(Deadline::after(ANSWERS_WITHIN));
+        while !self.flavor.is_confirmed() && !soon.passed() {
+            self.flavor.wait(soon)?;
+            self.flavor.drive()?;
+        }
+        Ok(())
+    }
+
+    /// How many listeners are there now; `None` where that cannot be known (signals, semaphores).
+    #[must_use]
+    pub fn peers(&self) -> Option<usize> {
+        self.flavor.peers()
+    }
+
+    /// What listeners call it, where it is this side that binds.
+    #[must_use]
+    pub fn local_address(&self) -> Option<String> {
+        self.flavor.local_address()
     }
 
     /// The address it notifies at.
@@ -209,6 +300,12 @@ impl Listener {
     /// As [`wait`](Self::wait), `Failed`.
     pub fn try_wait(&mut self) -> Result<Option<Occurrence>, Error> {
         self.flavor.try_wait()
+    }
+
+    /// How many notifiers are there now; `None` where that cannot be known (signals, semaphores).
+    #[must_use]
+    pub fn peers(&self) -> Option<usize> {
+        self.flavor.peers()
     }
 
     /// The address it listens at.

@@ -7,6 +7,9 @@ use std::time::Duration;
 use switchboard_kernel as kernel;
 use switchboard_kernel::io::{Deadline, Interest, wait_for};
 
+use super::hub::Hub;
+use super::stream_listener::StreamListener;
+use super::stream_notifier::StreamNotifier;
 use super::{Setup, sem, signal, sysv_sem};
 use crate::error::{Error, WaitError};
 use crate::pattern::event::Occurrence;
@@ -17,6 +20,7 @@ pub(crate) enum NotifierFlavor {
     Signal(signal::SignalNotifier),
     Sem(sem::SemNotifier),
     SysvSem(sysv_sem::SysvSemNotifier),
+    Stream(Box<StreamNotifier>),
 }
 
 /// The listening end of any event.
@@ -25,15 +29,68 @@ pub(crate) enum ListenerFlavor {
     Signal(signal::SignalListener),
     Sem(sem::SemListener),
     SysvSem(sysv_sem::SysvSemListener),
+    Stream(Box<StreamListener>),
 }
 
 impl NotifierFlavor {
+    pub(crate) fn over_links(hub: Hub) -> Self {
+        Self::Stream(Box::new(StreamNotifier::new(hub)))
+    }
+
     /// Notifies once. Does not wait.
-    pub(crate) fn notify(&self, value: Option<i32>) -> Result<(), Error> {
+    pub(crate) fn notify(&mut self, value: Option<i32>) -> Result<(), Error> {
         match self {
             Self::Signal(end) => end.notify(value),
             Self::Sem(end) => end.notify(),
             Self::SysvSem(end) => end.notify(),
+            Self::Stream(end) => end.notify(0, 1),
+        }
+    }
+
+    /// Notifies so many times under an id. `None`: ids, and counts, mean nothing here.
+    pub(crate) fn notify_counted(&mut self, id: u64, count: u64) -> Option<Result<(), Error>> {
+        match self {
+            Self::Stream(end) => Some(end.notify(id, count)),
+            _ => None,
+        }
+    }
+
+    /// Moves on what can move. Whether what was notified is out of this process's hands.
+    pub(crate) fn drive(&mut self) -> Result<bool, Error> {
+        match self {
+            Self::Stream(end) => end.drive(),
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether all who are connected have said that they listen.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        match self {
+            Self::Stream(end) => end.is_confirmed(),
+            _ => true,
+        }
+    }
+
+    /// Sleeps until [`drive`](Self::drive) may move something.
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), WaitError> {
+        match self {
+            Self::Stream(end) => end.wait(deadline),
+            _ => Ok(()),
+        }
+    }
+
+    /// Listeners that are there; `None` where nobody can know.
+    pub(crate) fn peers(&self) -> Option<usize> {
+        match self {
+            Self::Stream(end) => Some(end.peers()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn local_address(&self) -> Option<String> {
+        match self {
+            Self::Stream(end) => end.local_address(),
+            _ => None,
         }
     }
 
@@ -44,12 +101,17 @@ impl NotifierFlavor {
 }
 
 impl ListenerFlavor {
+    pub(crate) fn over_links(hub: Hub) -> Self {
+        Self::Stream(Box::new(StreamListener::new(hub)))
+    }
+
     /// Takes a notification that is there.
     pub(crate) fn try_wait(&mut self) -> Result<Option<Occurrence>, Error> {
         match self {
             Self::Signal(end) => end.try_wait(),
             Self::Sem(end) => end.try_wait(),
             Self::SysvSem(end) => end.try_wait(),
+            Self::Stream(end) => end.try_wait(),
         }
     }
 
@@ -59,6 +121,15 @@ impl ListenerFlavor {
             Self::Signal(end) => end.wait(deadline),
             Self::Sem(end) => end.wait(deadline),
             Self::SysvSem(end) => end.wait(deadline),
+            Self::Stream(end) => end.wait(deadline),
+        }
+    }
+
+    /// Notifiers that are there; `None` where nobody can know.
+    pub(crate) fn peers(&self) -> Option<usize> {
+        match self {
+            Self::Stream(end) => Some(end.peers()),
+            _ => None,
         }
     }
 
@@ -67,12 +138,14 @@ impl ListenerFlavor {
             Self::Signal(end) => end.fd(),
             Self::Sem(end) => end.fd(),
             Self::SysvSem(end) => end.fd(),
+            Self::Stream(end) => end.fd(),
         }
     }
 
     pub(crate) fn local_address(&self) -> Option<String> {
         match self {
             Self::Signal(end) => Some(end.local_address()),
+            Self::Stream(end) => end.local_address(),
             _ => None,
         }
     }

@@ -105,6 +105,9 @@ pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const MOST_CONNECTIONS: usize = 4096;
 /// After which time without a free descriptor connections that wait are looked at again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long opening waits for a connection that is under way to be decided, where a first word may be the
+/// last for long.
+const DECIDED_WITHIN: Duration = Duration::from_millis(500);
 /// Accepted in one go, so that a flood of connections cannot keep an endpoint from its messages.
 pub(crate) const ACCEPTS: usize = 64;
 
@@ -125,7 +128,10 @@ impl Hub {
         meet: Box<dyn Meet>,
     ) -> Result<Self, Error> {
         // The side of which there is usually one.
-        let one = if pattern == Pattern::Topic { Role::Sender } else { Role::Receiver };
+        let one = match pattern {
+            Pattern::Topic | Pattern::State => Role::Sender,
+            Pattern::Queue | Pattern::Service | Pattern::Event => Role::Receiver,
+        };
         let bind = setup.address.query.bind.unwrap_or(role == one);
         let mut hub = Self::new(setup, pattern, role, Some(meet))?;
         if bind {
@@ -143,6 +149,9 @@ impl Hub {
             hub.dial()?;
             if !hub.setup.options.wait && hub.connections.is_empty() && !hub.is_dialling_on() {
                 return Err(hub.nobody());
+            }
+            if matches!(pattern, Pattern::Event | Pattern::State) {
+                hub.decide_dial(DECIDED_WITHIN)?;
             }
         }
         Ok(hub)

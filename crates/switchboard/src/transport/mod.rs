@@ -4,6 +4,7 @@
 //! follow [`TABLE`]. A new transport is one file and one row.
 
 mod connection;
+mod counts;
 mod event_flavor;
 mod fd;
 mod fifo;
@@ -11,6 +12,7 @@ mod file;
 mod flavor;
 mod holder;
 mod hub;
+mod known;
 mod mmap;
 mod mq;
 mod packet;
@@ -22,13 +24,19 @@ mod service_flavor;
 mod setup;
 mod shm;
 mod signal;
+mod state_flavor;
 mod state_memory;
 mod stream_client;
+mod stream_follower;
+mod stream_listener;
+mod stream_notifier;
 mod stream_peers;
 mod stream_publisher;
 mod stream_receiver;
 mod stream_sender;
 mod stream_server;
+mod stream_state_reader;
+mod stream_state_writer;
 mod sysv;
 mod sysv_sem;
 mod sysv_shm;
@@ -45,13 +53,16 @@ pub(crate) use event_flavor::{ListenerFlavor, NotifierFlavor};
 pub(crate) use flavor::{ReceiverFlavor, SenderFlavor};
 pub(crate) use rhythm::Rhythm;
 pub use row::{Capabilities, Transport};
-pub(crate) use row::{Carries, EventEnds, Object, QueueEnds, ServiceEnds, StateEnds, TopicEnds};
+pub(crate) use row::{
+    Carries, EventEnds, MemoryEnds, Object, QueueEnds, ServiceEnds, StateEnds, TopicEnds,
+};
 pub(crate) use service_flavor::{ClientFlavor, Ending, Heard, ServerFlavor};
 use setup::LINK_MESSAGE_BYTES;
 pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
 #[cfg(test)]
 pub(crate) use shm::ROLES;
 pub(crate) use shm::look as look_at_channel;
+pub(crate) use state_flavor::{LiveReader, LiveWriter};
 pub(crate) use state_memory::{StateMemory, WriterLock};
 pub(crate) use stream_client::StreamClient;
 pub(crate) use stream_publisher::StreamPublisher;
@@ -182,7 +193,9 @@ pub const TABLE: &[Transport] = &[
         framing: Some(Framing::Link),
         carries: Carries::queue(unix::open_sender, unix::open_receiver)
             .and_topic(unix::open_publisher, unix::open_subscriber)
-            .and_service(unix::open_client, unix::open_server),
+            .and_service(unix::open_client, unix::open_server)
+            .and_event(unix::open_notifier, unix::open_listener)
+            .and_state(unix::open_state_writer, unix::open_state_reader),
         object: Some(Object { create: None, unlink: unix::unlink }),
     },
     Transport {
@@ -203,7 +216,9 @@ pub const TABLE: &[Transport] = &[
         framing: Some(Framing::Link),
         carries: Carries::queue(unix_seqpacket::open_sender, unix_seqpacket::open_receiver)
             .and_topic(unix_seqpacket::open_publisher, unix_seqpacket::open_subscriber)
-            .and_service(unix_seqpacket::open_client, unix_seqpacket::open_server),
+            .and_service(unix_seqpacket::open_client, unix_seqpacket::open_server)
+            .and_event(unix_seqpacket::open_notifier, unix_seqpacket::open_listener)
+            .and_state(unix_seqpacket::open_state_writer, unix_seqpacket::open_state_reader),
         object: Some(Object { create: None, unlink: unix_seqpacket::unlink }),
     },
     Transport {
@@ -305,7 +320,9 @@ pub const TABLE: &[Transport] = &[
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
         carries: Carries::queue(tcp::open_sender, tcp::open_receiver)
-            .and_service(tcp::open_client, tcp::open_server),
+            .and_service(tcp::open_client, tcp::open_server)
+            .and_event(tcp::open_notifier, tcp::open_listener)
+            .and_state(tcp::open_state_writer, tcp::open_state_reader),
         object: None,
     },
     Transport {

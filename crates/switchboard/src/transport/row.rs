@@ -1,7 +1,8 @@
 //! A row of the table of transports: what a transport is, can do and carries.
 
 use super::{
-    ClientFlavor, ListenerFlavor, NotifierFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor,
+    ClientFlavor, ListenerFlavor, LiveReader, LiveWriter, NotifierFlavor, ReceiverFlavor,
+    SenderFlavor, ServerFlavor,
 };
 use super::{Setup, StateMemory, TABLE, WriterLock};
 use crate::address::{Address, TargetForm};
@@ -105,9 +106,20 @@ impl Carries {
         Self { event: Some(EventEnds { notifier, listener }), ..Self::NOTHING }
     }
 
-    /// A state.
-    pub(super) const fn state(writer: OpenWriter, reader: OpenMemory) -> Self {
-        Self { state: Some(StateEnds { writer, reader }), ..Self::NOTHING }
+    /// An event too.
+    pub(super) const fn and_event(self, notifier: OpenNotifier, listener: OpenListener) -> Self {
+        Self { event: Some(EventEnds { notifier, listener }), ..self }
+    }
+
+    /// A state in memory that outlives its writer.
+    pub(super) const fn state(writer: OpenMemoryWriter, reader: OpenMemory) -> Self {
+        let ends = StateEnds::InMemory(MemoryEnds { writer, reader });
+        Self { state: Some(ends), ..Self::NOTHING }
+    }
+
+    /// A state too, which lives as long as its writer.
+    pub(super) const fn and_state(self, writer: OpenLiveWriter, reader: OpenLiveReader) -> Self {
+        Self { state: Some(StateEnds::Live(LiveEnds { writer, reader })), ..self }
     }
 }
 
@@ -118,8 +130,10 @@ type OpenClient = fn(&Setup) -> Result<ClientFlavor, Error>;
 type OpenServer = fn(&Setup) -> Result<ServerFlavor, Error>;
 type OpenNotifier = fn(&Setup) -> Result<NotifierFlavor, Error>;
 type OpenListener = fn(&Setup) -> Result<ListenerFlavor, Error>;
-type OpenWriter = fn(&Setup) -> Result<(StateMemory, WriterLock), Error>;
+type OpenMemoryWriter = fn(&Setup) -> Result<(StateMemory, WriterLock), Error>;
 type OpenMemory = fn(&Setup) -> Result<StateMemory, Error>;
+type OpenLiveWriter = fn(&Setup) -> Result<LiveWriter, Error>;
+type OpenLiveReader = fn(&Setup) -> Result<LiveReader, Error>;
 
 /// How to open the ends of a queue.
 #[derive(Debug)]
@@ -149,11 +163,25 @@ pub(crate) struct EventEnds {
     pub(crate) listener: OpenListener,
 }
 
+/// How to open the ends of a state.
+#[derive(Debug)]
+pub(crate) enum StateEnds {
+    InMemory(MemoryEnds),
+    Live(LiveEnds),
+}
+
+/// How to open the ends of a state that lives as long as its writer.
+#[derive(Debug)]
+pub(crate) struct LiveEnds {
+    pub(crate) writer: OpenLiveWriter,
+    pub(crate) reader: OpenLiveReader,
+}
+
 /// How to reach the memory of a state.
 #[derive(Debug)]
-pub(crate) struct StateEnds {
+pub(crate) struct MemoryEnds {
     /// For writing, with the lock that one writer has; it is made if it is not there.
-    pub(crate) writer: OpenWriter,
+    pub(crate) writer: OpenMemoryWriter,
     /// For reading; it has to be there.
     pub(crate) reader: OpenMemory,
 }

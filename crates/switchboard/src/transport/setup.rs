@@ -100,6 +100,11 @@ pub(crate) fn check_for_links(setup: &Setup, pattern: Pattern) -> Result<(), Err
         let problem = format!("?{option}= means something for a topic only, and this is a {this}");
         return Err(Error::new(ErrorKind::BadAddress, address, problem));
     }
+    if pattern == Pattern::State && query.bind.is_some() {
+        let problem = "the writer of a state binds and readers connect: so there is one writer";
+        return Err(Error::new(ErrorKind::BadAddress, address, problem)
+            .hint("leave out ?bind and ?connect"));
+    }
     if pattern != Pattern::Queue && setup.framing() != Framing::Link {
         let this = pattern.name();
         let problem =

@@ -144,6 +144,8 @@ impl SignalListener {
 fn occurrence(received: &Received) -> Occurrence {
     let origin = |pid| Origin { pid, uid: received.uid, verified: received.is_sender_verified() };
     Occurrence {
+        id: 0,
+        count: 1,
         merged: !received.signal.is_real_time(),
         value: received.value.filter(|_| received.code == Code::Queue),
         from: received.pid.map(origin),

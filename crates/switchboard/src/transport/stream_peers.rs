@@ -156,6 +156,19 @@ impl StreamPeers {
         Err(Error::new(ErrorKind::Mismatch, &self.hub.setup.address, problem).into())
     }
 
+    /// An error of these ends as one that an endpoint of an event or a state tells.
+    pub(crate) fn as_error(&self, error: SendError) -> Error {
+        let address = &self.hub.setup.address;
+        match error {
+            SendError::Failed(error) => error,
+            SendError::PeerMisbehaved(problem) => {
+                let problem = format!("a peer misbehaved: {problem}");
+                Error::new(ErrorKind::PeerMisbehaved, address, problem)
+            }
+            other => Error::new(ErrorKind::System, address, other.to_string()),
+        }
+    }
+
     /// Writes what waits on every connection. Which of them are gone.
     pub(crate) fn flush_all(&mut self) -> Vec<u64> {
         let connections = self.hub.connections.iter_mut();

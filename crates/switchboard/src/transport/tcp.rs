@@ -13,8 +13,9 @@ use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
 use super::setup::check_for_links;
 use super::{
-    ClientFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor, Setup, StreamClient, StreamReceiver,
-    StreamSender, StreamServer, holder,
+    ClientFlavor, ListenerFlavor, LiveReader, LiveWriter, NotifierFlavor, ReceiverFlavor,
+    SenderFlavor, ServerFlavor, Setup, StreamClient, StreamReceiver, StreamSender, StreamServer,
+    holder,
 };
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
@@ -33,19 +34,35 @@ pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
 }
 
 pub(crate) fn open_client(setup: &Setup) -> Result<ClientFlavor, Error> {
-    let hub = serve(setup, Role::Sender)?;
+    let hub = meet(setup, Pattern::Service, Role::Sender)?;
     Ok(ClientFlavor::Stream(Box::new(StreamClient::new(hub))))
 }
 
 pub(crate) fn open_server(setup: &Setup) -> Result<ServerFlavor, Error> {
-    let hub = serve(setup, Role::Receiver)?;
+    let hub = meet(setup, Pattern::Service, Role::Receiver)?;
     Ok(ServerFlavor::Stream(Box::new(StreamServer::new(hub))))
 }
 
-/// An end of a service.
-fn serve(setup: &Setup, role: Role) -> Result<Hub, Error> {
-    check_for_links(setup, Pattern::Service)?;
-    Hub::meet(setup.again(), Pattern::Service, role, Box::new(TcpMeet::new(setup)?))
+pub(crate) fn open_notifier(setup: &Setup) -> Result<NotifierFlavor, Error> {
+    Ok(NotifierFlavor::over_links(meet(setup, Pattern::Event, Role::Sender)?))
+}
+
+pub(crate) fn open_listener(setup: &Setup) -> Result<ListenerFlavor, Error> {
+    Ok(ListenerFlavor::over_links(meet(setup, Pattern::Event, Role::Receiver)?))
+}
+
+pub(crate) fn open_state_writer(setup: &Setup) -> Result<LiveWriter, Error> {
+    Ok(LiveWriter::over_links(meet(setup, Pattern::State, Role::Sender)?))
+}
+
+pub(crate) fn open_state_reader(setup: &Setup) -> Result<LiveReader, Error> {
+    LiveReader::over_links(meet(setup, Pattern::State, Role::Receiver)?)
+}
+
+/// An end of a pattern that goes over links alone.
+fn meet(setup: &Setup, pattern: Pattern, role: Role) -> Result<Hub, Error> {
+    check_for_links(setup, pattern)?;
+    Hub::meet(setup.again(), pattern, role, Box::new(TcpMeet::new(setup)?))
 }
 
 /// The socket address of `HOST:PORT`, if it may be used unencrypted.

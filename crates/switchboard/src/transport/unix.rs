@@ -15,8 +15,9 @@ use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
 use super::setup::{check_for_links, starts_over_links};
 use super::{
-    ClientFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor, Setup, StreamClient, StreamPublisher,
-    StreamReceiver, StreamSender, StreamServer, holder,
+    ClientFlavor, ListenerFlavor, LiveReader, LiveWriter, NotifierFlavor, ReceiverFlavor,
+    SenderFlavor, ServerFlavor, Setup, StreamClient, StreamPublisher, StreamReceiver, StreamSender,
+    StreamServer, holder,
 };
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
@@ -47,6 +48,22 @@ pub(crate) fn open_client(setup: &Setup) -> Result<ClientFlavor, Error> {
 
 pub(crate) fn open_server(setup: &Setup) -> Result<ServerFlavor, Error> {
     server(setup, Kind::Stream)
+}
+
+pub(crate) fn open_notifier(setup: &Setup) -> Result<NotifierFlavor, Error> {
+    notifier(setup, Kind::Stream)
+}
+
+pub(crate) fn open_listener(setup: &Setup) -> Result<ListenerFlavor, Error> {
+    listener(setup, Kind::Stream)
+}
+
+pub(crate) fn open_state_writer(setup: &Setup) -> Result<LiveWriter, Error> {
+    state_writer(setup, Kind::Stream)
+}
+
+pub(crate) fn open_state_reader(setup: &Setup) -> Result<LiveReader, Error> {
+    state_reader(setup, Kind::Stream)
 }
 
 /// A sender over a connected socket of either kind.
@@ -84,6 +101,26 @@ pub(super) fn client(setup: &Setup, kind: Kind) -> Result<ClientFlavor, Error> {
 pub(super) fn server(setup: &Setup, kind: Kind) -> Result<ServerFlavor, Error> {
     let hub = meet(setup, kind, Pattern::Service, Role::Receiver)?;
     Ok(ServerFlavor::Stream(Box::new(StreamServer::new(hub))))
+}
+
+/// A notifier over connected sockets of either kind.
+pub(super) fn notifier(setup: &Setup, kind: Kind) -> Result<NotifierFlavor, Error> {
+    Ok(NotifierFlavor::over_links(meet(setup, kind, Pattern::Event, Role::Sender)?))
+}
+
+/// A listener over connected sockets of either kind.
+pub(super) fn listener(setup: &Setup, kind: Kind) -> Result<ListenerFlavor, Error> {
+    Ok(ListenerFlavor::over_links(meet(setup, kind, Pattern::Event, Role::Receiver)?))
+}
+
+/// The writer of a state over connected sockets of either kind.
+pub(super) fn state_writer(setup: &Setup, kind: Kind) -> Result<LiveWriter, Error> {
+    Ok(LiveWriter::over_links(meet(setup, kind, Pattern::State, Role::Sender)?))
+}
+
+/// A reader of a state over connected sockets of either kind.
+pub(super) fn state_reader(setup: &Setup, kind: Kind) -> Result<LiveReader, Error> {
+    LiveReader::over_links(meet(setup, kind, Pattern::State, Role::Receiver)?)
 }
 
 fn meet(setup: &Setup, kind: Kind, pattern: Pattern, role: Role) -> Result<Hub, Error> {

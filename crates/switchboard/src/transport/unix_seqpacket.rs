@@ -5,7 +5,10 @@
 
 use switchboard_kernel::unix_socket::Kind;
 
-use super::{ClientFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor, Setup, unix};
+use super::{
+    ClientFlavor, ListenerFlavor, LiveReader, LiveWriter, NotifierFlavor, ReceiverFlavor,
+    SenderFlavor, ServerFlavor, Setup, unix,
+};
 use crate::address::Address;
 use crate::error::Error;
 use crate::pattern::topic::Start;
@@ -32,6 +35,22 @@ pub(crate) fn open_client(setup: &Setup) -> Result<ClientFlavor, Error> {
 
 pub(crate) fn open_server(setup: &Setup) -> Result<ServerFlavor, Error> {
     unix::server(setup, Kind::Seqpacket)
+}
+
+pub(crate) fn open_notifier(setup: &Setup) -> Result<NotifierFlavor, Error> {
+    unix::notifier(setup, Kind::Seqpacket)
+}
+
+pub(crate) fn open_listener(setup: &Setup) -> Result<ListenerFlavor, Error> {
+    unix::listener(setup, Kind::Seqpacket)
+}
+
+pub(crate) fn open_state_writer(setup: &Setup) -> Result<LiveWriter, Error> {
+    unix::state_writer(setup, Kind::Seqpacket)
+}
+
+pub(crate) fn open_state_reader(setup: &Setup) -> Result<LiveReader, Error> {
+    unix::state_reader(setup, Kind::Seqpacket)
 }
 
 /// Removes a socket that a dead process left.

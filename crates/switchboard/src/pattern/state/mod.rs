@@ -1,6 +1,7 @@
 //! `State`: the newest value, as bytes, for one writer and any number of readers.
 //!
-//! The value is in memory that both sides map, so reading and writing make no system call (setting
+//! Over links and `shm:` there is a value for each key, and it lives as long as its writer. Elsewhere
+//! the one value is in memory that both sides map, so reading and writing make no system call (setting
 //! makes one, to wake watchers). It lives as long as its object: it does not need its writer.
 //!
 //! With the layout [`slots`](Layout::Slots) a reader always gets a value that was set, whole,
@@ -9,18 +10,21 @@
 //! nothing but the bytes, so that any program can be the other side.
 
 mod bare;
+mod in_memory;
+mod reader;
 pub(crate) mod slots;
-
-use std::time::Duration;
-
-use switchboard_kernel::io::Deadline;
+mod writer;
 
 use crate::address::Address;
-use crate::error::{Error, ErrorKind, WaitError};
+use crate::error::{Error, ErrorKind};
+use crate::link::news::is_key;
 use crate::message::{Bytes, Message};
 use crate::options::Options;
-use crate::transport::{Rhythm, Setup, StateEnds, StateMemory, WriterLock};
+use crate::transport::{Setup, StateEnds, StateMemory};
+use in_memory::{MemoryReader, MemoryWriter};
+pub use reader::Reader;
 use slots::{Geometry, Problem};
+pub use writer::Writer;
 
 /// What the memory of a state holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +59,12 @@ pub struct Value {
     /// Something is damaged, by a power cut or a program that wrote where it should not: this is the
     /// newest value that is whole, perhaps not the newest one.
     pub restored: bool,
+}
+
+impl Value {
+    fn of(bytes: Vec<u8>, version: u64) -> Self {
+        Self { bytes, version, restored: false }
+    }
 }
 
 /// A state's name and options; its ends are made from it. Of the options, `wait` and `cancel` apply.
@@ -102,7 +112,7 @@ impl State {
         Self { address, options }
     }
 
-    /// The writer: one at a time, which the kernel sees to. Makes the memory if it is not there
+    /// The writer: one at a time, which the kernel sees to; over `shm:` one for each key. Makes the memory if it is not there
     /// (`?size=`, 4 KiB unless said otherwise), unless [`wait`](Options#structfield.wait) is off.
     ///
     /// # Errors
@@ -110,38 +120,28 @@ impl State {
     /// the memory holds something else; limits by name; `System`: the
     /// [`cancel`](Options#structfield.cancel) descriptor became readable while large memory was looked at.
     pub fn writer(&self) -> Result<Writer, Error> {
-        let setup = self.setup();
-        let (memory, lock) = (self.ends()?.writer)(&setup)?;
-        let wanted = self.address.query.size_bytes;
-        let layout = self.layout();
-        let slots = match layout {
-            Layout::Slots => Geometry::prepare(&memory, wanted, || setup.is_cancelled())
-                .and_then(|geometry| slots::Writer::new(&memory, geometry))
-                .map(Some),
-            Layout::Bare => match Geometry::read(&memory) {
-                Ok(Some(_)) => Err(Problem::NotOurs("it holds a state with versions".into())),
-                _ => Ok(None),
-            },
+        let end = match self.ends()? {
+            StateEnds::InMemory(ends) => {
+                writer::End::InMemory(Box::new(MemoryWriter::open(self, ends)?))
+            }
+            StateEnds::Live(ends) => writer::End::Live((ends.writer)(&self.setup())?),
         };
-        let slots = slots.map_err(|problem| self.explain(problem))?;
-        Ok(Writer { state: self.clone(), slots, memory, _lock: lock })
+        Ok(Writer { state: self.clone(), end })
     }
 
-    /// A reader. The memory has to be there; nothing has to be set yet.
+    /// A reader. Memory that outlives its writer has to be there; nothing has to be set yet. Elsewhere reader and
+    /// writer may come in any order.
     ///
     /// # Errors
     /// `NotFound`; `PermissionDenied`; `Mismatch`: the memory holds something else.
     pub fn reader(&self) -> Result<Reader, Error> {
-        let setup = self.setup();
-        let memory = (self.ends()?.reader)(&setup)?;
-        let seen = match self.layout() {
-            Layout::Slots => Geometry::read(&memory).and_then(|geometry| {
-                Ok(Seen::Slots { geometry, current: slots::current(&memory)? })
-            }),
-            Layout::Bare => bare::Seen::first(&memory).map_err(Problem::Memory).map(Seen::Bare),
+        let end = match self.ends()? {
+            StateEnds::InMemory(ends) => {
+                reader::End::InMemory(Box::new(MemoryReader::open(self, ends)?))
+            }
+            StateEnds::Live(ends) => reader::End::Live((ends.reader)(&self.setup())?),
         };
-        let seen = seen.map_err(|problem| self.explain(problem))?;
-        Ok(Reader { state: self.clone(), seen, memory, rhythm: Rhythm::new(&setup)?, setup })
+        Ok(Reader { state: self.clone(), end })
     }
 
     /// The address.
@@ -174,6 +174,13 @@ impl State {
         ends.ok_or_else(|| transport.does_not_carry("state", &self.address))
     }
 
+    fn without_keys(&self) -> Error {
+        let scheme = self.address.scheme();
+        let problem = format!("{scheme}: has one value, and no keys");
+        Error::new(ErrorKind::NotSupported, &self.address, problem)
+            .hint("shm: and unix: have keys; elsewhere each value has an address of its own")
+    }
+
     fn explain(&self, problem: Problem) -> Error {
         let address = &self.address;
         match problem {
@@ -204,188 +211,12 @@ impl State {
     }
 }
 
-/// Sets the value. Closing it (dropping) leaves the value in place, and lets another writer in.
-#[derive(Debug)]
-pub struct Writer {
-    state: State,
-    /// None: bare.
-    slots: Option<slots::Writer>,
-    memory: StateMemory,
-    /// Held for as long as this lives; the kernel releases it when this process dies.
-    _lock: WriterLock,
-}
-
-impl Writer {
-    /// Sets the value, and wakes who watches it. Never waits.
-    ///
-    /// If this process is killed meanwhile, readers have the value before (with
-    /// [`Layout::Bare`], perhaps some bytes of each).
-    ///
-    /// # Errors
-    /// `LimitReached`: longer than the [capacity](Self::capacity_bytes), and nothing was set;
-    /// `System`: the file was cut short.
-    pub fn set(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let result = match &mut self.slots {
-            Some(writer) => writer.set(&self.memory, bytes),
-            None => bare::set(&self.memory, bytes),
-        };
-        result.map_err(|problem| self.state.explain(problem))
+fn check_key(state: &State, key: &str) -> Result<(), Error> {
+    if is_key(key) {
+        return Ok(());
     }
-
-    /// `msync(2)`: waits until what was set is on the disk, so that it outlives a power cut. For
-    /// memory that is in no file, this does nothing.
-    ///
-    /// # Errors
-    /// `System`: writing failed.
-    pub fn sync(&self) -> Result<(), Error> {
-        self.memory.sync().map_err(|error| self.state.explain(Problem::Memory(error)))
-    }
-
-    /// The longest value, in bytes: fixed when the memory was made.
-    #[must_use]
-    pub fn capacity_bytes(&self) -> usize {
-        let slots = self.slots.as_ref().map(|writer| writer.geometry().capacity() as usize);
-        slots.unwrap_or_else(|| self.memory.len())
-    }
-
-    /// The version of the value that is set now; `None` with [`Layout::Bare`].
-    #[must_use]
-    pub fn version(&self) -> Option<u64> {
-        self.slots.as_ref().map(slots::Writer::version)
-    }
-
-    /// The address it writes to.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.state.address
-    }
-}
-
-#[derive(Debug)]
-enum Seen {
-    Slots {
-        /// None: nobody has prepared the memory yet.
-        geometry: Option<Geometry>,
-        current: u32,
-    },
-    Bare(bare::Seen),
-}
-
-/// Reads the value. It cannot change it: its memory is mapped for reading only.
-#[derive(Debug)]
-pub struct Reader {
-    state: State,
-    setup: Setup,
-    seen: Seen,
-    memory: StateMemory,
-    rhythm: Rhythm,
-}
-
-impl Reader {
-    /// The value that is there now. Makes no system call, and does not wait for the writer.
-    ///
-    /// # Errors
-    /// `Mismatch`: both slots are damaged, or the memory holds something else; `System`: the file was
-    /// cut short.
-    pub fn get(&mut self) -> Result<Value, Error> {
-        let result = match &mut self.seen {
-            Seen::Slots { geometry, current } => get_slots(&self.memory, geometry, current),
-            Seen::Bare(seen) => {
-                seen.look(&self.memory).map_err(Problem::Memory).map(|_| seen.value())
-            }
-        };
-        result.map_err(|problem| self.state.explain(problem))
-    }
-
-    /// Waits until another value is set than this reader knows (by `get`, `watch`, or when it was
-    /// opened), and gives it. Values in between may be missed.
-    ///
-    /// Watchers sleep on a futex and are woken at once; they look again every 50 ms, also for
-    /// `cancel`. With [`Layout::Bare`] they look every 0.2 to 10 ms. Nothing tells that the
-    /// writer died, or that somebody unlinked the memory.
-    ///
-    /// # Errors
-    /// `Interrupted`; else as [`get`](Self::get).
-    pub fn watch(&mut self) -> Result<Value, WaitError> {
-        self.watch_until(Deadline::NEVER)
-    }
-
-    /// As [`watch`](Self::watch), for at most `timeout`.
-    ///
-    /// # Errors
-    /// `TimedOut`; else as [`watch`](Self::watch).
-    pub fn watch_timeout(&mut self, timeout: Duration) -> Result<Value, WaitError> {
-        self.watch_until(Deadline::after(timeout))
-    }
-
-    /// The address it reads.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.state.address
-    }
-
-    fn watch_until(&mut self, deadline: Deadline) -> Result<Value, WaitError> {
-        loop {
-            if self.has_changed().map_err(|problem| self.state.explain(problem))? {
-                return match &self.seen {
-                    // What was looked at is the value.
-                    Seen::Bare(seen) => Ok(seen.value()),
-                    Seen::Slots { .. } => self.get().map_err(WaitError::Failed),
-                };
-            }
-            if deadline.passed() {
-                return Err(WaitError::TimedOut);
-            }
-            match &self.seen {
-                Seen::Slots { current, .. } => {
-                    self.check_cancel()?;
-                    slots::sleep(&self.memory, *current, deadline)
-                        .map_err(|error| self.state.explain(Problem::Memory(error)))?;
-                }
-                Seen::Bare(_) => {
-                    self.rhythm.rest();
-                    if !self.rhythm.wait(&self.setup, deadline)? {
-                        return Err(WaitError::Interrupted);
-                    }
-                }
-            }
-        }
-    }
-
-    fn has_changed(&mut self) -> Result<bool, Problem> {
-        match &mut self.seen {
-            Seen::Slots { current, .. } => Ok(slots::current(&self.memory)? != *current),
-            Seen::Bare(seen) => {
-                let changed = seen.look(&self.memory)?;
-                if changed {
-                    self.rhythm.moved();
-                }
-                Ok(changed)
-            }
-        }
-    }
-
-    fn check_cancel(&self) -> Result<(), WaitError> {
-        if self.setup.is_cancelled() { Err(WaitError::Interrupted) } else { Ok(()) }
-    }
-}
-
-fn get_slots(
-    memory: &StateMemory,
-    geometry: &mut Option<Geometry>,
-    current: &mut u32,
-) -> Result<Value, Problem> {
-    if geometry.is_none() {
-        *geometry = Geometry::read(memory)?;
-    }
-    let Some(geometry) = geometry else {
-        return Ok(Value { bytes: Vec::new(), version: 0, restored: false });
-    };
-    // Before the value: if another is set meanwhile, it counts as not seen.
-    let word = slots::current(memory)?;
-    let found = geometry.load(memory)?;
-    *current = if found.restored { word } else { found.version as u32 };
-    Ok(Value { bytes: found.bytes, version: found.version, restored: found.restored })
+    let problem = "a key is text of at most 255 bytes, without control characters";
+    Err(Error::new(ErrorKind::BadAddress, &state.address, problem))
 }
 
 /// Bytes of an object for this address.

@@ -1,8 +1,8 @@
 //! The connection that an endpoint makes, and makes anew.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use switchboard_kernel::io::Interest;
+use switchboard_kernel::io::{Deadline, Interest};
 
 use super::{ATTEMPT, Dial, FIRST_BACKOFF, Hub, LONGEST_BACKOFF, Place};
 use crate::error::{Error, ErrorKind};
@@ -10,6 +10,18 @@ use crate::error::{Error, ErrorKind};
 impl Hub {
     pub(super) fn is_dialling_on(&self) -> bool {
         matches!(self.place, Place::Dialling { attempt: Some(_), .. })
+    }
+
+    /// Waits until a connection that is under way is decided: an end that is not called again for long would not
+    /// notice.
+    pub(crate) fn decide_dial(&mut self, within: Duration) -> Result<(), Error> {
+        let deadline = Deadline::after(within);
+        while self.is_dialling_on() && !deadline.passed() {
+            self.wait(deadline)?;
+            // What else is found stays to be found.
+            self.look()?;
+        }
+        Ok(())
     }
 
     /// The error of an endpoint that was not to wait.

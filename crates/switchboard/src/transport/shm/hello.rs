@@ -56,6 +56,10 @@ pub(crate) fn end_name(pattern: Pattern, role: Role) -> &'static str {
         (Pattern::Topic, Role::Reader) => "a subscriber",
         (Pattern::Service, Role::Writer) => "a client",
         (Pattern::Service, Role::Reader) => "a server",
+        (Pattern::Event, Role::Writer) => "a notifier",
+        (Pattern::Event, Role::Reader) => "a listener",
+        (Pattern::State, Role::Writer) => "a writer",
+        (Pattern::State, Role::Reader) => "a reader",
     }
 }
 

@@ -155,13 +155,17 @@ impl fmt::Display for Entry {
     }
 }
 
-const PREFIXES: [(&str, Pattern, Role); 6] = [
+const PREFIXES: [(&str, Pattern, Role); 10] = [
     ("q.s.", Pattern::Queue, Role::Writer),
     ("q.r.", Pattern::Queue, Role::Reader),
     ("t.p.", Pattern::Topic, Role::Writer),
     ("t.s.", Pattern::Topic, Role::Reader),
     ("s.c.", Pattern::Service, Role::Writer),
     ("s.s.", Pattern::Service, Role::Reader),
+    ("e.n.", Pattern::Event, Role::Writer),
+    ("e.l.", Pattern::Event, Role::Reader),
+    ("v.w.", Pattern::State, Role::Writer),
+    ("v.r.", Pattern::State, Role::Reader),
 ];
 
 fn prefix(pattern: Pattern, role: Role) -> &'static str {
@@ -172,6 +176,10 @@ fn prefix(pattern: Pattern, role: Role) -> &'static str {
         (Pattern::Topic, Role::Reader) => "t.s.",
         (Pattern::Service, Role::Writer) => "s.c.",
         (Pattern::Service, Role::Reader) => "s.s.",
+        (Pattern::Event, Role::Writer) => "e.n.",
+        (Pattern::Event, Role::Reader) => "e.l.",
+        (Pattern::State, Role::Writer) => "v.w.",
+        (Pattern::State, Role::Reader) => "v.r.",
     }
 }
 

@@ -1,7 +1,9 @@
 //! Events: what every row that carries them has to keep, between processes.
 
 mod foreign;
+mod liars;
 mod limits;
+mod live;
 mod signal;
 
 use std::os::fd::AsFd;
@@ -61,6 +63,10 @@ pub(crate) fn listener(arguments: &[String]) {
                 Err(error) => failed(&error),
             }),
             "poll" => report(polled(&mut listener, time)),
+            "take" => report(match listener.wait_timeout(time) {
+                Ok(Occurrence { id, count, .. }) => format!("took {id} {count}"),
+                other => told(other),
+            }),
             "cancel" => {
                 let trip = trip.take();
                 std::thread::spawn(move || {
@@ -104,6 +110,22 @@ pub(crate) fn notifier(arguments: &[String]) {
             "notify" => notifier.notify(),
             "many" => notifier.notify_many(number.parse().expect("a number")),
             "value" => notifier.notify_with(number.parse().expect("a number")),
+            "id" => {
+                let (id, count) = number.split_once(' ').unwrap_or((number, "1"));
+                let [id, count] = [id, count].map(|text| text.parse().expect("a number"));
+                notifier.notify_many_of(id, count)
+            }
+            "drive" => match live::all_out(&mut notifier) {
+                Err(WaitError::Failed(error)) => Err(error),
+                result => {
+                    report(format!("{result:?}"));
+                    continue;
+                }
+            },
+            "peers" => {
+                report(live::met(&mut notifier, number.parse().expect("a number")));
+                continue;
+            }
             other => panic!("{other}"),
         };
         report(result.map_or_else(|error| failed(&error), |()| "done".to_owned()));

@@ -2,6 +2,7 @@
 
 mod bare;
 mod death;
+mod live;
 mod refusals;
 
 use std::sync::Arc;
@@ -36,10 +37,16 @@ pub(crate) fn writer(arguments: &[String]) {
         Err(error) => return report(failed(&error)),
     };
     report(format!("open {}", writer.capacity_bytes()));
-    while let Some(order) = instruction() {
+    while let Some(order) = live::next_order(&mut writer) {
         let (what, text) = order.split_once(' ').unwrap_or((&order, ""));
         let result = match what {
             "set" => writer.set(text.as_bytes()),
+            "key" => {
+                let (key, text) = text.split_once(' ').expect("a key and a value");
+                writer.set_key(key, text.as_bytes())
+            }
+            "keys" => (0..text.parse().expect("a number"))
+                .try_for_each(|n: u32| writer.set_key(&format!("key{n}"), &n.to_le_bytes())),
             "fill" => writer.set(&vec![b'x'; text.parse().expect("a number")]),
             "sync" => writer.sync(),
             "version" => {
@@ -70,9 +77,10 @@ pub(crate) fn reader(arguments: &[String]) {
     };
     while let Some(order) = instruction() {
         let (what, number) = order.split_once(' ').unwrap_or((&order, "0"));
-        let time = Duration::from_millis(number.parse().expect("milliseconds"));
+        let time = Duration::from_millis(number.parse().unwrap_or_default());
         match what {
             "get" => report(reader.get().map_or_else(|error| failed(&error), |v| told(&v))),
+            "of" | "any" | "see" | "count" | "writer" => report(live::asked(&mut reader, &order)),
             "watch" => report(watched(reader.watch_timeout(time))),
             "forever" => {
                 report("watching");

@@ -79,7 +79,9 @@ impl Honest {
             (Pattern::Topic, Role::Reader) => "subscriber",
             (Pattern::Queue, Role::Writer) => "sender",
             (Pattern::Queue, Role::Reader) => "receiver",
-            (Pattern::Service, _) => panic!("a service is lied to elsewhere"),
+            (Pattern::Service | Pattern::Event | Pattern::State, _) => {
+                panic!("it is lied to elsewhere")
+            }
         };
         let address = format!("shm:channel?scope={}{query}", scratch.path().display());
         let thread = if io_thread { "thread" } else { "alone" };

@@ -48,6 +48,10 @@ pub(super) fn dial(base: &Path, pattern: Pattern, role: Role) -> Raw {
         (Pattern::Topic, Role::Reader) => "t.s.",
         (Pattern::Service, Role::Writer) => "s.c.",
         (Pattern::Service, Role::Reader) => "s.s.",
+        (Pattern::Event, Role::Writer) => "e.n.",
+        (Pattern::Event, Role::Reader) => "e.l.",
+        (Pattern::State, Role::Writer) => "v.w.",
+        (Pattern::State, Role::Reader) => "v.r.",
     };
     let folder = base.join("shm/channel");
     let names = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a name"));
