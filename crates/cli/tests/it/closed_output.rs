@@ -89,7 +89,11 @@ fn who_waits_for_an_event_ends() {
     let scratch = Scratch::new();
     let sem = format!("sem:/{}", unique("closed"));
     run(scratch.path(), &["create", &sem, "--value", "1"], "").code(0);
-    check(&scratch, &["wait", "--follow", "--json", &sem], "{\"count\":1,\"id\":0,\"merged\":false}\n");
+    check(
+        &scratch,
+        &["wait", "--follow", "--json", &sem],
+        "{\"count\":1,\"id\":0,\"merged\":false}\n",
+    );
     check(&scratch, &["wait", "--json", "signal:self/SIGRTMIN+1"], "");
     run(scratch.path(), &["unlink", &sem], "").code(0);
 }

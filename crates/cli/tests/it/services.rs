@@ -6,7 +6,14 @@ use switchboard_testkit::Scratch;
 
 use crate::run::{Run, eventually, run};
 
-const SERVICES: &[&str] = &["unix:./service", "unix-seqpacket:./service"];
+/// At an address of each transport, in a folder of its own.
+fn each(check: impl Fn(&Scratch, &str)) {
+    for address in ["unix:./service", "unix-seqpacket:./service", "shm:service?scope=SCRATCH/at"] {
+        let scratch = Scratch::new();
+        let path = scratch.path().to_str().expect("a path");
+        check(&scratch, &address.replace("SCRATCH", path));
+    }
+}
 
 /// A server, and what it is given.
 fn serve(scratch: &Scratch, options: &[&str], address: &str, command: &[&str]) -> Run {
@@ -19,9 +26,8 @@ fn json(text: &str) -> Value {
 
 #[test]
 fn a_program_answers_each_request() {
-    for address in SERVICES {
-        let scratch = Scratch::new();
-        let server = serve(&scratch, &["--count", "5", "--json"], address, &["tr", "a-z", "A-Z"]);
+    each(|scratch, address| {
+        let server = serve(scratch, &["--count", "5", "--json"], address, &["tr", "a-z", "A-Z"]);
         // Either side may start first.
         run(scratch.path(), &["call", address, "hello"], "").code(0).prints("HELLO");
         run(scratch.path(), &["call", address], "two\nlines\n").code(0).prints("TWO\nLINES\n");
@@ -35,137 +41,146 @@ fn a_program_answers_each_request() {
         let lines: Vec<Value> = log.lines().map(json).collect();
         assert_eq!(lines.len(), 5);
         assert_eq!((&lines[0]["request_bytes"], &lines[0]["reply_bytes"]), (&5.into(), &5.into()));
-        assert!(!scratch.join("service").exists());
-    }
+        let names = ["service", "at/shm/service"].map(|name| scratch.join(name).exists());
+        assert_eq!(names, [false, false]);
+    });
 }
 
 #[test]
 fn a_program_that_fails_is_a_call_that_failed() {
-    let (scratch, address) = (Scratch::new(), "unix:./service");
-    let command = ["sh", "-c", "echo half of it; exit 7"];
-    let server = serve(&scratch, &["--count", "2"], address, &command);
-    let failed = run(scratch.path(), &["call", address, "x"], "").code(1).prints("");
-    failed.says("the server failed: unknown: sh exited with 7");
-    let said = json(&run(scratch.path(), &["call", "--json", address, "x"], "").code(1).text());
-    assert_eq!(said["status"]["code"], "unknown");
-    assert_eq!(said["status"]["details"]["text"], "half of it\n");
-    server.wait().code(0);
-    let none = ["serve", address, "--", "/nowhere/at/all"];
-    run(scratch.path(), &none, "").code(2).says("cannot run /nowhere/at/all");
-    let mq = run(scratch.path(), &["call", "mq:/x", "x"], "").code(1);
-    mq.says("mq: carries no service").says("a service is carried by");
+    each(|scratch, address| {
+        let command = ["sh", "-c", "echo half of it; exit 7"];
+        let server = serve(scratch, &["--count", "2"], address, &command);
+        let failed = run(scratch.path(), &["call", address, "x"], "").code(1).prints("");
+        failed.says("the server failed: unknown: sh exited with 7");
+        let said = json(&run(scratch.path(), &["call", "--json", address, "x"], "").code(1).text());
+        assert_eq!(said["status"]["code"], "unknown");
+        assert_eq!(said["status"]["details"]["text"], "half of it\n");
+        server.wait().code(0);
+        let none = ["serve", address, "--", "/nowhere/at/all"];
+        run(scratch.path(), &none, "").code(2).says("cannot run /nowhere/at/all");
+        let mq = run(scratch.path(), &["call", "mq:/x", "x"], "").code(1);
+        mq.says("mq: carries no service").says("a service is carried by");
+    });
 }
 
 #[test]
 fn a_program_that_stays_answers_one_request_after_the_other() {
-    let (scratch, address) = (Scratch::new(), "unix:./service");
-    let lines = ["sh", "-c", "while read x; do [ $x = die ] && exit 3; echo $$ $x; done"];
-    let server = serve(&scratch, &["--count", "5", "--persistent"], address, &lines);
-    let ask = |request: &str| run(scratch.path(), &["call", address, request], "");
-    let (first, second) = (ask("a").code(0).text(), ask("b").code(0).text());
-    let process = first.split(' ').next().expect("a process").to_owned();
-    assert_eq!(second, format!("{process} b"));
-    ask("two\nlines").code(1).says("invalid-argument");
-    ask("die").code(1).says("sh exited with 3");
-    let third = ask("c").code(0).text();
-    assert!(third.ends_with(" c") && !third.starts_with(&process), "{third}");
-    server.wait().code(0);
-    // Bytes of any kind, by their length.
-    let framed = ["--count", "2", "--persistent", "--length-prefixed"];
-    let server = serve(&scratch, &framed, address, &["cat"]);
-    ask("any\nlines\n").code(0).prints("any\nlines\n");
-    ask("").code(0).prints("");
-    server.wait().code(0);
-    // A reply that nobody asked for is nonsense, which fails what comes next.
-    let server = serve(&scratch, &["--count", "1", "--persistent"], address, &["yes"]);
-    ask("x").code(0).prints("y");
-    server.wait().code(0);
+    each(|scratch, address| {
+        let lines = ["sh", "-c", "while read x; do [ $x = die ] && exit 3; echo $$ $x; done"];
+        let server = serve(scratch, &["--count", "5", "--persistent"], address, &lines);
+        let ask = |request: &str| run(scratch.path(), &["call", address, request], "");
+        let (first, second) = (ask("a").code(0).text(), ask("b").code(0).text());
+        let process = first.split(' ').next().expect("a process").to_owned();
+        assert_eq!(second, format!("{process} b"));
+        ask("two\nlines").code(1).says("invalid-argument");
+        ask("die").code(1).says("sh exited with 3");
+        let third = ask("c").code(0).text();
+        assert!(third.ends_with(" c") && !third.starts_with(&process), "{third}");
+        server.wait().code(0);
+        // Bytes of any kind, by their length.
+        let framed = ["--count", "2", "--persistent", "--length-prefixed"];
+        let server = serve(scratch, &framed, address, &["cat"]);
+        ask("any\nlines\n").code(0).prints("any\nlines\n");
+        ask("").code(0).prints("");
+        server.wait().code(0);
+        // A reply that nobody asked for is nonsense, which fails what comes next.
+        let server = serve(scratch, &["--count", "1", "--persistent"], address, &["yes"]);
+        ask("x").code(0).prints("y");
+        server.wait().code(0);
+    });
 }
 
 #[test]
 fn what_nobody_waits_for_is_ended() {
-    let (scratch, address) = (Scratch::new(), "unix:./service");
-    let mark = scratch.join("ended");
-    let work = format!(
-        "trap 'echo x >> {0}; exit 1' TERM; echo s > {0}.started; while :; do sleep 0.02; done",
-        mark.display()
-    );
-    let server = serve(&scratch, &["--count", "3"], address, &["sh", "-c", &work]);
-    let timed = ["call", "--timeout", "1500ms", address, "x"];
-    run(scratch.path(), &timed, "").code(3).says("no reply in time; whether the call was done");
-    let marks = || std::fs::read_to_string(&mark).unwrap_or_default().len();
-    eventually("the first is ended", || marks() == 2);
-    let started = scratch.join("ended.started");
-    for (n, signal) in [(2, Signal::KILL), (3, Signal::INT)] {
-        let _ = std::fs::remove_file(&started);
-        let mut client = Run::start(scratch.path(), &["call", address, "x"]);
-        eventually("it is started", || started.exists());
-        if signal == Signal::KILL {
-            client.kill();
-        } else {
-            client.signal(signal);
-            client.wait().code(1).says("interrupted: whether the call was done is not known");
+    each(|scratch, address| {
+        let mark = scratch.join("ended");
+        let work = format!(
+            "trap 'echo x >> {0}; exit 1' TERM; echo s > {0}.started; while :; do sleep 0.02; done",
+            mark.display()
+        );
+        let server = serve(scratch, &["--count", "3"], address, &["sh", "-c", &work]);
+        let timed = ["call", "--timeout", "1500ms", address, "x"];
+        run(scratch.path(), &timed, "").code(3).says("no reply in time; whether the call was done");
+        let marks = || std::fs::read_to_string(&mark).unwrap_or_default().len();
+        eventually("the first is ended", || marks() == 2);
+        let started = scratch.join("ended.started");
+        for (n, signal) in [(2, Signal::KILL), (3, Signal::INT)] {
+            let _ = std::fs::remove_file(&started);
+            let mut client = Run::start(scratch.path(), &["call", address, "x"]);
+            eventually("it is started", || started.exists());
+            if signal == Signal::KILL {
+                client.kill();
+            } else {
+                client.signal(signal);
+                client.wait().code(1).says("interrupted: whether the call was done is not known");
+            }
+            eventually("it is ended", || marks() == 2 * n);
         }
-        eventually("it is ended", || marks() == 2 * n);
-    }
-    server.wait().code(0);
-    run(scratch.path(), &["call", "--no-wait", address, "x"], "").code(3);
-    run(scratch.path(), &["call", "--timeout", "30ms", address, "x"], "")
-        .code(3)
-        .says("the call was not started");
+        server.wait().code(0);
+        run(scratch.path(), &["call", "--no-wait", address, "x"], "").code(3);
+        run(scratch.path(), &["call", "--timeout", "30ms", address, "x"], "")
+            .code(3)
+            .says("the call was not started");
+    });
 }
 
 #[test]
 fn several_at_a_time_and_several_servers() {
-    let (scratch, address) = (Scratch::new(), "unix:./service");
-    // Each waits for the other: only two at a time can end.
-    let meet = "read me; read you < $me.pipe; echo $you";
-    let fifo = |name: &str| {
-        let made = std::process::Command::new("mkfifo").arg(scratch.join(name)).status();
-        assert!(made.expect("mkfifo").success());
-    };
-    fifo("a.pipe");
-    fifo("b.pipe");
-    let meet = meet.replacen("read you", "{ [ $me = a ] && echo to-b > b.pipe & }; read you", 1)
-        + "; [ $me = b ] && echo to-a > a.pipe; true";
-    let server = serve(&scratch, &["--jobs", "2", "--count", "2"], address, &["sh", "-c", &meet]);
-    let a = Run::start(scratch.path(), &["call", address, "a\n"]);
-    let b = Run::start(scratch.path(), &["call", address, "b\n"]);
-    b.wait().code(0).prints("to-b\n");
-    a.wait().code(0).prints("to-a\n");
-    server.wait().code(0);
+    each(|scratch, address| {
+        // Each waits for the other: only two at a time can end.
+        let meet = "read me; read you < $me.pipe; echo $you";
+        let fifo = |name: &str| {
+            let made = std::process::Command::new("mkfifo").arg(scratch.join(name)).status();
+            assert!(made.expect("mkfifo").success());
+        };
+        fifo("a.pipe");
+        fifo("b.pipe");
+        let meet =
+            meet.replacen("read you", "{ [ $me = a ] && echo to-b > b.pipe & }; read you", 1)
+                + "; [ $me = b ] && echo to-a > a.pipe; true";
+        let server =
+            serve(scratch, &["--jobs", "2", "--count", "2"], address, &["sh", "-c", &meet]);
+        let a = Run::start(scratch.path(), &["call", address, "a\n"]);
+        let b = Run::start(scratch.path(), &["call", address, "b\n"]);
+        b.wait().code(0).prints("to-b\n");
+        a.wait().code(0).prints("to-a\n");
+        server.wait().code(0);
+    });
 }
 
 #[test]
 fn a_server_that_is_killed_or_interrupted_is_told() {
     for (signal, told) in [(Signal::KILL, "is gone; whether"), (Signal::INT, "unavailable")] {
-        let (scratch, address) = (Scratch::new(), "unix:./service");
-        let started = scratch.join("started");
-        let work = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", started.display());
-        let mut server = serve(&scratch, &[], address, &["sh", "-c", &work]);
-        let busy = Run::start(scratch.path(), &["call", address, "x"]);
-        eventually("it is started", || started.exists());
-        let waits = ["call", "--json", "--timeout", "1s", address, "x"];
-        let waiting = Run::start(scratch.path(), &waits);
-        match signal {
-            Signal::KILL => server.kill(),
-            _ => server.signal(signal),
-        }
-        busy.wait().code(1).says(told);
-        // It had not begun: told at once, or when no other server came in time.
-        let said = waiting.wait();
-        assert!(matches!(said.code, Some(1 | 3)), "{said:?}");
-        assert_eq!(json(&said.text())["progress"], "not-started", "{said:?}");
-        if signal == Signal::INT {
-            server.wait().code(1).says("interrupted: ");
-        }
-        // Its program went with it.
-        let process = std::fs::read_to_string(&started).expect("a process");
-        let there = format!("/proc/{}/stat", process.trim());
-        eventually("the program is ended", || {
-            let stat = std::fs::read_to_string(&there).unwrap_or_default();
-            // Where the first process collects nobody, a zombie stays. A number may be another's meanwhile.
-            !stat.contains("(sleep)") || stat.contains("(sleep) Z")
+        each(|scratch, address| {
+            let started = scratch.join("started");
+            let work =
+                format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", started.display());
+            let mut server = serve(scratch, &[], address, &["sh", "-c", &work]);
+            let busy = Run::start(scratch.path(), &["call", address, "x"]);
+            eventually("it is started", || started.exists());
+            let waits = ["call", "--json", "--timeout", "1s", address, "x"];
+            let waiting = Run::start(scratch.path(), &waits);
+            match signal {
+                Signal::KILL => server.kill(),
+                _ => server.signal(signal),
+            }
+            busy.wait().code(1).says(told);
+            // It had not begun: told at once, or when no other server came in time.
+            let said = waiting.wait();
+            assert!(matches!(said.code, Some(1 | 3)), "{said:?}");
+            assert_eq!(json(&said.text())["progress"], "not-started", "{said:?}");
+            if signal == Signal::INT {
+                server.wait().code(1).says("interrupted: ");
+            }
+            // Its program went with it.
+            let process = std::fs::read_to_string(&started).expect("a process");
+            let there = format!("/proc/{}/stat", process.trim());
+            eventually("the program is ended", || {
+                let stat = std::fs::read_to_string(&there).unwrap_or_default();
+                // Where the first process collects nobody, a zombie stays. A number may be another's meanwhile.
+                !stat.contains("(sleep)") || stat.contains("(sleep) Z")
+            });
         });
     }
 }

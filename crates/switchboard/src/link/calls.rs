@@ -184,13 +184,7 @@ impl Link {
             Answer::Reply(payload) => self.outbox.push_control(Kind::Reply, id, payload),
             Answer::Done => self.outbox.push_control(Kind::Done, id, &[]),
             Answer::Fail(code, text, details) => {
-                let text = cut(text, LONGEST_FAILURE_TEXT);
-                let details = &details[..details.len().min(LONGEST_FAILURE_DETAILS)];
-                let mut first = Vec::with_capacity(4 + text.len());
-                first.extend_from_slice(&code.to_le_bytes());
-                first.extend_from_slice(&(text.len() as u16).to_le_bytes());
-                first.extend_from_slice(text.as_bytes());
-                self.outbox.push_pieces(Kind::Fail, id, &first, details);
+                self.outbox.push_control(Kind::Fail, id, &failure_body(code, text, details));
             }
         }
         true
@@ -358,8 +352,20 @@ impl Link {
     }
 }
 
+/// A failure as it is sent: what is too long is cut.
+pub(crate) fn failure_body(code: u16, text: &str, details: &[u8]) -> Vec<u8> {
+    let text = cut(text, LONGEST_FAILURE_TEXT);
+    let details = &details[..details.len().min(LONGEST_FAILURE_DETAILS)];
+    let mut body = Vec::with_capacity(4 + text.len() + details.len());
+    body.extend_from_slice(&code.to_le_bytes());
+    body.extend_from_slice(&(text.len() as u16).to_le_bytes());
+    body.extend_from_slice(text.as_bytes());
+    body.extend_from_slice(details);
+    body
+}
+
 /// The failure in these bytes; `None` if its lengths do not fit.
-fn failure_of(body: &[u8]) -> Option<Failure> {
+pub(crate) fn failure_of(body: &[u8]) -> Option<Failure> {
     let (&[c0, c1, l0, l1], rest) = body.split_first_chunk::<4>()?;
     let len = usize::from(u16::from_le_bytes([l0, l1]));
     let (text, details) = rest.split_at_checked(len)?;

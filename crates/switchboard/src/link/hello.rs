@@ -31,16 +31,24 @@ pub enum Pattern {
     Event = 4,
     /// The newest value of each key.
     State = 5,
+    /// The replies of a service, where they have links of their own (`shm:`).
+    Answers = 6,
 }
 
 impl Pattern {
+    /// Whether ends of both may have one name: of the same, or of a service.
+    pub(crate) fn goes_with(self, other: Self) -> bool {
+        let of_service = |pattern| matches!(pattern, Self::Service | Self::Answers);
+        self == other || (of_service(self) && of_service(other))
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Queue => "queue",
             Self::Topic => "topic",
-            Self::Service => "service",
+            Self::Service | Self::Answers => "service",
             Self::Event => "event",
             Self::State => "state",
         }
@@ -67,8 +75,8 @@ impl Role {
             (Pattern::Queue, Self::Receiver) => "a receiver",
             (Pattern::Topic, Self::Sender) => "a publisher",
             (Pattern::Topic, Self::Receiver) => "a subscriber",
-            (Pattern::Service, Self::Sender) => "a client",
-            (Pattern::Service, Self::Receiver) => "a server",
+            (Pattern::Service, Self::Sender) | (Pattern::Answers, Self::Receiver) => "a client",
+            (Pattern::Service, Self::Receiver) | (Pattern::Answers, Self::Sender) => "a server",
             (Pattern::Event, Self::Sender) => "a notifier",
             (Pattern::Event, Self::Receiver) => "a listener",
             (Pattern::State, Self::Sender) => "a writer",

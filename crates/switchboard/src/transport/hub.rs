@@ -130,7 +130,7 @@ impl Hub {
         // The side of which there is usually one.
         let one = match pattern {
             Pattern::Topic | Pattern::State => Role::Sender,
-            Pattern::Queue | Pattern::Service | Pattern::Event => Role::Receiver,
+            Pattern::Queue | Pattern::Service | Pattern::Answers | Pattern::Event => Role::Receiver,
         };
         let bind = setup.address.query.bind.unwrap_or(role == one);
         let mut hub = Self::new(setup, pattern, role, Some(meet))?;

@@ -172,7 +172,8 @@ pub const TABLE: &[Transport] = &[
         delivery: AT_LEAST_ONCE,
         framing: None,
         carries: Carries::queue(shm::open_sender, shm::open_receiver)
-            .and_topic(shm::open_publisher, shm::open_subscriber),
+            .and_topic(shm::open_publisher, shm::open_subscriber)
+            .and_service(shm::open_client, shm::open_server),
         object: Some(Object { create: None, unlink: shm::unlink }),
     },
     Transport {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use switchboard_kernel::io::Deadline;
 
+use super::shm::{ShmClient, ShmServer};
 use super::{Receipt, StreamClient, StreamServer};
 use crate::error::RecvError;
 use crate::link::{Answer, Failure};
@@ -14,12 +15,14 @@ use crate::pattern::service::{CallError, CallState, ReplyError};
 #[derive(Debug)]
 pub(crate) enum ClientFlavor {
     Stream(Box<StreamClient>),
+    Shm(Box<ShmClient>),
 }
 
 /// The answering end of any transport.
 #[derive(Debug)]
 pub(crate) enum ServerFlavor {
     Stream(Box<StreamServer>),
+    Shm(Box<ShmServer>),
 }
 
 /// What there is of a reply. Bytes were given to whoever asked.
@@ -68,6 +71,7 @@ impl ClientFlavor {
     ) -> Result<u64, CallError> {
         match self {
             Self::Stream(end) => end.try_call(request, timeout),
+            Self::Shm(end) => end.try_call(request, timeout),
         }
     }
 
@@ -76,13 +80,15 @@ impl ClientFlavor {
     pub(crate) fn take(&mut self, key: u64, with: &mut dyn FnMut(&[u8])) -> Option<Heard> {
         match self {
             Self::Stream(end) => end.take(key, with),
+            Self::Shm(end) => end.take(key, with),
         }
     }
 
     /// Whether a server has, or had, a call: it may begin.
-    pub(crate) fn is_with_server(&self, key: u64) -> bool {
+    pub(crate) fn is_with_server(&mut self, key: u64) -> bool {
         match self {
             Self::Stream(end) => end.is_with_server(key),
+            Self::Shm(end) => end.is_with_server(key),
         }
     }
 
@@ -90,6 +96,7 @@ impl ClientFlavor {
     pub(crate) fn cancel(&mut self, key: u64) {
         match self {
             Self::Stream(end) => end.cancel(key),
+            Self::Shm(end) => end.cancel(key),
         }
     }
 
@@ -98,30 +105,35 @@ impl ClientFlavor {
     pub(crate) fn look(&mut self) -> Result<(), CallError> {
         match self {
             Self::Stream(end) => end.look(),
+            Self::Shm(end) => end.look(),
         }
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), CallError> {
         match self {
             Self::Stream(end) => end.wait(deadline),
+            Self::Shm(end) => end.wait(deadline),
         }
     }
 
     pub(crate) fn peers(&self) -> usize {
         match self {
             Self::Stream(end) => end.peers(),
+            Self::Shm(end) => end.peers(),
         }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Stream(end) => end.fd(),
+            Self::Shm(end) => end.fd(),
         }
     }
 
     pub(crate) fn local_address(&self) -> Option<String> {
         match self {
             Self::Stream(end) => end.local_address(),
+            Self::Shm(_) => None,
         }
     }
 }
@@ -132,6 +144,7 @@ impl ServerFlavor {
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Request<'_>)) -> Result<bool, RecvError> {
         match self {
             Self::Stream(end) => end.take(with),
+            Self::Shm(end) => end.take(with),
         }
     }
 
@@ -143,6 +156,7 @@ impl ServerFlavor {
     ) -> Result<(), ReplyError> {
         match self {
             Self::Stream(end) => end.answer(receipt, answer),
+            Self::Shm(end) => end.answer(receipt, answer),
         }
     }
 
@@ -150,6 +164,7 @@ impl ServerFlavor {
     pub(crate) fn try_part(&mut self, receipt: Receipt, bytes: &[u8]) -> Result<(), ReplyError> {
         match self {
             Self::Stream(end) => end.try_part(receipt, bytes),
+            Self::Shm(end) => end.try_part(receipt, bytes),
         }
     }
 
@@ -157,6 +172,7 @@ impl ServerFlavor {
     pub(crate) fn state(&mut self, receipt: Receipt) -> CallState {
         match self {
             Self::Stream(end) => end.state(receipt),
+            Self::Shm(end) => end.state(receipt),
         }
     }
 
@@ -164,12 +180,14 @@ impl ServerFlavor {
     pub(crate) fn look(&mut self) -> Result<(), RecvError> {
         match self {
             Self::Stream(end) => end.look(),
+            Self::Shm(end) => end.look(),
         }
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
         match self {
             Self::Stream(end) => end.wait(deadline),
+            Self::Shm(end) => end.wait(deadline),
         }
     }
 
@@ -177,6 +195,7 @@ impl ServerFlavor {
     pub(crate) fn wait_for_room(&mut self, deadline: Deadline) -> Result<(), RecvError> {
         match self {
             Self::Stream(end) => end.wait_for_room(deadline),
+            Self::Shm(end) => end.wait_for_room(deadline),
         }
     }
 
@@ -185,24 +204,28 @@ impl ServerFlavor {
     pub(crate) fn finish(&mut self) -> Result<bool, RecvError> {
         match self {
             Self::Stream(end) => end.finish(),
+            Self::Shm(end) => end.finish(),
         }
     }
 
     pub(crate) fn peers(&self) -> usize {
         match self {
             Self::Stream(end) => end.peers(),
+            Self::Shm(end) => end.peers(),
         }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Stream(end) => end.fd(),
+            Self::Shm(end) => end.fd(),
         }
     }
 
     pub(crate) fn local_address(&self) -> Option<String> {
         match self {
             Self::Stream(end) => end.local_address(),
+            Self::Shm(_) => None,
         }
     }
 }

@@ -66,6 +66,7 @@ const ROLES: &[(&str, Role)] = &[
     #[cfg(feature = "tokio")]
     ("services-of-one-thread", tasks::services),
     ("service-client", service::client),
+    ("service-ledger", service::ledger),
     ("service-crowd", service::crowd),
     ("service-ledger", service::ledger),
     ("service-worker", service::worker),

@@ -138,7 +138,7 @@ impl<Q: Message, A: Message> Client<Q, A> {
 
     /// What is known of a call that is not over.
     pub(crate) fn progress(&self, key: u64) -> Progress {
-        Progress::of(self.flavor.borrow().is_with_server(key))
+        Progress::of(self.flavor.borrow_mut().is_with_server(key))
     }
 
     pub(crate) fn look(&self) -> Result<(), CallError> {

@@ -120,16 +120,16 @@ pub(crate) struct Control<O: Offer> {
 }
 
 impl<O: Offer> Control<O> {
-    pub(super) fn open(
+    /// Opens it under an ID, which another end of this process may have for another pattern.
+    pub(super) fn open_as(
         setup: &Setup,
-        pattern: Pattern,
-        role: Role,
+        (pattern, role, id): (Pattern, Role, Id),
         offer: O,
     ) -> Result<Self, Error> {
         let hello = Hello {
             pattern,
             role,
-            id: Id::random().map_err(|error| setup.system("cannot open", error))?,
+            id,
             fingerprint: setup.schema.fingerprint,
             max_message_bytes: setup.largest_message_bytes(),
             window_messages: setup.options.prefetch_messages.clamp(1, LARGEST_WINDOW),
@@ -327,6 +327,11 @@ impl<O: Offer> Control<O> {
     /// under way.
     pub(super) fn has(&self, link: LinkId) -> bool {
         self.links.contains_key(&link)
+    }
+
+    /// Who is at the other end of a link.
+    pub(super) fn id_of(&self, link: LinkId) -> Option<Id> {
+        self.links.get(&link).map(|entry| entry.id)
     }
 
     /// What is known of a peer, for people to read.

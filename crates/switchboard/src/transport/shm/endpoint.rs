@@ -148,11 +148,9 @@ impl<C: Core> Endpoint<C> {
         }
     }
 
-    /// Looks at the control path, where the caller drives it.
-    pub(super) fn look(&mut self) {
-        if self.shared.by_caller.load(Ordering::Relaxed) {
-            self.owner().enter().control();
-        }
+    /// Looks at the control path, where the caller drives it. Whether there was something.
+    pub(super) fn look(&mut self) -> bool {
+        self.is_by_caller() && self.enter().is_ok_and(|mut core| core.control())
     }
 
     /// In a caller's event loop: nothing was found, so peers are to wake the descriptor. Whether there
@@ -164,6 +162,27 @@ impl<C: Core> Endpoint<C> {
         let mut core = self.owner().enter();
         core.control();
         core.arm(Sleeps::OnDescriptor).is_none()
+    }
+
+    /// Whether the caller drives it.
+    #[inline]
+    pub(super) fn is_by_caller(&self) -> bool {
+        self.shared.by_caller.load(Ordering::Relaxed)
+    }
+
+    /// The caller, who drives it, is about to sleep on its descriptor: whether there is nothing to be looked at first.
+    pub(super) fn fall_asleep(&mut self) -> Result<bool, Error> {
+        let mut core = self.enter()?;
+        Ok(!core.control() && core.arm(Sleeps::OnDescriptor).is_some())
+    }
+
+    /// The caller sleeps no more. `late`: nobody woke it.
+    pub(super) fn wake_up(&mut self, late: bool) {
+        if let Ok(mut core) = self.enter() {
+            let late = late && core.is_ready();
+            core.disarm(late);
+            core.control();
+        }
     }
 
     /// Waits until something may have changed.
@@ -201,22 +220,13 @@ impl<C: Core> Endpoint<C> {
     }
 
     fn wait_by_descriptor(&mut self, deadline: Deadline) -> Result<(), Error> {
-        let mut core = self.owner().enter();
-        if core.control() {
-            return Ok(());
-        }
-        let armed = core.arm(Sleeps::OnDescriptor).is_some();
-        drop(core);
         let mut late = false;
-        if armed {
+        if self.fall_asleep()? {
             let until = deadline.min(Deadline::after(BACKSTOP));
             late =
                 !io::wait_for(&self.shared.epoll, Interest::Readable, until)? && !deadline.passed();
         }
-        let mut core = self.owner().enter();
-        let late = late && core.is_ready();
-        core.disarm(late);
-        core.control();
+        self.wake_up(late);
         Ok(())
     }
 

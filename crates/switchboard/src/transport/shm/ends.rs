@@ -64,7 +64,11 @@ const MEETS_WITHIN: Duration = Duration::from_millis(500);
 
 impl<C: Opened> End<C> {
     pub(crate) fn open(setup: &Setup) -> Result<Self, Error> {
-        let core = C::open(setup.again())?;
+        Self::around(C::open(setup.again())?, setup)
+    }
+
+    /// An end with this core.
+    pub(super) fn around(core: C, setup: &Setup) -> Result<Self, Error> {
         if !setup.options.wait && C::NEEDS_PEER && core.control_path().wanted() == 0 {
             let problem = "nobody is there, and waiting was not wanted";
             return Err(Error::new(ErrorKind::NotFound, &setup.address, problem)
@@ -92,7 +96,7 @@ impl<C: Opened> End<C> {
 
     /// Calls the core; an error in a child of `fork`.
     #[inline]
-    fn call<R, E: From<Error>>(
+    pub(super) fn call<R, E: From<Error>>(
         &mut self,
         act: impl FnOnce(&mut C, &mut C::Outside) -> Result<R, E>,
     ) -> Result<R, E> {
@@ -103,11 +107,48 @@ impl<C: Opened> End<C> {
         }
     }
 
-    fn sleep(&mut self, deadline: Deadline) -> Result<(), Error> {
-        self.end.wait(deadline).map_err(|error| match self.end.is_here() {
+    /// How often the control path has brought something, where the I/O thread drives it.
+    #[inline]
+    pub(super) fn quiet_news(&self) -> Option<u32> {
+        self.end.quiet_news()
+    }
+
+    /// Looks at the control path, where the caller drives it. Whether there was something.
+    pub(super) fn look_at_control(&mut self) -> bool {
+        self.end.look()
+    }
+
+    pub(super) fn sleep(&mut self, deadline: Deadline) -> Result<(), Error> {
+        self.end.wait(deadline).map_err(|error| self.cannot_go_on(error))
+    }
+
+    pub(super) fn cannot_go_on(&self, error: switchboard_kernel::Error) -> Error {
+        match self.end.is_here() {
             true => self.setup.system("cannot go on", error),
             false => of_parent(&self.setup.address),
-        })
+        }
+    }
+
+    /// Whether the caller drives it.
+    pub(super) fn is_by_caller(&self) -> bool {
+        self.end.is_by_caller()
+    }
+
+    /// Where the caller drives it, and is about to sleep on its descriptor: whether there is nothing to be looked at
+    /// first.
+    pub(super) fn fall_asleep(&mut self) -> Result<bool, Error> {
+        self.end.fall_asleep().map_err(|error| self.cannot_go_on(error))
+    }
+
+    /// The caller sleeps no more. `late`: nobody woke it.
+    pub(super) fn wake_up(&mut self, late: bool) {
+        self.end.wake_up(late);
+    }
+
+    /// In a caller's event loop: something is waited for, so peers are to wake the descriptor. Whether there is
+    /// something after all.
+    pub(super) fn arm_descriptor(&mut self) -> bool {
+        self.end.is_here() && self.end.arm_descriptor()
     }
 }
 
@@ -287,6 +328,16 @@ impl<P: Reading> End<ReaderCore<P>> {
         Ok(taken)
     }
 
+    /// Takes a copy of one message without waiting: [`lent_payload`](Self::lent_payload). Whether there was one.
+    #[inline]
+    pub(super) fn copy_next(&mut self) -> Result<bool, RecvError> {
+        if self.nothing_came() {
+            return Ok(false);
+        }
+        self.end.look_now_and_then();
+        if self.take_copied() { Ok(true) } else { self.next(Manner::Copied) }
+    }
+
     /// A short cut, after which [`lend`](Self::lend) does the rest. Whether there was a message; `None` where that
     /// is not known.
     #[inline]
@@ -307,6 +358,12 @@ impl<P: Reading> End<ReaderCore<P>> {
     #[inline]
     pub(crate) fn lent(&self) -> Raw<'_> {
         self.outside.raw()
+    }
+
+    /// Which it was.
+    #[inline]
+    pub(super) fn lent_receipt(&self) -> Receipt {
+        self.outside.found.receipt
     }
 
     /// Its payload.
@@ -334,7 +391,7 @@ impl<P: Reading> End<ReaderCore<P>> {
         self.end.enter().is_ok_and(|mut core| core.take_plain(manner, &mut self.outside))
     }
 
-    fn next(&mut self, manner: Manner) -> Result<bool, RecvError> {
+    pub(super) fn next(&mut self, manner: Manner) -> Result<bool, RecvError> {
         self.end.look_now_and_then();
         if self.try_next(manner)? {
             return Ok(true);
@@ -367,6 +424,11 @@ impl<P: Reading> End<ReaderCore<P>> {
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
         Ok(self.sleep(deadline)?)
+    }
+
+    /// As [`wait`](Self::wait), for whom no message is what ends it.
+    pub(super) fn wait_quietly(&mut self, deadline: Deadline) -> Result<(), Error> {
+        self.sleep(deadline)
     }
 }
 

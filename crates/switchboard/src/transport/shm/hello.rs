@@ -54,8 +54,8 @@ pub(crate) fn end_name(pattern: Pattern, role: Role) -> &'static str {
         (Pattern::Queue, Role::Reader) => "a receiver",
         (Pattern::Topic, Role::Writer) => "a publisher",
         (Pattern::Topic, Role::Reader) => "a subscriber",
-        (Pattern::Service, Role::Writer) => "a client",
-        (Pattern::Service, Role::Reader) => "a server",
+        (Pattern::Service, Role::Writer) | (Pattern::Answers, Role::Reader) => "a client",
+        (Pattern::Service, Role::Reader) | (Pattern::Answers, Role::Writer) => "a server",
         (Pattern::Event, Role::Writer) => "a notifier",
         (Pattern::Event, Role::Reader) => "a listener",
         (Pattern::State, Role::Writer) => "a writer",
@@ -146,6 +146,8 @@ impl Hello {
         let pattern = match fields.u8()? {
             1 => Pattern::Queue,
             2 => Pattern::Topic,
+            3 => Pattern::Service,
+            6 => Pattern::Answers,
             other => return Err(Fault::Mismatch(format!("an unknown pattern, {other}"))),
         };
         let role = match fields.u8()? {
@@ -163,7 +165,7 @@ impl Hello {
             program: printable(fields.text()?, LONGEST_PROGRAM),
             schema: printable(fields.text()?, LONGEST_SCHEMA),
         };
-        let receives = (pattern, role) == (Pattern::Queue, Role::Reader);
+        let receives = pattern != Pattern::Topic && role == Role::Reader;
         if receives && !(1..=LARGEST_WINDOW).contains(&hello.window_messages) {
             let window = hello.window_messages;
             let problem =

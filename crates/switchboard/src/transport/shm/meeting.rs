@@ -265,9 +265,10 @@ impl<M> Meeting<M> {
     /// Notes the complements that are there.
     pub(super) fn look_around(&mut self, now: Instant) -> Result<(), Error> {
         for entry in self.folder.scan()? {
-            if entry.pattern != self.entry.pattern {
+            if !entry.pattern.goes_with(self.entry.pattern) {
                 self.check_other_pattern(entry)?;
-            } else if entry.role == self.entry.role.complement()
+            } else if entry.pattern == self.entry.pattern
+                && entry.role == self.entry.role.complement()
                 && !self.met.contains_key(&entry.id)
             {
                 self.wanted.entry(entry.id).or_insert_with(|| Wanted::new(entry, now));

@@ -2,6 +2,9 @@
 
 mod base;
 mod blocks;
+mod both;
+mod calling;
+mod client;
 mod control;
 mod counting;
 mod datagram;
@@ -26,6 +29,7 @@ mod publisher;
 mod reading;
 mod receiver;
 mod sender;
+mod server;
 mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -35,7 +39,7 @@ mod writing;
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::pattern::topic::Start;
-use crate::transport::{ReceiverFlavor, SenderFlavor, Setup};
+use crate::transport::{ClientFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor, Setup};
 
 use base::Surroundings;
 use folder::{Dialled, Folder};
@@ -44,9 +48,10 @@ use name::ChannelName;
 #[cfg(test)]
 pub(crate) use tests::ROLES;
 
-pub(crate) use looking::look;
-
+pub(crate) use client::ShmClient;
 pub(crate) use ends::{ShmPublisher, ShmReceiver, ShmSender, ShmSubscriber};
+pub(crate) use looking::look;
+pub(crate) use server::ShmServer;
 
 /// The largest message, in bytes.
 pub(crate) const LARGEST_MESSAGE_BYTES: u32 = switchboard_shm::arena::LARGEST_BYTES as u32;
@@ -66,6 +71,14 @@ pub(super) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
 
 pub(super) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     ShmReceiver::open(setup).map(Box::new).map(ReceiverFlavor::ShmReceiver)
+}
+
+pub(super) fn open_client(setup: &Setup) -> Result<ClientFlavor, Error> {
+    ShmClient::open(setup).map(Box::new).map(ClientFlavor::Shm)
+}
+
+pub(super) fn open_server(setup: &Setup) -> Result<ServerFlavor, Error> {
+    ShmServer::open(setup).map(Box::new).map(ServerFlavor::Shm)
 }
 
 /// The name of a channel.

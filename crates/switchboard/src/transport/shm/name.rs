@@ -155,7 +155,7 @@ impl fmt::Display for Entry {
     }
 }
 
-const PREFIXES: [(&str, Pattern, Role); 10] = [
+const PREFIXES: [(&str, Pattern, Role); 12] = [
     ("q.s.", Pattern::Queue, Role::Writer),
     ("q.r.", Pattern::Queue, Role::Reader),
     ("t.p.", Pattern::Topic, Role::Writer),
@@ -166,6 +166,8 @@ const PREFIXES: [(&str, Pattern, Role); 10] = [
     ("e.l.", Pattern::Event, Role::Reader),
     ("v.w.", Pattern::State, Role::Writer),
     ("v.r.", Pattern::State, Role::Reader),
+    ("a.s.", Pattern::Answers, Role::Writer),
+    ("a.c.", Pattern::Answers, Role::Reader),
 ];
 
 fn prefix(pattern: Pattern, role: Role) -> &'static str {
@@ -180,6 +182,8 @@ fn prefix(pattern: Pattern, role: Role) -> &'static str {
         (Pattern::Event, Role::Reader) => "e.l.",
         (Pattern::State, Role::Writer) => "v.w.",
         (Pattern::State, Role::Reader) => "v.r.",
+        (Pattern::Answers, Role::Writer) => "a.s.",
+        (Pattern::Answers, Role::Reader) => "a.c.",
     }
 }
 

@@ -120,6 +120,8 @@ pub(super) struct Spin {
 
 const LONGEST_NS: u32 = 20_000;
 const SHORTEST_NS: u32 = 1_000;
+/// Looks without a pause in between, at first.
+const AT_ONCE: u32 = 128;
 /// After so many waits without polling, it is tried again.
 const TRY_AFTER: u32 = 64;
 
@@ -139,6 +141,13 @@ impl Spin {
                 return false;
             }
             (self.patience_ns, self.skipped) = (SHORTEST_NS, 0);
+        }
+        // An answer that comes soon is not to be late by a pause, which may take as long as half of its way.
+        for _ in 0..AT_ONCE {
+            if ready() {
+                self.patience_ns = (self.patience_ns * 2).min(LONGEST_NS);
+                return true;
+            }
         }
         let mut begun = None;
         loop {

@@ -18,7 +18,7 @@ use super::counting;
 use super::endpoint::Core;
 use super::ends::Opened;
 use super::hand::{Hand, Manner};
-use super::hello::{Pattern, Role};
+use super::hello::{Id, Pattern, Role};
 use super::memory::Theirs;
 use super::offer::{Page, ReaderOffer};
 use super::park::Place;
@@ -125,6 +125,52 @@ pub(crate) struct ReaderCore<P> {
 }
 
 impl<P: Reading> ReaderCore<P> {
+    /// Opens it under this ID, for another pattern that reads so.
+    pub(super) fn open_as(setup: Setup, (pattern, id): (Pattern, Id)) -> Result<Self, Error> {
+        let offer = ReaderOffer { setup: setup.again() };
+        let control = Control::open_as(&setup, (pattern, Role::Reader, id), offer)?;
+        Ok(Self {
+            setup,
+            control,
+            writers: Vec::new(),
+            pending: Vec::new(),
+            current: 0,
+            in_a_row: 0,
+            reports: Reports::default(),
+            left: 0,
+            cancelled: false,
+            armed: false,
+            sleeps: 0,
+            late: 0,
+            past: Past::default(),
+            short: false,
+        })
+    }
+
+    /// The writers that are there, and those of whom not all was read.
+    pub(super) fn links_by_id(&self) -> Vec<(Id, LinkId)> {
+        let known = |link| Some((self.control.id_of(link)?, link));
+        self.writers.iter().filter_map(|one| known(one.link)).collect()
+    }
+
+    /// Who writes over a link.
+    pub(super) fn id_of(&self, link: LinkId) -> Option<Id> {
+        self.control.id_of(link)
+    }
+
+    /// What is known of who writes over a link.
+    pub(super) fn name_and_id(&self, link: LinkId) -> Option<(String, Id)> {
+        Some((self.control.peer_name(link), self.control.id_of(link)?))
+    }
+
+    /// After this message it is another writer's turn. Whether the same one has a further message.
+    #[inline]
+    pub(super) fn end_turn(&mut self) -> bool {
+        self.in_a_row = IN_A_ROW;
+        let at = if self.writers.len() == 1 { 0 } else { self.current };
+        self.writers.get(at).is_some_and(Writer::has_message)
+    }
+
     /// Takes the next message into the caller's hand, if it is that of the only writer and there is nothing
     /// particular about it: a short cut, after which [`take`](Self::take) does the rest.
     #[inline(always)]
@@ -271,24 +317,8 @@ impl<P: Reading> Opened for ReaderCore<P> {
     const NEEDS_PEER: bool = true;
 
     fn open(setup: Setup) -> Result<Self, Error> {
-        let offer = ReaderOffer { setup: setup.again() };
-        let control = Control::open(&setup, P::PATTERN, Role::Reader, offer)?;
-        Ok(Self {
-            setup,
-            control,
-            writers: Vec::new(),
-            pending: Vec::new(),
-            current: 0,
-            in_a_row: 0,
-            reports: Reports::default(),
-            left: 0,
-            cancelled: false,
-            armed: false,
-            sleeps: 0,
-            late: 0,
-            past: Past::default(),
-            short: false,
-        })
+        let id = Id::random().map_err(|error| setup.system("cannot open", error))?;
+        Self::open_as(setup, (P::PATTERN, id))
     }
 
     fn control_path(&self) -> &Control<ReaderOffer> {

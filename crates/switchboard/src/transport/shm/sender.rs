@@ -1,5 +1,6 @@
 //! The sending end of a queue: a ring for each receiver, which keeps what that one has not settled.
 
+mod addressed;
 mod backlog;
 mod loans;
 mod receiver;
@@ -20,7 +21,7 @@ use super::counting;
 use super::endpoint::Core;
 use super::ends::Opened;
 use super::geometry;
-use super::hello::Pattern;
+use super::hello::{Id, Pattern};
 use super::lending::Lending;
 use super::offer::WriterOffer;
 use super::park::Place;
@@ -30,6 +31,7 @@ use crate::counters::{Counts, LinkCounts};
 use crate::error::{Error, SendError};
 use crate::transport::Setup;
 
+pub(super) use addressed::Addressee;
 use backlog::Waiting;
 use receiver::{Receiver, Window, small_bytes};
 
@@ -54,9 +56,26 @@ pub(crate) struct SenderCore {
     armed: bool,
     /// Receivers say when they have settled something, because of the backlog.
     asks: bool,
+    /// Of a service: each message is for one receiver, and what that does not settle goes nowhere else.
+    returned: Option<Vec<(Id, Vec<u8>, bool)>>,
 }
 
 impl SenderCore {
+    fn on(side: WritingSide) -> Self {
+        Self {
+            side,
+            receivers: Vec::new(),
+            backlog: VecDeque::new(),
+            acknowledged: 0,
+            rejected: 0,
+            met: false,
+            leaving: None,
+            armed: false,
+            asks: false,
+            returned: None,
+        }
+    }
+
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
@@ -272,21 +291,24 @@ impl SenderCore {
     }
 
     fn join(&mut self, met: Met<()>) {
-        let largest = u64::from(met.hello.max_message_bytes);
+        let (id, largest) = (met.hello.id, u64::from(met.hello.max_message_bytes));
         let messages = met.hello.window_messages.clamp(1, MOST_WINDOW) as usize;
         let bytes = u64::from(self.side.setup.options.prefetch_bytes.max(1));
         let readers = self.receivers.iter().map(|one| &one.reader);
         let Some(guest) = self.side.admit(met, readers) else { return };
-        let ring = match geometry::ring(&self.side.setup, geometry::QUEUE, false) {
+        let mut ring = match geometry::ring(&self.side.setup, geometry::QUEUE, false) {
             Ok(ring) => ring,
             Err(error) => return self.side.put_off(guest.link, error),
         };
         let Some(reader) = self.side.welcome(guest, (0, 0), Some(ring.memory())) else { return };
         self.met = true;
+        // Who calls waits for the answer, and the other way round.
+        ring.set_to_line(self.returned.is_some());
         if self.asks {
             ring.set_wanted(Sleeps::OnDescriptor.number());
         }
-        self.receivers.push(Receiver::new(reader, ring, Window { messages, bytes }, largest));
+        let window = Window { messages, bytes };
+        self.receivers.push(Receiver::new((id, reader), ring, window, largest));
     }
 
     /// What this end has counted.
@@ -319,17 +341,7 @@ impl Opened for SenderCore {
     const NEEDS_PEER: bool = true;
 
     fn open(setup: Setup) -> Result<Self, Error> {
-        Ok(Self {
-            side: WritingSide::open(setup, Pattern::Queue, None)?,
-            receivers: Vec::new(),
-            backlog: VecDeque::new(),
-            acknowledged: 0,
-            rejected: 0,
-            met: false,
-            leaving: None,
-            armed: false,
-            asks: false,
-        })
+        Ok(Self::on(WritingSide::open(setup, Pattern::Queue, None)?))
     }
 
     fn control_path(&self) -> &Control<WriterOffer> {

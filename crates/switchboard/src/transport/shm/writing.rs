@@ -14,7 +14,7 @@ use switchboard_shm::ring::Counters;
 use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met};
 use super::geometry;
-use super::hello::{Pattern, Role};
+use super::hello::{Id, Pattern, Role};
 use super::memory::{Bell, Own, Theirs, Unusable};
 use super::offer::WriterOffer;
 use super::park::Place;
@@ -64,11 +64,21 @@ impl WritingSide {
         pattern: Pattern,
         ring: Option<OwnedFd>,
     ) -> Result<Self, Error> {
+        let id = Id::random().map_err(|error| setup.system("cannot open", error))?;
+        Self::open_as(setup, (pattern, id), ring)
+    }
+
+    /// As [`open`](Self::open), under this ID.
+    pub(super) fn open_as(
+        setup: Setup,
+        (pattern, id): (Pattern, Id),
+        ring: Option<OwnedFd>,
+    ) -> Result<Self, Error> {
         let bell = geometry::bell(&setup)?;
         let fd = bell.0.fd().and_then(io::duplicate);
         let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;
         let offer = WriterOffer { bell: fd, ring };
-        let control = Control::open(&setup, pattern, Role::Writer, offer)?;
+        let control = Control::open_as(&setup, (pattern, Role::Writer, id), offer)?;
         Ok(Self {
             control,
             bell,

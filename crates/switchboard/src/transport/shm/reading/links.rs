@@ -261,6 +261,13 @@ impl<P: Reading> ReaderCore<P> {
         self.refuse(one.link, problem);
     }
 
+    /// The same, where the caller knows already.
+    pub(in crate::transport::shm) fn drop_liar(&mut self, at: usize, problem: &str) {
+        let one = self.writers.remove(at);
+        self.left += u64::from(one.counters.received > 0);
+        self.control.turn_away(one.link, problem);
+    }
+
     fn refuse(&mut self, link: LinkId, problem: &str) {
         let peer = self.control.peer_name(link);
         self.control.turn_away(link, problem);

@@ -45,7 +45,24 @@ impl SenderCore {
     pub(super) fn lose(&mut self, link: LinkId, lied: bool) {
         let Some(at) = self.position(link) else { return };
         let one = self.receivers.remove(at);
+        let id = one.id;
         let (settled, mut again) = one.take_all_back(&mut self.side.blocks, lied);
+        if let Some(returned) = &mut self.returned {
+            for message in again {
+                let bytes = match message.body {
+                    Body::Small(bytes) => bytes,
+                    Body::Large(block, len) => {
+                        let words = self.side.blocks.room(&block);
+                        let mut bytes = vec![0; len as usize];
+                        switchboard_shm::copy_out(words, &mut bytes);
+                        self.side.blocks.give_back(block);
+                        bytes
+                    }
+                };
+                returned.push((id, bytes, lied));
+            }
+            return;
+        }
         self.acknowledged += settled;
         // Before what waits already, in their order.
         again.append(&mut self.backlog);

@@ -11,11 +11,13 @@ use super::backlog::{Body, Waiting};
 use super::unsettled::{Message, Unsettled};
 use crate::transport::shm::blocks::Blocks;
 use crate::transport::shm::control::LinkId;
+use crate::transport::shm::hello::Id;
 use crate::transport::shm::memory::Own;
 use crate::transport::shm::writing::Reader;
 
 #[derive(Debug)]
 pub(super) struct Receiver {
+    pub(super) id: Id,
     pub(super) reader: Reader,
     pub(super) ring: RingWriter<Own>,
     window: Window,
@@ -44,10 +46,19 @@ pub(super) fn small_bytes(len: usize, prefix: Prefix) -> u64 {
 }
 
 impl Receiver {
-    pub(super) fn new(reader: Reader, ring: RingWriter<Own>, window: Window, largest: u64) -> Self {
+    pub(super) fn new(
+        (id, reader): (Id, Reader),
+        ring: RingWriter<Own>,
+        window: Window,
+        largest: u64,
+    ) -> Self {
         let sleeper = Sleeper::new(reader.cursor.busy());
         let unsettled = Unsettled::new();
-        Self { reader, ring, window, largest, unsettled, ended: false, sleeper, lent: false }
+        Self { id, reader, ring, window, largest, unsettled, ended: false, sleeper, lent: false }
+    }
+
+    pub(super) fn window(&self) -> Window {
+        self.window
     }
 
     pub(super) fn link(&self) -> LinkId {
@@ -67,6 +78,12 @@ impl Receiver {
     /// Whether it takes a frame of this payload, as far as is known, or when looked at again.
     #[inline]
     pub(super) fn takes(&mut self, frame_bytes: u64, len: u64) -> bool {
+        self.is_open_for(len) && self.ring.claim(frame_bytes).is_some()
+    }
+
+    /// Whether it takes a message of this length, if there is room in the ring.
+    #[inline]
+    pub(super) fn is_open_for(&self, len: u64) -> bool {
         if self.ended
             || self.lent
             || len > self.largest
@@ -74,8 +91,7 @@ impl Receiver {
         {
             return false;
         }
-        let fits = self.unsettled.bytes() + len <= self.window.bytes || self.unsettled.len() == 0;
-        fits && self.ring.claim(frame_bytes).is_some()
+        self.unsettled.bytes() + len <= self.window.bytes || self.unsettled.len() == 0
     }
 
     /// Commits a small message for which there is room. Where.

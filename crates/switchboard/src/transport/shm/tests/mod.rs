@@ -14,6 +14,7 @@ mod looking;
 mod meeting;
 mod raw;
 mod segments;
+mod services;
 mod strangers;
 
 use switchboard_testkit::child::Role;

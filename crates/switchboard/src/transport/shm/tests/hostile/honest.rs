@@ -79,7 +79,7 @@ impl Honest {
             (Pattern::Topic, Role::Reader) => "subscriber",
             (Pattern::Queue, Role::Writer) => "sender",
             (Pattern::Queue, Role::Reader) => "receiver",
-            (Pattern::Service | Pattern::Event | Pattern::State, _) => {
+            (Pattern::Service | Pattern::Answers | Pattern::Event | Pattern::State, _) => {
                 panic!("it is lied to elsewhere")
             }
         };

@@ -52,6 +52,8 @@ pub(super) fn dial(base: &Path, pattern: Pattern, role: Role) -> Raw {
         (Pattern::Event, Role::Reader) => "e.l.",
         (Pattern::State, Role::Writer) => "v.w.",
         (Pattern::State, Role::Reader) => "v.r.",
+        (Pattern::Answers, Role::Writer) => "a.s.",
+        (Pattern::Answers, Role::Reader) => "a.c.",
     };
     let folder = base.join("shm/channel");
     let names = std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("a name"));

@@ -1,0 +1,586 @@
+//! The answering end of a service: a ring of calls from each client, and a ring of answers to each.
+//!
+//! A call is settled before it is handed out: so a client knows of each call whether it can have begun,
+//! whatever becomes of this process.
+
+mod clients;
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use switchboard_kernel::io::Deadline;
+
+use super::both::Both;
+use super::calling::{self, CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, PART, REPLY};
+use super::control::LinkId;
+use super::ends::End;
+use super::hello::{Id, LARGEST_WINDOW, Pattern};
+use super::receiver::ReceiverCore;
+use super::sender::SenderCore;
+use crate::error::{Error, RecvError, SendError};
+use crate::link::{Answer, failure_body};
+use crate::pattern::service::{CallState, Code, ReplyError};
+use crate::transport::service_flavor::Request;
+use crate::transport::{Receipt, Setup};
+
+use clients::{Begun, Client, Clients};
+
+/// Frames looked at for one call at most: cancels and grants among them.
+const IN_A_LOOK: usize = 256;
+/// While something is waited for that no word tells.
+const SOON: Duration = Duration::from_millis(1);
+
+#[derive(Debug)]
+pub(crate) struct ShmServer {
+    setup: Setup,
+    /// The longest reply that this side allows.
+    longest: usize,
+    /// None once no more calls are taken.
+    calls: Option<End<ReceiverCore>>,
+    answers: End<SenderCore>,
+    /// Those who have calls here, by their links.
+    clients: Clients,
+    /// Calls that were read because something behind them was looked for, and are not settled.
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    /// The last look found no call.
+    idle: bool,
+    reports: VecDeque<RecvError>,
+    both: Both,
+}
+
+/// A call that was read and not handed out.
+#[derive(Debug)]
+struct Waiting {
+    client: LinkId,
+    /// The frame, which is settled when it is handed out.
+    frame: Receipt,
+    number: u64,
+    until: Option<Instant>,
+    cancelled: bool,
+    request: Vec<u8>,
+}
+
+/// What one frame was.
+enum Frame {
+    /// A call: number, until when, and how many bytes come before the request.
+    Call(u64, Option<Instant>, usize),
+    Cancel(u64),
+    Grant(u64, u64),
+}
+
+impl ShmServer {
+    pub(crate) fn open(setup: &Setup) -> Result<Self, Error> {
+        let id = Id::random().map_err(|error| setup.system("cannot open", error))?;
+        let below = calling::below(setup);
+        let answers = SenderCore::open_addressed(below.again(), (Pattern::Answers, id))?;
+        let answers = End::around(answers, &below)?;
+        let mut reading = below.again();
+        // Clients come and go.
+        reading.options = reading.options.follow(true);
+        let calls = ReceiverCore::open_as(reading.again(), (Pattern::Service, id))?;
+        let calls = Some(End::around(calls, &reading)?);
+        let window = below.options.prefetch_messages.clamp(1, LARGEST_WINDOW) as usize;
+        Ok(Self {
+            longest: calling::longest(below.largest_message_bytes().into()),
+            setup: below,
+            calls,
+            answers,
+            clients: Clients::new(window),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            idle: false,
+            reports: VecDeque::new(),
+            both: Both::default(),
+        })
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match &self.calls {
+            Some(calls) => self.both.fd(&self.answers, calls),
+            None => self.answers.fd(),
+        }
+    }
+
+    pub(crate) fn peers(&self) -> usize {
+        self.answers.peers()
+    }
+
+    pub(crate) fn take(&mut self, with: &mut dyn FnMut(Request<'_>)) -> Result<bool, RecvError> {
+        if self.clients.have_unsaid() {
+            self.say_on();
+        }
+        for _ in 0..IN_A_LOOK {
+            if let Some(call) = self.waiting.pop_front() {
+                self.waiting_bytes -= call.request.len();
+                if let Some(at) = self.clients.find(call.client) {
+                    self.clients.all[at].waiting -= 1;
+                }
+                if self.begin((call.client, call.frame), call.number, call.until, call.cancelled) {
+                    let receipt = Receipt { connection: call.client, sequence: call.number };
+                    with(Request { receipt, bytes: &call.request, deadline: call.until });
+                    return Ok(true);
+                }
+                continue;
+            }
+            let idle = std::mem::take(&mut self.idle);
+            let Some((frame, what)) = self.next()? else { break };
+            let Frame::Call(number, until, before) = what else {
+                self.heed(frame, &what);
+                continue;
+            };
+            // Behind one that found this side waiting nothing is looked for: that would be another line of the
+            // cache that has to come.
+            if !idle && self.is_followed() {
+                // It may be cancelled already.
+                self.keep(frame, number, until, before);
+                self.read_ahead();
+                continue;
+            }
+            if self.begin((frame.connection, frame), number, until, false) {
+                let Some(calls) = &self.calls else { break };
+                let bytes = calls.lent_payload().get(before..).unwrap_or_default();
+                let receipt = Receipt { connection: frame.connection, sequence: number };
+                with(Request { receipt, bytes, deadline: until });
+                return Ok(true);
+            }
+        }
+        self.before_empty();
+        match self.reports.pop_front() {
+            Some(report) => Err(report),
+            None => Ok(false),
+        }
+    }
+
+    /// Nothing is there: in a caller's event loop its descriptor will tell of clients, and of room for what is unsaid.
+    fn before_empty(&mut self) {
+        if self.answers.is_by_caller() {
+            self.answers.look_at_control();
+            self.say_on();
+            while self.clients.have_unsaid() && self.answers.arm_descriptor() {
+                self.say_on();
+            }
+        }
+    }
+
+    /// The next frame of any client.
+    #[inline]
+    fn next(&mut self) -> Result<Option<(Receipt, Frame)>, RecvError> {
+        let Some(calls) = &mut self.calls else { return Ok(None) };
+        match calls.copy_next() {
+            Ok(true) => {}
+            Ok(false) => {
+                self.idle = true;
+                return Ok(None);
+            }
+            Err(RecvError::PeerDied { .. } | RecvError::Ended) => {
+                self.forget_the_gone();
+                return Ok(None);
+            }
+            Err(error @ (RecvError::PeerMisbehaved { .. } | RecvError::PeerRefused { .. })) => {
+                self.reports.push_back(error);
+                self.forget_the_gone();
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let frame = calls.lent_receipt();
+        let what = parse(calls.lent_payload());
+        if what.is_none() {
+            self.turn_away(frame.connection, "a call of no kind");
+        }
+        Ok(what.map(|what| (frame, what)))
+    }
+
+    /// Settles a call, and hands it out; or says that it does not begin.
+    #[inline]
+    fn begin(
+        &mut self,
+        (client, frame): (LinkId, Receipt),
+        number: u64,
+        until: Option<Instant>,
+        cancelled: bool,
+    ) -> bool {
+        let Some(at) = self.place_for(client, number) else { return false };
+        let Some(calls) = &mut self.calls else { return false };
+        // From here on its client counts it as begun.
+        if !calls.acknowledge(frame) {
+            return false;
+        }
+        let one = &mut self.clients.all[at];
+        if cancelled || until.is_some_and(|until| until <= Instant::now()) {
+            let (code, text) = match cancelled {
+                false => (Code::DeadlineExceeded, "its time was over before it began"),
+                true => (Code::Cancelled, "it was cancelled before it began"),
+            };
+            let mut said = calling::word(FAIL, number).to_vec();
+            said.extend_from_slice(&failure_body(code as u16, text, &[]));
+            self.clients.keep(at, said);
+            self.say_on();
+            return false;
+        }
+        one.begun.push(Begun { number, until, cancelled: false, ahead: (0, 0) });
+        true
+    }
+
+    /// The client that makes a call, if it may: else it is turned away.
+    #[inline]
+    fn place_for(&mut self, client: LinkId, number: u64) -> Option<usize> {
+        let at = match self.clients.find(client) {
+            Some(at) => at,
+            None => {
+                let id = self.calls.as_mut()?.call(|core, _| Ok::<_, Error>(core.id_of(client)));
+                self.clients.add(client, id.ok()??)
+            }
+        };
+        let one = &self.clients.all[at];
+        let problem = if one.begun.iter().any(|one| one.number == number) {
+            "it makes a call that it has open"
+        } else if one.open() >= self.clients.window {
+            "it has more calls open than it may"
+        } else {
+            return Some(at);
+        };
+        self.turn_away(client, problem);
+        None
+    }
+
+    /// Heeds what a client says of its calls.
+    fn heed(&mut self, frame: Receipt, what: &Frame) {
+        let client = frame.connection;
+        let Some(calls) = &mut self.calls else { return };
+        calls.acknowledge(frame);
+        let (Frame::Call(number, ..) | Frame::Cancel(number) | Frame::Grant(number, _)) = *what;
+        let mut waiting = self.waiting.iter_mut();
+        let waits = waiting.find(|one| one.client == client && one.number == number);
+        let at = self.clients.find(client);
+        let begun = at.and_then(|at| self.clients.all[at].begun(number));
+        match (what, begun, waits) {
+            (Frame::Cancel(_), Some(begun), _) => begun.cancelled = true,
+            (Frame::Cancel(_), None, Some(waits)) => waits.cancelled = true,
+            (Frame::Grant(_, len), Some(begun), _) => {
+                let (parts, bytes) = begun.ahead;
+                match (parts.checked_sub(1), bytes.checked_sub(*len)) {
+                    (Some(parts), Some(bytes)) => begun.ahead = (parts, bytes),
+                    _ => self.turn_away(client, NOT_SENT),
+                }
+            }
+            (Frame::Grant(..), None, Some(_)) => self.turn_away(client, NOT_SENT),
+            // What is over is not waited for.
+            _ => {}
+        }
+    }
+
+    /// Reads what clients say behind calls that wait.
+    fn read_ahead(&mut self) {
+        let most = self.setup.options.prefetch_bytes.max(1) as usize;
+        for _ in 0..IN_A_LOOK {
+            if self.waiting_bytes > most {
+                return;
+            }
+            match self.next() {
+                Ok(Some((frame, Frame::Call(number, until, before)))) => {
+                    self.is_followed();
+                    self.keep(frame, number, until, before);
+                }
+                Ok(Some((frame, what))) => self.heed(frame, &what),
+                Ok(None) => return,
+                Err(error) => return self.reports.push_back(error),
+            }
+        }
+    }
+
+    /// Whether its client said something behind a call that was just taken; the others have their turn then.
+    #[inline]
+    fn is_followed(&mut self) -> bool {
+        let Some(calls) = &mut self.calls else { return false };
+        calls.call(|core, _| Ok::<_, Error>(core.end_turn())).unwrap_or(false)
+    }
+
+    /// Keeps a call that was taken, unsettled.
+    fn keep(&mut self, frame: Receipt, number: u64, until: Option<Instant>, before: usize) {
+        let client = frame.connection;
+        if self.waiting.iter().any(|one| one.client == client && one.number == number) {
+            return self.turn_away(client, "it makes a call that it has open");
+        }
+        let Some(at) = self.place_for(client, number) else { return };
+        let Some(calls) = &mut self.calls else { return };
+        self.clients.all[at].waiting += 1;
+        let request = calls.lent_payload().get(before..).unwrap_or_default().to_vec();
+        self.waiting_bytes += request.len();
+        let cancelled = false;
+        self.waiting.push_back(Waiting { client, frame, number, until, cancelled, request });
+    }
+
+    /// Ends the links of a client that broke the protocol.
+    #[cold]
+    fn turn_away(&mut self, client: LinkId, problem: &str) {
+        let Some(calls) = &mut self.calls else { return };
+        let turned = calls.call(|core, _| {
+            let id = core.id_of(client);
+            if let Some(at) = core.position(client) {
+                core.turn_away(at, problem);
+            }
+            Ok::<_, RecvError>(id)
+        });
+        if let Ok(Some(id)) = turned {
+            let _ = self.answers.call(|core, _| {
+                core.turn_away_id(id, problem);
+                Ok::<_, Error>(())
+            });
+        }
+        self.forget_the_gone();
+    }
+
+    /// Drops what was asked by clients that are gone.
+    #[cold]
+    fn forget_the_gone(&mut self) {
+        let answers = &mut self.answers;
+        let mut has =
+            |id: Id| answers.call(|core, _| Ok::<_, Error>(core.has(id))).unwrap_or(false);
+        for one in &mut self.clients.all {
+            if !one.unsaid.is_empty() && !has(one.id) {
+                self.clients.unsaid -= one.unsaid.len();
+                one.unsaid.clear();
+            }
+        }
+        if let Some(calls) = &mut self.calls {
+            let clients = &mut self.clients;
+            let _ = calls.call(|core, _| {
+                clients.all.retain(|one| one.open() > 0 || core.position(one.link).is_some());
+                Ok::<_, Error>(())
+            });
+        }
+        let _ = self.answers.call(|core, _| {
+            core.take_returned();
+            Ok::<_, Error>(())
+        });
+    }
+
+    fn has(&mut self, id: Id) -> bool {
+        self.answers.call(|core, _| Ok::<_, Error>(core.has(id))).unwrap_or(false)
+    }
+
+    pub(crate) fn answer(
+        &mut self,
+        receipt: Receipt,
+        answer: Answer<'_>,
+    ) -> Result<(), ReplyError> {
+        let Some((at, begun)) = self.clients.begun(receipt) else {
+            return Err(ReplyError::Cancelled);
+        };
+        let one = &self.clients.all[at];
+        let (id, Begun { number, cancelled, .. }) = (one.id, one.begun[begun]);
+        let body;
+        let (kind, payload) = match answer {
+            _ if cancelled => (DONE, &[][..]),
+            Answer::Reply(payload) => (REPLY, payload),
+            Answer::Done => (DONE, &[][..]),
+            Answer::Fail(code, text, details) => {
+                body = failure_body(code, text, details);
+                (FAIL, &body[..])
+            }
+        };
+        if payload.len() > self.longest {
+            self.check_len(id, payload.len())?;
+        }
+        let word = calling::word(kind, number);
+        let one = &self.clients.all[at];
+        let sent = if one.unsaid.is_empty() {
+            self.answers.call(|core, _| core.try_send_to((one.place, id), &word, payload))
+        } else {
+            Err(SendError::Full)
+        };
+        let result = match sent {
+            Ok(place) => {
+                self.clients.all[at].place = place;
+                Ok(())
+            }
+            Err(SendError::Failed(error)) => Err(ReplyError::Failed(error)),
+            Err(_) if !self.has(id) => Err(ReplyError::ClientGone),
+            Err(_) => {
+                // The call goes on: it will be said of it that this was too large.
+                self.check_len(id, payload.len())?;
+                self.clients.keep(at, [&word[..], payload].concat());
+                Ok(())
+            }
+        };
+        self.clients.all[at].begun.swap_remove(begun);
+        if self.clients.have_unsaid() {
+            self.say_on();
+        }
+        match result {
+            Ok(()) if cancelled => Err(ReplyError::Cancelled),
+            result => result,
+        }
+    }
+
+    fn check_len(&mut self, id: Id, len: usize) -> Result<(), ReplyError> {
+        let own = calling::longest(self.setup.largest_message_bytes().into());
+        let theirs = self.answers.call(|core, _| {
+            let one = core.addressees().find(|one| one.id == id);
+            Ok::<_, Error>(one.map_or(usize::MAX, |one| calling::longest(one.largest)))
+        });
+        let limit_bytes = own.min(theirs.unwrap_or(usize::MAX));
+        if len <= limit_bytes {
+            return Ok(());
+        }
+        let limit = "what both sides take (?max-message=)".to_owned();
+        Err(ReplyError::TooLarge { len_bytes: len, limit_bytes, limit })
+    }
+
+    /// Says what clients had no room for.
+    fn say_on(&mut self) {
+        if !self.clients.have_unsaid() {
+            return;
+        }
+        let mut gone = false;
+        for one in &mut self.clients.all {
+            while let Some(said) = one.unsaid.front() {
+                let to = (one.place, one.id);
+                match self.answers.call(|core, _| core.try_send_to(to, said, &[])) {
+                    Ok(place) => one.place = place,
+                    Err(_) => {
+                        let id = one.id;
+                        let has = self.answers.call(|core, _| Ok::<_, Error>(core.has(id)));
+                        gone |= !has.unwrap_or(false);
+                        break;
+                    }
+                }
+                one.unsaid.pop_front();
+                self.clients.unsaid -= 1;
+            }
+        }
+        if gone {
+            self.forget_the_gone();
+        }
+    }
+
+    pub(crate) fn try_part(&mut self, receipt: Receipt, bytes: &[u8]) -> Result<(), ReplyError> {
+        let Some((at, begun)) = self.clients.begun(receipt) else {
+            return Err(ReplyError::Cancelled);
+        };
+        let one = &self.clients.all[at];
+        let (id, place, is_behind) = (one.id, one.place, !one.unsaid.is_empty());
+        let Begun { number, cancelled, ahead: (parts, ahead), .. } = one.begun[begun];
+        if cancelled {
+            return Err(ReplyError::Cancelled);
+        }
+        self.check_len(id, bytes.len())?;
+        let window = self.answers.call(|core, _| {
+            Ok::<_, Error>(core.addressees().find(|one| one.id == id).map(|one| one.window))
+        });
+        let Ok(Some(window)) = window else { return Err(ReplyError::ClientGone) };
+        let after = ahead + bytes.len() as u64;
+        // The client's window of bytes is not known here: this side's is as good.
+        let most = u64::from(self.setup.options.prefetch_bytes.max(1));
+        if is_behind || parts > 0 && (parts as usize >= window || after > most) {
+            return Err(ReplyError::Full);
+        }
+        let word = calling::word(PART, number);
+        match self.answers.call(|core, _| core.try_send_to((place, id), &word, bytes)) {
+            Ok(place) => {
+                let one = &mut self.clients.all[at];
+                one.place = place;
+                one.begun[begun].ahead = (parts + 1, after);
+                Ok(())
+            }
+            Err(SendError::Failed(error)) => Err(ReplyError::Failed(error)),
+            Err(_) => Err(ReplyError::Full),
+        }
+    }
+
+    pub(crate) fn state(&mut self, receipt: Receipt) -> CallState {
+        self.answers.look_at_control();
+        self.read_ahead();
+        let Some((at, begun)) = self.clients.begun(receipt) else { return CallState::Cancelled };
+        let one = &self.clients.all[at];
+        let (id, Begun { until, cancelled, .. }) = (one.id, one.begun[begun]);
+        if !self.has(id) {
+            return CallState::ClientGone;
+        }
+        match until {
+            _ if cancelled => CallState::Cancelled,
+            Some(until) if until <= Instant::now() => CallState::DeadlinePassed,
+            _ => CallState::Wanted,
+        }
+    }
+
+    pub(crate) fn look(&mut self) -> Result<(), RecvError> {
+        self.say_on();
+        self.read_ahead();
+        self.before_empty();
+        self.reports.pop_front().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        if !self.waiting.is_empty() || !self.reports.is_empty() {
+            return Ok(());
+        }
+        self.sleep(deadline)
+    }
+
+    fn sleep(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        let for_room = self.clients.have_unsaid();
+        let Some(calls) = &mut self.calls else { return Ok(self.answers.sleep(deadline)?) };
+        if calls.is_by_caller() || self.answers.is_by_caller() {
+            let answers = (&mut self.answers, for_room);
+            return Ok(self.both.wait(calls, answers, deadline)?);
+        }
+        calls.wait(if for_room { deadline.min(Deadline::after(SOON)) } else { deadline })
+    }
+
+    /// Waits for room in a client's ring, or for it to take parts.
+    pub(crate) fn wait_for_room(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        if self.setup.is_cancelled() {
+            return Err(RecvError::Interrupted);
+        }
+        self.say_on();
+        self.sleep(deadline.min(Deadline::after(SOON)))?;
+        self.read_ahead();
+        Ok(())
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<bool, RecvError> {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        // What was not settled goes back to its clients.
+        self.calls = None;
+        self.answers.look_at_control();
+        self.say_on();
+        let answers = &mut self.answers;
+        let mut has =
+            |id: Id| answers.call(|core, _| Ok::<_, Error>(core.has(id))).unwrap_or(false);
+        self.clients.all.retain(|one| has(one.id));
+        let open = |one: &Client| !(one.begun.is_empty() && one.unsaid.is_empty());
+        Ok(!self.clients.all.iter().any(open))
+    }
+}
+
+impl Drop for ShmServer {
+    fn drop(&mut self) {
+        self.calls = None;
+        self.say_on();
+        let _ = self.answers.leave();
+    }
+}
+
+const NOT_SENT: &str = "it took parts that were not sent";
+
+/// What a frame says.
+#[inline]
+fn parse(bytes: &[u8]) -> Option<Frame> {
+    let (kind, number, rest) = calling::read(bytes)?;
+    Some(match kind {
+        CALL => Frame::Call(number, None, 8),
+        CALL_WITH_TIME => {
+            let (micros, _) = calling::number(rest)?;
+            let until = Instant::now().checked_add(Duration::from_micros(micros));
+            Frame::Call(number, until, 16)
+        }
+        CANCEL => Frame::Cancel(number),
+        GRANT => Frame::Grant(number, calling::number(rest)?.0),
+        _ => return None,
+    })
+}
