@@ -18,6 +18,8 @@
 //! others wakes nobody: what it held, the word goes on saying. Wait with a deadline and watch its
 //! pidfd, or use a robust [`crate::pthread::Mutex`].
 
+#![allow(unsafe_code)]
+
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -105,6 +107,25 @@ pub fn wait_bits(
 #[inline]
 pub fn wake(word: &AtomicU32, count: u32) -> Result<u32> {
     wake_bits(word, count, ALL)
+}
+
+/// `futex(FUTEX_WAKE)`: as [`wake`], by an address of this process, where nothing has to be any more: the
+/// kernel looks for sleepers there, and at nothing else.
+///
+/// For who knows where another thread sleeps, but does not keep that memory mapped. Whoever sleeps on what lies
+/// there by now wakes for no reason, as may happen to everybody who sleeps on a futex.
+///
+/// # Errors
+/// `EFAULT` when nothing is mapped there; `EINVAL` when it is not a multiple of 4.
+pub fn wake_at(address: usize, count: u32) -> Result<u32> {
+    if count == 0 {
+        return Ok(0);
+    }
+    let count = count.min(COUNT_MAX);
+    // SAFETY: `FUTEX_WAKE` takes the address as a key. It neither reads nor writes there, whatever it is.
+    let woken = unsafe { libc::syscall(libc::SYS_futex, address, libc::FUTEX_WAKE, count) };
+    // More than 2 GiB sleepers there are not.
+    u32::try_from(woken).map_err(|_| Error::last("futex"))
 }
 
 /// `futex(FUTEX_WAKE_BITSET)`: as [`wake`], but only those that have a bit in common.

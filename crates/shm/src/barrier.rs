@@ -79,6 +79,8 @@ pub struct Sleeper {
     /// The word says that it sleeps.
     asleep: bool,
     steps: u32,
+    /// What it made of its byte of a doorbell.
+    pub(crate) byte: u64,
 }
 
 impl Sleeper {
@@ -88,7 +90,7 @@ impl Sleeper {
     /// `other`: what the busy side does.
     #[must_use]
     pub fn new(other: Busy) -> Self {
-        Self { fences: other == Busy::Fences, known: false, asleep: false, steps: 0 }
+        Self { fences: other == Busy::Fences, known: false, asleep: false, steps: 0, byte: 0 }
     }
 
     /// To be called after the word was stored, and before looking for the last time. `everywhere` makes all

@@ -53,26 +53,32 @@ const fn place(reader: usize) -> (usize, u32) {
 /// Raises a reader's byte. What it does next is pass the barrier ([`Sleeper::pass`]), and look once more whether
 /// anything came: either the writer sees the byte, or the reader what was committed before the writer looked.
 /// `turn` is another one each time: by it the writer knows a sleep for which it has given a wake-up already.
-pub fn raise(bell: &impl Words, reader: usize, how: Sleeps, turn: u8) {
-    let (index, shift) = place(reader);
-    let word = &bell.words()[index];
+pub fn raise(bell: &impl Words, reader: usize, how: Sleeps, turn: u8, sleeper: &mut Sleeper) {
     let byte = how.number() | (u64::from(turn) << TURN_SHIFT & BYTE);
-    // Never 0 in between: the writer would not fence then.
-    word.fetch_or(byte << shift, Relaxed);
-    word.fetch_and(!((BYTE & !byte) << shift), Relaxed);
+    change(bell, reader, byte, sleeper);
 }
 
 /// Says that a reader is awake: its byte becomes [`Sleeper::awake`].
 pub fn awake(bell: &impl Words, reader: usize, sleeper: &mut Sleeper) {
-    let (index, shift) = place(reader);
-    let word = &bell.words()[index];
-    // Never 0 in between: the writer would not fence then.
     let byte = sleeper.awake();
-    word.fetch_or(byte << shift, Relaxed);
-    word.fetch_and(!((BYTE & !byte) << shift), Relaxed);
+    change(bell, reader, byte, sleeper);
 }
 
-/// Lowers a reader's byte to 0: it is new, or gone, or has not slept for long.
+/// Lowers a reader's own byte to 0: it has not slept for long, or nobody woke it; whatever others made of it.
+pub fn lower(bell: &impl Words, reader: usize, sleeper: &mut Sleeper) {
+    clear(bell, reader);
+    sleeper.byte = 0;
+}
+
+/// At once, so that it is never 0 in between: the writer would not fence then. The reader knows what its byte
+/// is; if somebody else changed it, it is wrong from then on, and put right by [`lower`].
+fn change(bell: &impl Words, reader: usize, byte: u64, sleeper: &mut Sleeper) {
+    let (index, shift) = place(reader);
+    bell.words()[index].fetch_xor((sleeper.byte ^ byte) << shift, Relaxed);
+    sleeper.byte = byte;
+}
+
+/// Makes a byte 0: its reader is new, or gone.
 pub fn clear(bell: &impl Words, reader: usize) {
     let (index, shift) = place(reader);
     bell.words()[index].fetch_and(!(BYTE << shift), Relaxed);

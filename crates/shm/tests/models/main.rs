@@ -275,12 +275,12 @@ fn a_reader_that_sleeps_is_woken() {
                 last = number;
                 // It goes on for long without a sleep: the next one needs a barrier again.
                 if (0..8).any(|_| sleeper.step()) {
-                    bell::clear(&bell, 3);
+                    bell::lower(&bell, 3, &mut sleeper);
                 }
                 continue;
             }
             turn += 1;
-            bell::raise(&bell, 3, Sleeps::OnFutex, turn);
+            bell::raise(&bell, 3, Sleeps::OnFutex, turn, &mut sleeper);
             sleeper.pass(atomic::everywhere);
             if reader.polled_word().load(Acquire) == 0 {
                 futex.wait(reader.polled_word(), 0);
@@ -308,7 +308,7 @@ fn a_reader_that_slept_lately_is_woken_without_a_barrier() {
             bell::after_commit(&ring_bell, 1, writer.busy(), |_, _| kernel.wake());
         });
         while take(&mut reader).is_none() {
-            bell::raise(&bell, 3, Sleeps::OnFutex, 1);
+            bell::raise(&bell, 3, Sleeps::OnFutex, 1, &mut sleeper);
             sleeper.pass(atomic::everywhere);
             if reader.polled_word().load(Acquire) == 0 {
                 futex.wait(reader.polled_word(), 0);
@@ -332,8 +332,8 @@ fn two_readers_that_share_a_word_of_the_doorbell_are_both_woken() {
                 let (bell, futex) = (bell.clone(), futex.clone());
                 thread::spawn(move || {
                     let reader = RingReader::open(memory, 0, 0).unwrap();
-                    bell::raise(&bell, slot, Sleeps::OnFutex, 1);
                     let mut sleeper = Sleeper::new(reader.busy());
+                    bell::raise(&bell, slot, Sleeps::OnFutex, 1, &mut sleeper);
                     sleeper.pass(atomic::everywhere);
                     if reader.polled_word().load(Acquire) == 0 {
                         futex.wait(reader.polled_word(), 0);

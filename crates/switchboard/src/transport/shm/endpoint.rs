@@ -212,7 +212,7 @@ impl<C: Core> Endpoint<C> {
             self.owner().enter().disarm(false);
             return Ok(());
         };
-        let late = self.shared.parking.sleep(place, expected, seen, deadline);
+        let late = self.shared.parking.sleep(&place, expected, seen, deadline);
         let mut core = self.owner().enter();
         let found = *late.as_ref().unwrap_or(&false) && core.is_ready();
         core.disarm(found);
@@ -287,6 +287,15 @@ impl<C: Core> io_thread::Driven for Seat<C> {
 
     fn wake(&self) -> bool {
         self.shared.parking.wake()
+    }
+
+    fn look(&self) -> bool {
+        self.shared.parking.look()
+    }
+
+    fn leave_to_caller(&self) {
+        self.shared.by_caller.store(true, Ordering::SeqCst);
+        let _ = self.shared.parking.notify();
     }
 
     fn is_gone(&self) -> bool {

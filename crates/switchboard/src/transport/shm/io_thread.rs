@@ -10,6 +10,8 @@ use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::io::{Deadline, Interest};
 use switchboard_kernel::{Error, background, fork};
 
+use super::park::BACKSTOP;
+
 /// Something to drive.
 pub(super) trait Driven: Send + Sync {
     /// Readable when there is something to do.
@@ -18,6 +20,10 @@ pub(super) trait Driven: Send + Sync {
     fn turn(&self) -> Turn;
     /// Wakes a caller who may not have noticed. Whether to do so again.
     fn wake(&self) -> bool;
+    /// Wakes a caller who has slept since the last look. Whether to do so again.
+    fn look(&self) -> bool;
+    /// It cannot be driven here: from now on its caller drives it.
+    fn leave_to_caller(&self);
     /// Whether the endpoint was closed.
     fn is_gone(&self) -> bool;
 }
@@ -80,7 +86,14 @@ fn start() -> Result<Arc<Thread>, Error> {
     epoll.add(&thread.nudge, NUDGE, Interest::Readable)?;
     let of_thread = Arc::clone(&thread);
     background::spawn("switchboard-io", move || {
-        Loop { thread: of_thread, epoll, driven: Vec::new(), free: Vec::new() }.run();
+        let rounds = Loop {
+            thread: of_thread,
+            epoll,
+            driven: Vec::new(),
+            free: Vec::new(),
+            wake_again: Vec::new(),
+        };
+        rounds.run();
     })?;
     Ok(thread)
 }
@@ -91,26 +104,33 @@ struct Loop {
     /// By token, less one. Each keeps its descriptor open.
     driven: Vec<Option<Arc<dyn Driven>>>,
     free: Vec<usize>,
+    /// Who has not noticed yet that it was woken.
+    wake_again: Vec<usize>,
 }
 
 impl Loop {
     fn run(mut self) {
         let mut events = Events::with_capacity(64);
-        let mut wake_again: Vec<usize> = Vec::new();
         let mut again = AGAIN;
+        let mut next_look = Deadline::after(BACKSTOP);
         loop {
-            let deadline =
-                if wake_again.is_empty() { Deadline::NEVER } else { Deadline::after(again) };
-            if self.epoll.wait(&mut events, deadline).is_err() {
+            let mut until =
+                if self.driven.len() > self.free.len() { next_look } else { Deadline::NEVER };
+            if !self.wake_again.is_empty() {
+                until = until.min(Deadline::after(again));
+            }
+            if self.epoll.wait(&mut events, until).is_err() {
                 // Only memory can be short here.
                 std::thread::sleep(AGAIN_AT_MOST);
                 continue;
             }
             again = if events.is_empty() { (again * 2).min(AGAIN_AT_MOST) } else { AGAIN };
-            wake_again.retain(|index| match &self.driven[*index] {
-                Some(driven) => driven.wake(),
-                None => false,
-            });
+            let driven = &self.driven;
+            self.wake_again.retain(|index| driven[*index].as_ref().is_some_and(|one| one.wake()));
+            if next_look.passed() {
+                next_look = Deadline::after(BACKSTOP);
+                self.look();
+            }
             for (token, _) in events.iter() {
                 if token == NUDGE {
                     let _ = self.thread.nudge.try_take();
@@ -121,9 +141,18 @@ impl Loop {
                 let Some(driven) = &self.driven[index] else { continue };
                 match driven.turn() {
                     Turn::Done => {}
-                    Turn::WakeAgain => wake_again.push(index),
+                    Turn::WakeAgain => self.wake_again.push(index),
                     Turn::NotMine => self.leave(index),
                 }
+            }
+        }
+    }
+
+    /// Ends the sleeps that have lasted too long.
+    fn look(&mut self) {
+        for (index, driven) in self.driven.iter().enumerate() {
+            if driven.as_ref().is_some_and(|driven| driven.look()) {
+                self.wake_again.push(index);
             }
         }
     }
@@ -143,8 +172,10 @@ impl Loop {
                 self.driven.len() - 1
             });
             let watched = self.epoll.add(driven.epoll(), index as u64 + 1, Interest::Readable);
-            self.driven[index] = watched.is_ok().then_some(driven);
-            if self.driven[index].is_none() {
+            if watched.is_ok() {
+                self.driven[index] = Some(driven);
+            } else {
+                driven.leave_to_caller();
                 self.free.push(index);
             }
         }

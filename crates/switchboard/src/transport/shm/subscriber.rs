@@ -24,7 +24,10 @@ pub(crate) struct Subscription {
     missing: u64,
     /// The next one, when what is missing before it was told.
     held: Option<(Vec<u8>, u64)>,
-    /// Neither of them is there, and nothing is overwritten.
+    /// The last message lies in a block, which is its publisher's again once this one is done with it: blocks are
+    /// few, and large. So its room is given back before the next one, not with the eighth of the ring.
+    has_block: bool,
+    /// None of them is there, and nothing is overwritten.
     is_plain: bool,
 }
 
@@ -52,7 +55,7 @@ impl Reading for Subscription {
             return take_lossy(one, control, hand);
         }
         let taken = take_next(one, control, manner, hand);
-        one.kept.is_plain = one.kept.missing == 0 && one.kept.held.is_none();
+        one.kept.is_plain = one.kept.missing == 0 && one.kept.held.is_none() && !one.kept.has_block;
         taken
     }
 
@@ -100,7 +103,7 @@ fn take_next(
     hand: &mut Hand,
 ) -> Result<Taken, Misbehaved> {
     // What was lent is the caller's until now.
-    store_after_step(one, control);
+    give_back(one, control);
     for _ in 0..IN_A_ROW {
         let Some(frame) = one.ring.poll()? else {
             store_if_moved(one, control);
@@ -115,6 +118,7 @@ fn take_next(
             Kind::InArena => match one.segments.find(&one.ring, &frame, one.largest)? {
                 Large::Message(_, place) => {
                     one.segments.take(manner, one.link, &place, hand)?;
+                    one.kept.has_block = true;
                     true
                 }
                 Large::TooLong => false,
@@ -135,7 +139,7 @@ fn take_next(
         };
         one.ring.advance(&frame);
         if manner == Manner::Copied {
-            store_after_step(one, control);
+            give_back(one, control);
         }
         if fits {
             return Ok(pass_on(one, frame.number, hand));
@@ -237,6 +241,16 @@ fn take_lossy(
     }
     one.left_off = true;
     Ok(Taken::Nothing)
+}
+
+/// Gives back what the caller is done with: a block at once, the ring's room by the eighth.
+#[inline]
+fn give_back(one: &mut Publisher, control: &Control<ReaderOffer>) {
+    if std::mem::take(&mut one.kept.has_block) {
+        store_if_moved(one, control);
+    } else {
+        store_after_step(one, control);
+    }
 }
 
 /// Gives room back by the eighth of the ring.

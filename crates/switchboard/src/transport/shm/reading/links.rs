@@ -370,16 +370,17 @@ impl<P: Reading> Writer<P> {
         self.counters.sleeps += 1;
         self.page.count(&self.counters);
         self.turn = self.turn.wrapping_add(1);
-        bell::raise(&self.bell, self.slot, how, self.turn);
+        bell::raise(&self.bell, self.slot, how, self.turn, &mut self.sleeper);
     }
 
     /// Says that it does not sleep any more. `late`: nobody woke it.
     pub(super) fn lower_bell(&mut self, late: bool) {
         self.counters.late += u64::from(late);
-        if self.polled() == 0 {
-            // No message ended it. Who waits in vain now and then costs the writer nothing.
+        if self.polled() == 0 || late {
+            // No message ended it, or nobody saw the byte as it should be. Who waits in vain now and then costs
+            // the writer nothing.
             self.sleeper.forget();
-            bell::clear(&self.bell, self.slot);
+            bell::lower(&self.bell, self.slot, &mut self.sleeper);
         } else {
             bell::awake(&self.bell, self.slot, &mut self.sleeper);
         }
@@ -389,7 +390,7 @@ impl<P: Reading> Writer<P> {
     #[inline]
     pub(in crate::transport::shm) fn step(&mut self) {
         if self.sleeper.step() {
-            bell::clear(&self.bell, self.slot);
+            bell::lower(&self.bell, self.slot, &mut self.sleeper);
         }
     }
 }
