@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use switchboard_kernel::ErrorKind;
 use switchboard_kernel::futex::{
-    ALL, Waited, WaitedAny, requeue, wait, wait_any, wait_bits, wake, wake_bits,
+    ALL, Waited, WaitedAny, requeue, wait, wait_any, wait_bits, wake, wake_at, wake_bits,
 };
 use switchboard_kernel::io::Deadline;
 use switchboard_kernel::shared_words::{SharedWords, Slot};
@@ -95,6 +95,21 @@ fn a_wait_ends_by_a_wake_a_value_or_the_deadline() {
     assert!(since.elapsed() >= short, "{:?}", since.elapsed());
     assert_eq!(wait(word, 1, Deadline::after(Duration::ZERO)), Ok(Waited::TimedOut));
     assert!(wake(word, 1).is_ok());
+}
+
+#[test]
+fn who_sleeps_is_woken_by_the_address_alone() {
+    let (path, slot) = shared();
+    let (mut child, _) = waiting(&path, "1");
+    let address = std::ptr::from_ref(&slot.words()[0]).addr();
+    assert_eq!(wake_at(address, 0), Ok(0));
+    assert_eq!(wake_at(address + 4, 1), Ok(0), "another word");
+    assert_eq!(wake_at(address, u32::MAX), Ok(1));
+    child.expect("Woken 0");
+    assert_eq!(wake_at(address, 1), Ok(0));
+    assert_eq!(wake_at(address + 1, 1).map_err(|error| error.errno()), Err(libc::EINVAL));
+    // Page 0 is never mapped.
+    assert_eq!(wake_at(64, 1).map_err(|error| error.errno()), Err(libc::EFAULT));
 }
 
 #[test]

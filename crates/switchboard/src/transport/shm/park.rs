@@ -198,3 +198,72 @@ impl Spin {
         self.try_after = TRY_AFTER;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// Runs `beside` again and again while another thread sleeps; what the sleep said.
+    fn asleep(parking: &Parking, seen: u32, mut beside: impl FnMut()) -> bool {
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                parking.sleep(&Place::Own, 0, seen, Deadline::after(DEADLINE)).expect("a sleep")
+            });
+            while !sleeper.is_finished() {
+                beside();
+                std::thread::yield_now();
+            }
+            sleeper.join().expect("no panic")
+        })
+    }
+
+    #[test]
+    fn a_sleep_that_is_found_twice_is_ended() {
+        let parking = Parking::default();
+        for _ in 0..3 {
+            let since = Instant::now();
+            assert!(asleep(&parking, 0, || _ = parking.look()), "it lasted too long");
+            assert!(since.elapsed() < DEADLINE);
+        }
+        assert!(!parking.look() && !parking.wake(), "nobody sleeps");
+    }
+
+    #[test]
+    fn news_end_a_sleep_and_it_is_not_late() {
+        let parking = Parking::default();
+        let mut told = false;
+        let late = asleep(&parking, 0, || {
+            if !std::mem::replace(&mut told, true) {
+                parking.notify();
+            }
+            parking.wake();
+        });
+        assert!(!late);
+        // They are news for the next one too, which has not looked.
+        let late = parking.sleep(&Place::Own, 0, 0, Deadline::after(DEADLINE)).expect("no sleep");
+        assert!(!late && parking.news() == 1);
+    }
+
+    #[test]
+    fn a_later_sleep_is_not_woken_for_an_earlier_one() {
+        let parking = Parking::default();
+        assert!(asleep(&parking, 0, || _ = parking.look()));
+        // Found once only.
+        let short = Deadline::after(Duration::from_millis(20));
+        let mut looked = false;
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| parking.sleep(&Place::Own, 0, 0, short).expect("a sleep"));
+            while !sleeper.is_finished() {
+                let parked = parking.parked.load(SeqCst) != 0;
+                if parked && !std::mem::replace(&mut looked, true) {
+                    assert!(!parking.look(), "it is new");
+                }
+                assert!(!parking.wake(), "it is another one");
+            }
+            assert!(!sleeper.join().expect("no panic"), "its own deadline ended it");
+        });
+        assert!(short.passed());
+    }
+}

@@ -1,0 +1,52 @@
+//! The bytes of a doorbell, as their readers change them.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use switchboard_shm::barrier::{Busy, Sleeper};
+use switchboard_shm::bell::{self, Sleeps};
+use switchboard_shm::{AtomicU64, Words};
+
+/// A word of eight bytes, as others have it too.
+struct Word([AtomicU64; 1]);
+
+impl Words for Word {
+    fn words(&self) -> &[AtomicU64] {
+        &self.0
+    }
+}
+
+fn byte(bell: &Word) -> u64 {
+    bell::raised_word(bell, 0) >> 24 & 0xff
+}
+
+#[test]
+fn a_byte_says_how_its_reader_sleeps_and_others_are_left_alone() {
+    let others = 0x1122_3344_0066_7788;
+    let (bell, mut sleeper) = (Word([AtomicU64::new(others)]), Sleeper::new(Busy::TakesPart));
+    for turn in 0..=u8::MAX {
+        let how = if turn % 3 == 0 { Sleeps::OnDescriptor } else { Sleeps::OnFutex };
+        bell::raise(&bell, 3, how, turn, &mut sleeper);
+        assert_eq!(byte(&bell), how.number() | u64::from(turn) << 2 & 0xff);
+        bell::awake(&bell, 3, &mut sleeper);
+        assert_eq!(byte(&bell), Sleeper::LATELY);
+        if turn % 7 == 0 {
+            bell::lower(&bell, 3, &mut sleeper);
+            assert_eq!(bell::raised_word(&bell, 0), others);
+        }
+    }
+}
+
+#[test]
+fn a_byte_that_others_changed_is_put_right() {
+    let (bell, mut sleeper) = (Word([AtomicU64::new(0)]), Sleeper::new(Busy::TakesPart));
+    for scribble in 1..=u64::from(u8::MAX) {
+        bell::raise(&bell, 3, Sleeps::OnFutex, 1, &mut sleeper);
+        bell.0[0].fetch_xor(scribble << 24, Relaxed);
+        bell::lower(&bell, 3, &mut sleeper);
+        assert_eq!(byte(&bell), 0);
+        bell::raise(&bell, 3, Sleeps::OnFutex, 2, &mut sleeper);
+        assert_eq!(byte(&bell), Sleeps::OnFutex.number() | 2 << 2);
+        bell::awake(&bell, 3, &mut sleeper);
+        assert_eq!(byte(&bell), Sleeper::LATELY);
+    }
+}
