@@ -224,6 +224,18 @@ impl Child {
         rustix::process::kill_process(self.pid(), signal).expect("a signal to a child");
     }
 
+    /// Stops it (`SIGSTOP`), and waits until all its threads have.
+    ///
+    /// # Panics
+    /// When there is no such process, or it ends meanwhile.
+    pub fn stop(&self) {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        self.signal(Signal::STOP);
+        let how = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let told = waitid(WaitId::Pid(self.pid()), how).expect("a child to wait for");
+        assert!(told.is_some_and(|told| told.stopped()), "child {} has ended", self.id());
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.id()).expect("a process id")).expect("a process id")
     }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use switchboard::counters::{Channel, Counts, End, LinkCounts, look};
 use switchboard::{ErrorKind, Options};
-use switchboard_kernel::pidfd;
-use switchboard_kernel::process::Signal;
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
@@ -177,8 +176,7 @@ fn who_is_stopped_is_seen_by_its_peer() {
     let address = address(&scratch, "");
     let mut publisher = end("topic", "writes", &address);
     let subscriber = end("topic", "reads", &address);
-    let process = pidfd::open(subscriber.id()).expect("a child");
-    pidfd::send_signal(&process, Signal::STOP).expect("stopped");
+    subscriber.stop();
     tell(&mut publisher, "send 3");
     let parsed = address.parse().expect("an address");
     let channel = look(&parsed, Duration::from_millis(200)).expect("a channel");
@@ -189,7 +187,7 @@ fn who_is_stopped_is_seen_by_its_peer() {
     let link = only(of(&channel, "publisher").1);
     assert_eq!((link.number, link.behind), (3, None));
     assert!(link.behind_bytes.is_some_and(|bytes| bytes >= 3 * 104), "{link:?}");
-    pidfd::send_signal(&process, Signal::CONT).expect("going on");
+    subscriber.signal(Signal::CONT);
     assert_eq!(only(of(&seen(&address), "publisher").1).behind, Some(3));
 }
 
