@@ -6,6 +6,7 @@ fn main() {
     println!("cargo::rerun-if-changed=c");
     build("peer", "PEER_C");
     build("locks", "LOCKS_C");
+    build("inspect", "INSPECT_C");
 }
 
 fn build(name: &str, variable: &str) {

@@ -4,6 +4,7 @@
 mod command;
 mod consumer;
 mod figures;
+mod inspect;
 mod lines;
 mod locks;
 mod log;
@@ -44,6 +45,8 @@ enum Benchmark {
     Log(log::Arguments),
     /// The locks of `switchboard_kernel::sync` against the C library's own
     Locks(locks::Arguments),
+    /// `list` and `list pipe` of the inspector against lsof, lsfd and the same reads in plain C
+    Inspect(inspect::Arguments),
 }
 
 fn main() -> Result<(), Failure> {
@@ -64,6 +67,7 @@ fn main() -> Result<(), Failure> {
         Benchmark::Lines(arguments) => lines::main(&arguments)?,
         Benchmark::Log(arguments) => log::main(&arguments)?,
         Benchmark::Locks(arguments) => locks::main(&arguments)?,
+        Benchmark::Inspect(arguments) => inspect::main(&arguments)?,
     };
     std::process::exit(i32::from(!good));
 }
