@@ -64,7 +64,11 @@ Commands:
                   With FILTER: only tests whose names contain it too.
     --seconds N   At random for so long, each kind of peer; 60 unless said otherwise.
     --release     As above.
-  prove asan      Run the same, in short, and what queues and topics promise under AddressSanitizer; then a
+  prove fuzz-inspect
+                  Let every parser of the inspector read text that is made at random of what the kernel says.
+    --seconds N   For so long in sum; 600 unless said otherwise.
+    --release     As above.
+  prove asan      Run what `hostile` does, in short, and what queues and topics promise under AddressSanitizer; then a
                   test that reads beyond its memory, which has to be noticed. Takes some minutes.
   prove tsan      Run threads on all synchronisation objects under ThreadSanitizer; then one that forgets
                   to lock, which has to be noticed. Takes some minutes.
@@ -170,7 +174,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
 }
 
 fn parse_prove(arguments: &[String]) -> Result<Task, String> {
-    const WHAT: &str = "`kill`, `torture`, `hostile`, `models`, `asan` or `tsan`";
+    const WHAT: &str = "`kill`, `torture`, `hostile`, `fuzz-inspect`, `models`, `asan` or `tsan`";
     let Some((name, rest)) = arguments.split_first() else {
         return Err(format!("prove what? {WHAT}"));
     };
@@ -180,17 +184,22 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         "kill" | "models" | "asan" | "tsan" => {}
         "torture" => options.what = prove::What::Torture { seconds: 600 },
         "hostile" => options.what = prove::What::Hostile { seconds: 60 },
+        "fuzz-inspect" => options.what = prove::What::FuzzInspect { seconds: 600 },
         _ => return Err(format!("cannot prove `{name}`, only {WHAT}")),
     }
     let mut rest = rest.iter();
     while let Some(argument) = rest.next() {
         match (argument.as_str(), name.as_str(), &mut options.what) {
-            ("--release", "kill" | "torture" | "hostile", _) => options.release = true,
+            ("--release", "kill" | "torture" | "hostile" | "fuzz-inspect", _) => {
+                options.release = true
+            }
             ("--mistakes", "models", _) => mistakes = true,
             (
                 "--seconds",
                 _,
-                prove::What::Torture { seconds } | prove::What::Hostile { seconds },
+                prove::What::Torture { seconds }
+                | prove::What::Hostile { seconds }
+                | prove::What::FuzzInspect { seconds },
             ) => {
                 let number = rest.next().and_then(|number| number.parse().ok());
                 let number = number.filter(|number| (1..=86_400).contains(number));
@@ -245,6 +254,10 @@ mod tests {
             Ok(Task::Prove(o)) if o.what == prove::What::Hostile { seconds: 5 }
                 && o.filter.as_deref() == Some("scribble")
         ));
+        assert!(matches!(
+            parsed("prove fuzz-inspect --seconds 9"),
+            Ok(Task::Prove(o)) if o.what == prove::What::FuzzInspect { seconds: 9 }
+        ));
         assert!(matches!(parsed("prove asan"), Ok(Task::ProveAsan)));
         assert!(matches!(
             parsed("prove torture shm --seconds 20"),
@@ -265,6 +278,7 @@ mod tests {
             "prove tsan bell",
             "prove asan bell",
             "prove hostile --seconds 0",
+            "prove fuzz-inspect maps",
             "prove torture mutex bell",
             "prove torture --seconds 0",
             "prove torture --seconds",

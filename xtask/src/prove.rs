@@ -5,6 +5,7 @@
 //! | `prove kill` | `killstep`: a victim for each instruction boundary | for each where the world may have changed |
 //! | `prove torture` | `torture`: processes that are killed at random, for minutes | for seconds |
 //! | `prove hostile` | `hostile`: peers that lie in each way; at random, for a minute each | for a second |
+//! | `prove fuzz-inspect` | `fuzz_inspect`: every parser of the inspector on text made at random, for ten minutes | for seconds |
 //!
 //! [`asan`], [`models`] and [`tsan`] have ways of their own.
 
@@ -39,6 +40,8 @@ pub(crate) enum What {
     Torture { seconds: u32 },
     /// That lies of peers do not, at random for so long each.
     Hostile { seconds: u32 },
+    /// That no text hurts the inspector, made at random for so long in sum.
+    FuzzInspect { seconds: u32 },
 }
 
 impl What {
@@ -48,6 +51,7 @@ impl What {
             Self::Kill => "killstep",
             Self::Torture { .. } => "torture",
             Self::Hostile { .. } => "hostile",
+            Self::FuzzInspect { .. } => "fuzz_inspect",
         }
     }
 
@@ -57,6 +61,7 @@ impl What {
             Self::Kill => ("SWITCHBOARD_KILLSTEP", "every".to_owned()),
             Self::Torture { seconds } => ("SWITCHBOARD_TORTURE_SECONDS", seconds.to_string()),
             Self::Hostile { seconds } => ("SWITCHBOARD_HOSTILE_SECONDS", seconds.to_string()),
+            Self::FuzzInspect { seconds } => ("SWITCHBOARD_FUZZ_SECONDS", seconds.to_string()),
         }
     }
 }
@@ -83,6 +88,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         What::Kill => "Killing at every boundary",
         What::Torture { .. } => "Killing at random",
         What::Hostile { .. } => "Lying",
+        What::FuzzInspect { .. } => "Reading what nobody meant",
     });
     let mut total = Total::default();
     for executable in &executables {
@@ -95,11 +101,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         What::Kill if total.is_empty() && !tally.has_skipped() => {
             tally.fail("prove kill", "nobody was killed");
         }
-        What::Torture { .. } if tally.is_empty() => {
-            tally.fail("prove torture", "there is no such test");
+        What::Torture { .. } | What::FuzzInspect { .. } if tally.is_empty() => {
+            tally.fail("prove", "there is no such test");
         }
         What::Kill => println!("\n{total}, in {seconds} s."),
-        What::Torture { .. } | What::Hostile { .. } => println!("\nTook {seconds} s."),
+        What::Torture { .. } | What::Hostile { .. } | What::FuzzInspect { .. } => {
+            println!("\nTook {seconds} s.");
+        }
     }
 }
 
@@ -124,6 +132,9 @@ fn prove(
     if matches!(options.what, What::Torture { .. }) {
         // Each has the machine for itself: what they measure is time.
         command.arg("--test-threads=1");
+    }
+    if matches!(options.what, What::FuzzInspect { .. }) {
+        command.arg("--nocapture");
     }
     let running = thread::spawn(move || bounded::run(&mut command, LIMIT));
     loop {
@@ -151,6 +162,10 @@ fn prove(
         println!("{}", outcome.output.trim_end());
     } else {
         show::good(&counts);
+    }
+    if matches!(options.what, What::FuzzInspect { .. }) {
+        // How many texts each parser read.
+        outcome.output.lines().filter(|line| line.contains(" texts, ")).for_each(show::detail);
     }
     tally.add(report.passed, failed, &executable.name);
     if options.what != What::Kill {

@@ -57,10 +57,11 @@ pub fn messages(mut datagram: &[u8], each: &mut impl FnMut(&[u8])) -> Result<boo
             DONE => return Ok(true),
             ERROR => {
                 let code = u32_at(body, 0).unwrap_or(0).cast_signed();
-                return if code == 0 {
-                    Ok(true)
-                } else {
-                    Err(Errno::from_raw_os_error(code.saturating_neg()))
+                return match code {
+                    0 => Ok(true),
+                    -4095..0 => Err(Errno::from_raw_os_error(-code)),
+                    // No number of an error.
+                    _ => Err(Errno::IO),
                 };
             }
             _ => each(body),

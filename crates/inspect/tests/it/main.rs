@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod fuzz;
 mod gallery;
 mod hostile;
 mod objects;
