@@ -2,26 +2,76 @@
 
 /// Lays out rows under a header. The last column is as long as it likes.
 pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|title| title.chars().count()).collect();
-    widths.resize(rows.iter().map(Vec::len).max().unwrap_or(0).max(widths.len()), 0);
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
+    let mut laid_out = Rows::new(rows.first().map_or(header.len(), Vec::len).max(1));
+    let cells = header.iter().copied().chain(rows.iter().flatten().map(String::as_str));
+    cells.for_each(|cell| laid_out.cell(|text| text.push_str(cell)));
+    laid_out.laid_out(&laid_out.widths())
+}
+
+/// Rows of equally many cells, one after the other in one text: there may be a hundred thousand.
+pub(crate) struct Rows {
+    text: String,
+    /// Where each cell ends, and how many characters it has.
+    cells: Vec<(usize, usize)>,
+    columns: usize,
+}
+
+impl Rows {
+    /// None yet, of so many cells each.
+    pub(crate) fn new(columns: usize) -> Self {
+        Self { text: String::new(), cells: Vec::new(), columns }
     }
-    let header: Vec<String> = header.iter().map(|title| (*title).to_owned()).collect();
-    let mut text = String::new();
-    for row in std::iter::once(&header).filter(|row| !row.is_empty()).chain(rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(cell);
-            let missing = width.saturating_sub(cell.chars().count()) + 2;
-            line.extend(std::iter::repeat_n(' ', missing));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
+
+    /// Adds a cell: what is written at the end of the text.
+    pub(crate) fn cell(&mut self, write: impl FnOnce(&mut String)) {
+        let start = self.text.len();
+        write(&mut self.text);
+        let added = &self.text[start..];
+        let width = if added.is_ascii() { added.len() } else { added.chars().count() };
+        self.cells.push((self.text.len(), width));
     }
-    text
+
+    /// How wide each column is.
+    pub(crate) fn widths(&self) -> Vec<usize> {
+        let mut widths = vec![0; self.columns];
+        for row in self.cells.chunks(self.columns) {
+            for (most, (_, width)) in widths.iter_mut().zip(row) {
+                *most = (*width).max(*most);
+            }
+        }
+        widths
+    }
+
+    /// All of them, in columns of these widths.
+    pub(crate) fn laid_out(&self, widths: &[usize]) -> String {
+        let line = widths.iter().map(|width| width + 2).sum::<usize>();
+        let mut all = String::with_capacity(self.cells.len() / self.columns * line);
+        let mut start = 0;
+        for row in self.cells.chunks(self.columns) {
+            let mut missing = 0;
+            for (&(end, width), most) in row.iter().zip(widths) {
+                let cell = &self.text[start..end];
+                start = end;
+                if !cell.is_empty() {
+                    pad(&mut all, missing);
+                    all.push_str(cell);
+                    missing = 0;
+                }
+                missing += most - width + 2;
+            }
+            all.push('\n');
+        }
+        all
+    }
+}
+
+fn pad(text: &mut String, mut missing: usize) {
+    const BLANK: &str = "                                                                ";
+    while missing > 0 {
+        let some = missing.min(BLANK.len());
+        text.push_str(&BLANK[..some]);
+        missing -= some;
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Source: docs/design/inspect.md. All text of others is escaped by `switchboard-inspect` when it is read.
 
+use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -101,12 +102,20 @@ pub(crate) fn kinds_of(word: &str) -> Request {
     }
 }
 
-/// Bytes, messages, connections: how full something is.
+/// Bytes, messages, connections: how full something is, or a dash.
 pub(crate) fn fill(object: &Object) -> String {
+    let mut text = String::new();
+    // A String takes whatever is written to it.
+    let _ = write_fill(&mut text, object);
+    if text.is_empty() { "-".to_owned() } else { text }
+}
+
+/// As [`fill`], but nothing where there is nothing to say.
+pub(crate) fn write_fill(text: &mut String, object: &Object) -> std::fmt::Result {
     match (object.fill, object.size) {
-        (Some(fill), Some(size)) if !object.kind.is_memory() => format!("{fill}/{size}"),
-        (Some(fill), None) => fill.to_string(),
-        _ => "-".to_owned(),
+        (Some(fill), Some(size)) if !object.kind.is_memory() => write!(text, "{fill}/{size}"),
+        (Some(fill), None) => write!(text, "{fill}"),
+        _ => Ok(()),
     }
 }
 
@@ -127,6 +136,14 @@ impl Users {
             Some((fields.nth(1)?.parse().ok()?, name))
         };
         Self(text.lines().filter_map(user).collect())
+    }
+
+    /// Writes the name, or the number.
+    pub(crate) fn write(&self, text: &mut String, uid: u32) -> std::fmt::Result {
+        match self.0.iter().find(|(number, _)| *number == uid) {
+            Some((_, name)) => text.write_str(name),
+            None => write!(text, "{uid}"),
+        }
     }
 
     /// The name, or the number.

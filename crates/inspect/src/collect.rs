@@ -9,15 +9,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 
-use crate::join::Join;
+use crate::join::{Join, Tables};
 use crate::kind::{Kind, Kinds};
 use crate::model::{Coverage, FORMAT, Namespaces, Process, Snapshot, Viewer};
-use crate::source::descriptors::{Descriptor, Search, What};
+use crate::source::descriptors::{self, Descriptor, Plain, Search, What};
 use crate::source::folder::Folder;
 use crate::source::maps::{self, Mapped};
 use crate::source::{limits, locks, process};
 use crate::text::escaped;
-use crate::waits;
+use crate::waits::{self, Asleep};
 
 /// What is asked of the machine. The less, the faster.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,9 @@ pub struct Request {
     /// Kinds of objects.
     pub(crate) kinds: Kinds,
     /// What each thread waits for.
-    pub(crate) waits: bool,
+    pub(crate) waits: Waits,
+    /// What can be left out of a list: what epoll watches, which signals a process handles.
+    pub(crate) details: bool,
     /// How long after the first look at waits a second one follows.
     pub(crate) gap: Option<Duration>,
     /// Command lines.
@@ -34,29 +36,37 @@ pub struct Request {
     pub(crate) limits: bool,
 }
 
+/// Which waits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// None.
+    No,
+    /// Of those who sleep on a word, for a lock, or in the opening of a FIFO: it is they who make these objects known.
+    OfObjects,
+    /// All.
+    All,
+}
+
 /// What was read of one process.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) process: Process,
-    /// How many threads it has.
-    pub(crate) threads: u32,
+    /// What its threads sleep in, in the order of its threads.
+    pub(crate) asleep: Vec<Asleep>,
     pub(crate) descriptors: Vec<Descriptor>,
+    /// Its files that may have locks, if that is of interest.
+    pub(crate) files: Vec<Plain>,
     pub(crate) mapped: Vec<Mapped>,
 }
 
-/// Kinds of which each IPC or network namespace has its own.
-const NAMESPACED: &[Kind] = &[
-    Kind::Unix,
-    Kind::Tcp,
-    Kind::Udp,
-    Kind::Socket,
-    Kind::Mq,
-    Kind::SysvMsg,
-    Kind::SysvSem,
-    Kind::SysvShm,
-    Kind::PosixShm,
-    Kind::PosixSem,
-];
+/// Kinds of which each network namespace has its own.
+const OF_NETWORK: &[Kind] = &[Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
+/// Kinds of which each IPC namespace has its own.
+const OF_IPC: &[Kind] = &[Kind::Mq, Kind::SysvMsg, Kind::SysvSem, Kind::SysvShm];
+/// Kinds of which each mount namespace can have its own.
+const OF_MOUNTS: &[Kind] = &[Kind::PosixShm, Kind::PosixSem];
+/// Kinds that only show where somebody sleeps.
+const SLEPT_ON: &[Kind] = &[Kind::Futex, Kind::Fifo, Kind::Lock];
 
 const MEMORY: &[Kind] = &[
     Kind::SysvShm,
@@ -73,24 +83,33 @@ const WORTH_A_THREAD: usize = 24;
 const MOST_THREADS: usize = 8;
 
 impl Request {
-    /// The objects of these kinds, and the processes.
+    /// The objects of these kinds, and the processes, as a list needs them: [`Request::details`] says what is left out.
     #[must_use]
     pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
-        let kinds = kinds.into_iter().collect();
-        Self { kinds, waits: false, gap: None, commands: false, limits: false }
+        let kinds: Kinds = kinds.into_iter().collect();
+        let waits = if kinds.has_any(SLEPT_ON) { Waits::OfObjects } else { Waits::No };
+        Self { kinds, waits, details: false, gap: None, commands: false, limits: false }
     }
 
     /// Everything, but nobody is looked at twice.
     #[must_use]
     pub fn everything() -> Self {
-        Self { kinds: Kinds::ALL, waits: true, gap: None, commands: true, limits: false }
+        Self::of(Kinds::ALL.iter()).commands().waits()
     }
 
     /// With what each thread waits for. Needs every kind, because a thread can wait for any.
     #[must_use]
     pub fn waits(mut self) -> Self {
         self.kinds = Kinds::ALL;
-        self.waits = true;
+        self.waits = Waits::All;
+        self.details()
+    }
+
+    /// With what costs a reading more: what epoll instances, signalfds and inotify instances look out for, and the signals that
+    /// processes handle.
+    #[must_use]
+    pub fn details(mut self) -> Self {
+        self.details = true;
         self
     }
 
@@ -106,7 +125,7 @@ impl Request {
     pub fn limits(mut self) -> Self {
         self.kinds = Kinds::ALL;
         self.limits = true;
-        self
+        self.details()
     }
 
     /// Looks at waits a second time after so long: only who did not run meanwhile waits for real. 200 ms is enough.
@@ -120,17 +139,20 @@ impl Request {
     #[must_use]
     pub fn take(&self) -> Snapshot {
         let mut missing = Vec::new();
-        let lines = self.lock_lines();
-        let locked: HashSet<(u64, u64)> =
-            lines.iter().map(|line| (line.device, line.inode)).collect();
         let mut pids = Vec::new();
         match Folder::open("/proc").and_then(|proc| proc.numbers(|pid| pids.push(pid))) {
             Ok(()) => {}
             Err(error) => missing.push(format!("no process: /proc cannot be read ({error})")),
         }
         pids.sort_unstable();
-        let mut found = self.read_all(&pids, &locked);
+        let (mut found, lines) = std::thread::scope(|scope| {
+            // The kernel has that wait, ten milliseconds and more, until all processors have taken note.
+            let lines = self.kinds.has(Kind::Lock).then(|| scope.spawn(lock_lines));
+            let found = self.read_all(&pids);
+            (found, lines.and_then(|lines| lines.join().ok()).unwrap_or_default())
+        });
         found.sort_unstable_by_key(|one| one.process.pid);
+        locked_files(&mut found, &lines);
 
         let own = Folder::open("/proc/self").ok();
         let namespace = |name| own.as_ref().and_then(|own| own.namespace(name));
@@ -140,15 +162,19 @@ impl Request {
             net: namespace("ns/net"),
             ipc: namespace("ns/ipc"),
         };
-        let mut join = Join::new(self.kinds, viewer);
-        join.processes(&found, &lines);
-        join.namespaces(&found);
+        let mut join = Join::new(self.kinds, viewer, self.waits == Waits::All);
+        let own = std::thread::scope(|scope| {
+            let own = scope.spawn(|| Tables::of_here(self.kinds));
+            join.processes(&found, &lines);
+            own.join().unwrap_or_default()
+        });
+        join.namespaces(&found, own);
         join.peers();
         join.fills(&found);
         let mut waits_readable = 0;
-        if self.waits {
-            let mut looked = waits::look(&mut join, &mut found);
-            waits_readable = looked.readable();
+        if self.waits != Waits::No {
+            waits_readable = waits::readable(&found);
+            let mut looked = waits::look(&mut join, &mut found, self.waits == Waits::All);
             if let Some(gap) = self.gap {
                 std::thread::sleep(gap);
                 looked.again(&mut found);
@@ -177,27 +203,18 @@ impl Request {
         }
     }
 
-    fn lock_lines(&self) -> Vec<locks::Line> {
-        if !self.kinds.has(Kind::Lock) {
-            return Vec::new();
-        }
-        let read = || std::fs::read("/proc/locks").map(|text| locks::table(&text));
-        let mut lines = read().unwrap_or_default();
-        // The kernel gives the table in parts; what others lock and release meanwhile can hide a line of one reading.
-        let known: HashSet<locks::Line> = lines.iter().cloned().collect();
-        lines.extend(read().unwrap_or_default().into_iter().filter(|line| !known.contains(line)));
-        lines
-    }
-
-    fn read_all(&self, pids: &[u32], locked: &HashSet<(u64, u64)>) -> Vec<Found> {
+    fn read_all(&self, pids: &[u32]) -> Vec<Found> {
         let next = AtomicUsize::new(0);
         let all = Mutex::new(Vec::with_capacity(pids.len()));
+        let own = Folder::open("/proc/self").ok();
+        let own_pid_namespace = own.and_then(|own| own.namespace("ns/pid"));
         let work = || {
             let mut reader = Reader {
                 request: self,
                 internal: internal_device(),
-                search: Search::new(self.kinds, locked),
-                buffer: Vec::new(),
+                search: Search::new(self.kinds, self.details),
+                own_pid_namespace,
+                buffer: Vec::with_capacity(64 << 10),
             };
             let mut own = Vec::new();
             // In small portions, so that a process with many descriptors holds up one thread only.
@@ -224,14 +241,15 @@ impl Request {
 struct Reader<'a> {
     request: &'a Request,
     internal: u64,
-    search: Search<'a>,
+    search: Search,
+    own_pid_namespace: Option<u64>,
     buffer: Vec<u8>,
 }
 
 impl Reader<'_> {
     fn read(&mut self, pid: u32) -> Option<Found> {
         let folder = Folder::open(&format!("/proc/{pid}")).ok()?;
-        folder.read("stat", &mut self.buffer).ok()?;
+        folder.read_record(c"stat", &mut self.buffer).ok()?;
         let stat = process::stat(&self.buffer)?;
         let mut one = Process {
             pid,
@@ -244,50 +262,102 @@ impl Reader<'_> {
             ..Process::default()
         };
         if stat.kernel {
-            return Some(Found { process: one, threads: 0, descriptors: vec![], mapped: vec![] });
+            return Some(Found {
+                process: one,
+                asleep: Vec::new(),
+                descriptors: Vec::new(),
+                files: Vec::new(),
+                mapped: Vec::new(),
+            });
         }
-        folder.read("status", &mut self.buffer).ok()?;
-        let status = process::status(&self.buffer)?;
-        (one.uid, one.gid) = (status.uid, status.gid);
-        one.caught_signals = status.caught_signals;
-        let innermost = status.inner_pids.last().copied();
-        one.inner_pid = innermost.filter(|_| status.inner_pids.len() > 1);
-        if self.request.commands && folder.read("cmdline", &mut self.buffer).is_ok() {
-            one.command = process::arguments(&self.buffer);
-        }
-        if self.request.kinds.has_any(NAMESPACED) {
-            one.namespaces = Namespaces {
-                ipc: folder.namespace("ns/ipc"),
-                net: folder.namespace("ns/net"),
-                pid: folder.namespace("ns/pid"),
-                mnt: folder.namespace("ns/mnt"),
-            };
-        }
+        self.describe(&folder, &mut one)?;
         let mut descriptors = Vec::new();
         match self.search.read(pid, &folder) {
-            Ok((found, count)) => {
-                one.io_uring = found.iter().any(|one| one.what == What::IoUring);
-                (descriptors, one.descriptors, one.readable) = (found, count, true);
+            Ok(count) => {
+                (descriptors, one.descriptors, one.readable) =
+                    (std::mem::take(&mut self.search.found), count, true);
+                one.io_uring = descriptors.iter().any(|one| one.what == What::IoUring);
             }
             // It ended meanwhile, or has ended and is not waited for: it holds nothing.
             Err(Errno::NOENT | Errno::SRCH) => one.readable = true,
             Err(_) => one.readable = one.is_zombie(),
         }
         let mut mapped = Vec::new();
-        if self.request.kinds.has_any(MEMORY)
-            && !one.is_zombie()
-            && folder.read("maps", &mut self.buffer).is_ok()
-        {
-            mapped = maps::shared(&self.buffer, self.internal);
+        if self.request.kinds.has_any(MEMORY) && !one.is_zombie() {
+            let shared = maps::of_process(&folder, self.internal, &mut self.buffer);
+            mapped = shared.unwrap_or_default();
         }
-        Some(Found { process: one, threads: stat.threads, descriptors, mapped })
+        let mut asleep = Vec::new();
+        if self.request.waits != Waits::No && !one.is_zombie() {
+            let whole = self.request.waits == Waits::All;
+            let head = (stat.threads, stat.processor);
+            asleep = waits::read(&folder, &mut one, head, whole, &mut self.buffer);
+        }
+        let files = std::mem::take(&mut self.search.files);
+        Some(Found { process: one, asleep, descriptors, files, mapped })
+    }
+
+    /// Whose it is, its namespaces, and what else was asked for.
+    fn describe(&mut self, folder: &Folder, one: &mut Process) -> Option<()> {
+        let request = self.request;
+        let namespace = |wanted: bool, name| wanted.then(|| folder.namespace(name)).flatten();
+        one.namespaces = Namespaces {
+            ipc: namespace(request.kinds.has_any(OF_IPC), "ns/ipc"),
+            net: namespace(request.kinds.has_any(OF_NETWORK), "ns/net"),
+            pid: namespace(request.waits != Waits::No, "ns/pid"),
+            mnt: namespace(request.kinds.has_any(OF_MOUNTS), "ns/mnt"),
+        };
+        let elsewhere = one.namespaces.pid.is_some_and(|pid| Some(pid) != self.own_pid_namespace);
+        if request.details || elsewhere {
+            folder.read_record(c"status", &mut self.buffer).ok()?;
+            let status = process::status(&self.buffer)?;
+            (one.uid, one.gid) = (status.uid, status.gid);
+            one.caught_signals = status.caught_signals;
+            let innermost = status.inner_pids.last().copied();
+            one.inner_pid = innermost.filter(|_| status.inner_pids.len() > 1);
+        } else {
+            (one.uid, one.gid) = folder.owner().ok()?;
+        }
+        if request.commands && folder.read_record(c"cmdline", &mut self.buffer).is_ok() {
+            one.command = process::arguments(&self.buffer);
+        }
+        Some(())
+    }
+}
+
+fn lock_lines() -> Vec<locks::Line> {
+    let read = || std::fs::read("/proc/locks").map(|text| locks::table(&text));
+    let mut lines = read().unwrap_or_default();
+    // The kernel gives the table in parts; what others lock and release meanwhile can hide a line of one reading.
+    let known: HashSet<locks::Line> = lines.iter().cloned().collect();
+    lines.extend(read().unwrap_or_default().into_iter().filter(|line| !known.contains(line)));
+    lines
+}
+
+/// Looks at those files again that turned out to have locks: which of these a descriptor has.
+fn locked_files(found: &mut [Found], lines: &[locks::Line]) {
+    let locked: HashSet<(u64, u64)> = lines.iter().map(|line| (line.device, line.inode)).collect();
+    let mut buffer = Vec::new();
+    for one in found.iter_mut().filter(|_| !locked.is_empty()) {
+        let mut folder = None;
+        for file in std::mem::take(&mut one.files) {
+            if !locked.contains(&(file.device, file.inode)) {
+                continue;
+            }
+            if folder.is_none() {
+                folder = Folder::of_process(one.process.pid, one.process.started_ticks);
+            }
+            let Some(folder) = &folder else { break };
+            let locked = descriptors::locked(folder, file, &mut buffer);
+            one.descriptors.extend(locked);
+        }
     }
 }
 
 fn coverage(
     processes: &[Process],
     kinds: Vec<Kind>,
-    waits: bool,
+    waits: Waits,
     waits_readable: u32,
     mut missing: Vec<String>,
 ) -> Coverage {
@@ -302,7 +372,7 @@ fn coverage(
             all - readable
         ));
     }
-    if waits && waits_readable < all {
+    if waits != Waits::No && waits_readable < all {
         missing.push(format!(
             "waits of {} of {all} processes: they are other users', or may not be traced",
             all - waits_readable
@@ -314,7 +384,7 @@ fn coverage(
         waits_readable,
         kernel_threads: count(&|process| process.kernel),
         kinds,
-        waits,
+        waits: waits == Waits::All,
         missing,
     }
 }

@@ -5,7 +5,10 @@
 mod fill;
 mod namespaces;
 
+pub(crate) use namespaces::Tables;
+
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::collect::Found;
 use crate::kind::{Kind, Kinds};
@@ -22,10 +25,12 @@ pub(crate) struct Join {
     pub(crate) objects: Vec<Object>,
     /// What could not be seen.
     pub(crate) missing: Vec<String>,
-    by_id: HashMap<String, usize>,
+    /// Whether it will be asked what a descriptor leads to.
+    keeps_descriptors: bool,
+    known: HashMap<Key, usize>,
     /// Sockets by inode.
     sockets: HashMap<u64, usize>,
-    /// Objects by process and descriptor.
+    /// Objects by process and descriptor, if waits need them.
     descriptors: HashMap<(u32, i32), usize>,
     /// What an epoll instance watches: descriptor, inode, events.
     watched: HashMap<usize, Vec<(i32, u64, u32)>>,
@@ -38,6 +43,58 @@ pub(crate) struct Join {
     pub(crate) users: HashMap<usize, (u32, u32)>,
 }
 
+/// What identifies an object; its id is this in words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// Its inode, or the number that the kernel gave it.
+    Number(Kind, u64),
+    /// A file: device and inode.
+    File(Kind, u64, u64),
+    /// What has no number: process and descriptor.
+    Descriptor(Kind, u32, i32),
+    /// An id in an IPC namespace.
+    Ipc(Kind, i64, Option<u64>),
+    /// Anything else.
+    Text(Kind, String),
+}
+
+impl Key {
+    /// The key of a file; memory without a file system has numbers of its own.
+    pub(crate) fn of_file(kind: Kind, device: u64, inode: u64) -> Self {
+        if kind == Kind::Memfd || kind == Kind::Anonymous {
+            Self::Number(kind, inode)
+        } else {
+            Self::File(kind, device, inode)
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Number(kind, ..)
+            | Self::File(kind, ..)
+            | Self::Descriptor(kind, ..)
+            | Self::Ipc(kind, ..)
+            | Self::Text(kind, _) => *kind,
+        }
+    }
+
+    /// The id, as somebody in this IPC namespace sees it.
+    fn id(&self, own_ipc: Option<u64>) -> String {
+        let kind = self.kind().name();
+        match self {
+            Self::Number(_, number) => format!("{kind}:{number}"),
+            Self::File(_, device, inode) => {
+                let (major, minor) = numbers::device(*device);
+                format!("{kind}:{major}:{minor}:{inode}")
+            }
+            Self::Descriptor(_, pid, fd) => format!("{kind}:{pid}/{fd}"),
+            Self::Ipc(_, id, Some(ipc)) if Some(*ipc) != own_ipc => format!("{kind}:{id}@{ipc}"),
+            Self::Ipc(_, id, _) => format!("{kind}:{id}"),
+            Self::Text(_, text) => format!("{kind}:{text}"),
+        }
+    }
+}
+
 /// A TCP or UDP socket, to find its peer by.
 #[derive(Debug)]
 struct Inet {
@@ -48,13 +105,14 @@ struct Inet {
 }
 
 impl Join {
-    pub(crate) fn new(kinds: Kinds, viewer: Viewer) -> Self {
+    pub(crate) fn new(kinds: Kinds, viewer: Viewer, keeps_descriptors: bool) -> Self {
         Self {
             kinds,
             viewer,
             objects: Vec::new(),
             missing: Vec::new(),
-            by_id: HashMap::new(),
+            keeps_descriptors,
+            known: HashMap::new(),
             sockets: HashMap::new(),
             descriptors: HashMap::new(),
             watched: HashMap::new(),
@@ -65,15 +123,28 @@ impl Join {
         }
     }
 
-    /// The object of this id, new if it was not there.
-    pub(crate) fn object(&mut self, kind: Kind, id: String) -> usize {
-        if let Some(&at) = self.by_id.get(&id) {
-            return at;
-        }
+    /// The object of this key, new if it was not there.
+    pub(crate) fn object(&mut self, key: Key) -> usize {
         let at = self.objects.len();
-        self.objects.push(Object::new(kind, id.clone()));
-        self.by_id.insert(id, at);
-        at
+        match self.known.entry(key) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let object = Object::new(new.key().kind(), new.key().id(self.viewer.ipc));
+                self.objects.push(object);
+                new.insert(at);
+                at
+            }
+        }
+    }
+
+    /// The object of this key, if it is there.
+    pub(crate) fn find(&self, key: &Key) -> Option<usize> {
+        self.known.get(key).copied()
+    }
+
+    /// The id of what has this key.
+    pub(crate) fn id(&self, key: &Key) -> String {
+        key.id(self.viewer.ipc)
     }
 
     /// The object that a descriptor of a process leads to.
@@ -86,37 +157,15 @@ impl Join {
         self.watched.get(&epoll).map_or(&[], Vec::as_slice)
     }
 
-    /// The object of this id, if it is there.
-    pub(crate) fn by_id(&self, id: &str) -> Option<usize> {
-        self.by_id.get(id).copied()
-    }
-
     /// The socket or pipe of this inode.
     pub(crate) fn by_inode(&self, inode: u64) -> Option<usize> {
         let socket = self.sockets.get(&inode).copied();
-        socket.or_else(|| self.by_id(&format!("pipe:{inode}")))
+        socket.or_else(|| self.find(&Key::Number(Kind::Pipe, inode)))
     }
 
-    /// The id of an object of a file.
-    pub(crate) fn file_id(kind: Kind, device: u64, inode: u64) -> String {
-        if kind == Kind::Memfd || kind == Kind::Anonymous {
-            return format!("{kind}:{inode}");
-        }
-        let (major, minor) = numbers::device(device);
-        format!("{kind}:{major}:{minor}:{inode}")
-    }
-
-    /// An id in an IPC namespace.
-    pub(crate) fn ipc_id(
-        &self,
-        kind: Kind,
-        id: impl std::fmt::Display,
-        ipc: Option<u64>,
-    ) -> String {
-        match ipc {
-            Some(ipc) if Some(ipc) != self.viewer.ipc => format!("{kind}:{id}@{ipc}"),
-            _ => format!("{kind}:{id}"),
-        }
+    /// The key of an id in an IPC namespace; one whose namespace is unknown is taken for the viewer's.
+    pub(crate) fn ipc_key(&self, kind: Kind, id: i64, ipc: Option<u64>) -> Key {
+        Key::Ipc(kind, id, ipc.or(self.viewer.ipc))
     }
 
     /// Takes what processes have open and mapped, and the locks on files.
@@ -124,11 +173,17 @@ impl Join {
         for line in lines {
             self.lock(line);
         }
+        let most = found.iter().map(|one| one.descriptors.len() + one.mapped.len()).sum();
+        self.objects.reserve(most);
+        self.known.reserve(most / 2);
+        self.sockets.reserve(most / 2);
         for one in found {
             let pid = one.process.pid;
             for descriptor in &one.descriptors {
                 if let Some(at) = self.descriptor(pid, descriptor) {
-                    self.descriptors.insert((pid, descriptor.fd), at);
+                    if self.keeps_descriptors {
+                        self.descriptors.insert((pid, descriptor.fd), at);
+                    }
                     self.objects[at].ends.push(End {
                         pid,
                         via: Via::Fd(descriptor.fd),
@@ -146,60 +201,72 @@ impl Join {
     fn descriptor(&mut self, pid: u32, descriptor: &Descriptor) -> Option<usize> {
         let fd = descriptor.fd;
         let at = match &descriptor.what {
-            What::Pipe(inode) => self.object(Kind::Pipe, format!("pipe:{inode}")),
+            &What::Pipe { inode, owner: (uid, gid, mode) } => {
+                let at = self.object(Key::Number(Kind::Pipe, inode));
+                let pipe = &mut self.objects[at];
+                (pipe.uid, pipe.gid, pipe.mode) = (Some(uid), Some(gid), Some(mode));
+                at
+            }
             What::Socket(inode) => {
                 if let Some(&at) = self.sockets.get(inode) {
                     return Some(at);
                 }
                 // Which family it is, its namespace's tables say later.
-                let at = self.object(Kind::Socket, format!("socket:{inode}"));
+                let at = self.object(Key::Number(Kind::Socket, *inode));
                 self.sockets.insert(*inode, at);
                 at
             }
             What::File(file) => return self.file(pid, fd, file),
             What::Eventfd(number, count) => {
-                let at = self.object(Kind::Eventfd, format!("eventfd:{number}"));
+                let at = self.object(Key::Number(Kind::Eventfd, *number));
                 self.objects[at].fill = Some(*count);
                 at
             }
             What::Epoll(targets) => {
-                let at = self.object(Kind::Epoll, format!("epoll:{pid}/{fd}"));
-                self.objects[at].details.insert("watches".into(), targets.len().to_string());
-                self.watched.insert(at, targets.clone());
+                let at = self.object(Key::Descriptor(Kind::Epoll, pid, fd));
+                if let Some(targets) = targets {
+                    self.objects[at].details.insert("watches", targets.len().to_string());
+                    self.watched.insert(at, targets.clone());
+                }
                 at
             }
             What::Signalfd(mask) => {
-                let at = self.object(Kind::Signalfd, format!("signalfd:{pid}/{fd}"));
-                self.objects[at].details.insert("signals".into(), signals(*mask));
+                let at = self.object(Key::Descriptor(Kind::Signalfd, pid, fd));
+                if let Some(mask) = mask {
+                    self.objects[at].details.insert("signals", signals(*mask));
+                }
                 at
             }
             What::Timerfd(armed) => {
-                let at = self.object(Kind::Timerfd, format!("timerfd:{pid}/{fd}"));
+                let at = self.object(Key::Descriptor(Kind::Timerfd, pid, fd));
                 self.objects[at].state = Some(if *armed { "armed" } else { "not armed" }.into());
                 at
             }
             What::Inotify(count) => {
-                let at = self.object(Kind::Inotify, format!("inotify:{pid}/{fd}"));
-                self.objects[at].details.insert("watches".into(), count.to_string());
+                let at = self.object(Key::Descriptor(Kind::Inotify, pid, fd));
+                if let Some(count) = count {
+                    self.objects[at].details.insert("watches", count.to_string());
+                }
                 at
             }
             What::Pidfd(inode, of) => {
-                let at = self.object(Kind::Pidfd, format!("pidfd:{inode}"));
-                let state = of.map_or_else(|| "ended".to_owned(), |pid| format!("process {pid}"));
-                self.objects[at].state = Some(state);
+                let at = self.object(Key::Number(Kind::Pidfd, *inode));
+                self.objects[at].state = Some(match of {
+                    Some(pid) => format!("process {pid}").into(),
+                    None => "ended".into(),
+                });
                 at
             }
             What::Master(index) => {
-                let at = self.object(Kind::Pty, format!("pty:{index}"));
-                let masters = self.objects[at].details.entry("masters".into()).or_default();
-                if !masters.is_empty() {
-                    masters.push(' ');
-                }
-                masters.push_str(&format!("pid:{pid}/fd:{fd}"));
+                let at = self.object(Key::Number(Kind::Pty, u64::from(*index)));
+                let details = &mut self.objects[at].details;
+                let before = details.get("masters").map(|masters| format!("{masters} "));
+                let masters = format!("{}pid:{pid}/fd:{fd}", before.unwrap_or_default());
+                details.insert("masters", masters);
                 at
             }
             What::Slave(index) => {
-                let at = self.object(Kind::Pty, format!("pty:{index}"));
+                let at = self.object(Key::Number(Kind::Pty, u64::from(*index)));
                 self.objects[at].add_name(format!("/dev/pts/{index}"));
                 at
             }
@@ -222,14 +289,13 @@ impl Join {
                 self.objects[at].ends.push(end);
             }
         }
-        if let (true, None) = (self.kinds.has(Kind::Lock), file.kind) {
-            let id = Self::file_id(Kind::Lock, file.device, file.inode);
-            if let Some(&at) = self.by_id.get(&id) {
-                self.objects[at].add_name(file.name.clone());
-            }
+        if let (true, None) = (self.kinds.has(Kind::Lock), file.kind)
+            && let Some(at) = self.find(&Key::of_file(Kind::Lock, file.device, file.inode))
+        {
+            self.objects[at].add_name(file.name.clone());
         }
         let kind = file.kind?;
-        let at = self.object(kind, Self::file_id(kind, file.device, file.inode));
+        let at = self.object(Key::of_file(kind, file.device, file.inode));
         let object = &mut self.objects[at];
         (object.uid, object.gid, object.mode) = (Some(file.uid), Some(file.gid), Some(file.mode));
         object.add_name(if kind.is_memory() { memory_name(&file.name) } else { file.name.clone() });
@@ -240,11 +306,10 @@ impl Join {
     }
 
     fn mapped(&mut self, pid: u32, ipc: Option<u64>, mapped: &Mapped) {
-        let id = match mapped.kind {
-            Kind::SysvShm => self.ipc_id(Kind::SysvShm, mapped.inode, ipc),
-            kind => Self::file_id(kind, mapped.device, mapped.inode),
-        };
-        let at = self.object(mapped.kind, id);
+        let at = self.object(match mapped.kind {
+            Kind::SysvShm => self.ipc_key(Kind::SysvShm, mapped.inode.cast_signed(), ipc),
+            kind => Key::of_file(kind, mapped.device, mapped.inode),
+        });
         let object = &mut self.objects[at];
         if mapped.kind != Kind::SysvShm {
             object.add_name(memory_name(&mapped.name));
@@ -261,8 +326,7 @@ impl Join {
 
     /// The object of a file with locks, with this lock among them.
     pub(crate) fn lock(&mut self, line: &locks::Line) -> usize {
-        let id = Self::file_id(Kind::Lock, line.device, line.inode);
-        let at = self.object(Kind::Lock, id);
+        let at = self.object(Key::of_file(Kind::Lock, line.device, line.inode));
         let object = &mut self.objects[at];
         if !object.locks.iter().any(|lock| is_same(lock, line)) {
             // The taker holds it, unless descriptors say more; a forked child may have it as well.
@@ -320,20 +384,21 @@ impl Join {
         }
         for (&inode, &listener) in &self.pending {
             if let Some(&client) = self.sockets.get(&inode) {
-                let peer = self.objects[client].peer.clone();
-                if let Some(&peer) = peer.and_then(|peer| self.by_id.get(&peer)) {
+                let peer = self.objects[client].peer.as_deref();
+                let peer = peer.and_then(|peer| peer.strip_prefix("unix:")?.parse::<u64>().ok());
+                if let Some(&peer) = peer.and_then(|peer| self.sockets.get(&peer)) {
                     waiting.push((peer, listener));
                 } else {
                     // Its peer is in no table: the listener stands for it.
                     self.objects[client].peer = Some(self.objects[listener].id.clone());
-                    self.objects[client].state = Some("not yet accepted".to_owned());
+                    self.objects[client].state = Some("not yet accepted".into());
                 }
             }
         }
         for (at, listener) in waiting {
             let id = self.objects[listener].id.clone();
-            self.objects[at].state = Some("to be accepted".to_owned());
-            self.objects[at].details.insert("listener".to_owned(), id);
+            self.objects[at].state = Some("to be accepted".into());
+            self.objects[at].details.insert("listener", id);
         }
     }
 
@@ -345,7 +410,8 @@ impl Join {
             object.ends.sort_unstable();
             object.ends.dedup();
         }
-        self.objects.sort_by(|a, b| (a.kind, natural(&a.id)).cmp(&(b.kind, natural(&b.id))));
+        self.objects
+            .sort_unstable_by(|a, b| (a.kind, natural(&a.id)).cmp(&(b.kind, natural(&b.id))));
         self.objects
     }
 }

@@ -21,6 +21,7 @@
 
 pub mod analysis;
 mod collect;
+mod details;
 mod futex;
 mod join;
 pub mod kind;

@@ -3,10 +3,11 @@
 //! Source: docs/design/inspect.md. Everything here can be written as JSON and read again, so that each
 //! analysis works on a recorded machine as on the live one. All text is escaped ([`crate::text`]).
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::details::Details;
 use crate::kind::Kind;
 
 /// The layout of a snapshot as JSON; a reader refuses others.
@@ -306,13 +307,13 @@ pub struct Object {
     /// How much is in it, in the same unit.
     pub fill: Option<u64>,
     /// `listening`, `established`; none where there is nothing to say.
-    pub state: Option<String>,
+    pub state: Option<Cow<'static, str>>,
     /// The object at the other end, by id: sockets.
     pub peer: Option<String>,
     /// The namespace in which its name means something, if that is not the viewer's.
     pub namespace: Option<u64>,
     /// More, by name.
-    pub details: BTreeMap<String, String>,
+    pub details: Details,
     /// Who has it.
     pub ends: Vec<End>,
     /// Of a file with locks: each.
@@ -352,7 +353,7 @@ impl Object {
             state: None,
             peer: None,
             namespace: None,
-            details: BTreeMap::new(),
+            details: Details::default(),
             ends: Vec::new(),
             locks: Vec::new(),
         }

@@ -13,19 +13,19 @@ const OUT: u32 = 0x4;
 const MOST: usize = 4096;
 
 /// The targets, whether it ends by itself; none when the set could not be read.
-pub(crate) fn targets(
+pub(crate) fn targets<'a>(
     join: &Join,
     pid: u32,
-    memory: &Memory,
+    memory: impl FnOnce() -> &'a Memory,
     call: &Inside,
     shape: Shape,
 ) -> (Option<Vec<Target>>, bool) {
     match shape {
         Shape::Poll(milliseconds) => {
             let timed = if milliseconds { call.small(2) >= 0 } else { call.arguments[2] != 0 };
-            (polled(join, pid, memory, call), timed)
+            (polled(join, pid, memory(), call), timed)
         }
-        Shape::Select => (selected(join, pid, memory, call), call.arguments[4] != 0),
+        Shape::Select => (selected(join, pid, memory(), call), call.arguments[4] != 0),
         Shape::Epoll(milliseconds) => {
             let timed = if milliseconds { call.small(3) >= 0 } else { call.arguments[3] != 0 };
             (watched(join, pid, call.small(0)), timed)

@@ -9,18 +9,19 @@ use std::collections::HashMap;
 
 use crate::collect::Found;
 use crate::join::Join;
-use crate::model::{Thread, Wait, WaitOn};
+use crate::kind::{Kind, Kinds};
+use crate::model::{Process, Thread, Wait, WaitOn};
 use crate::source::folder::Folder;
 use crate::source::memory::Memory;
+use crate::source::numbers::small;
 use crate::source::process;
 use crate::source::schedule::{self, Clocks, UNCERTAIN_MS};
-use crate::source::system_call::{self, Line};
+use crate::source::system_call::{self, Line, Shape};
 use crate::text::escaped;
 
 /// What was seen of threads that wait, to look again.
 pub(crate) struct Looked {
     entries: Vec<Entry>,
-    readable: u32,
 }
 
 /// A thread that waits.
@@ -37,8 +38,10 @@ struct Entry {
     processor: u32,
 }
 
-/// A thread as it was read.
-struct Raw {
+/// What a thread sleeps in, as it was read.
+#[derive(Debug, Default)]
+pub(crate) struct Asleep {
+    /// Its `syscall`; empty if that could not be read.
     line: Vec<u8>,
     channel: Option<String>,
     runs: Option<u64>,
@@ -48,18 +51,9 @@ struct Raw {
 /// Which processes map which memory, by device and inode.
 pub(crate) type Mappers = HashMap<(u64, u64), Vec<usize>>;
 
-/// Reads all threads, and resolves their waits.
-pub(crate) fn look(join: &mut Join, found: &mut [Found]) -> Looked {
-    let mut looked = Looked { entries: Vec::new(), readable: 0 };
-    let mut raw = Vec::with_capacity(found.len());
-    for one in found.iter_mut() {
-        let mut buffer = Vec::new();
-        let threads = read(one, &mut buffer);
-        // One that runs, or has ended, waits for nothing.
-        let seen = threads.is_empty() || threads.iter().any(|raw| !raw.line.is_empty());
-        looked.readable += u32::from(!one.process.kernel && seen);
-        raw.push(threads);
-    }
+/// Resolves the waits of all threads. Not `whole`: only of those that make an object known, which others do not need.
+pub(crate) fn look(join: &mut Join, found: &mut [Found], whole: bool) -> Looked {
+    let mut looked = Looked { entries: Vec::new() };
     let mut mappers = Mappers::new();
     for (at, one) in found.iter().enumerate() {
         for mapped in &one.mapped {
@@ -69,66 +63,154 @@ pub(crate) fn look(join: &mut Join, found: &mut [Found]) -> Looked {
             }
         }
     }
-    for (at, threads) in raw.into_iter().enumerate() {
-        let mut opened: Option<(Folder, Memory)> = None;
-        for (thread, raw) in threads.into_iter().enumerate() {
-            let Some(wait) = wait(join, found, &mappers, at, &raw, &mut opened) else { continue };
-            found[at].process.threads[thread].wait = Some(wait);
-            looked.entries.push(Entry {
-                at,
-                thread,
-                line: raw.line,
-                runs: raw.runs,
-                processor: raw.processor,
-            });
+    for at in 0..found.len() {
+        let mut inside = Inside::of(&found[at].process);
+        for (thread, asleep) in std::mem::take(&mut found[at].asleep).into_iter().enumerate() {
+            if !whole && !makes_an_object(&asleep.line, join.kinds) {
+                continue;
+            }
+            let Some(wait) = wait(join, found, &mappers, at, &asleep, &mut inside) else {
+                continue;
+            };
+            let Some(slot) = found[at].process.threads.get_mut(thread) else { continue };
+            slot.wait = Some(wait);
+            let Asleep { line, runs, processor, .. } = asleep;
+            looked.entries.push(Entry { at, thread, line, runs, processor });
+        }
+    }
+    if !whole {
+        for one in found {
+            one.process.threads.clear();
         }
     }
     looked
 }
 
-fn read(one: &mut Found, buffer: &mut Vec<u8>) -> Vec<Raw> {
-    if one.process.kernel || one.process.is_zombie() {
-        return Vec::new();
-    }
-    let pid = one.process.pid;
-    let Ok(folder) = Folder::open(&format!("/proc/{pid}")) else { return Vec::new() };
-    let mut threads = Vec::new();
-    let mut raw = Vec::new();
-    let inside = one.process.inner_pid.is_some();
-    if one.threads <= 1 {
-        if let Some((thread, of)) = read_one(&folder, pid, inside, buffer) {
-            threads.push(thread);
-            raw.push(of);
-        }
-    } else if let Ok(tasks) = folder.within("task") {
-        let mut tids = Vec::new();
-        let _ = tasks.numbers(|tid| tids.push(tid));
-        for tid in tids {
-            let Ok(task) = tasks.within(&tid.to_string()) else { continue };
-            if let Some((thread, of)) = read_one(&task, tid, inside, buffer) {
-                threads.push(thread);
-                raw.push(of);
-            }
-        }
-    }
-    one.process.threads = threads;
-    raw
+/// Processes of which it could be read what their threads sleep in.
+pub(crate) fn readable(found: &[Found]) -> u32 {
+    // One that runs, or has ended, waits for nothing.
+    let seen =
+        |asleep: &[Asleep]| asleep.is_empty() || asleep.iter().any(|one| !one.line.is_empty());
+    let count = found.iter().filter(|one| !one.process.kernel && seen(&one.asleep)).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn read_one(task: &Folder, tid: u32, inside: bool, buffer: &mut Vec<u8>) -> Option<(Thread, Raw)> {
-    task.read("stat", buffer).ok()?;
-    let stat = process::stat(buffer)?;
-    let mut inner_tid = None;
-    if inside && task.read("status", buffer).is_ok() {
-        inner_tid = process::status(buffer).and_then(|status| status.inner_pids.last().copied());
+fn makes_an_object(line: &[u8], kinds: Kinds) -> bool {
+    let Some(Line::Inside(inside)) = system_call::line(line) else { return false };
+    match system_call::row(inside.number) {
+        Some((_, Shape::Futex | Shape::FutexWaitv)) => kinds.has(Kind::Futex),
+        Some((_, Shape::Flock | Shape::Fcntl)) => kinds.has(Kind::Lock),
+        Some((_, Shape::Open(..))) => kinds.has(Kind::Fifo),
+        _ => false,
     }
-    let runs = task.read("schedstat", buffer).ok().and_then(|()| schedule::runs(buffer));
-    let mut line = Vec::new();
-    let _ = task.read("syscall", &mut line);
-    let channel = task.read("wchan", buffer).ok().map(|()| escaped(buffer));
-    let channel = channel.filter(|channel| !channel.is_empty() && channel != "0");
-    let thread = Thread { tid, name: stat.name, inner_tid, state: stat.state, wait: None };
-    Some((thread, Raw { line, channel, runs, processor: stat.processor }))
+}
+
+fn is_opening(line: &[u8]) -> bool {
+    let Some(Line::Inside(inside)) = system_call::line(line) else { return false };
+    matches!(system_call::row(inside.number), Some((_, Shape::Open(..))))
+}
+
+/// Reads what the threads of a process sleep in, into the process and beside it. `head` is what its `stat` said of the first: how many
+/// there are, and where it ran last.
+pub(crate) fn read(
+    folder: &Folder,
+    process: &mut Process,
+    head: (u32, u32),
+    whole: bool,
+    buffer: &mut Vec<u8>,
+) -> Vec<Asleep> {
+    let (count, processor) = head;
+    let mut all = Vec::new();
+    let inside = process.inner_pid.is_some();
+    if count <= 1 {
+        process.threads = vec![Thread {
+            tid: process.pid,
+            name: process.name.clone(),
+            inner_tid: process.inner_pid,
+            state: process.state,
+            wait: None,
+        }];
+        all.push(Asleep { processor, ..asleep(folder, whole, buffer) });
+        return all;
+    }
+    let Ok(tasks) = folder.within(c"task") else { return all };
+    let _ = tasks.names(|name| {
+        let Some(tid) = small(name.to_bytes()) else { return };
+        let Ok(task) = tasks.within(name) else { return };
+        if let Some((thread, processor)) = thread(&task, tid, inside, whole, buffer) {
+            process.threads.push(thread);
+            all.push(Asleep { processor, ..asleep(&task, whole, buffer) });
+        }
+    });
+    all
+}
+
+fn thread(
+    task: &Folder,
+    tid: u32,
+    inside: bool,
+    whole: bool,
+    buffer: &mut Vec<u8>,
+) -> Option<(Thread, u32)> {
+    let mut thread = Thread { tid, ..Thread::default() };
+    let mut processor = 0;
+    if whole {
+        task.read_record(c"stat", buffer).ok()?;
+        let stat = process::stat(buffer)?;
+        (thread.name, thread.state, processor) = (stat.name, stat.state, stat.processor);
+    }
+    if inside && task.read_record(c"status", buffer).is_ok() {
+        let status = process::status(buffer);
+        thread.inner_tid = status.and_then(|status| status.inner_pids.last().copied());
+    }
+    Some((thread, processor))
+}
+
+fn asleep(task: &Folder, whole: bool, buffer: &mut Vec<u8>) -> Asleep {
+    let mut asleep = Asleep::default();
+    if whole {
+        asleep.runs =
+            task.read_record(c"schedstat", buffer).ok().and_then(|()| schedule::runs(buffer));
+    }
+    if task.read_record(c"syscall", buffer).is_ok() {
+        asleep.line.clone_from(buffer);
+    }
+    // Where an opening sleeps says whether it is a FIFO's, before its path is looked at.
+    if whole || is_opening(&asleep.line) {
+        let channel = task.read_record(c"wchan", buffer).ok().map(|()| escaped(buffer));
+        asleep.channel = channel.filter(|channel| !channel.is_empty() && channel != "0");
+    }
+    asleep
+}
+
+/// A process's folder and memory, opened when they are needed first.
+pub(crate) struct Inside {
+    pid: u32,
+    started_ticks: u64,
+    opened: Option<(Option<Folder>, Memory)>,
+}
+
+impl Inside {
+    fn of(process: &Process) -> Self {
+        Self { pid: process.pid, started_ticks: process.started_ticks, opened: None }
+    }
+
+    fn opened(&mut self) -> &(Option<Folder>, Memory) {
+        let (pid, started_ticks) = (self.pid, self.started_ticks);
+        self.opened.get_or_insert_with(|| {
+            let folder = Folder::of_process(pid, started_ticks);
+            let memory = folder.as_ref().map_or_else(Memory::none, Memory::of);
+            (folder, memory)
+        })
+    }
+
+    pub(crate) fn memory(&mut self) -> &Memory {
+        &self.opened().1
+    }
+
+    pub(crate) fn folder(&mut self) -> Option<&Folder> {
+        self.opened().0.as_ref()
+    }
 }
 
 fn wait(
@@ -136,18 +218,18 @@ fn wait(
     found: &[Found],
     mappers: &Mappers,
     at: usize,
-    raw: &Raw,
-    opened: &mut Option<(Folder, Memory)>,
+    asleep: &Asleep,
+    process: &mut Inside,
 ) -> Option<Wait> {
     let blank = |call: &str, on: WaitOn, timed: bool| Wait {
         call: call.to_owned(),
-        channel: raw.channel.clone(),
+        channel: asleep.channel.clone(),
         on,
         timed,
         steady: None,
         since_ms: None,
     };
-    let inside = match system_call::line(&raw.line) {
+    let inside = match system_call::line(&asleep.line) {
         Some(Line::Running) => return None,
         Some(Line::Outside) => {
             return Some(blank("", WaitOn::Other("in no system call".to_owned()), false));
@@ -155,35 +237,24 @@ fn wait(
         Some(Line::Inside(inside)) => inside,
         // Not readable: the channel at least says that it sleeps.
         None => {
-            let channel = raw.channel.as_ref()?;
+            let channel = asleep.channel.as_ref()?;
             return Some(blank("", WaitOn::Other(format!("in the kernel's {channel}")), false));
         }
     };
     if inside.is_compatible() {
         return Some(blank("", WaitOn::Other("a 32-bit program's call".to_owned()), false));
     }
-    if opened.is_none() {
-        let folder = Folder::open(&format!("/proc/{}", found[at].process.pid)).ok()?;
-        let memory = Memory::of(&folder);
-        *opened = Some((folder, memory));
-    }
-    let (folder, memory) = opened.as_ref()?;
     let Some((name, shape)) = system_call::row(inside.number) else {
         let text = format!("system call {}", inside.number);
         return Some(blank("", WaitOn::Other(text), false));
     };
-    let channel = raw.channel.as_deref().unwrap_or_default();
-    let mut resolve = resolve::Resolve { join, found, mappers, at, folder, memory, channel };
+    let channel = asleep.channel.as_deref().unwrap_or_default();
+    let mut resolve = resolve::Resolve { join, found, mappers, at, process, channel };
     let (on, timed) = resolve.wait(&inside, shape);
     Some(blank(name, on, timed))
 }
 
 impl Looked {
-    /// Processes whose waits could be read.
-    pub(crate) fn readable(&self) -> u32 {
-        self.readable
-    }
-
     /// Looks again: who is in the same call, and did not run meanwhile, waits for real. Since when, too.
     pub(crate) fn again(&mut self, found: &mut [Found]) {
         let mut clocks = Clocks::default();
@@ -198,14 +269,14 @@ impl Looked {
                 wait.steady = Some(false);
                 continue;
             };
-            let runs = task.read("schedstat", &mut buffer).ok();
+            let runs = task.read_record(c"schedstat", &mut buffer).ok();
             let runs = runs.and_then(|()| schedule::runs(&buffer));
             let mut steady = runs == entry.runs;
             if steady && !entry.line.is_empty() {
-                steady = task.read("syscall", &mut buffer).is_ok() && buffer == entry.line;
+                steady = task.read_record(c"syscall", &mut buffer).is_ok() && buffer == entry.line;
             }
             wait.steady = Some(steady);
-            if steady && task.read("sched", &mut buffer).is_ok() {
+            if steady && task.read_record(c"sched", &mut buffer).is_ok() {
                 let then = schedule::last_ran_ms(&buffer);
                 let since = then.and_then(|then| clocks.since_ms(entry.processor, then));
                 wait.since_ms = since.map(|since| (since, UNCERTAIN_MS));

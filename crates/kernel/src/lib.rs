@@ -38,6 +38,7 @@ pub mod posix_sem;
 pub mod posix_shm;
 pub mod private_folder;
 pub mod process;
+pub mod process_maps;
 pub mod pthread;
 pub mod pty;
 pub mod random;

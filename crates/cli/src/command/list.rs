@@ -1,15 +1,15 @@
 //! `switchboard list [KIND…]`: every object of every mechanism.
 
-use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::json;
-use switchboard_inspect::{Kind, Kinds, Object, Request, Snapshot, Via, kind};
+use switchboard_inspect::{End, Kind, Kinds, Object, Request, Snapshot, Via, kind};
 
 use super::with_examples;
-use crate::columns::columns;
+use crate::columns::{Rows, columns};
 use crate::exit_code::Exit;
-use crate::machine::{Source, Users, fill, process_id, say_missing};
+use crate::machine::{Source, Users, process_id, say_missing, write_fill};
 use crate::output::{Failure, Outcome, print, print_json};
 
 #[derive(Args, Debug)]
@@ -137,10 +137,9 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     } else {
         arguments.kinds.iter().copied().collect()
     };
-    // Who sleeps on a word, in the opening of a FIFO or for a lock, shows with the waits.
-    let needs_waits = wanted.has_any(&[Kind::Futex, Kind::Fifo, Kind::Lock]);
     let request = Request::of(wanted.iter());
-    let request = if needs_waits { request.waits() } else { request };
+    // Of these, the table shows nothing.
+    let request = if arguments.source.json { request.details() } else { request };
     let mut snapshot = arguments.source.snapshot(&request)?;
     let users = Users::of(&arguments.source);
     filter(&mut snapshot, wanted, &arguments, &users)?;
@@ -152,13 +151,59 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         print_json(&json!({ "coverage": snapshot.coverage, "objects": snapshot.objects }))?;
     } else {
         let shown = if arguments.columns.is_empty() { USUAL } else { &arguments.columns };
-        let titles: Vec<&str> = shown.iter().map(|column| column.title()).collect();
-        let labels = labels(&snapshot);
-        let row = |object| shown.iter().map(|&c| cell(&labels, object, c, &users)).collect();
-        let rows: Vec<Vec<String>> = snapshot.objects.iter().map(row).collect();
-        print(&columns(if arguments.no_header { &[] } else { &titles }, &rows))?;
+        for part in table(&snapshot, shown, !arguments.no_header, &users) {
+            print(&part)?;
+        }
     }
+    // The process ends: nobody needs the memory.
+    std::mem::forget(snapshot);
     Ok(Exit::Done)
+}
+
+/// The objects in columns, in portions: a hundred thousand rows are laid out by all processors.
+fn table(snapshot: &Snapshot, shown: &[Column], titles: bool, users: &Users) -> Vec<String> {
+    const WORTH_A_THREAD: usize = 1000;
+    let labels = &Labels::of(snapshot);
+    let lay_out = |objects: &[Object]| {
+        let mut rows = Rows::new(shown.len());
+        for object in objects {
+            for &column in shown {
+                rows.cell(|text| cell(text, labels, object, column, users));
+            }
+        }
+        rows
+    };
+    let mut head = Rows::new(shown.len());
+    if titles {
+        shown.iter().for_each(|column| head.cell(|text| text.push_str(column.title())));
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = snapshot.objects.len();
+    let each = count.div_ceil(processors.min(1 + count / WORTH_A_THREAD)).max(1);
+    let portions: Vec<&[Object]> = snapshot.objects.chunks(each).collect();
+    let mut parts = vec![head];
+    parts.extend(on_threads(&portions, |objects| lay_out(objects)));
+    let mut widths = vec![0; shown.len()];
+    for part in &parts {
+        for (most, width) in widths.iter_mut().zip(part.widths()) {
+            *most = width.max(*most);
+        }
+    }
+    on_threads(&parts, |part| part.laid_out(&widths))
+}
+
+/// Does something with each, the last of them on this thread.
+fn on_threads<T: Sync, R: Send>(all: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let Some((last, others)) = all.split_last() else { return Vec::new() };
+    std::thread::scope(|scope| {
+        let each = &each;
+        let others: Vec<_> = others.iter().map(|one| scope.spawn(move || each(one))).collect();
+        let last = each(last);
+        let done = |other: std::thread::ScopedJoinHandle<'_, R>| {
+            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        others.into_iter().map(done).chain([last]).collect()
+    })
 }
 
 fn list_kinds(as_json: bool) -> Outcome {
@@ -213,7 +258,7 @@ fn filter(
 }
 
 fn sort(snapshot: &mut Snapshot, column: Column, reverse: bool, users: &Users) {
-    let labels = labels(snapshot);
+    let labels = Labels::of(snapshot);
     let key = |object: &Object| {
         let number = match column {
             Column::Size => object.size,
@@ -222,10 +267,10 @@ fn sort(snapshot: &mut Snapshot, column: Column, reverse: bool, users: &Users) {
             Column::Ends => u64::try_from(object.ends.len()).ok(),
             _ => None,
         };
-        let text = match column {
-            Column::Size | Column::Fill | Column::Mode | Column::Ends => String::new(),
-            _ => cell(&labels, object, column, users),
-        };
+        let mut text = String::new();
+        if !matches!(column, Column::Size | Column::Fill | Column::Mode | Column::Ends) {
+            cell(&mut text, &labels, object, column, users);
+        }
         (number, text)
     };
     snapshot.objects.sort_by_cached_key(key);
@@ -234,55 +279,68 @@ fn sort(snapshot: &mut Snapshot, column: Column, reverse: bool, users: &Users) {
     }
 }
 
-fn labels(snapshot: &Snapshot) -> BTreeMap<u32, String> {
-    snapshot.processes.iter().map(|process| (process.pid, process.label())).collect()
+/// Names of processes, by id.
+struct Labels(Vec<(u32, String)>);
+
+impl Labels {
+    fn of(snapshot: &Snapshot) -> Self {
+        // They are in the order of their ids.
+        let all = snapshot.processes.iter().map(|process| (process.pid, process.label()));
+        Self(all.collect())
+    }
+
+    fn get(&self, pid: u32) -> Option<&str> {
+        let at = self.0.binary_search_by_key(&pid, |(pid, _)| *pid).ok()?;
+        self.0.get(at).map(|(_, label)| label.as_str())
+    }
 }
 
-fn cell(labels: &BTreeMap<u32, String>, object: &Object, column: Column, users: &Users) -> String {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    match column {
-        Column::Id => object.id.clone(),
-        Column::Kind => object.kind.name().to_owned(),
-        Column::Name => or_dash(object.names.last().cloned()),
-        Column::Owner => or_dash(object.uid.map(|uid| users.name(uid))),
-        Column::Mode => or_dash(object.mode.map(|mode| format!("{mode:04o}"))),
-        Column::Size => or_dash(object.size.map(|size| size.to_string())),
-        Column::Fill => or_dash(object.fill.map(|_| fill(object))),
-        Column::State => or_dash(object.state.clone()),
-        Column::Peer => or_dash(object.peer.clone()),
-        Column::Ends => object.ends.len().to_string(),
-        Column::Processes => processes(labels, object),
+/// Writes what a column says of an object; what there is nothing to say of is a dash.
+fn cell(text: &mut String, labels: &Labels, object: &Object, column: Column, users: &Users) {
+    let start = text.len();
+    // A String takes whatever is written to it.
+    let _ = match column {
+        Column::Id => text.write_str(&object.id),
+        Column::Kind => text.write_str(object.kind.name()),
+        Column::Name => object.names.last().map_or(Ok(()), |name| text.write_str(name)),
+        Column::Owner => object.uid.map_or(Ok(()), |uid| users.write(text, uid)),
+        Column::Mode => object.mode.map_or(Ok(()), |mode| write!(text, "{mode:04o}")),
+        Column::Size => object.size.map_or(Ok(()), |size| write!(text, "{size}")),
+        Column::Fill => write_fill(text, object),
+        Column::State => object.state.as_deref().map_or(Ok(()), |state| text.write_str(state)),
+        Column::Peer => object.peer.as_deref().map_or(Ok(()), |peer| text.write_str(peer)),
+        Column::Ends => write!(text, "{}", object.ends.len()),
+        Column::Processes => processes(text, labels, object),
+    };
+    if text.len() == start {
+        text.push('-');
     }
 }
 
 /// Who has it: those that only read or only write marked so, a few by name.
-fn processes(labels: &BTreeMap<u32, String>, object: &Object) -> String {
+fn processes(text: &mut String, labels: &Labels, object: &Object) -> std::fmt::Result {
     const MOST: usize = 4;
-    let mut by_process: BTreeMap<u32, (bool, bool)> = BTreeMap::new();
-    for end in &object.ends {
-        let (reads, writes) = by_process.entry(end.pid).or_default();
-        *reads |= end.reads;
-        *writes |= end.writes;
+    // The ends of a process stand together.
+    let ends = object.ends.chunk_by(|a, b| a.pid == b.pid);
+    for (at, own) in ends.enumerate() {
+        if at == MOST {
+            let more = object.ends.chunk_by(|a, b| a.pid == b.pid).count() - MOST;
+            return write!(text, ", {more} more");
+        }
+        if at > 0 {
+            text.push_str(", ");
+        }
+        let Some(End { pid, .. }) = own.first() else { continue };
+        match labels.get(*pid) {
+            Some(label) => text.push_str(label),
+            None => write!(text, "ended[{pid}]")?,
+        }
+        let direction = (own.iter().any(|end| end.reads), own.iter().any(|end| end.writes));
+        text.push_str(match direction {
+            (true, false) => " reads",
+            (false, true) => " writes",
+            _ => "",
+        });
     }
-    let mut all: Vec<String> = by_process
-        .iter()
-        .map(|(pid, direction)| {
-            let way = match direction {
-                (true, false) => " reads",
-                (false, true) => " writes",
-                _ => "",
-            };
-            let label = labels.get(pid).cloned().unwrap_or_else(|| format!("ended[{pid}]"));
-            format!("{label}{way}")
-        })
-        .collect();
-    if all.is_empty() {
-        return "-".to_owned();
-    }
-    let more = all.len().saturating_sub(MOST);
-    all.truncate(MOST);
-    if more > 0 {
-        all.push(format!("{more} more"));
-    }
-    all.join(", ")
+    Ok(())
 }

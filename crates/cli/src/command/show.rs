@@ -110,7 +110,7 @@ fn text(snapshot: &Snapshot, object: &Object, users: &Users) -> String {
         line("owner", format!("{}{group}{mode}", users.name(uid)));
     }
     if let Some(state) = &object.state {
-        line("state", state.clone());
+        line("state", state.to_string());
     }
     if object.fill.is_some() {
         line("fill", fill(object));
@@ -123,8 +123,8 @@ fn text(snapshot: &Snapshot, object: &Object, users: &Users) -> String {
     if let Some(namespace) = object.namespace {
         line("namespace", namespace.to_string());
     }
-    for (name, value) in &object.details {
-        line(name, value.clone());
+    for (name, value) in object.details.iter() {
+        line(name, value.to_owned());
     }
     for lock in &object.locks {
         line(if lock.waiting { "waits for" } else { "lock" }, lock_in_words(snapshot, lock));

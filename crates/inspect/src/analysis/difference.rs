@@ -90,7 +90,7 @@ pub fn between(before: &Snapshot, after: &Snapshot) -> Difference {
 fn how(was: &Object, is: &Object, lookers: [u32; 2]) -> Vec<String> {
     let mut how = Vec::new();
     let shown = |value: Option<u64>| value.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+    let text = |value: Option<&str>| value.unwrap_or("none").to_owned();
     if was.fill != is.fill {
         how.push(format!("fill {} -> {}", shown(was.fill), shown(is.fill)));
     }
@@ -98,10 +98,10 @@ fn how(was: &Object, is: &Object, lookers: [u32; 2]) -> Vec<String> {
         how.push(format!("size {} -> {}", shown(was.size), shown(is.size)));
     }
     if was.state != is.state {
-        how.push(format!("state {} -> {}", text(&was.state), text(&is.state)));
+        how.push(format!("state {} -> {}", text(was.state.as_deref()), text(is.state.as_deref())));
     }
     if was.peer != is.peer {
-        how.push(format!("peer {} -> {}", text(&was.peer), text(&is.peer)));
+        how.push(format!("peer {} -> {}", text(was.peer.as_deref()), text(is.peer.as_deref())));
     }
     if (was.uid, was.gid, was.mode) != (is.uid, is.gid, is.mode) {
         how.push("owner or mode".to_owned());

@@ -89,7 +89,7 @@ fn answer(object: &mut Object, borrowed: OwnedFd) {
                 let seals: Vec<String> =
                     seals.iter_names().map(|(name, _)| name.to_lowercase()).collect();
                 let text = if seals.is_empty() { "none".to_owned() } else { seals.join(" ") };
-                object.details.insert("seals".into(), text);
+                object.details.insert("seals", text);
             }
         }
         Kind::Mq => {
@@ -97,7 +97,7 @@ fn answer(object: &mut Object, borrowed: OwnedFd) {
                 object.size = Some(attributes.max_messages.into());
                 object.fill = Some(attributes.waiting_messages.into());
                 let each = attributes.message_size_bytes.to_string();
-                object.details.insert("bytes per message".into(), each);
+                object.details.insert("bytes per message", each);
             }
         }
         _ => {}

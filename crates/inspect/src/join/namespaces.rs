@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Inet, Join};
+use super::{Inet, Join, Key};
 use crate::collect::Found;
-use crate::kind::Kind;
+use crate::kind::{Kind, Kinds};
 use crate::model::{End, Via};
 use crate::source::inet::{self, Protocol};
 use crate::source::queues::{self, Queue};
@@ -18,27 +18,54 @@ use crate::source::sysv::{self, Count, Row, Table};
 use crate::source::{shared_files, unix};
 
 const NETWORK: &[Kind] = &[Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
+const IPC: &[Kind] = &[Kind::SysvMsg, Kind::SysvSem, Kind::SysvShm, Kind::Mq];
+const MEMORY_FILES: &[Kind] = &[Kind::PosixShm, Kind::PosixSem];
+
+/// What this process's own namespaces have, of the kinds that were asked for.
+#[derive(Default)]
+pub(crate) struct Tables {
+    sockets: Option<Sockets>,
+    ipc: Option<Ipc>,
+    shared_files: Vec<shared_files::File>,
+}
+
+impl Tables {
+    /// Reads them.
+    pub(crate) fn of_here(kinds: Kinds) -> Self {
+        let (unix, tcp, udp) = protocols(kinds);
+        let sockets = || Sockets::of_here(unix, tcp, udp).or_fill(unix, tcp, udp, "self");
+        let files = kinds.has_any(MEMORY_FILES);
+        Self {
+            sockets: kinds.has_any(NETWORK).then(sockets),
+            ipc: kinds.has_any(IPC).then(|| Ipc::of_here(kinds.has(Kind::Mq))),
+            shared_files: if files { shared_files::all("/dev/shm") } else { Vec::new() },
+        }
+    }
+}
+
+/// Whether Unix, TCP and UDP sockets have to be looked at.
+fn protocols(kinds: Kinds) -> (bool, bool, bool) {
+    let wants = |kind| kinds.has(kind) || kinds.has(Kind::Socket);
+    (wants(Kind::Unix), wants(Kind::Tcp), wants(Kind::Udp))
+}
 
 impl Join {
-    /// Reads the tables of every namespace that a process is in.
-    pub(crate) fn namespaces(&mut self, found: &[Found]) {
-        self.network(found);
-        self.ipc(found);
-        if self.kinds.has_any(&[Kind::PosixShm, Kind::PosixSem]) {
-            self.shared_files("/dev/shm");
+    /// Reads the tables of every namespace that a process is in; those of its own are given.
+    pub(crate) fn namespaces(&mut self, found: &[Found], own: Tables) {
+        self.network(found, own.sockets);
+        self.ipc(found, own.ipc);
+        self.add_shared_files(own.shared_files);
+        if self.kinds.has_any(MEMORY_FILES) {
             for pid in representatives(found, |one| one.process.namespaces.mnt).values() {
-                self.shared_files(&format!("/proc/{pid}/root/dev/shm"));
+                self.add_shared_files(shared_files::all(&format!("/proc/{pid}/root/dev/shm")));
             }
         }
     }
 
-    fn network(&mut self, found: &[Found]) {
-        if !self.kinds.has_any(NETWORK) {
-            return;
-        }
-        let (unix, tcp, udp) = self.protocols();
+    fn network(&mut self, found: &[Found], own_sockets: Option<Sockets>) {
+        let Some(sockets) = own_sockets else { return };
+        let (unix, tcp, udp) = protocols(self.kinds);
         let own = self.viewer.net;
-        let sockets = Sockets::of_here(unix, tcp, udp).or_fill(unix, tcp, udp, "self");
         self.add_sockets(own, sockets);
         for (net, pid) in representatives(found, |one| one.process.namespaces.net) {
             if Some(net) == own {
@@ -52,11 +79,6 @@ impl Join {
             }
             self.add_sockets(Some(net), sockets);
         }
-    }
-
-    fn protocols(&self) -> (bool, bool, bool) {
-        let wants = |kind| self.kinds.has(kind) || self.kinds.has(Kind::Socket);
-        (wants(Kind::Unix), wants(Kind::Tcp), wants(Kind::Udp))
     }
 
     fn add_sockets(&mut self, net: Option<u64>, sockets: Sockets) {
@@ -75,18 +97,16 @@ impl Join {
     }
 
     /// The object of a socket that is in a table: what descriptors led to, or new.
-    fn socket(&mut self, kind: Kind, inode: u64, id: String) -> usize {
-        if let Some(&at) = self.sockets.get(&inode).filter(|_| inode != 0) {
-            let old = std::mem::replace(&mut self.objects[at].id, id.clone());
-            self.by_id.remove(&old);
-            self.by_id.insert(id, at);
-            self.objects[at].kind = kind;
+    fn socket(&mut self, kind: Kind, inode: u64) -> usize {
+        if let Some(&at) = self.sockets.get(&inode) {
+            if self.objects[at].kind != kind {
+                self.objects[at].kind = kind;
+                self.objects[at].id = self.id(&Key::Number(kind, inode));
+            }
             return at;
         }
-        let at = self.object(kind, id);
-        if inode != 0 {
-            self.sockets.insert(inode, at);
-        }
+        let at = self.object(Key::Number(kind, inode));
+        self.sockets.insert(inode, at);
         at
     }
 
@@ -99,7 +119,7 @@ impl Join {
             // The server's half of a connection that nobody has accepted yet.
             return;
         }
-        let at = self.socket(Kind::Unix, socket.inode, format!("unix:{}", socket.inode));
+        let at = self.socket(Kind::Unix, socket.inode);
         for &client in &socket.clients {
             self.pending.insert(client, at);
         }
@@ -113,7 +133,7 @@ impl Join {
             5 => "seqpacket",
             _ => "other",
         };
-        object.details.insert("type".into(), kind.into());
+        object.details.insert("type", kind);
         if let Some(name) = socket.name {
             object.add_name(name);
         }
@@ -128,21 +148,21 @@ impl Join {
             object.state = Some("peer closed".into());
         }
         if let Some((unread, limit)) = socket.unread.filter(|&(unread, _)| unread > 1) {
-            object.details.insert("sent and not read".into(), format!("{unread} of {limit}"));
+            object.details.insert("sent and not read", format!("{unread} of {limit}"));
         }
         if socket.shut != 0 {
             let shut = ["", "reading", "writing", "both ways"][usize::from(socket.shut & 3)];
-            object.details.insert("shut down".into(), shut.into());
+            object.details.insert("shut down", shut);
         }
     }
 
     fn inet(&mut self, net: Option<u64>, protocol: Kind, socket: inet::Socket) {
-        let id = if socket.inode == 0 {
-            format!("{protocol}:{}-{}", socket.local, socket.remote)
+        let at = if socket.inode == 0 {
+            let addresses = format!("{}-{}", socket.local, socket.remote);
+            self.object(Key::Text(protocol, addresses))
         } else {
-            format!("{protocol}:{}", socket.inode)
+            self.socket(protocol, socket.inode)
         };
-        let at = self.socket(protocol, socket.inode, id);
         let namespace = self.foreign(net);
         let object = &mut self.objects[at];
         object.namespace = namespace;
@@ -157,22 +177,19 @@ impl Join {
         }
         if socket.remote.port() != 0 {
             object.add_name(format!("{} -> {}", socket.local, socket.remote));
-            object.details.insert("remote".into(), socket.remote.to_string());
+            object.details.insert("remote", socket.remote.to_string());
         }
         if !socket.is_listening() && socket.send > 0 {
-            object.details.insert("sent and not acknowledged".into(), socket.send.to_string());
+            object.details.insert("sent and not acknowledged", socket.send.to_string());
         }
         self.inet.push(Inet { at, net, protocol, socket });
     }
 
-    fn ipc(&mut self, found: &[Found]) {
-        let wanted = [Kind::SysvMsg, Kind::SysvSem, Kind::SysvShm, Kind::Mq];
-        if !self.kinds.has_any(&wanted) {
-            return;
-        }
+    fn ipc(&mut self, found: &[Found], own_tables: Option<Ipc>) {
+        let Some(tables) = own_tables else { return };
         let queues = self.kinds.has(Kind::Mq);
         let own = self.viewer.ipc;
-        self.add_ipc(own, Ipc::of_here(queues));
+        self.add_ipc(own, tables);
         for (ipc, pid) in representatives(found, |one| one.process.namespaces.ipc) {
             if Some(ipc) == own {
                 continue;
@@ -196,9 +213,9 @@ impl Join {
             self.users.insert(at, (row.first, row.last));
             let object = &mut self.objects[at];
             (object.size, object.fill) = (limit, Some(row.size));
-            object.details.insert("messages".into(), row.count.to_string());
-            object.details.insert("last sender".into(), row.first.to_string());
-            object.details.insert("last receiver".into(), row.last.to_string());
+            object.details.insert("messages", row.count.to_string());
+            object.details.insert("last sender", row.first.to_string());
+            object.details.insert("last receiver", row.last.to_string());
         }
         for (row, counts) in found.semaphores {
             let at = self.sysv(Kind::SysvSem, ipc, &row);
@@ -215,15 +232,15 @@ impl Join {
                 );
                 self.objects[at].details.insert(format!("semaphore {index}"), text);
             }
-            self.objects[at].details.insert("semaphores".into(), row.size.to_string());
+            self.objects[at].details.insert("semaphores", row.size.to_string());
         }
         for row in found.memory {
             let at = self.sysv(Kind::SysvShm, ipc, &row);
             let object = &mut self.objects[at];
             object.size = Some(row.size);
-            object.details.insert("attachments".into(), row.count.to_string());
-            object.details.insert("made by".into(), row.first.to_string());
-            object.details.insert("last attached or detached by".into(), row.last.to_string());
+            object.details.insert("attachments", row.count.to_string());
+            object.details.insert("made by", row.first.to_string());
+            object.details.insert("last attached or detached by", row.last.to_string());
             if row.mode & 0o1000 != 0 {
                 object.state = Some("removed when its last user detaches".into());
             }
@@ -242,15 +259,14 @@ impl Join {
     }
 
     fn sysv(&mut self, kind: Kind, ipc: Option<u64>, row: &Row) -> usize {
-        let id = self.ipc_id(kind, row.id, ipc);
-        let at = self.object(kind, id);
+        let at = self.object(self.ipc_key(kind, row.id.into(), ipc));
         let own = self.viewer.ipc;
         let object = &mut self.objects[at];
         object.namespace = ipc.filter(|_| ipc != own);
         (object.uid, object.gid) = (Some(row.uid), Some(row.gid));
         object.mode = Some(row.mode & 0o777);
         let key = if row.key == 0 { "private".to_owned() } else { format!("0x{:08x}", row.key) };
-        object.details.insert("key".into(), key.clone());
+        object.details.insert("key", key.clone());
         if row.key != 0 {
             object.add_name(key);
         }
@@ -264,7 +280,7 @@ impl Join {
     }
 
     fn queue(&mut self, ipc: Option<u64>, queue: Queue) {
-        let at = self.object(Kind::Mq, Self::file_id(Kind::Mq, queue.device, queue.inode));
+        let at = self.object(Key::of_file(Kind::Mq, queue.device, queue.inode));
         let own = self.viewer.ipc;
         let object = &mut self.objects[at];
         object.namespace = ipc.filter(|_| ipc != own);
@@ -275,16 +291,16 @@ impl Join {
             object.size = Some(attributes.max_messages.into());
             object.fill = Some(attributes.waiting_messages.into());
             let each = attributes.message_size_bytes.to_string();
-            object.details.insert("bytes per message".into(), each);
+            object.details.insert("bytes per message", each);
         }
     }
 
-    fn shared_files(&mut self, path: &str) {
-        for file in shared_files::all(path) {
+    fn add_shared_files(&mut self, files: Vec<shared_files::File>) {
+        for file in files {
             if !self.kinds.has(file.kind) {
                 continue;
             }
-            let at = self.object(file.kind, Self::file_id(file.kind, file.device, file.inode));
+            let at = self.object(Key::of_file(file.kind, file.device, file.inode));
             let object = &mut self.objects[at];
             object.add_name(file.name);
             (object.uid, object.gid) = (Some(file.uid), Some(file.gid));

@@ -1,14 +1,16 @@
 //! What a process has open: /proc/PID/fd, and fdinfo of the kinds that need it.
 //!
-//! Source: `proc_pid_fd(5)`, `proc_pid_fdinfo(5)`. Nothing is opened: a link says what a descriptor is, the
-//! link's own mode in which direction it was opened, and `stat(2)` through it which file it is.
+//! Source: `proc_pid_fd(5)`, `proc_pid_fdinfo(5)`. Nothing is opened: `statx(2)` through a link says which file a descriptor leads
+//! to, the link's own mode in which direction it was opened, and the link itself is read only where that does not say what it is.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ffi::CStr;
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
-use super::folder::{Folder, bracketed};
+use super::folder::Folder;
 use super::locks;
 use super::numbers::{decimal, field, hexadecimal, octal, signed, small, words};
 use crate::kind::{Kind, Kinds};
@@ -30,22 +32,28 @@ pub struct Descriptor {
 /// What a descriptor leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// An anonymous pipe, by its inode.
-    Pipe(u64),
+    /// An anonymous pipe.
+    Pipe {
+        /// Its number.
+        inode: u64,
+        /// Its user, its group, and its permission bits.
+        owner: (u32, u32, u32),
+    },
     /// A socket, by its inode.
     Socket(u64),
     /// A file of a kind: FIFO, queue, memory, or one with locks.
-    File(File),
+    File(Box<File>),
     /// Its number, and its count.
     Eventfd(u64, u64),
-    /// What it watches: descriptors of the process that added them, the file's inode, and for which events.
-    Epoll(Vec<(i32, u64, u32)>),
-    /// The signals it takes, a bit each.
-    Signalfd(u64),
+    /// What it watches, if that was asked for: descriptors of the process that added them, the file's inode, and for which
+    /// events.
+    Epoll(Option<Vec<(i32, u64, u32)>>),
+    /// The signals it takes, a bit each, if that was asked for.
+    Signalfd(Option<u64>),
     /// A timer; whether it runs.
     Timerfd(bool),
-    /// A watch on files: how many.
-    Inotify(usize),
+    /// A watch on files: how many, if that was asked for.
+    Inotify(Option<usize>),
     /// A process: the descriptor's inode, and its id if it lives.
     Pidfd(u64, Option<u32>),
     /// The master's side of a pseudo-terminal.
@@ -79,20 +87,58 @@ pub struct File {
     pub locks: Vec<locks::Line>,
 }
 
+/// A file that may have locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// The descriptor.
+    pub fd: i32,
+    /// The file's device.
+    pub device: u64,
+    /// The file's number.
+    pub inode: u64,
+}
+
 /// What is looked for, and what was learned on the way; one for each thread that reads.
 #[derive(Debug)]
-pub struct Search<'a> {
+pub struct Search {
     /// The kinds.
     pub kinds: Kinds,
-    /// Files that have locks, by device and inode.
-    pub locked: &'a HashSet<(u64, u64)>,
-    /// Whether a device is that of POSIX queues.
-    queues: HashMap<u64, bool>,
+    /// Whether what epoll, signalfd and inotify look out for is wanted, too.
+    pub details: bool,
+    /// What was found in the process that was read last.
+    pub found: Vec<Descriptor>,
+    /// The files of that process that may have locks, if locks are wanted.
+    pub files: Vec<Plain>,
+    /// What the files of a device are.
+    devices: HashMap<u64, Device>,
+    link: Vec<u8>,
     buffer: Vec<u8>,
 }
 
-/// Kinds that have a path, so that each path has to be looked at.
-const WITH_PATH: &[Kind] = &[
+/// What the files of a device are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    /// Anonymous pipes.
+    Pipes,
+    /// Sockets.
+    Sockets,
+    /// What has no path, of a kind that the link says.
+    Anonymous,
+    /// POSIX queues.
+    Queues,
+    /// Memory, maybe: the path says what a file is.
+    Memory,
+    /// Files of which only locks are of interest.
+    Files,
+}
+
+/// Kinds of which `stat(2)` says more than the link.
+const BY_STATUS: &[Kind] = &[
+    Kind::Pipe,
+    Kind::Unix,
+    Kind::Tcp,
+    Kind::Udp,
+    Kind::Socket,
     Kind::Fifo,
     Kind::Mq,
     Kind::PosixShm,
@@ -102,75 +148,191 @@ const WITH_PATH: &[Kind] = &[
     Kind::Lock,
     Kind::Futex,
 ];
-const MQUEUE_MAGIC: i64 = 0x1980_0202;
+const ANONYMOUS: &[Kind] =
+    &[Kind::Eventfd, Kind::Epoll, Kind::Signalfd, Kind::Timerfd, Kind::Pidfd, Kind::Inotify];
+const SOCKETS: &[Kind] = &[Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
 const MOST_TARGETS: usize = 1 << 20;
 
-impl<'a> Search<'a> {
+/// One process whose descriptors are read.
+struct Lister<'a> {
+    pid: u32,
+    process: &'a Folder,
+    links: &'a Folder,
+    /// How many there are, as the kernel says; 0 if it does not.
+    all: u64,
+    /// `fdinfo`, once it is needed.
+    infos: Option<Folder>,
+}
+
+impl Lister<'_> {
+    fn info(&mut self, name: &CStr, into: &mut Vec<u8>) -> Result<(), Errno> {
+        if self.infos.is_none() {
+            self.infos = Some(self.process.within(c"fdinfo")?);
+        }
+        self.infos.as_ref().map_or(Err(Errno::NOENT), |infos| infos.read_record(name, into))
+    }
+}
+
+impl Search {
     /// A new one.
     #[must_use]
-    pub fn new(kinds: Kinds, locked: &'a HashSet<(u64, u64)>) -> Self {
-        Self { kinds, locked, queues: HashMap::new(), buffer: Vec::new() }
+    pub fn new(kinds: Kinds, details: bool) -> Self {
+        Self {
+            kinds,
+            details,
+            found: Vec::new(),
+            files: Vec::new(),
+            devices: HashMap::new(),
+            link: Vec::new(),
+            buffer: Vec::new(),
+        }
     }
 
-    /// Reads the descriptors of a process; gives them and how many there are of any kind.
+    /// Reads the descriptors of a process; gives how many there are of any kind.
     ///
     /// # Errors
     /// `EACCES` without the right to; `ESRCH`, `ENOENT` when it ended.
-    pub fn read(&mut self, pid: u32, process: &Folder) -> Result<(Vec<Descriptor>, u32), Errno> {
-        let links = process.within("fd")?;
-        let mut numbers = Vec::new();
-        links.numbers(|number| numbers.push(number))?;
-        let mut found = Vec::new();
-        for &number in &numbers {
-            let Ok(fd) = i32::try_from(number) else { continue };
-            let name = number.to_string();
-            let link = match links.link(&name) {
-                Ok(link) => link,
-                // The folder can be listed, but nothing in it may be followed.
-                Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err(error),
-                // It was closed meanwhile.
-                Err(_) => continue,
-            };
-            let Some(what) = self.what(pid, process, &links, &name, &link) else { continue };
-            let directed = matches!(what, What::Pipe(_) | What::File(_));
-            let mode = if directed {
-                links.link_status(&name).map_or(0o700, |status| status.st_mode)
-            } else {
-                0o700
-            };
-            found.push(Descriptor {
-                fd,
-                reads: mode & 0o400 != 0,
-                writes: mode & 0o200 != 0,
-                what,
-            });
+    pub fn read(&mut self, pid: u32, process: &Folder) -> Result<u32, Errno> {
+        self.found.clear();
+        self.files.clear();
+        let links = process.within(c"fd")?;
+        let all = links.size()?;
+        let mut lister = Lister { pid, process, links: &links, all, infos: None };
+        let (mut count, next) = self.walk(&mut lister)?;
+        let Some(next) = next else { return Ok(count) };
+        let before = (self.found.len(), self.files.len());
+        // The others: in this folder the place of a descriptor is its number, after two for the dots.
+        for place in [u64::from(next.unsigned_abs()) + 2, 0] {
+            self.found.truncate(before.0);
+            self.files.truncate(before.1);
+            let more = self.list(&mut lister, place, next)?;
+            if u64::from(count + more) >= all || place == 0 {
+                count += more;
+                break;
+            }
         }
-        Ok((found, u32::try_from(numbers.len()).unwrap_or(u32::MAX)))
+        Ok(count)
     }
 
+    /// Reads those from a number on by a list of them, which begins at a place; how many there are.
+    fn list(&mut self, lister: &mut Lister<'_>, place: u64, from: i32) -> Result<u32, Errno> {
+        let (mut count, mut refused) = (0, None);
+        lister.links.names_from(place, |name| {
+            let Some(fd) = small(name.to_bytes()).and_then(|fd| i32::try_from(fd).ok()) else {
+                return;
+            };
+            if fd >= from && refused.is_none() {
+                count += 1;
+                refused = self.add(lister, fd, name).err();
+            }
+        })?;
+        refused.map_or(Ok(count), Err)
+    }
+
+    /// Goes through the numbers from 0 on, as long as nearly all of them are open: that costs less than listing them. Linux says how many
+    /// there are, since 6.2. Gives how many there were, and where there are gaps, from which number on the others have to be listed.
+    fn walk(&mut self, lister: &mut Lister<'_>) -> Result<(u32, Option<i32>), Errno> {
+        const MOST_GAPS: u32 = 8;
+        let all = lister.all;
+        let (mut count, mut gaps, mut fd) = (0_u32, 0, 0_i32);
+        while u64::from(count) < all && gaps < MOST_GAPS {
+            if self.add(lister, fd, DecInt::new(fd).as_c_str())? {
+                count += 1;
+            } else {
+                gaps += 1;
+            }
+            fd = fd.saturating_add(1);
+        }
+        Ok((count, (all == 0 || u64::from(count) < all).then_some(fd)))
+    }
+
+    /// Looks at a descriptor; whether it is there.
+    fn add(&mut self, lister: &mut Lister<'_>, fd: i32, name: &CStr) -> Result<bool, Errno> {
+        match self.what(lister, fd, name) {
+            Ok(Some((what, reads, writes))) => {
+                self.found.push(Descriptor { fd, reads, writes, what });
+            }
+            Ok(None) => {}
+            // The folder can be listed, but nothing in it may be followed.
+            Err(error @ (Errno::ACCESS | Errno::PERM)) => return Err(error),
+            // It is not open, or not any more.
+            Err(Errno::NOENT | Errno::SRCH) => return Ok(false),
+            Err(_) => {}
+        }
+        Ok(true)
+    }
+
+    /// What a descriptor leads to, whether it reads, whether it writes.
     fn what(
         &mut self,
-        pid: u32,
-        process: &Folder,
-        links: &Folder,
-        name: &str,
-        link: &[u8],
-    ) -> Option<What> {
-        if link.starts_with(b"/") {
-            if !self.kinds.has_any(WITH_PATH) {
-                return None;
+        lister: &mut Lister<'_>,
+        fd: i32,
+        name: &CStr,
+    ) -> Result<Option<(What, bool, bool)>, Errno> {
+        let both = |what: Option<What>| Ok(what.map(|what| (what, true, true)));
+        if !self.kinds.has_any(BY_STATUS) {
+            if !self.kinds.has_any(ANONYMOUS) {
+                // Nothing is wanted; whether it could be read is.
+                return lister.links.status(name).map(|_| None);
             }
-            let status = links.status(name).ok()?;
-            return self.file(pid, process, name, link, &status);
+            lister.links.link_into(name, &mut self.link)?;
+            return both(self.anonymous(lister, name));
         }
-        if let Some(inode) = bracketed(link, b"pipe") {
-            return self.kinds.has(Kind::Pipe).then_some(What::Pipe(inode));
+        let status = lister.links.status(name)?;
+        let found = match self.device(lister, name, &status) {
+            Device::Pipes => {
+                let inode = status.stx_ino;
+                let owner = (status.stx_uid, status.stx_gid, u32::from(status.stx_mode) & 0o7777);
+                self.kinds.has(Kind::Pipe).then_some(What::Pipe { inode, owner })
+            }
+            Device::Sockets => {
+                let wanted = self.kinds.has_any(SOCKETS);
+                return both(wanted.then_some(What::Socket(status.stx_ino)));
+            }
+            Device::Anonymous => {
+                if !self.kinds.has_any(ANONYMOUS) {
+                    return Ok(None);
+                }
+                lister.links.link_into(name, &mut self.link)?;
+                return both(self.anonymous(lister, name));
+            }
+            device => self.file(lister, fd, name, device, &status)?,
+        };
+        let Some(what) = found else { return Ok(None) };
+        let directed = matches!(what, What::Pipe { .. } | What::File(_));
+        let mode = if directed {
+            lister.links.link_status(name).map_or(0o700, |status| status.stx_mode)
+        } else {
+            0o700
+        };
+        Ok(Some((what, mode & 0o400 != 0, mode & 0o200 != 0)))
+    }
+
+    /// What lies on the file's device; learned from the first file of it.
+    fn device(&mut self, lister: &Lister<'_>, name: &CStr, status: &Statx) -> Device {
+        let device = super::folder::device(status);
+        if let Some(&known) = self.devices.get(&device) {
+            return known;
         }
-        if let Some(inode) = bracketed(link, b"socket") {
-            let wanted = [Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
-            return self.kinds.has_any(&wanted).then_some(What::Socket(inode));
+        if status.stx_dev_major != 0 {
+            return Device::Files;
         }
-        let kind = match link.strip_prefix(b"anon_inode:")? {
+        if lister.links.link_into(name, &mut self.link).is_err() {
+            return Device::Memory;
+        }
+        let found = match self.link.as_slice() {
+            link if link.starts_with(b"pipe:") => Device::Pipes,
+            link if link.starts_with(b"socket:") => Device::Sockets,
+            link if !link.starts_with(b"/") => Device::Anonymous,
+            _ => of_file_system(&format!("/proc/{}/fd/{}", lister.pid, name.to_string_lossy())),
+        };
+        self.devices.insert(device, found);
+        found
+    }
+
+    /// What has no path and no inode of its own, by its link.
+    fn anonymous(&mut self, lister: &mut Lister<'_>, name: &CStr) -> Option<What> {
+        let kind = match self.link.strip_prefix(b"anon_inode:")? {
             b"[eventfd]" => Kind::Eventfd,
             b"[eventpoll]" => Kind::Epoll,
             b"[signalfd]" => Kind::Signalfd,
@@ -183,83 +345,120 @@ impl<'a> Search<'a> {
         if !self.kinds.has(kind) {
             return None;
         }
-        process.read(&format!("fdinfo/{name}"), &mut self.buffer).ok()?;
+        let plain = matches!(kind, Kind::Epoll | Kind::Signalfd | Kind::Inotify);
+        if plain && !self.details {
+            return Some(match kind {
+                Kind::Epoll => What::Epoll(None),
+                Kind::Signalfd => What::Signalfd(None),
+                _ => What::Inotify(None),
+            });
+        }
+        lister.info(name, &mut self.buffer).ok()?;
         anonymous(kind, &self.buffer)
     }
 
     fn file(
         &mut self,
-        pid: u32,
-        process: &Folder,
-        name: &str,
-        link: &[u8],
-        status: &Stat,
-    ) -> Option<What> {
-        let device = status.st_dev;
-        let kind = match FileType::from_raw_mode(status.st_mode) {
+        lister: &mut Lister<'_>,
+        fd: i32,
+        name: &CStr,
+        place: Device,
+        status: &Statx,
+    ) -> Result<Option<What>, Errno> {
+        let kind = match FileType::from_raw_mode(status.stx_mode.into()) {
             FileType::Fifo => Some(Kind::Fifo),
-            FileType::CharacterDevice => return self.terminal(process, name, status),
-            FileType::RegularFile => self.regular(pid, name, link, device),
-            FileType::Directory => None,
-            _ => return None,
+            FileType::CharacterDevice => return Ok(self.terminal(lister, name, status)),
+            FileType::RegularFile if place == Device::Queues => Some(Kind::Mq),
+            FileType::RegularFile if place == Device::Memory => {
+                lister.links.link_into(name, &mut self.link)?;
+                Some(super::maps::kind(&self.link, false)).filter(|&kind| kind != Kind::Mapping)
+            }
+            FileType::RegularFile | FileType::Directory => None,
+            _ => return Ok(None),
         };
         let kind = kind.filter(|&kind| self.kinds.has(kind) || self.kinds.has(Kind::Futex));
-        let inode = status.st_ino;
-        let mut held = Vec::new();
-        if self.locked.contains(&(device, inode))
-            && process.read(&format!("fdinfo/{name}"), &mut self.buffer).is_ok()
-        {
-            held = locks::of_descriptor(&self.buffer);
+        let (device, inode) = (super::folder::device(status), status.stx_ino);
+        if self.kinds.has(Kind::Lock) {
+            self.files.push(Plain { fd, device, inode });
         }
-        if kind.is_none() && !self.kinds.has(Kind::Lock) {
-            return None;
+        if kind.is_none() {
+            return Ok(None);
         }
-        // A file without locks is of interest only where somebody may be waiting for one.
-        if kind.is_none() && !self.locked.contains(&(device, inode)) {
-            return None;
+        // Of what may be memory it has been read.
+        if !(place == Device::Memory && kind != Some(Kind::Fifo)) {
+            lister.links.link_into(name, &mut self.link)?;
         }
-        Some(What::File(File {
-            kind,
-            device,
-            inode,
-            name: escaped(link),
-            uid: status.st_uid,
-            gid: status.st_gid,
-            mode: status.st_mode & 0o7777,
-            size: u64::try_from(status.st_size).unwrap_or(0),
-            locks: held,
-        }))
+        Ok(Some(What::File(Box::new(file(kind, &self.link, status)))))
     }
 
-    fn regular(&mut self, pid: u32, name: &str, link: &[u8], device: u64) -> Option<Kind> {
-        if rustix::fs::major(device) != 0 {
-            return None;
-        }
-        match super::maps::kind(link, false) {
-            Kind::Mapping => {}
-            kind => return Some(kind),
-        }
-        let is_queue = *self.queues.entry(device).or_insert_with(|| {
-            rustix::fs::statfs(format!("/proc/{pid}/fd/{name}"))
-                .is_ok_and(|found| found.f_type == MQUEUE_MAGIC)
-        });
-        is_queue.then_some(Kind::Mq)
-    }
-
-    fn terminal(&mut self, process: &Folder, name: &str, status: &Stat) -> Option<What> {
+    fn terminal(&mut self, lister: &mut Lister<'_>, name: &CStr, status: &Statx) -> Option<What> {
         if !self.kinds.has(Kind::Pty) {
             return None;
         }
-        let (major, minor) = super::numbers::device(status.st_rdev);
-        match (major, minor) {
+        match (status.stx_rdev_major, status.stx_rdev_minor) {
             (5, 2) => {
-                process.read(&format!("fdinfo/{name}"), &mut self.buffer).ok()?;
+                lister.info(name, &mut self.buffer).ok()?;
                 let index = field(&self.buffer, "tty-index").and_then(small)?;
                 Some(What::Master(index))
             }
-            (136..=143, minor) => Some(What::Slave((major - 136) * 256 + minor)),
+            (major @ 136..=143, minor) => Some(What::Slave((major - 136) * 256 + minor)),
             _ => None,
         }
+    }
+}
+
+fn file(kind: Option<Kind>, link: &[u8], status: &Statx) -> File {
+    File {
+        kind,
+        device: super::folder::device(status),
+        inode: status.stx_ino,
+        name: escaped(link),
+        uid: status.stx_uid,
+        gid: status.stx_gid,
+        mode: u32::from(status.stx_mode) & 0o7777,
+        size: status.stx_size,
+        locks: Vec::new(),
+    }
+}
+
+/// A file that turned out to have locks, with those that this descriptor has.
+#[must_use]
+pub fn locked(process: &Folder, plain: Plain, buffer: &mut Vec<u8>) -> Option<Descriptor> {
+    let Plain { fd, device, inode } = plain;
+    let place = format!("fd/{fd}");
+    let status = process.status(&place).ok()?;
+    if (super::folder::device(&status), status.stx_ino) != (device, inode) {
+        return None;
+    }
+    let mut file = file(None, &process.link(&place).ok()?, &status);
+    process.read_record(format!("fdinfo/{fd}"), buffer).ok()?;
+    file.locks = locks::of_descriptor(buffer);
+    let mode = process.link_status(&place).map_or(0o700, |status| status.stx_mode);
+    let (reads, writes) = (mode & 0o400 != 0, mode & 0o200 != 0);
+    Some(Descriptor { fd, reads, writes, what: What::File(Box::new(file)) })
+}
+
+/// What the files of a file system are that has no device of its own.
+fn of_file_system(path: &str) -> Device {
+    const MQUEUE: i64 = 0x1980_0202;
+    /// overlayfs, proc, sysfs, cgroup2, btrfs, nfs, cifs, smb2, fuse, 9p: nobody has /dev/shm on these.
+    const FILES: [i64; 10] = [
+        0x794c_7630,
+        0x9fa0,
+        0x6265_6572,
+        0x6367_7270,
+        0x9123_683e,
+        0x6969,
+        0xff53_4d42,
+        0xfe53_4d42,
+        0x6573_5546,
+        0x0102_1997,
+    ];
+    // What does not say what it is, is looked at file by file.
+    match rustix::fs::statfs(path).map(|found| found.f_type & 0xffff_ffff) {
+        Ok(MQUEUE) => Device::Queues,
+        Ok(found) if FILES.contains(&found) => Device::Files,
+        _ => Device::Memory,
     }
 }
 
@@ -272,15 +471,15 @@ pub fn anonymous(kind: Kind, fdinfo: &[u8]) -> Option<What> {
             let count = field(fdinfo, "eventfd-count").and_then(hexadecimal).unwrap_or(0);
             What::Eventfd(number("eventfd-id")?, count)
         }
-        Kind::Epoll => What::Epoll(watched(fdinfo)),
-        Kind::Signalfd => What::Signalfd(field(fdinfo, "sigmask").and_then(hexadecimal)?),
+        Kind::Epoll => What::Epoll(Some(watched(fdinfo))),
+        Kind::Signalfd => What::Signalfd(Some(field(fdinfo, "sigmask").and_then(hexadecimal)?)),
         Kind::Timerfd => {
             let value = field(fdinfo, "it_value").unwrap_or(b"(0, 0)");
             What::Timerfd(value.iter().any(|byte| (b'1'..=b'9').contains(byte)))
         }
         Kind::Inotify => {
             let lines = fdinfo.split(|&byte| byte == b'\n');
-            What::Inotify(lines.filter(|line| line.starts_with(b"inotify wd:")).count())
+            What::Inotify(Some(lines.filter(|line| line.starts_with(b"inotify wd:")).count()))
         }
         Kind::Pidfd => {
             let pid = field(fdinfo, "Pid").and_then(signed);
@@ -323,7 +522,10 @@ mod tests {
         let eventfd = b"pos:\t0\neventfd-count:               1f\neventfd-id: 9\n";
         assert_eq!(anonymous(Kind::Eventfd, eventfd), Some(What::Eventfd(9, 31)));
         let epoll = b"pos:\t0\ntfd:        4 events:       1f data:                4  pos:0 ino:41234df sdev:f\ntfd: x\n";
-        assert_eq!(anonymous(Kind::Epoll, epoll), Some(What::Epoll(vec![(4, 0x0412_34df, 0x1f)])));
+        assert_eq!(
+            anonymous(Kind::Epoll, epoll),
+            Some(What::Epoll(Some(vec![(4, 0x0412_34df, 0x1f)])))
+        );
         let pidfd = b"ino:\t77\nPid:\t-1\n";
         assert_eq!(anonymous(Kind::Pidfd, pidfd), Some(What::Pidfd(77, None)));
         assert_eq!(anonymous(Kind::Timerfd, b"it_value: (0, 90)\n"), Some(What::Timerfd(true)));

@@ -6,13 +6,17 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, Stat};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, Statx, StatxFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::numbers::small;
 
 /// Larger files of /proc are cut.
 const LONGEST: usize = 64 << 20;
+/// Longer paths are cut by the kernel itself.
+const LONGEST_LINK: usize = 4096;
 
 /// An open folder of /proc.
 #[derive(Debug)]
@@ -29,11 +33,21 @@ impl Folder {
         rustix::fs::openat(CWD, path, READ | OFlags::DIRECTORY, Mode::empty()).map(Self)
     }
 
+    /// Opens that of a process, if its number is not another one's by now.
+    #[must_use]
+    pub fn of_process(pid: u32, started_ticks: u64) -> Option<Self> {
+        let folder = Self::open(&format!("/proc/{pid}")).ok()?;
+        let mut buffer = Vec::new();
+        folder.read_record(c"stat", &mut buffer).ok()?;
+        let stat = super::process::stat(&buffer)?;
+        (stat.started_ticks == started_ticks).then_some(folder)
+    }
+
     /// Opens one inside.
     ///
     /// # Errors
     /// As [`Folder::open`]; `ESRCH` when the process is gone.
-    pub fn within(&self, name: &str) -> Result<Self, Errno> {
+    pub fn within(&self, name: impl Arg) -> Result<Self, Errno> {
         rustix::fs::openat(&self.0, name, READ | OFlags::DIRECTORY, Mode::empty()).map(Self)
     }
 
@@ -41,26 +55,44 @@ impl Folder {
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub fn read(&self, name: &str, into: &mut Vec<u8>) -> Result<(), Errno> {
+    pub fn read(&self, name: impl Arg, into: &mut Vec<u8>) -> Result<(), Errno> {
+        self.fill(name, into, false)
+    }
+
+    /// As [`Folder::read`], of a file that the kernel gives as a whole when it is read once: all that have one record, so not
+    /// lists like `maps`. What is short of the room is the end.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn read_record(&self, name: impl Arg, into: &mut Vec<u8>) -> Result<(), Errno> {
+        self.fill(name, into, true)
+    }
+
+    /// Opens a file in it for reading.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn file(&self, name: impl Arg) -> Result<OwnedFd, Errno> {
+        rustix::fs::openat(&self.0, name, READ, Mode::empty())
+    }
+
+    fn fill(&self, name: impl Arg, into: &mut Vec<u8>, one_record: bool) -> Result<(), Errno> {
         into.clear();
-        let file = rustix::fs::openat(&self.0, name, READ, Mode::empty())?;
+        let file = self.file(name)?;
         loop {
-            let filled = into.len();
-            if filled >= LONGEST {
+            if into.len() >= LONGEST {
                 return Ok(());
             }
-            into.resize(filled + 4096.max(filled), 0);
-            let n = match rustix::io::read(&file, &mut into[filled..]) {
-                Ok(n) => n,
-                Err(Errno::INTR) => 0,
+            into.reserve(4096.max(into.len()));
+            let room = into.capacity() - into.len();
+            match rustix::io::read(&file, spare_capacity(into)) {
+                Ok(0) => return Ok(()),
+                Ok(n) if one_record && n < room => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
                     into.clear();
                     return Err(error);
                 }
-            };
-            into.truncate(filled + n);
-            if n == 0 {
-                return Ok(());
             }
         }
     }
@@ -69,24 +101,58 @@ impl Folder {
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub fn link(&self, name: &str) -> Result<Vec<u8>, Errno> {
-        rustix::fs::readlinkat(&self.0, name, Vec::new()).map(std::ffi::CString::into_bytes)
+    pub fn link(&self, name: impl Arg) -> Result<Vec<u8>, Errno> {
+        let mut into = Vec::new();
+        self.link_into(name, &mut into)?;
+        Ok(into)
     }
 
-    /// What it is that a magic link in it leads to; nothing is opened.
+    /// As [`Folder::link`], into a buffer that is emptied before.
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub fn status(&self, name: &str) -> Result<Stat, Errno> {
-        rustix::fs::statat(&self.0, name, AtFlags::empty())
+    pub fn link_into(&self, name: impl Arg, into: &mut Vec<u8>) -> Result<(), Errno> {
+        into.clear();
+        into.reserve(LONGEST_LINK);
+        rustix::fs::readlinkat_raw(&self.0, name, spare_capacity(into))?;
+        Ok(())
+    }
+
+    /// What it is that a magic link in it leads to; nothing is opened, and no server of files is asked.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn status(&self, name: impl Arg) -> Result<Statx, Errno> {
+        // A server that does not answer would hold us up.
+        self.statx(name, AtFlags::STATX_DONT_SYNC)
     }
 
     /// What a link in it is itself: the mode of one in `fd` says how it was opened.
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub fn link_status(&self, name: &str) -> Result<Stat, Errno> {
-        rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)
+    pub fn link_status(&self, name: impl Arg) -> Result<Statx, Errno> {
+        self.statx(name, AtFlags::STATX_DONT_SYNC | AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn statx(&self, name: impl Arg, flags: AtFlags) -> Result<Statx, Errno> {
+        rustix::fs::statx(&self.0, name, flags, StatxFlags::BASIC_STATS)
+    }
+
+    /// Who owns it: of a process's folder, its effective user and group.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn owner(&self) -> Result<(u32, u32), Errno> {
+        rustix::fs::fstat(&self.0).map(|status| (status.st_uid, status.st_gid))
+    }
+
+    /// What the kernel says is its size: of `fd`, how many descriptors there are, since Linux 6.2; 0 before.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn size(&self) -> Result<u64, Errno> {
+        rustix::fs::fstat(&self.0).map(|status| u64::try_from(status.st_size).unwrap_or(0))
     }
 
     /// Calls `each` with every name in it that is a number.
@@ -105,8 +171,17 @@ impl Folder {
     ///
     /// # Errors
     /// As [`Folder::open`].
-    pub fn names(&self, mut each: impl FnMut(&CStr)) -> Result<(), Errno> {
-        let mut buffer: Vec<u8> = Vec::with_capacity(16 << 10);
+    pub fn names(&self, each: impl FnMut(&CStr)) -> Result<(), Errno> {
+        self.names_from(0, each)
+    }
+
+    /// As [`Folder::names`], from a place on.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn names_from(&self, place: u64, mut each: impl FnMut(&CStr)) -> Result<(), Errno> {
+        rustix::fs::seek(&self.0, SeekFrom::Start(place))?;
+        let mut buffer: Vec<u8> = Vec::with_capacity(32 << 10);
         let mut entries = RawDir::new(&self.0, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
             let entry = entry?;
@@ -136,4 +211,10 @@ impl AsFd for Folder {
 pub fn bracketed(link: &[u8], name: &[u8]) -> Option<u64> {
     let number = link.strip_prefix(name)?.strip_prefix(b":[")?.strip_suffix(b"]")?;
     super::numbers::decimal(number)
+}
+
+/// The device of a file, in one number.
+#[must_use]
+pub fn device(status: &Statx) -> u64 {
+    rustix::fs::makedev(status.stx_dev_major, status.stx_dev_minor)
 }

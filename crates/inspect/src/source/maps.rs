@@ -1,8 +1,13 @@
 //! Memory that a process shares: /proc/PID/maps.
 //!
-//! Source: `proc_pid_maps(5)`. Line feeds in names are written `\012` there. The kind of a mapping is told by
+//! Source: `proc_pid_maps(5)`, and its `ioctl(PROCMAP_QUERY)` since Linux 6.11, which leaves out what is private. Line feeds in names are
+//! written `\012` in the text. The kind of a mapping is told by
 //! its device and its name; names alone can lie.
 
+use rustix::io::Errno;
+use switchboard_kernel::process_maps;
+
+use super::folder::Folder;
 use super::numbers::{decimal, device_in_text, hexadecimal};
 use crate::kind::Kind;
 use crate::text::escaped;
@@ -37,6 +42,40 @@ const MOST: usize = 1 << 20;
 #[must_use]
 pub fn shared(text: &[u8], internal: u64) -> Vec<Mapped> {
     text.split(|&byte| byte == b'\n').filter_map(|line| one(line, internal)).take(MOST).collect()
+}
+
+/// What a process shares, by `maps` in its folder: asked for mapping by mapping where the kernel can, else read as text.
+///
+/// # Errors
+/// `EACCES` without the right to; `ESRCH`, `ENOENT` when it ended.
+pub fn of_process(
+    process: &Folder,
+    internal: u64,
+    buffer: &mut Vec<u8>,
+) -> Result<Vec<Mapped>, Errno> {
+    let mut found = Vec::new();
+    let maps = process.file(c"maps")?;
+    let asked = process_maps::shared(&maps, |one| {
+        if found.len() < MOST && one.inode != 0 {
+            let device = rustix::fs::makedev(one.device.0, one.device.1);
+            found.push(Mapped {
+                start: one.start,
+                end: one.end,
+                reads: one.reads,
+                writes: one.writes,
+                offset: one.offset_bytes,
+                device,
+                inode: one.inode,
+                kind: kind(one.name, device == internal),
+                name: escaped(one.name),
+            });
+        }
+    });
+    if asked.is_ok() {
+        return Ok(found);
+    }
+    process.read(c"maps", buffer)?;
+    Ok(shared(buffer, internal))
 }
 
 fn one(line: &[u8], internal: u64) -> Option<Mapped> {

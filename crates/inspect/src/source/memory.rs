@@ -22,6 +22,12 @@ impl Memory {
         Self(rustix::fs::openat(process, "mem", flags, Mode::empty()).ok().map(File::from))
     }
 
+    /// None: whatever is asked for is not there.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     /// Bytes at an address; at most 64 KiB.
     #[must_use]
     pub fn bytes(&self, address: u64, len: usize) -> Option<Vec<u8>> {

@@ -5,7 +5,7 @@
 
 use rustix::fs::FileType;
 
-use super::folder::Folder;
+use super::folder::{Folder, device};
 use super::maps::kind;
 use crate::kind::Kind;
 use crate::text::escaped;
@@ -38,21 +38,22 @@ pub fn all(path: &str) -> Vec<File> {
     let mut files = Vec::new();
     let Ok(folder) = Folder::open(path) else { return files };
     let _ = folder.names(|name| {
-        let Ok(text) = name.to_str() else { return };
-        let Ok(status) = folder.link_status(text) else { return };
-        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile || files.len() >= MOST {
+        let Ok(status) = folder.link_status(name) else { return };
+        if FileType::from_raw_mode(status.stx_mode.into()) != FileType::RegularFile
+            || files.len() >= MOST
+        {
             return;
         }
         let path = [b"/dev/shm/", name.to_bytes()].concat();
         files.push(File {
             kind: kind(&path, false),
             name: escaped(&path),
-            device: status.st_dev,
-            inode: status.st_ino,
-            uid: status.st_uid,
-            gid: status.st_gid,
-            mode: status.st_mode & 0o7777,
-            size: u64::try_from(status.st_size).unwrap_or(0),
+            device: device(&status),
+            inode: status.stx_ino,
+            uid: status.stx_uid,
+            gid: status.stx_gid,
+            mode: u32::from(status.stx_mode) & 0o7777,
+            size: status.stx_size,
         });
     });
     files

@@ -5,9 +5,10 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::resolve::Resolve;
-use crate::join::Join;
+use crate::join::Key;
 use crate::kind::Kind;
 use crate::model::{End, Lock, LockKind, Need, Target, Via, WaitOn};
+use crate::source::folder::device;
 use crate::source::system_call::Inside;
 use crate::text::escaped;
 
@@ -37,7 +38,7 @@ impl Resolve<'_> {
             command => return WaitOn::Other(format!("fcntl command {command}")),
         };
         // struct flock: type, whence, start and length.
-        let bytes = self.memory.bytes(call.arguments[2], 24).unwrap_or_default();
+        let bytes = self.process.memory().bytes(call.arguments[2], 24).unwrap_or_default();
         let short = |at: usize| {
             let bytes = bytes.get(at..at + 2)?;
             Some(i16::from_ne_bytes(bytes.try_into().ok()?))
@@ -58,12 +59,14 @@ impl Resolve<'_> {
     }
 
     fn locked(&mut self, fd: i32, wanted: &Wanted) -> WaitOn {
-        let Ok(status) = self.folder.status(&format!("fd/{fd}")) else {
-            return self.elsewhere(fd);
-        };
-        let id = Join::file_id(Kind::Lock, status.st_dev, status.st_ino);
-        let at = self.join.object(Kind::Lock, id.clone());
-        if let Ok(link) = self.folder.link(&format!("fd/{fd}")) {
+        let place = format!("fd/{fd}");
+        let folder = self.process.folder();
+        let looked =
+            folder.and_then(|folder| Some((folder.status(&place).ok()?, folder.link(&place))));
+        let Some((status, link)) = looked else { return self.elsewhere(fd) };
+        let at = self.join.object(Key::of_file(Kind::Lock, device(&status), status.stx_ino));
+        let id = self.join.objects[at].id.clone();
+        if let Ok(link) = link {
             self.join.objects[at].add_name(escaped(&link));
         }
         let pid = self.pid();
@@ -111,7 +114,7 @@ impl Resolve<'_> {
 
     /// A FIFO that is opened waits for its other end.
     pub(super) fn open(&mut self, call: &Inside, path: usize, folder: bool) -> WaitOn {
-        let Some(text) = self.memory.text(call.arguments[path]) else {
+        let Some(text) = self.process.memory().text(call.arguments[path]) else {
             return WaitOn::Other("opening a path that cannot be read".to_owned());
         };
         let shown = escaped(&text);
@@ -136,8 +139,7 @@ impl Resolve<'_> {
         if !status.file_type().is_fifo() {
             return opening;
         }
-        let at =
-            self.join.object(Kind::Fifo, Join::file_id(Kind::Fifo, status.dev(), status.ino()));
+        let at = self.join.object(Key::of_file(Kind::Fifo, status.dev(), status.ino()));
         // The kernel waits in this call for the one end that the caller does not open.
         let reads = call.arguments[path + 1] & 3 == 0;
         let object = &mut self.join.objects[at];
@@ -151,15 +153,16 @@ impl Resolve<'_> {
 
     pub(super) fn semaphore(&mut self, call: &Inside) -> WaitOn {
         let ipc = self.found[self.at].process.namespaces.ipc;
-        let id = self.join.ipc_id(Kind::SysvSem, call.small(0), ipc);
+        let key = self.join.ipc_key(Kind::SysvSem, call.small(0).into(), ipc);
+        let id = self.join.id(&key);
         let mut target = Target::new(id.clone(), Need::Count);
         let count = usize::try_from(call.arguments[2]).unwrap_or(0).min(500);
-        let bytes = self.memory.bytes(call.arguments[1], count * 6).unwrap_or_default();
+        let bytes = self.process.memory().bytes(call.arguments[1], count * 6).unwrap_or_default();
         let operations: Vec<(u16, i16)> = bytes
             .chunks_exact(6)
             .map(|one| (u16::from_ne_bytes([one[0], one[1]]), i16::from_ne_bytes([one[2], one[3]])))
             .collect();
-        let at = self.join.by_id(&id);
+        let at = self.join.find(&key);
         let counts = |index: u16| at.and_then(|at| self.join.counts.get(&(at, index)).copied());
         let blocks = |&&(index, operation): &&(u16, i16)| match counts(index) {
             Some((value, _)) if operation == 0 => value != 0,
@@ -185,9 +188,10 @@ impl Resolve<'_> {
 
     pub(super) fn message(&mut self, id: i32, need: Need) -> WaitOn {
         let ipc = self.found[self.at].process.namespaces.ipc;
-        let id = self.join.ipc_id(Kind::SysvMsg, id, ipc);
+        let key = self.join.ipc_key(Kind::SysvMsg, id.into(), ipc);
+        let id = self.join.id(&key);
         let mut target = Target::new(id.clone(), need);
-        let users = self.join.by_id(&id).and_then(|at| self.join.users.get(&at).copied());
+        let users = self.join.find(&key).and_then(|at| self.join.users.get(&at).copied());
         if let Some((sender, receiver)) = users {
             let other = if need == Need::Data { sender } else { receiver };
             let lives = self.found.iter().any(|one| one.process.pid == other);

@@ -2,15 +2,15 @@
 //!
 //! Source: docs/design/inspect.md, "Waits".
 
-use super::Mappers;
+use std::borrow::Cow;
+
+use super::{Inside as Opened, Mappers};
 use crate::collect::Found;
 use crate::futex::{Futex, Use};
-use crate::join::Join;
+use crate::join::{Join, Key};
 use crate::kind::Kind;
 use crate::model::{End, Need, Target, Via, WaitOn};
 use crate::poll_sets;
-use crate::source::folder::Folder;
-use crate::source::memory::Memory;
 use crate::source::system_call::{Inside, Shape};
 use crate::text::escaped;
 
@@ -21,8 +21,7 @@ pub(super) struct Resolve<'a> {
     pub(super) mappers: &'a Mappers,
     /// The process's place in `found`.
     pub(super) at: usize,
-    pub(super) folder: &'a Folder,
-    pub(super) memory: &'a Memory,
+    pub(super) process: &'a mut Opened,
     /// The kernel's function it sleeps in, or nothing.
     pub(super) channel: &'a str,
 }
@@ -66,7 +65,7 @@ impl Resolve<'_> {
         self.found[self.at].process.pid
     }
 
-    fn of_descriptor(&self, fd: i32, need: Need) -> WaitOn {
+    fn of_descriptor(&mut self, fd: i32, need: Need) -> WaitOn {
         match self.join.by_descriptor(self.pid(), fd) {
             Some(at) => {
                 let id = self.join.objects[at].id.clone();
@@ -77,14 +76,14 @@ impl Resolve<'_> {
     }
 
     /// A descriptor that leads to no object.
-    pub(super) fn elsewhere(&self, fd: i32) -> WaitOn {
-        let link = self.folder.link(&format!("fd/{fd}")).map(|link| escaped(&link));
-        let link = link.unwrap_or_else(|_| "what cannot be read".to_owned());
+    pub(super) fn elsewhere(&mut self, fd: i32) -> WaitOn {
+        let link = self.process.folder().and_then(|folder| folder.link(format!("fd/{fd}")).ok());
+        let link = link.map_or_else(|| "what cannot be read".to_owned(), |link| escaped(&link));
         WaitOn::Other(format!("descriptor {fd}, {link}"))
     }
 
     /// From one to another: an empty source or a full sink.
-    fn moving(&self, from: i32, to: i32) -> WaitOn {
+    fn moving(&mut self, from: i32, to: i32) -> WaitOn {
         let source = self.join.by_descriptor(self.pid(), from);
         let empty = source.is_some_and(|at| self.join.objects[at].fill == Some(0));
         let sink = self.join.by_descriptor(self.pid(), to);
@@ -98,7 +97,7 @@ impl Resolve<'_> {
     /// A connection that is not made: the address leads to who listens there.
     fn connect(&mut self, fd: i32, call: &Inside) -> WaitOn {
         let len = usize::try_from(call.arguments[2]).unwrap_or(0).min(128);
-        let address = self.memory.bytes(call.arguments[1], len).unwrap_or_default();
+        let address = self.process.memory().bytes(call.arguments[1], len).unwrap_or_default();
         let name = match address.get(..2).map(|family| u16::from_ne_bytes([family[0], family[1]])) {
             Some(1) => match address.get(2) {
                 Some(0) => Some(format!("@{}", escaped(&address[3..]))),
@@ -124,7 +123,8 @@ impl Resolve<'_> {
 
     fn poll(&mut self, call: &Inside, shape: Shape) -> (WaitOn, bool) {
         let pid = self.pid();
-        let (targets, timed) = poll_sets::targets(self.join, pid, self.memory, call, shape);
+        let (targets, timed) =
+            poll_sets::targets(self.join, pid, || self.process.memory(), call, shape);
         let on = match targets {
             // Nothing in the set: only a signal or the time ends it.
             Some(targets) if targets.is_empty() => {
@@ -150,7 +150,7 @@ impl Resolve<'_> {
     fn futexes(&mut self, call: &Inside) -> (WaitOn, bool) {
         let count = usize::try_from(call.arguments[1]).unwrap_or(0).min(128);
         let timed = call.arguments[3] != 0;
-        let Some(entries) = self.memory.bytes(call.arguments[0], count * 24) else {
+        let Some(entries) = self.process.memory().bytes(call.arguments[0], count * 24) else {
             return (WaitOn::Other("words that cannot be read".to_owned()), timed);
         };
         let words: Vec<Futex> =
@@ -164,23 +164,24 @@ impl Resolve<'_> {
         let shared = one.mapped.iter().find(|mapped| {
             !futex.is_private() && (mapped.start..mapped.end).contains(&futex.address)
         });
-        let (id, sharers) = match shared {
+        let (place, sharers) = match shared {
             Some(mapped) => {
                 let (major, minor) = crate::source::numbers::device(mapped.device);
                 let offset = mapped.offset.saturating_add(futex.address - mapped.start);
-                let id = format!("futex:{major}:{minor}:{}+{offset:#x}", mapped.inode);
+                let place = format!("{major}:{minor}:{}+{offset:#x}", mapped.inode);
                 let key = (mapped.device, mapped.inode);
-                (id, self.mappers.get(&key).cloned().unwrap_or_default())
+                (place, self.mappers.get(&key).cloned().unwrap_or_default())
             }
-            None => (format!("futex:{}+{:#x}", one.process.pid, futex.address), vec![self.at]),
+            None => (format!("{}+{:#x}", one.process.pid, futex.address), vec![self.at]),
         };
         let owners = |tid: u32| -> Vec<u32> {
             let threads = sharers.iter().flat_map(|&at| &self.found[at].process.threads);
             let own = threads.filter(|thread| thread.inner_tid.unwrap_or(thread.tid) == tid);
             own.map(|thread| thread.tid).collect()
         };
-        let what = futex.what(self.memory, |tid| !owners(tid).is_empty());
-        let mut target = Target::new(id.clone(), Need::Change);
+        let what = futex.what(self.process.memory(), |tid| !owners(tid).is_empty());
+        let at = self.join.object(Key::Text(Kind::Futex, place));
+        let mut target = Target::new(self.join.objects[at].id.clone(), Need::Change);
         let name = match what {
             Use::Owned { owner, what, proof } => {
                 target.owners = owners(owner);
@@ -211,11 +212,10 @@ impl Resolve<'_> {
         target.detail = Some(name);
         let pid = self.pid();
         let named = shared.map(|mapped| mapped.name.clone());
-        let at = self.join.object(Kind::Futex, id);
         let object = &mut self.join.objects[at];
-        object.state.clone_from(&target.detail);
+        object.state = target.detail.clone().map(Cow::Owned);
         if let Some(name) = named {
-            object.details.insert("memory".into(), name);
+            object.details.insert("memory", name);
         }
         for &at in &sharers {
             let other = self.found[at].process.pid;
