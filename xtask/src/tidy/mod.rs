@@ -36,6 +36,10 @@ pub(crate) const TABLE: &[Check] = &[
         find: tables::transports,
     },
     Check { name: "every command has its file and document", find: tables::commands },
+    Check {
+        name: "every source of the inspector has its file and is documented",
+        find: tables::sources,
+    },
     Check { name: "every source file says what it is for", find: text::purpose },
     Check { name: "no file is named for nothing", find: text::names },
     Check { name: "no file is too long", find: text::length },

@@ -8,6 +8,10 @@ use super::{Finding, Tree};
 const MECHANISMS: &str = "crates/kernel/src/mechanism.rs";
 const TRANSPORTS: &str = "crates/switchboard/src/transport/mod.rs";
 const COMMANDS: &str = "crates/cli/src/command/mod.rs";
+const SOURCES: &str = "crates/inspect/src/source/mod.rs";
+const SOURCES_DOCUMENT: &str = "docs/design/inspect.md";
+/// What the files of sources share: these read nothing of their own.
+const BENEATH_SOURCES: [&str; 3] = ["folder", "netlink", "numbers"];
 const TRANSPORTS_DOCUMENT: &str = "docs/transports.md";
 const COMMANDS_DOCUMENT: &str = "docs/commands.md";
 
@@ -83,6 +87,46 @@ pub(super) fn commands(tree: &Tree) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A source of the inspector has a file and a row in the document's table, and neither has others.
+pub(super) fn sources(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let documented = documented_sources(document(tree, SOURCES_DOCUMENT, &mut findings));
+    let rows = table(tree, SOURCES, "name", &mut findings);
+    for row in &rows {
+        let name = &row.fields["name"];
+        let module = format!("crates/inspect/src/source/{name}");
+        require_module(tree, SOURCES, row, &module, &mut findings);
+        if !documented.contains(&name.as_str()) {
+            let message = format!("`{name}` is in no row of the table in {SOURCES_DOCUMENT}");
+            findings.push(Finding::new(SOURCES, row.line, message));
+        }
+    }
+    let known = |name: &str| rows.iter().any(|row| row.fields["name"] == name);
+    for name in documented.iter().filter(|name| !known(name)) {
+        let message = format!("`{name}` is no row of the table in {SOURCES}");
+        findings.push(Finding::new(SOURCES_DOCUMENT, 0, message));
+    }
+    let files = tree
+        .paths()
+        .filter_map(|path| path.strip_prefix("crates/inspect/src/source/")?.strip_suffix(".rs"));
+    for name in files.filter(|name| *name != "mod" && !name.contains('/')) {
+        if !known(name) && !BENEATH_SOURCES.contains(&name) {
+            let message = format!("`{name}.rs` is in no row of this table");
+            findings.push(Finding::new(SOURCES, 0, message));
+        }
+    }
+    findings
+}
+
+/// The words in backquotes in the first column of the table that begins with `| file of`.
+fn documented_sources(document: &str) -> Vec<&str> {
+    let rows = document.lines().skip_while(|line| !line.starts_with("| file of `source/`"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+    rows.filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect()
 }
 
 /// The rows of the table in `path`; a table that is not there, or has none, is a finding.
@@ -161,6 +205,30 @@ mod tests {
         );
         check(mechanisms, &[file, test, example], &["mechanism.rs: the table's file"]);
         check(mechanisms, &[(MECHANISMS, "struct R;")], &["mechanism.rs: no row"]);
+    }
+
+    #[test]
+    fn a_source_is_a_file_a_row_and_a_line() {
+        let table = (SOURCES, "T = &[\nSource { name: \"maps\", reads: \"x\" },\n];");
+        let file = ("crates/inspect/src/source/maps.rs", "");
+        let beneath = ("crates/inspect/src/source/numbers.rs", "");
+        let text =
+            (SOURCES_DOCUMENT, "| file of `source/` | reads |\n|---|---|\n| `maps` | `m` |\n");
+        check(sources, &[table, file, beneath, text], &[]);
+        check(
+            sources,
+            &[table, text],
+            &["source/mod.rs:2: this row has no crates/inspect/src/source/maps.rs"],
+        );
+        check(
+            sources,
+            &[table, file, (SOURCES_DOCUMENT, "")],
+            &["source/mod.rs:2: `maps` is in no row"],
+        );
+        let more = ("crates/inspect/src/source/more.rs", "");
+        check(sources, &[table, file, more, text], &["source/mod.rs: `more.rs` is in no row"]);
+        let line = "| file of `source/` | reads |\n|---|---|\n| `maps`, `gone` | `m` |\n";
+        check(sources, &[table, file, (SOURCES_DOCUMENT, line)], &["inspect.md: `gone` is no row"]);
     }
 
     const ROW: (&str, &str) = (TRANSPORTS, "Row { scheme: \"unix-dgram\", file: \"unix\" }");
