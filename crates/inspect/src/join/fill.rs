@@ -1,10 +1,13 @@
 //! How full pipes are, and what only the open file itself says: asked of a borrowed descriptor.
 //!
 //! Source: `pidfd_getfd(2)`, `ioctl_fionread`, `fcntl(2)`. A copy of one end is taken, asked, and closed at once. That delays nothing but
-//! an end of file, by microseconds. A FIFO is never opened: opening wakes who waits for that.
+//! an end of file, by microseconds. Where that is refused, pipes, memory and queues are opened once more. A FIFO is never opened: opening
+//! wakes who waits for that.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 use switchboard_kernel::posix_mq::MessageQueue;
 use switchboard_kernel::{io, pipe};
@@ -63,7 +66,16 @@ fn ask(object: &mut Object, found: &[Found], lender: &mut Lender) {
         if !readable {
             continue;
         }
-        let Some(borrowed) = lender.borrow(pid, fd) else { continue };
+        let borrowed = match lender.borrow(pid, fd) {
+            Ok(borrowed) => borrowed,
+            Err(Errno::PERM | Errno::NOSYS) if may_reopen(object) => {
+                let Some(again) = inode.and_then(|inode| reopened(pid, fd, inode)) else {
+                    continue;
+                };
+                again
+            }
+            Err(_) => continue,
+        };
         // The process may have closed it, and opened another under the same number.
         let Ok(status) = rustix::fs::fstat(&borrowed) else { continue };
         if Some(status.st_ino) != inode {
@@ -76,6 +88,28 @@ fn ask(object: &mut Object, found: &[Found], lender: &mut Lender) {
         answer(object, borrowed);
         return;
     }
+}
+
+/// Whether opening it once more changes nothing. A FIFO's opening wakes who waits for that; a pipe nobody reads has to stay one.
+fn may_reopen(object: &Object) -> bool {
+    match object.kind {
+        Kind::Pipe => object.ends.iter().any(|end| end.reads),
+        Kind::Memfd | Kind::Mq => true,
+        _ => false,
+    }
+}
+
+/// Opens what a descriptor leads to once more, to read: allowed where borrowing is not, because that is taken for tracing. Only
+/// that inode is opened, whatever the descriptor leads to by then.
+fn reopened(pid: u32, fd: i32, inode: u64) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let handle = rustix::fs::open(format!("/proc/{pid}/fd/{fd}"), flags, Mode::empty()).ok()?;
+    if rustix::fs::fstat(&handle).ok()?.st_ino != inode {
+        return None;
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let again = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    rustix::fs::open(again, flags, Mode::empty()).ok()
 }
 
 fn answer(object: &mut Object, borrowed: OwnedFd) {
@@ -109,13 +143,34 @@ fn answer(object: &mut Object, borrowed: OwnedFd) {
 struct Lender(Option<(u32, OwnedFd)>);
 
 impl Lender {
-    fn borrow(&mut self, pid: u32, fd: i32) -> Option<OwnedFd> {
+    fn borrow(&mut self, pid: u32, fd: i32) -> Result<OwnedFd, Errno> {
         if self.0.as_ref().is_none_or(|(last, _)| *last != pid) {
-            let number = Pid::from_raw(i32::try_from(pid).ok()?)?;
-            let process = rustix::process::pidfd_open(number, PidfdFlags::empty()).ok()?;
+            let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+            let process = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
             self.0 = Some((pid, process));
         }
-        let (_, process) = self.0.as_ref()?;
-        rustix::process::pidfd_getfd(process, fd, PidfdGetfdFlags::empty()).ok()
+        let (_, process) = self.0.as_ref().ok_or(Errno::SRCH)?;
+        rustix::process::pidfd_getfd(process, fd, PidfdGetfdFlags::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_not_be_borrowed_is_opened_again() {
+        let (read, write) = pipe::pipe().expect("a pipe");
+        rustix::io::write(&write, b"abc").expect("written");
+        let inode = rustix::fs::fstat(&read).expect("a status").st_ino;
+        let pid = std::process::id();
+        let again = reopened(pid, write.as_raw_fd(), inode).expect("opened");
+        let mut object = Object::new(Kind::Pipe, format!("pipe:{inode}"));
+        answer(&mut object, again);
+        assert_eq!((object.fill, object.size.is_some()), (Some(3), true));
+        // Another file under that number is left alone.
+        assert!(reopened(pid, read.as_raw_fd(), inode + 1).is_none());
+        assert!(!may_reopen(&object), "nobody is known to read it");
+        assert!(!may_reopen(&Object::new(Kind::Fifo, "fifo:1:2:3")));
     }
 }
