@@ -2,6 +2,7 @@
 //! the healthy ones are left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use switchboard_inspect::analysis::deadlocks::{self, Deadlock};
@@ -176,6 +177,10 @@ fn all_that_is_planted_is_found_and_the_healthy_are_left_alone() {
         one.wait_until_ready();
     }
     let snapshot = Request::everything().twice(Duration::from_millis(200)).take();
+    let is_alone = std::env::var_os(ALONE).is_some();
+    if is_alone {
+        assert!(snapshot.coverage.is_whole(), "{:?}", snapshot.coverage);
+    }
     // As a file says it, too.
     let snapshot = Snapshot::from_json(&snapshot.to_json()).expect("a snapshot");
     let index = Index::new(&snapshot);
@@ -194,6 +199,51 @@ fn all_that_is_planted_is_found_and_the_healthy_are_left_alone() {
         assert!(one.keeper.wait().success(), "{}", one.situation.name);
     }
     assert!(report.is_empty(), "{report}");
+    if is_alone {
+        // Now everything that there is in this namespace is at rest.
+        let snapshot = Request::everything().twice(Duration::from_millis(200)).take();
+        let serious: Vec<Deadlock> = deadlocks::find(&snapshot)
+            .into_iter()
+            .filter(|deadlock| deadlock.grade > Grade::Possible)
+            .collect();
+        assert!(serious.is_empty(), "at rest, and yet {serious:#?}");
+    }
+}
+
+/// Says to a test that it and its children are all the processes that there are.
+const ALONE: &str = "SWITCHBOARD_INSPECT_ALONE";
+
+#[test]
+fn where_every_process_can_be_seen_what_is_certain_is_called_so() {
+    const TEST: &str = "a_pid_namespace_of_its_own";
+    let unshare = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(arguments).args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+        command
+    };
+    // Root may do so; others, where they may have a user namespace.
+    let ways: [&[&str]; 2] = [&[], &["--user", "--map-root-user"]];
+    let works = |way: &&&[&str]| {
+        let mut command = unshare(way);
+        command.args(["true"]).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let Some(way) = ways.iter().find(works) else {
+        return switchboard_testkit::skip::skip(TEST, "`unshare --pid --mount-proc` is refused");
+    };
+    let own = std::env::current_exe().expect("this program");
+    let test = "gallery::all_that_is_planted_is_found_and_the_healthy_are_left_alone";
+    let output = unshare(way)
+        // The first process of a namespace has to collect others' children, which a shell does.
+        .args(["sh", "-c", "\"$0\" \"$@\"; exit $?"])
+        .arg(own)
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("a run");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let failed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{failed}");
 }
 
 #[test]

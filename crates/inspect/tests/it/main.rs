@@ -7,6 +7,7 @@ mod fuzz;
 mod gallery;
 mod hostile;
 mod objects;
+mod whole_machine;
 
 use switchboard_testkit::child::{Role, enter};
 

@@ -95,6 +95,13 @@ pub(super) const TABLE: &[Situation] = &[
     )
     .stuck(&["here"]),
     one(
+        "tcp-backlog-full",
+        "a client connects to a TCP listener that accepts nobody",
+        tcp_backlog,
+        &[("client", &["to be accepted at tcp:", "its listener @listener"])],
+    )
+    .stuck(&["client"]),
+    one(
         "tcp-not-accepted",
         "a client waits for the answer of a server that has not accepted it",
         tcp_not_accepted,
@@ -206,6 +213,20 @@ fn tcp(stage: &mut Stage, full: bool) {
     stage.actor("there", &[there], |_| idle());
     // Children have the listener's descriptor too, which is none of the situation's.
     drop(listener);
+}
+
+fn tcp_backlog(stage: &mut Stage) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let place = listener.local_addr().expect("an address");
+    let fd = stage.own(listener.into_raw_fd());
+    // SAFETY: the socket is open; this sets how many may wait.
+    unsafe { libc::listen(fd, 0) };
+    stage.actor("listener", &[fd], |_| idle());
+    stage.actor("client", &[], |_| {
+        // One more than may wait is taken; of the next one the listener's side hears nothing, and it asks again for minutes.
+        let connect = || std::net::TcpStream::connect(place).map(IntoRawFd::into_raw_fd);
+        while connect().is_ok() {}
+    });
 }
 
 fn tcp_not_accepted(stage: &mut Stage) {

@@ -1,0 +1,407 @@
+//! What lsof, lsfd, ss, ipcs and lslocks say of everything on the machine, at a moment that is quiet for what is compared: what was the
+//! same before and after the tool ran.
+//!
+//! Others open and close meanwhile, so a difference counts only if the same one is found again and again. Where a tool is wrong, that is said
+//! and shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use switchboard_inspect::model::LockKind;
+use switchboard_inspect::{Kind, Object, Request, Snapshot, Via};
+use switchboard_kernel::file_lock::{Lock, Mode};
+use switchboard_kernel::sysv_sem;
+use switchboard_testkit::Child;
+use switchboard_testkit::skip::{say, skip};
+
+/// What a tool prints; none, counted as a skip, where it is not there.
+fn said(tool: &str, arguments: &[&str]) -> Option<String> {
+    match Command::new(tool).args(arguments).stderr(Stdio::null()).output() {
+        Ok(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Err(error) => {
+            skip(tool, &format!("no {tool}: {error}"));
+            None
+        }
+    }
+}
+
+type Facts = BTreeMap<String, String>;
+
+/// Compares, over and over, what `ours` takes from a snapshot with what `theirs` takes from the tool, by key; a key on one side only is a
+/// difference too. `is_of` says whether a key of theirs can be known here at all.
+fn agree(
+    tool: &str,
+    arguments: &[&str],
+    kinds: &[Kind],
+    ours: impl Fn(&Snapshot) -> Facts,
+    theirs: impl Fn(&str) -> Facts,
+    is_of: impl Fn(&Snapshot, &str) -> bool,
+) {
+    let compared = compare(tool, arguments, kinds, ours, theirs, is_of);
+    assert_ne!(compared, Some(0), "{tool}: nothing to compare, but this test has made something");
+}
+
+fn compare(
+    tool: &str,
+    arguments: &[&str],
+    kinds: &[Kind],
+    ours: impl Fn(&Snapshot) -> Facts,
+    theirs: impl Fn(&str) -> Facts,
+    is_of: impl Fn(&Snapshot, &str) -> bool,
+) -> Option<usize> {
+    const ROUNDS: usize = 12;
+    const IN_A_ROW: usize = 4;
+    let mut again: BTreeMap<String, usize> = BTreeMap::new();
+    let mut most = 0;
+    for _ in 0..ROUNDS {
+        let before = Request::of(kinds.iter().copied()).details().take();
+        let text = said(tool, arguments)?;
+        let after = Request::of(kinds.iter().copied()).details().take();
+        let (first, second, other) = (ours(&before), ours(&after), theirs(&text));
+        let mut compared = 0;
+        let mut different = BTreeSet::new();
+        for key in first.keys().chain(second.keys()).chain(other.keys()).collect::<BTreeSet<_>>() {
+            let (was, is, said) = (first.get(key), second.get(key), other.get(key));
+            // It came, went or changed while the tool ran; or nobody here can know it.
+            if was != is || !(is_of(&before, key) && is_of(&after, key)) {
+                continue;
+            }
+            compared += 1;
+            if is != said {
+                different.insert(format!("{key}: {is:?} here, {said:?} by {tool}"));
+            }
+        }
+        most = most.max(compared);
+        if different.is_empty() {
+            say(&format!("{tool}: {compared} compared, all the same"));
+            return Some(compared);
+        }
+        again = different
+            .into_iter()
+            .map(|one| (one.clone(), again.get(&one).unwrap_or(&0) + 1))
+            .collect();
+        let lasting: Vec<_> = again.iter().filter(|(_, times)| **times >= IN_A_ROW).collect();
+        assert!(
+            lasting.is_empty(),
+            "{} of {most} differ, again and again: {lasting:#?}",
+            lasting.len()
+        );
+    }
+    // Each difference went away by itself.
+    say(&format!("{tool}: up to {most} compared; what differed did not stay"));
+    Some(most)
+}
+
+fn inode(object: &Object) -> &str {
+    object.id.rsplit(':').next().unwrap_or_default()
+}
+
+/// Whether the key `PID/FD` is of a process that could be read, and is not this one, whose tests come and go.
+fn of_a_process(snapshot: &Snapshot, key: &str) -> bool {
+    let pid = key.split('/').next().and_then(|pid| pid.parse::<u32>().ok());
+    let process = pid.and_then(|pid| snapshot.process(pid));
+    process.is_some_and(|process| process.readable && !process.is_zombie())
+}
+
+/// By `PID/FD`: what it leads to.
+fn by_descriptor(
+    snapshot: &Snapshot,
+    shown: impl Fn(&Object, &switchboard_inspect::End) -> String,
+) -> Facts {
+    let mut facts = Facts::new();
+    for object in &snapshot.objects {
+        for end in &object.ends {
+            if let Via::Fd(fd) = end.via {
+                facts.insert(format!("{}/{fd}", end.pid), shown(object, end));
+            }
+        }
+    }
+    facts
+}
+
+const WITH_INODE: &[Kind] = &[Kind::Pipe, Kind::Fifo, Kind::Unix, Kind::Tcp, Kind::Udp];
+
+#[test]
+fn lsof_says_the_same_of_every_pipe_and_socket() {
+    let ours = |snapshot: &Snapshot| {
+        by_descriptor(snapshot, |object, end| {
+            let way = match (end.reads, end.writes) {
+                (true, false) => "r",
+                (false, true) => "w",
+                _ => "u",
+            };
+            format!("{} {way}", inode(object))
+        })
+    };
+    let theirs = |text: &str| {
+        let (mut facts, mut pid, mut fd) = (Facts::new(), "", "");
+        let (mut access, mut device, mut kind) = ("", "", "");
+        for line in text.lines() {
+            let Some((field, value)) = line.split_at_checked(1) else { continue };
+            match field {
+                "p" => pid = value,
+                "f" => fd = value,
+                "a" => access = value.trim(),
+                "t" => kind = value,
+                "d" => device = value,
+                _ => {}
+            }
+            // Of Internet sockets the device is the inode.
+            let number = match (field, kind) {
+                ("i", "FIFO" | "unix") => value,
+                ("P", "IPv4" | "IPv6") if matches!(value, "TCP" | "UDP") => device,
+                _ => continue,
+            };
+            if fd.bytes().all(|byte| byte.is_ascii_digit()) {
+                facts.insert(format!("{pid}/{fd}"), format!("{number} {access}"));
+            }
+        }
+        facts
+    };
+    agree("lsof", &["-n", "-w", "-F", "pfatdiP"], WITH_INODE, ours, theirs, of_a_process);
+}
+
+#[test]
+fn lsfd_says_the_same_of_every_pipe_and_socket() {
+    let kinds = [Kind::Pipe, Kind::Fifo, Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
+    let ours = |snapshot: &Snapshot| by_descriptor(snapshot, |object, _| inode(object).to_owned());
+    let theirs = |text: &str| {
+        let mut facts = Facts::new();
+        let all: Value = serde_json::from_str(text).unwrap_or_default();
+        for row in all["lsfd"].as_array().into_iter().flatten() {
+            let word = |name: &str| match &row[name] {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            // Newer ones say which family a socket is of.
+            let kind = word("type");
+            let families =
+                ["FIFO", "SOCK", "UNIX", "TCP", "UDP", "NETLINK", "PACKET", "RAW", "PING"];
+            let wanted = families.iter().any(|family| kind.starts_with(family));
+            if wanted && word("fd").parse::<u32>().is_ok() {
+                facts.insert(format!("{}/{}", word("pid"), word("fd")), word("inode"));
+            }
+        }
+        assert!(!facts.is_empty(), "lsfd lists no pipe: {text}");
+        facts
+    };
+    agree("lsfd", &["-J", "-o", "PID,FD,TYPE,INODE"], &kinds, ours, theirs, of_a_process);
+}
+
+#[test]
+fn ss_says_the_same_of_every_unix_socket() {
+    let ours = |snapshot: &Snapshot| {
+        let own = snapshot
+            .objects
+            .iter()
+            .filter(|object| object.kind == Kind::Unix && object.namespace.is_none());
+        let peer = |object: &Object| match object.peer.as_deref() {
+            Some(peer) if !object.is_listening() => peer.trim_start_matches("unix:").to_owned(),
+            _ => "0".to_owned(),
+        };
+        own.map(|object| {
+            (inode(object).to_owned(), format!("{} {}", object.is_listening(), peer(object)))
+        })
+        .collect()
+    };
+    let theirs = |text: &str| {
+        let mut facts = Facts::new();
+        for line in text.lines() {
+            // Kind, state, queues, then name and inode of each side; a name may have spaces in it.
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let numbers: Vec<&str> =
+                words.iter().skip(4).copied().filter(|word| word.parse::<u64>().is_ok()).collect();
+            if let ([_, state, ..], [own, .., peer]) = (&words[..], &numbers[..]) {
+                facts.insert((*own).to_owned(), format!("{} {peer}", *state == "LISTEN"));
+            }
+        }
+        facts
+    };
+    let _pair = std::os::unix::net::UnixStream::pair().expect("a pair");
+    // A client that nobody has accepted has the listener for a peer here, and none by ss.
+    let is_of = |snapshot: &Snapshot, key: &str| {
+        snapshot
+            .object(&format!("unix:{key}"))
+            .is_none_or(|object| object.state.as_deref() != Some("not yet accepted"))
+    };
+    agree("ss", &["-x", "-a", "-H"], &[Kind::Unix], ours, theirs, is_of);
+}
+
+#[test]
+fn ss_says_the_same_of_every_tcp_and_udp_socket() {
+    let ours = |snapshot: &Snapshot| {
+        let own = snapshot.objects.iter().filter(|object| {
+            matches!(object.kind, Kind::Tcp | Kind::Udp)
+                && object.namespace.is_none()
+                && !object.id.contains('-')
+        });
+        own.map(|object| (inode(object).to_owned(), object.kind.name().to_owned())).collect()
+    };
+    let theirs = |text: &str| {
+        let mut facts = Facts::new();
+        for line in text.lines() {
+            let number = line.split_whitespace().find_map(|word| word.strip_prefix("ino:"));
+            if let (Some(kind), Some(number)) = (line.split_whitespace().next(), number)
+                && number != "0"
+            {
+                facts.insert(number.to_owned(), kind.to_owned());
+            }
+        }
+        facts
+    };
+    let _listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    agree(
+        "ss",
+        &["-t", "-u", "-a", "-n", "-e", "-H"],
+        &[Kind::Tcp, Kind::Udp],
+        ours,
+        theirs,
+        |_, _| true,
+    );
+}
+
+#[test]
+fn ipcs_says_the_same_of_every_system_v_object() {
+    let kinds = [Kind::SysvMsg, Kind::SysvSem, Kind::SysvShm];
+    let ours = |snapshot: &Snapshot| {
+        let own = snapshot.objects.iter().filter(|object| object.namespace.is_none());
+        own.map(|object| {
+            let amount = match object.kind {
+                Kind::SysvMsg => object.details.get("messages"),
+                Kind::SysvSem => object.details.get("semaphores"),
+                _ => object.details.get("attachments"),
+            };
+            let mode = object.mode.unwrap_or(0);
+            (object.id.clone(), format!("{mode:o} {}", amount.unwrap_or_default()))
+        })
+        .collect()
+    };
+    let theirs = |text: &str| {
+        let (mut facts, mut kind) = (Facts::new(), "");
+        for line in text.lines() {
+            kind = match line {
+                _ if line.contains("Message Queues") => "sysv-msg",
+                _ if line.contains("Semaphore Arrays") => "sysv-sem",
+                _ if line.contains("Shared Memory") => "sysv-shm",
+                _ => kind,
+            };
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let [key, id, _, mode, ..] = words[..]
+                && key.starts_with("0x")
+            {
+                let amount = match kind {
+                    "sysv-sem" => words.get(4),
+                    _ => words.get(5),
+                };
+                facts.insert(format!("{kind}:{id}"), format!("{mode} {}", amount.unwrap_or(&"")));
+            }
+        }
+        facts
+    };
+    let options = sysv_sem::CreateOptions::new().values([1, 2]);
+    let set = sysv_sem::SemaphoreSet::create(&sysv_sem::Key::Private, &options).expect("a set");
+    let _removed = Removed(set);
+    agree("ipcs", &["-a"], &kinds, ours, theirs, |_, _| true);
+}
+
+/// A set that goes away, whatever comes of the test.
+struct Removed(sysv_sem::SemaphoreSet);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = self.0.remove();
+    }
+}
+
+#[test]
+fn lslocks_says_the_same_of_every_lock() {
+    let ours = |snapshot: &Snapshot| {
+        let mut facts = Facts::new();
+        for object in &snapshot.objects {
+            for lock in object.locks.iter().filter(|lock| !lock.waiting) {
+                let kind = match lock.kind {
+                    LockKind::Flock => "FLOCK",
+                    LockKind::Posix => "POSIX",
+                    LockKind::OpenFile => "OFDLCK",
+                    LockKind::Lease => continue,
+                };
+                let way = if lock.exclusive { "WRITE" } else { "READ" };
+                let taker = lock.taker.map_or(-1, i64::from);
+                let end = lock.end.unwrap_or(0);
+                // lslocks writes the end of a file as 0.
+                facts.insert(
+                    format!("{} {kind} {taker} {way} {} {end}", inode(object), lock.start),
+                    String::new(),
+                );
+            }
+        }
+        facts
+    };
+    let theirs = |text: &str| {
+        let mut facts = Facts::new();
+        for line in text.lines() {
+            if let [pid, kind, way @ ("READ" | "WRITE"), number, start, end] =
+                line.split_whitespace().collect::<Vec<_>>()[..]
+            {
+                facts.insert(format!("{number} {kind} {pid} {way} {start} {end}"), String::new());
+            }
+        }
+        facts
+    };
+    let arguments =
+        ["--noheadings", "--raw", "--notruncate", "--output", "PID,TYPE,MODE,INODE,START,END"];
+    let file = tempfile::tempfile().expect("a file");
+    let _lock = Lock::flock(Mode::Exclusive).lock(&file).expect("a lock");
+    // Without an inode, lslocks could not look at the file.
+    agree("lslocks", &arguments, &[Kind::Lock], ours, theirs, |_, key| !key.starts_with("0 "));
+}
+
+#[test]
+fn lslocks_knows_nobody_who_waits_for_an_open_file_lock() {
+    let mut keeper = Child::role("gallery", &["open-file-lock-held"]);
+    let mut waiter = 0;
+    loop {
+        let line = keeper.line().expect("a situation");
+        if line == "ready" {
+            break;
+        }
+        if let Some(pid) = line.strip_prefix("actor waiter ") {
+            waiter = pid.parse().expect("a number");
+        }
+    }
+    let snapshot = Request::of([Kind::Lock]).take();
+    let waits =
+        |object: &&Object| object.ends.iter().any(|end| end.pid == waiter && end.via == Via::Waits);
+    let found = snapshot.objects.iter().any(|object| waits(&object));
+    let text = said("lslocks", &["--noheadings", "--raw", "--output", "PID,TYPE"]);
+    keeper.tell("end");
+    assert!(keeper.wait().success());
+    assert!(found, "{waiter} waits: {:#?}", snapshot.objects);
+    let named =
+        text.is_some_and(|text| text.lines().any(|line| line.starts_with(&format!("{waiter} "))));
+    assert!(!named, "lslocks has learned it: compare it, then");
+}
+
+#[test]
+fn lsof_calls_a_renamed_semaphore_deleted() {
+    // As the C library makes one: under a passing name, which another one takes the place of.
+    let name = switchboard_testkit::unique("agreement");
+    let (passing, place) = (format!("/dev/shm/sem.{name}-new"), format!("/dev/shm/sem.{name}"));
+    let file = std::fs::File::create_new(&passing).expect("a file");
+    std::fs::hard_link(&passing, &place).expect("another name");
+    std::fs::remove_file(&passing).expect("one name");
+    let snapshot = Request::of([Kind::PosixSem]).take();
+    let text = said("lsof", &["-n", "-w", "-p", &std::process::id().to_string(), "-F", "n"]);
+    std::fs::remove_file(&place).expect("no name");
+    drop(file);
+    let own = |object: &&Object| object.ends.iter().any(|end| end.pid == std::process::id());
+    let found = snapshot.objects.iter().filter(own).any(|object| object.names.contains(&place));
+    assert!(found, "{place} in {:#?}", snapshot.objects);
+    let Some(text) = text else { return };
+    let says = |name: &str| text.lines().any(|line| line == format!("n{name}"));
+    assert!(
+        !says(&place) && says(&format!("{passing} (deleted)")),
+        "lsof has learned it: compare it, then\n{text}"
+    );
+}
