@@ -30,7 +30,7 @@ fn wrong_addresses_are_pointed_at() {
 
 #[test]
 fn what_can_never_appear_fails_at_once() {
-    check("unix:./no/x", 3, &["there is no folder ./no", "hint: make it first"]);
+    check("unix:./no/x", 3, &["there is no folder ./no", "hint: make it first: mkdir -p ./no"]);
     check("unix-dgram:./no/x", 3, &["there is no folder ./no"]);
     check("fifo:./no/x", 3, &["there is no folder ./no"]);
 }

@@ -356,7 +356,32 @@ pub(super) fn missing_folder(address: &Address, doing: &str, error: kernel::Erro
         let folder = address.path().and_then(|path| path.parent());
         let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
         let problem = format!("{doing}: there is no folder {folder}");
-        return Error::new(ErrorKind::NotFound, address, problem).hint("make it first: mkdir -p");
+        let hint = format!("make it first: mkdir -p {}", as_word(&folder));
+        return Error::new(ErrorKind::NotFound, address, problem).hint(hint);
     }
     Error::system(address, doing, error)
+}
+
+/// A path as a word of a shell's command.
+fn as_word(path: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
+    if path.bytes().all(is_plain) && !path.starts_with('-') {
+        path.to_owned()
+    } else {
+        format!("-- '{}'", path.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::as_word;
+
+    #[test]
+    fn a_path_is_one_word_of_a_command() {
+        assert_eq!(as_word("/run/user/1000/a.b"), "/run/user/1000/a.b");
+        assert_eq!(as_word("/tmp/two words"), "-- '/tmp/two words'");
+        assert_eq!(as_word("/tmp/it's"), r"-- '/tmp/it'\''s'");
+        assert_eq!(as_word("-x"), "-- '-x'");
+        assert_eq!(as_word("/tmp/$(id)"), "-- '/tmp/$(id)'");
+    }
 }
