@@ -78,6 +78,15 @@ fn change(bell: &impl Words, reader: usize, byte: u64, sleeper: &mut Sleeper) {
     sleeper.byte = byte;
 }
 
+/// Raises the byte of a reader that does not have the doorbell, and said that it sleeps. The writer does so itself,
+/// between two commits: so it sees the byte after the next one, and there is nothing to fence for.
+pub fn raise_for(bell: &impl Words, reader: usize, how: Sleeps, turn: u8) {
+    let (index, shift) = place(reader);
+    let byte = how.number() | (u64::from(turn) << TURN_SHIFT & BYTE);
+    clear(bell, reader);
+    bell.words()[index].fetch_or(byte << shift, Relaxed);
+}
+
 /// Makes a byte 0: its reader is new, or gone.
 pub fn clear(bell: &impl Words, reader: usize) {
     let (index, shift) = place(reader);

@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 pub mod address;
 pub mod counters;
 pub mod error;

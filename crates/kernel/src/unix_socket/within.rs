@@ -18,8 +18,8 @@ use crate::io::retry;
 use crate::permissions::Permissions;
 use crate::private_folder::check_name;
 
-/// `socket`, `bind`, `listen`: as [`super::listen_at`], of a name in a folder, with mode 0600. It has
-/// the name as soon as it listens, and not before.
+/// `socket`, `bind`, `listen`: as [`super::listen_at`], of a name in a folder. It has the name as soon as it
+/// listens, and not before.
 ///
 /// Until then it has a hidden name, `.NAME.RANDOM` (of NAME the first 32 bytes), which refuses
 /// connections. Whoever removes hidden names that refuse, as those of the dead do, must expect to hit
@@ -36,13 +36,14 @@ pub fn listen_in(
     kind: Kind,
     folder: impl AsFd,
     name: &OsStr,
+    permissions: Permissions,
     backlog: u32,
     nonblocking: bool,
 ) -> Result<OwnedFd> {
     check_name("bind", name)?;
     let fd = socket(kind, nonblocking)?;
     let place = Place::within(folder.as_fd(), name)?;
-    bind_at_place(fd.as_fd(), &place, Permissions::new(), |fd| socket::listen(fd, backlog))?;
+    bind_at_place(fd.as_fd(), &place, permissions, |fd| socket::listen(fd, backlog))?;
     Ok(fd)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use switchboard_kernel::{Permissions, process};
 
 use super::AddressError;
+use crate::access::{AuditTarget, Rules, Verb, Who};
 use crate::framing::Framing;
 use crate::log::Durability;
 use crate::log::writer::LEAST_SEGMENT_BYTES;
@@ -39,9 +40,17 @@ pub(crate) struct Query {
     pub(crate) layout: Option<Layout>,
     pub(crate) count: Option<u32>,
     pub(crate) index: u16,
+    /// Who of other users may do what.
+    pub(crate) allowed: Rules,
+    pub(crate) audit: Option<AuditTarget>,
 }
 
 impl Query {
+    /// Who of other users may do what on a channel.
+    pub(crate) fn rules(&self) -> Rules {
+        self.allowed.clone().with_mode(self.mode, self.group)
+    }
+
     pub(crate) fn permissions(&self) -> Permissions {
         let mut permissions = Permissions::new();
         if let Some(mode) = self.mode {
@@ -77,9 +86,16 @@ pub const OPTIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "scope",
-        "DIRECTORY",
+        "DIRECTORY|system",
         "where the ends of shm: meet; a directory of this user's unless said otherwise",
     ),
+    ("publish", "WHO", "others who may publish: user:NAME, group:NAME or any, with commas"),
+    ("subscribe", "WHO", "others who may subscribe"),
+    ("send", "WHO", "others who may send"),
+    ("receive", "WHO", "others who may receive"),
+    ("call", "WHO", "others who may call"),
+    ("serve", "WHO", "others who may serve"),
+    ("audit", "journal|FILE", "where it is written who was refused; SWITCHBOARD_AUDIT otherwise"),
     ("history", "COUNT", "how many messages a publisher keeps for subscribers that come later"),
     ("segment", "BYTES", "length of the files of a log; 16MiB unless said otherwise"),
     ("durability", "memory|written|synced", "when a message in a log counts as acknowledged"),
@@ -180,11 +196,22 @@ pub(super) fn parse_option(
             query.retain_bytes = Some(large_size(value).ok_or_else(|| wrong(problem))?);
         }
         "scope" => {
-            let scope = PathBuf::from(value);
+            let scope = PathBuf::from(if value == "system" { SYSTEM_SCOPE } else { value });
             if !scope.is_absolute() {
                 return Err(wrong("a directory is written from the root: /run/robots"));
             }
             query.scope = Some(scope);
+        }
+        "publish" | "subscribe" | "send" | "receive" | "call" | "serve" => {
+            let who = Who::parse(value).map_err(|problem| wrong(&problem))?;
+            if let Some(verb) = Verb::parse(key) {
+                query.allowed.add(verb, who);
+            }
+        }
+        "audit" => {
+            let target = AuditTarget::parse(value);
+            let problem = "say journal, or a file's path from the root";
+            query.audit = Some(target.ok_or_else(|| wrong(problem))?);
         }
         "reader" => {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -233,6 +260,8 @@ pub(super) fn parse_option(
     Ok(())
 }
 
+/// Which the administrator makes: docs/design/access.md.
+const SYSTEM_SCOPE: &str = "/run/switchboard";
 const SEGMENT: &str = "a segment has 4096 bytes or more, below 4 GiB: 64KiB, 16MiB";
 const SIZE: &str = "a size is a number of bytes, or with KiB, MiB or GiB, below 4 GiB";
 

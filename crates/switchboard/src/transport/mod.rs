@@ -104,6 +104,25 @@ const AT_LEAST_ONCE: &str = "at least once while the sender lives; a message tha
                              marked redelivered";
 const AT_MOST_ONCE: &str = "once; what a receiver took and did not finish is lost with it";
 
+/// What shm: takes.
+const SHM_OPTIONS: &[&str] = &[
+    "audit",
+    "call",
+    "capacity",
+    "group",
+    "history",
+    "max-message",
+    "mode",
+    "overflow",
+    "owner",
+    "publish",
+    "receive",
+    "scope",
+    "send",
+    "serve",
+    "subscribe",
+];
+
 /// Options of connected Unix sockets.
 const UNIX_OPTIONS: &[&str] = &[
     "mode",
@@ -160,7 +179,7 @@ pub const TABLE: &[Transport] = &[
         summary: "shared memory with one writer for each page",
         example: "shm:engine/temperature",
         target: TargetForm::Name,
-        options: &["capacity", "history", "max-message", "overflow", "scope"],
+        options: SHM_OPTIONS,
         capabilities: Capabilities {
             largest_message_bytes: shm::LARGEST_MESSAGE_BYTES,
             redelivers: true,

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
+use switchboard_kernel::Permissions;
 use switchboard_kernel::private_folder::{make_at, names, open};
 use switchboard_kernel::unix_socket::{self as unix, Kind, connect_in, listen_in, unlink_in};
 use switchboard_testkit::child::{instruction, report};
@@ -17,10 +18,14 @@ fn name(name: &str) -> &OsStr {
     OsStr::new(name)
 }
 
+fn own() -> Permissions {
+    Permissions::new()
+}
+
 /// Listens in a folder until killed.
 pub(crate) fn listener(arguments: &[String]) {
     let folder = open(Path::new(&arguments[0])).expect("the folder");
-    let listener = listen_in(Kind::Seqpacket, &folder, name(&arguments[1]), 8, false);
+    let listener = listen_in(Kind::Seqpacket, &folder, name(&arguments[1]), own(), 8, false);
     let listener = listener.expect("a listener");
     report("listening");
     loop {
@@ -59,7 +64,7 @@ fn they_are_found_in_a_deep_folder_and_refuse_when_dead() {
         let mut buffer = [0; 16];
         assert_eq!(unix::recv(&connection, &mut buffer), Ok(7));
         assert_eq!(error_of(connect_in(Kind::Stream, &folder, name, false)), "EPROTOTYPE");
-        let taken = listen_in(Kind::Seqpacket, &folder, name, 8, false);
+        let taken = listen_in(Kind::Seqpacket, &folder, name, own(), 8, false);
         assert_eq!(error_of(taken), "EADDRINUSE");
         child.kill();
         assert_eq!(error_of(connect_in(Kind::Seqpacket, &folder, name, false)), "ECONNREFUSED");
@@ -73,7 +78,7 @@ fn they_are_found_in_a_deep_folder_and_refuse_when_dead() {
 fn only_sockets_and_only_names_in_the_folder() {
     let scratch = Scratch::new();
     let folder = File::open(scratch.join("")).expect("a folder");
-    let listener = listen_in(Kind::Stream, &folder, name("s"), 1, true).expect("a listener");
+    let listener = listen_in(Kind::Stream, &folder, name("s"), own(), 1, true).expect("a listener");
     fs::write(scratch.join("file"), "text").expect("a file");
     symlink("s", scratch.join("link")).expect("a link");
     for (path, connected, removed) in [
@@ -88,12 +93,18 @@ fn only_sockets_and_only_names_in_the_folder() {
         assert_eq!(error_of(unlink_in(&folder, name(path))), removed, "{path}");
     }
     for (path, expected) in [("", "EINVAL"), ("../s", "EINVAL"), ("file", "EADDRINUSE")] {
-        let listened = listen_in(Kind::Stream, &folder, name(path), 1, true);
+        let listened = listen_in(Kind::Stream, &folder, name(path), own(), 1, true);
         assert_eq!(error_of(listened), expected);
     }
     let long = "x".repeat(256);
-    assert_eq!(error_of(listen_in(Kind::Stream, &folder, name(&long), 1, true)), "ENAMETOOLONG");
-    assert_eq!(error_of(listen_in(Kind::Datagram, &folder, name("d"), 1, true)), "EOPNOTSUPP");
+    assert_eq!(
+        error_of(listen_in(Kind::Stream, &folder, name(&long), own(), 1, true)),
+        "ENAMETOOLONG"
+    );
+    assert_eq!(
+        error_of(listen_in(Kind::Datagram, &folder, name("d"), own(), 1, true)),
+        "EOPNOTSUPP"
+    );
     let metadata = fs::symlink_metadata(scratch.join("s")).expect("the socket");
     assert!(metadata.file_type().is_socket() && metadata.mode() & 0o7777 == 0o600);
     // Nothing of what failed is left, under a hidden name or another.
@@ -109,11 +120,12 @@ fn the_folder_may_be_moved_or_gone() {
     let parent = File::open(scratch.join("")).expect("a folder");
     let folder = make_at(&parent, name("f")).expect("a folder");
     fs::rename(scratch.join("f"), scratch.join("g")).expect("moved");
-    let listener = listen_in(Kind::Seqpacket, &folder, name("s"), 1, false).expect("a listener");
+    let listener =
+        listen_in(Kind::Seqpacket, &folder, name("s"), own(), 1, false).expect("a listener");
     connect_in(Kind::Seqpacket, &folder, name("s"), false).expect("connected");
     assert!(scratch.join("g").join("s").exists());
     drop(listener);
     fs::remove_dir_all(scratch.join("g")).expect("removed");
-    assert_eq!(error_of(listen_in(Kind::Seqpacket, &folder, name("s"), 1, false)), "ENOENT");
+    assert_eq!(error_of(listen_in(Kind::Seqpacket, &folder, name("s"), own(), 1, false)), "ENOENT");
     assert_eq!(error_of(connect_in(Kind::Seqpacket, &folder, name("s"), false)), "ENOENT");
 }

@@ -14,11 +14,11 @@ use crate::transport::{Raw, Receipt};
 /// A message that was received, where it lies, until the next one is taken.
 ///
 /// Over `shm:` it is the sender's memory, which this process can only read: nothing is copied. Elsewhere, for
-/// types that are aligned to more than 8 bytes, and for subscribers of a publisher that
-/// [drops the oldest](crate::Overflow::DropOldest), it is a copy.
+/// types that are aligned to more than 8 bytes, for subscribers of a publisher that
+/// [drops the oldest](crate::Overflow::DropOldest), and from a process of another user, it is a copy.
 ///
 /// The room that it takes is used again once this is dropped; of a queue, once it is settled. A sender
-/// is of the same user as its receiver. An honest one writes nothing there until then; one that lies can change
+/// whose memory is shown is of the same user as its receiver. An honest one writes nothing there until then; one that lies can change
 /// it meanwhile. So copy what you check and rely on.
 ///
 /// Dropped, it is neither acknowledged nor rejected: see [`Delivery`](super::Delivery).

@@ -6,6 +6,9 @@
 //! /run/user/UID is there        /run/user/UID/switchboard/shm
 //! otherwise                     switchboard-UID/shm in the temporary directory
 //! ```
+//! A scope that others can enter is *shared* (docs/design/access.md): channels are in
+//! it, and each has the mode that its rules ask for.
+//!
 //! What is given may be reached through symbolic links, as systems like it; what is made here is made
 //! with mode 0700 and never reached through one. Source: the XDG Base Directory Specification.
 
@@ -23,6 +26,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Bits of a mode that let others in.
 const OTHERS: u32 = 0o077;
+/// The bit of a folder in which nobody takes the names of others away.
+const STICKY: u32 = 0o1000;
 
 /// Where the folder is looked for.
 #[derive(Clone, Debug)]
@@ -56,6 +61,13 @@ pub(crate) struct OpenFolder {
     pub(crate) path: PathBuf,
 }
 
+/// The folder of all channels, and whether several users share it.
+#[derive(Debug)]
+pub(crate) struct Base {
+    pub(crate) folder: OpenFolder,
+    pub(crate) is_shared: bool,
+}
+
 /// Opens the folder of all channels; makes what is not there of it.
 ///
 /// # Errors
@@ -65,16 +77,83 @@ pub(crate) fn open(
     address: &Address,
     scope: Option<&Path>,
     surroundings: &Surroundings,
-) -> Result<OpenFolder, Error> {
+) -> Result<Base, Error> {
     let base = match scope {
         Some(scope) => open_scope(address, scope)?,
         None => {
             let (given, own) = choose(surroundings);
             let given = open_given(address, given)?;
-            make(address, &given, &own)?
+            Base { folder: make(address, &given, &own)?, is_shared: false }
         }
     };
-    make(address, &base, "shm")
+    if base.is_shared {
+        return Ok(base);
+    }
+    if address.query.rules().let_others_in() {
+        let shown = base.folder.path.display();
+        let problem = format!("its rules let other users in, and {shown} is this user's alone");
+        return Err(Error::new(ErrorKind::BadAddress, address, problem).hint(
+            "say ?scope= with a folder that is shared, as mkdir -m 1777 makes one; ?scope=system is \
+             /run/switchboard",
+        ));
+    }
+    Ok(Base { folder: make(address, &base.folder, "shm")?, is_shared: false })
+}
+
+/// Makes or opens the folder of a channel in a shared scope.
+///
+/// # Errors
+/// `PermissionDenied`: it lets this user not in, is not the user's that `?owner=` says, or lets others take names
+/// away; what the system says.
+pub(crate) fn make_shared(
+    address: &Address,
+    base: &OpenFolder,
+    name: &str,
+) -> Result<OpenFolder, Error> {
+    let path = base.path.join(name);
+    let shown = path.display();
+    let denied = |problem: String| Error::new(ErrorKind::PermissionDenied, address, problem);
+    let (mode, group) = address.query.rules().of_folder();
+    let folder = shared_folder::make_at(&base.folder, OsStr::new(name), mode, group);
+    let folder = folder.map_err(|error| shared_refused(address, &path, error))?;
+    let status = shared_folder::status(&folder);
+    let status = status.map_err(|error| Error::system(address, "cannot open", error))?;
+    let owner = user_name(status.uid);
+    if address.query.owner.is_some_and(|wanted| wanted != status.uid) {
+        let problem = format!("the channel's folder {shown} belongs to user {owner}");
+        return Err(denied(problem).hint("another user was first; ?owner= says whose it has to be"));
+    }
+    if status.uid == process::effective_user_id() {
+        let wider = status.mode | mode;
+        let regroup = group.filter(|group| *group != status.gid);
+        if wider != status.mode || regroup.is_some() {
+            shared_folder::set(&folder, wider, regroup)
+                .map_err(|error| Error::system(address, &format!("cannot open {shown}"), error))?;
+        }
+    } else if !status.keeps_names() {
+        let mode = status.mode;
+        let problem = format!("in {shown} (mode {mode:04o}) others can take names away");
+        return Err(denied(problem).hint(format!("user {owner} can close that: chmod +t {shown}")));
+    }
+    Ok(OpenFolder { folder, path })
+}
+
+/// Why the folder of a channel cannot be used.
+fn shared_refused(address: &Address, path: &Path, error: kernel::Error) -> Error {
+    let shown = path.display();
+    let doing = format!("cannot open the channel's folder {shown}");
+    let owner = std::fs::symlink_metadata(path).map(|found| user_name(found.uid()));
+    match owner {
+        Ok(owner) if error.kind() == kernel::ErrorKind::PermissionDenied => {
+            let me = user_name(process::effective_user_id());
+            let problem =
+                format!("{doing}: it belongs to user {owner}, who does not let user {me} in");
+            Error::new(ErrorKind::PermissionDenied, address, problem).hint(
+                "its user says who comes: ?group= and ?mode=, or a verb, as ?subscribe=user:NAME",
+            )
+        }
+        _ => Error::system(address, &doing, error),
+    }
 }
 
 /// The folder of a channel, if it is there. Nothing is made, and whose it is is not asked: for who only looks.
@@ -100,7 +179,11 @@ pub(crate) fn find(
         Err(error) => return Err(unusable(address, &given, &error)),
     };
     let mut path = given;
-    for name in own.as_deref().into_iter().chain(["shm", channel]) {
+    let status = shared_folder::status(&folder);
+    let status = status.map_err(|error| Error::system(address, "cannot look", error))?;
+    let is_shared = own.is_none() && status.is_shared();
+    let below = if is_shared { &[channel][..] } else { &["shm", channel] };
+    for name in own.as_deref().into_iter().chain(below.iter().copied()) {
         path.push(name);
         folder = match shared_folder::open_at(&folder, OsStr::new(name)) {
             Ok(folder) => folder,
@@ -127,6 +210,11 @@ fn choose(surroundings: &Surroundings) -> (PathBuf, String) {
     (surroundings.temporary.clone(), format!("switchboard-{user}"))
 }
 
+/// Whether a scope is for several users: what lets nobody else in is its user's alone, also for root.
+fn is_shared(metadata: &std::fs::Metadata) -> bool {
+    metadata.mode() & OTHERS != 0
+}
+
 fn open_given(address: &Address, path: PathBuf) -> Result<OpenFolder, Error> {
     match File::open(&path) {
         Ok(folder) => Ok(OpenFolder { folder: folder.into(), path }),
@@ -145,14 +233,25 @@ fn open_given(address: &Address, path: PathBuf) -> Result<OpenFolder, Error> {
     }
 }
 
-fn open_scope(address: &Address, scope: &Path) -> Result<OpenFolder, Error> {
+fn open_scope(address: &Address, scope: &Path) -> Result<Base, Error> {
+    let base = |folder, is_shared| {
+        let path = scope.to_owned();
+        Base { folder: OpenFolder { folder, path }, is_shared }
+    };
     match File::open(scope) {
         Ok(folder) => {
             let metadata = folder.metadata().map_err(|error| unusable(address, scope, &error))?;
-            if let Some(error) = others_may(address, scope, &metadata) {
+            let shared = metadata.is_dir() && is_shared(&metadata);
+            if !shared && let Some(error) = others_may(address, scope, &metadata) {
                 return Err(error);
             }
-            Ok(OpenFolder { folder: folder.into(), path: scope.to_owned() })
+            let (mode, shown) = (metadata.mode() & 0o7777, scope.display());
+            if shared && mode & 0o022 != 0 && mode & STICKY == 0 {
+                let problem = format!("in {shown} (mode {mode:04o}) others can take names away");
+                return Err(Error::new(ErrorKind::PermissionDenied, address, problem)
+                    .hint(format!("close that: chmod +t {shown}, or chmod 0700 for one user")));
+            }
+            Ok(base(folder.into(), shared))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let name = scope.file_name().and_then(OsStr::to_str);
@@ -164,7 +263,9 @@ fn open_scope(address: &Address, scope: &Path) -> Result<OpenFolder, Error> {
                     unusable(address, scope, &error).hint("make it first: mkdir -m 0700 -p")
                 );
             };
-            make(address, &OpenFolder { folder: folder.into(), path: parent.to_owned() }, name)
+            let parent = OpenFolder { folder: folder.into(), path: parent.to_owned() };
+            let made = make(address, &parent, name)?;
+            Ok(Base { folder: made, is_shared: false })
         }
         Err(error) => Err(unusable(address, scope, &error)),
     }

@@ -15,6 +15,7 @@ use switchboard_kernel::{ErrorKind as Kind, unix_socket};
 use super::datagram::{Datagram, LONGEST_BYTES, MOST_DESCRIPTORS};
 use super::hello::{Hello, Id, LARGEST_WINDOW, Pattern, Role};
 use super::meeting::{self, FIRST_TOKEN, Meeting, Offer, Way};
+use super::peer::Peer;
 use crate::error::Error;
 use crate::transport::Setup;
 
@@ -56,6 +57,13 @@ pub(super) enum Event<M> {
         peer: String,
         problem: String,
     },
+    /// The peer's rules do not allow what this end does.
+    Denied {
+        peer: String,
+        problem: String,
+    },
+    /// A reader that has no byte in the doorbell has read up to here, and is about to sleep.
+    Sleeps(LinkId, u64),
     Misbehaved {
         peer: String,
         problem: String,
@@ -70,7 +78,7 @@ pub(super) enum Event<M> {
 impl<M> Event<M> {
     /// Whether the caller may have to look again: not where somebody only wants to see the counters.
     pub(super) fn is_news(&self) -> bool {
-        !matches!(self, Self::Asked(_))
+        !matches!(self, Self::Asked(_) | Self::Sleeps(..))
     }
 }
 
@@ -81,6 +89,8 @@ pub(super) struct Met<M> {
     pub(super) hello: Hello,
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) made: M,
+    /// It is of another user.
+    pub(super) is_other: bool,
 }
 
 /// Where a reader begins.
@@ -96,6 +106,8 @@ pub(super) struct Welcome {
 struct Link {
     id: Id,
     peer: String,
+    /// Who it is, if it is of another user.
+    other: Option<Peer>,
     socket: OwnedFd,
     process: Option<OwnedFd>,
     gone: bool,
@@ -195,6 +207,9 @@ impl<O: Offer> Control<O> {
                 meeting::Event::Full { peer, problem } => {
                     events.push(Event::Full { peer: peer.to_string(), problem });
                 }
+                meeting::Event::Denied { peer, problem } => {
+                    events.push(Event::Denied { peer: peer.to_string(), problem });
+                }
                 meeting::Event::Misbehaved { peer, problem } => {
                     events.push(Event::Misbehaved { peer: peer.to_string(), problem });
                 }
@@ -226,7 +241,7 @@ impl<O: Offer> Control<O> {
     }
 
     fn met(&mut self, met: meeting::Met<O::Made>, events: &mut Vec<Event<O::Made>>) {
-        let meeting::Met { socket, process, peer, hello, descriptors, made, way } = met;
+        let meeting::Met { socket, process, peer, hello, descriptors, made, way, is_other } = met;
         let link = self.next;
         self.next += 1;
         let token = FIRST_LINK + 2 * link;
@@ -239,11 +254,12 @@ impl<O: Offer> Control<O> {
             events.push(Event::Failed(self.setup.system("cannot watch a link", error)));
             return;
         }
-        let (id, peer) = (hello.id, peer.to_string());
+        let (id, other) = (hello.id, is_other.then(|| peer.clone()));
+        let peer = peer.to_string();
         let way = way.map(Box::new);
-        let entry = Link { id, peer, socket, process, gone: false, way };
+        let entry = Link { id, peer, other, socket, process, gone: false, way };
         self.links.insert(link, Box::new(entry));
-        events.push(Event::Met(Met { link, hello, descriptors, made }));
+        events.push(Event::Met(Met { link, hello, descriptors, made, is_other }));
     }
 
     /// What a peer has said by now.
@@ -375,6 +391,16 @@ impl<O: Offer> Control<O> {
         self.part(link);
     }
 
+    /// Turns a peer of another user away that was let in.
+    pub(super) fn evict(&mut self, link: LinkId, why: &str) {
+        if let Some(entry) = self.links.get(&link)
+            && let Some(other) = &entry.other
+        {
+            self.meeting.evicted(&entry.socket, other, why);
+        }
+        self.turn_away(link, why);
+    }
+
     /// Makes the descriptor readable.
     pub(super) fn nudge(&mut self) {
         if self.nudge.is_none()
@@ -415,7 +441,8 @@ fn event<M>(
         Datagram::Reject { number } => Event::Reject(link, number),
         Datagram::Taken { number } => Event::Taken(link, number),
         Datagram::Wake | Datagram::Hello(_) => Event::Wake,
-        Datagram::Refuse(problem) | Datagram::Full(problem) => {
+        Datagram::Sleeps { position } => Event::Sleeps(link, position),
+        Datagram::Refuse(problem) | Datagram::Full(problem) | Datagram::Denied(problem) => {
             return Err(Farewell::Refuses(problem));
         }
         Datagram::Leave => return Err(Farewell::Leaves),

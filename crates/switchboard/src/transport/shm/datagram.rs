@@ -14,6 +14,8 @@
 //! | 7 Refuse | both | text, at most 512 bytes | |
 //! | 8 Leave | reader | | |
 //! | 9 Full | both | as Refuse | |
+//! | 10 Denied | both, in place of a Hello | as Refuse | |
+//! | 11 Sleeps | reader without a doorbell | position u64 | |
 
 use super::hello::{Hello, Pattern, Role, end_name};
 use crate::link::{cut, printable};
@@ -55,6 +57,10 @@ pub(crate) enum Datagram {
     Refuse(String),
     /// I go, and am not dead.
     Leave,
+    /// As `Refuse`: my rules do not allow what you do.
+    Denied(String),
+    /// I have no byte in your doorbell, have read up to this position, and am about to sleep.
+    Sleeps { position: u64 },
     /// As `Refuse`: I have as many links as may be, and that is no matter of who fits whom.
     Full(String),
 }
@@ -100,7 +106,8 @@ impl Datagram {
             Self::Reject { number } | Self::Taken { number } => {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
-            Self::Refuse(reason) | Self::Full(reason) => {
+            Self::Sleeps { position } => bytes.extend_from_slice(&position.to_le_bytes()),
+            Self::Refuse(reason) | Self::Full(reason) | Self::Denied(reason) => {
                 bytes.extend_from_slice(cut(reason, LONGEST_REASON).as_bytes());
             }
             Self::Wake | Self::Leave => {}
@@ -119,6 +126,8 @@ impl Datagram {
             Self::Refuse(_) => 7,
             Self::Leave => 8,
             Self::Full(_) => 9,
+            Self::Denied(_) => 10,
+            Self::Sleeps { .. } => 11,
         }
     }
 
@@ -129,8 +138,14 @@ impl Datagram {
     pub(crate) fn decode_first(bytes: &[u8], descriptors: usize) -> Result<Self, Fault> {
         let datagram = Self::decode(bytes)?;
         let expected = match &datagram {
+            // A writer gives no doorbell to a reader of another user.
+            Self::Hello(hello)
+                if hello.role == Role::Writer && descriptors + 1 == hello.descriptors() =>
+            {
+                descriptors
+            }
             Self::Hello(hello) => hello.descriptors(),
-            Self::Refuse(_) | Self::Full(_) => 0,
+            Self::Refuse(_) | Self::Full(_) | Self::Denied(_) => 0,
             other => {
                 return Err(Fault::misbehaved(format!("{} before its hello", other.name())));
             }
@@ -156,7 +171,7 @@ impl Datagram {
             (Self::Segment { .. }, _, Role::Writer) => (true, 1),
             (Self::Reject { .. }, Pattern::Queue, Role::Reader)
             | (Self::Taken { .. }, Pattern::Queue, Role::Writer)
-            | (Self::Leave, _, Role::Reader)
+            | (Self::Leave | Self::Sleeps { .. }, _, Role::Reader)
             | (Self::Wake | Self::Refuse(_), ..) => (true, 0),
             _ => (false, 0),
         };
@@ -186,6 +201,8 @@ impl Datagram {
             Self::Taken { .. } => "an answer to a rejection",
             Self::Refuse(_) => "a refusal",
             Self::Leave => "a leave",
+            Self::Denied(_) => "a denial",
+            Self::Sleeps { .. } => "a sleep",
             Self::Full(_) => "a refusal of one link more",
         }
     }
@@ -206,6 +223,8 @@ impl Datagram {
             7 => return reason(fields.0).map(Self::Refuse),
             8 => Self::Leave,
             9 => return reason(fields.0).map(Self::Full),
+            10 => return reason(fields.0).map(Self::Denied),
+            11 => Self::Sleeps { position: fields.u64()? },
             kind => {
                 return Err(Fault::Misbehaved(format!("a datagram of unknown kind {kind}")));
             }

@@ -18,11 +18,12 @@ use std::path::Path;
 
 use switchboard_kernel as kernel;
 use switchboard_kernel::ErrorKind as K;
+use switchboard_kernel::Permissions;
 use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::private_folder;
 use switchboard_kernel::unix_socket::{self, Kind};
 
-use super::base::{self, OpenFolder, Surroundings};
+use super::base::{self, Base, OpenFolder, Surroundings};
 use super::name::{ChannelName, Entry, Found};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
@@ -39,6 +40,7 @@ pub(crate) struct Folder {
     name: ChannelName,
     channels: OpenFolder,
     this: OpenFolder,
+    is_shared: bool,
 }
 
 /// How a connection to another endpoint went.
@@ -64,9 +66,14 @@ impl Folder {
         surroundings: &Surroundings,
         name: &ChannelName,
     ) -> Result<Self, Error> {
-        let channels = base::open(address, scope, surroundings)?;
-        let this = make(address, &channels, name)?;
-        Ok(Self { address: address.clone(), name: name.clone(), channels, this })
+        let Base { folder: channels, is_shared } = base::open(address, scope, surroundings)?;
+        let this = make(address, &channels, name, is_shared)?;
+        Ok(Self { address: address.clone(), name: name.clone(), channels, this, is_shared })
+    }
+
+    /// Whether ends of several users meet in it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     /// Listens under a name. Whoever sees the name can connect.
@@ -75,14 +82,17 @@ impl Folder {
     /// What the system says.
     pub(crate) fn listen(&mut self, entry: Entry) -> Result<OwnedFd, Error> {
         let name = entry.to_string();
+        // In a shared folder its mode and this end's rules say who comes.
+        let mode = if self.is_shared { 0o666 } else { 0o600 };
+        let permissions = Permissions::new().mode(mode);
         for _ in 0..MOST_TRIES {
-            let folder = self.this.folder.as_fd();
-            match unix_socket::listen_in(Kind::Seqpacket, folder, OsStr::new(&name), BACKLOG, true)
+            let (folder, name) = (self.this.folder.as_fd(), OsStr::new(&name));
+            match unix_socket::listen_in(Kind::Seqpacket, folder, name, permissions, BACKLOG, true)
             {
                 Ok(listener) => return Ok(listener),
                 // The last of the others removed the folder since it was opened here.
                 Err(error) if error.kind() == K::NotFound && has_proc() => {
-                    self.this = make(&self.address, &self.channels, &self.name)?;
+                    self.this = make(&self.address, &self.channels, &self.name, self.is_shared)?;
                 }
                 Err(error) => return Err(self.system("cannot listen", error)),
             }
@@ -140,6 +150,8 @@ impl Folder {
                 K::WouldBlock | K::TooManyFiles | K::TooManyFilesInSystem | K::OutOfMemory => {
                     Dialled::NotNow(error)
                 }
+                // Whoever may make names here can make some that nobody can connect to.
+                K::PermissionDenied if self.is_shared => Dialled::Gone,
                 K::ConnectionRefused => {
                     if self.life(name) == Life::Dead {
                         self.remove(entry);
@@ -186,7 +198,17 @@ enum Life {
 }
 
 /// The channel's folder, made if it is not there.
-fn make(address: &Address, channels: &OpenFolder, name: &ChannelName) -> Result<OpenFolder, Error> {
+fn make(
+    address: &Address,
+    channels: &OpenFolder,
+    name: &ChannelName,
+    is_shared: bool,
+) -> Result<OpenFolder, Error> {
+    if is_shared {
+        let folder = base::make_shared(address, channels, name.folder())?;
+        keep(&folder.folder);
+        return Ok(folder);
+    }
     let path = channels.path.join(name.folder());
     let mut tries = 0;
     loop {

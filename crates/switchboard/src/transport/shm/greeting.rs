@@ -20,6 +20,8 @@ pub(super) enum First {
     Look,
     /// The peer does not want this connection, and says why.
     Refused(String),
+    /// The peer's rules do not allow what this end does, and it says so.
+    Denied(String),
     /// The peer has as many links as may be.
     Full(String),
     /// The peer closed it, or is dead.
@@ -64,6 +66,7 @@ pub(super) fn take(socket: BorrowedFd<'_>) -> First {
         Ok(Datagram::Hello(hello)) => First::Hello(hello, descriptors),
         Ok(Datagram::Refuse(reason)) => First::Refused(reason),
         Ok(Datagram::Full(reason)) => First::Full(reason),
+        Ok(Datagram::Denied(reason)) => First::Denied(reason),
         Ok(_) => First::HungUp,
         Err(fault) => First::Wrong(fault),
     }
@@ -85,6 +88,11 @@ pub(super) fn say(
 /// Says why a connection is closed, if the peer still listens.
 pub(super) fn refuse(socket: BorrowedFd<'_>, reason: &str) {
     let _ = unix_socket::send(socket, &Datagram::Refuse(reason.to_owned()).encode());
+}
+
+/// Says why a peer may not do what it does.
+pub(super) fn deny(socket: BorrowedFd<'_>, reason: &str) {
+    let _ = unix_socket::send(socket, &Datagram::Denied(reason.to_owned()).encode());
 }
 
 /// Says that a connection is closed because there is no place for one link more.

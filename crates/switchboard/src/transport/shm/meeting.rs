@@ -52,9 +52,11 @@ use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 
 mod accepting;
+mod admitting;
 mod dialling;
 
 use accepting::Silent;
+use admitting::Access;
 pub(crate) use dialling::Way;
 use dialling::{Outgoing, Wanted};
 
@@ -102,6 +104,11 @@ pub(crate) trait Offer {
     /// The descriptors that go with the hello: a writer's doorbell, then the ring of a topic; a
     /// reader's page.
     fn descriptors<'a>(&'a self, made: &'a Self::Made) -> Vec<BorrowedFd<'a>>;
+
+    /// Those that go to a process of another user: no doorbell, which both would write.
+    fn for_others<'a>(&'a self, made: &'a Self::Made) -> Vec<BorrowedFd<'a>> {
+        self.descriptors(made)
+    }
 }
 
 /// A peer that was met.
@@ -119,6 +126,15 @@ pub(crate) struct Met<M> {
     pub(crate) made: M,
     /// How to dial it again, if it was dialled.
     pub(crate) way: Option<Way>,
+    /// It is of another user.
+    pub(crate) is_other: bool,
+}
+
+/// Who was met, by the kernel's word.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    pid: Option<u32>,
+    uid: u32,
 }
 
 /// What happened.
@@ -132,6 +148,11 @@ pub(crate) enum Event<M> {
     },
     /// A peer has as many links as may be.
     Full {
+        peer: Peer,
+        problem: String,
+    },
+    /// The rules of a peer that was here first do not allow what this end does.
+    Denied {
         peer: Peer,
         problem: String,
     },
@@ -174,7 +195,8 @@ pub(crate) struct Meeting<M> {
     /// Complements that were found and are not met.
     wanted: BTreeMap<Id, Wanted>,
     /// Those that were met, and their processes.
-    met: BTreeMap<Id, Option<u32>>,
+    met: BTreeMap<Id, Known>,
+    access: Box<Access>,
     /// There was no descriptor for a connection that waits: when to look again.
     accept_again: Option<Instant>,
     /// A want of descriptors or memory was told, and it goes on.
@@ -227,6 +249,7 @@ impl<M> Meeting<M> {
         let timer = TimerFd::new().map_err(failed)?;
         epoll.add(&timer, TIMER, Interest::Readable).map_err(failed)?;
         let entry = Entry { pattern: hello.pattern, role: hello.role, id: hello.id };
+        let access = Box::new(Access::open(address, &hello, folder.is_shared())?);
         let listener = folder.listen(entry)?;
         let mut meeting = Self {
             address: address.clone(),
@@ -244,6 +267,7 @@ impl<M> Meeting<M> {
             next_token: FIRST_CONNECTION,
             wanted: BTreeMap::new(),
             met: BTreeMap::new(),
+            access,
             accept_again: None,
             short: false,
             generation,
@@ -283,6 +307,10 @@ impl<M> Meeting<M> {
             Dialled::Gone => return Ok(()),
             Dialled::Connected(socket) => {
                 let Ok(peer) = Peer::of(socket.as_fd()) else { return Ok(()) };
+                // A stranger's name is nobody's.
+                if self.folder.is_shared() && !self.may_join(&socket, &peer) {
+                    return Ok(());
+                }
                 if matches!(process_of(socket.as_fd(), &peer), Ok(Process::Dead)) {
                     self.folder.remove(entry);
                     return Ok(());
@@ -291,6 +319,9 @@ impl<M> Meeting<M> {
             }
             // It takes no connections now, and is there.
             Dialled::NotNow(error) if error.kind() == kernel::ErrorKind::WouldBlock => {
+                if self.folder.is_shared() {
+                    return Ok(());
+                }
                 "another process".into()
             }
             Dialled::NotNow(error) | Dialled::Failed(error) => {
@@ -425,7 +456,7 @@ impl<M> Meeting<M> {
         if self.met.len() >= MOST_LINKS {
             return Some(format!("this end has {MOST_LINKS} links, and takes no more"));
         }
-        let met = self.met.values().filter(|pid| pid.is_some() && **pid == peer.pid).count();
+        let met = self.met.values().filter(|met| met.pid.is_some() && met.pid == peer.pid).count();
         let count = met + under_way;
         // The limit costs a system call, and most need not know it.
         if count < LEAST_LINKS_OF_A_PROCESS || count < most_links_of_a_process() {

@@ -27,6 +27,10 @@ impl Offer for WriterOffer {
     fn descriptors<'a>(&'a self, (): &'a ()) -> Vec<BorrowedFd<'a>> {
         std::iter::once(&self.bell).chain(&self.ring).map(AsFd::as_fd).collect()
     }
+
+    fn for_others<'a>(&'a self, (): &'a ()) -> Vec<BorrowedFd<'a>> {
+        self.ring.iter().map(AsFd::as_fd).collect()
+    }
 }
 
 /// What a reader gives with its hello: a page for each link.

@@ -8,8 +8,6 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use switchboard_kernel as kernel;
 use switchboard_kernel::{pidfd, process, unix_socket};
 
-use super::base::user_name;
-
 /// Who a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
@@ -30,19 +28,6 @@ impl Peer {
         let credentials = unix_socket::peer_credentials(socket)?;
         let program = credentials.pid.and_then(process::command_name).unwrap_or_default();
         Ok(Self { pid: credentials.pid, uid: credentials.uid, gid: credentials.gid, program })
-    }
-
-    /// Whether it may be met: it has to be of this process's user.
-    ///
-    /// # Errors
-    /// Who it is and who this is, in words that either side can be told.
-    pub(super) fn may_join(&self) -> Result<(), String> {
-        let user = process::effective_user_id();
-        if self.uid == user {
-            return Ok(());
-        }
-        let (theirs, ours) = (user_name(self.uid), user_name(user));
-        Err(format!("ends of different users do not meet on shm: yet: {ours} and {theirs}"))
     }
 
     /// Whether it may see what this process counts: it could read all its memory as well.

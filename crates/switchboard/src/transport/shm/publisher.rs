@@ -3,6 +3,8 @@
 mod history;
 mod pace;
 
+use std::time::{Duration, Instant};
+
 use switchboard_kernel::membarrier;
 use switchboard_shm::arena::Block;
 use switchboard_shm::barrier::{Busy, Sleeper};
@@ -49,6 +51,11 @@ pub(crate) struct PublisherCore {
 
 /// Subscribers that have no more large messages before them are waiting for the next one.
 const FEW_IN_FLIGHT: usize = 2;
+
+/// So long a subscriber of another user may hold its publisher up without taking anything.
+const EVICTED_AFTER: Duration = Duration::from_secs(5);
+const HELD_UP: &str = "it is of another user, and has taken nothing for 5 seconds while its publisher \
+                       waited for it";
 
 /// The one ring of a topic stands for all links.
 const OF_TOPIC: LinkId = 0;
@@ -202,7 +209,11 @@ impl PublisherCore {
         if self.sleeper.step() {
             self.ring.set_wanted(0);
         }
-        if self.ring.is_held_up_by(cursor, len) { Err(SendError::Full) } else { Ok(()) }
+        if !self.ring.is_held_up_by(cursor, len) {
+            return Ok(());
+        }
+        self.evict();
+        Err(SendError::Full)
     }
 
     /// The subscriber that keeps the ring full.
@@ -237,6 +248,32 @@ impl PublisherCore {
         self.forget(link);
     }
 
+    fn sleeps(&mut self, link: LinkId, position: u64) {
+        let Self { side, ring, subscribers, .. } = self;
+        let WritingSide { bell, control, counters, .. } = side;
+        if let Some(one) = subscribers.iter_mut().find(|one| one.link == link) {
+            one.sleeps((position, ring.head()), bell, control, counters);
+        }
+    }
+
+    /// Turns a subscriber of another user away that takes nothing while this end waits for it.
+    fn evict(&mut self) {
+        let slowest = self.subscribers.iter_mut().find(|one| Some(one.link) == self.slowest);
+        let Some(one) = slowest.filter(|one| one.is_other) else { return };
+        let (now, seen) = (Instant::now(), one.cursor.seen());
+        match one.holds_up {
+            Some((since, at)) if at == seen => {
+                if now.duration_since(since) < EVICTED_AFTER {
+                    return;
+                }
+                let link = one.link;
+                self.side.control.evict(link, HELD_UP);
+                self.forget(link);
+            }
+            _ => one.holds_up = Some((now, seen)),
+        }
+    }
+
     fn forget(&mut self, link: LinkId) {
         self.subscribers.retain(|subscriber| subscriber.link != link);
         self.bell_words = self.words_of_bell();
@@ -266,6 +303,8 @@ impl PublisherCore {
         if self.ended {
             return Ok(true);
         }
+        // Who only sends, and never waits, is told now.
+        self.side.take_denial()?;
         let claim = match self.claim(0) {
             Ok(claim) => claim,
             Err(SendError::Full) => return Ok(false),
@@ -460,6 +499,9 @@ impl Core for PublisherCore {
                 }
                 Event::Broke(link, problem) => self.turn_away(link, &problem),
                 Event::Asked(socket) => counting::answer(&socket, &self.counts()),
+                Event::Sleeps(link, position) => self.sleeps(link, position),
+                // It has others.
+                Event::Denied { .. } if !self.subscribers.is_empty() => {}
                 other => self.side.note(other),
             }
         }

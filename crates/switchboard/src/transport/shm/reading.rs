@@ -22,6 +22,7 @@ use super::hello::{Id, Pattern, Role};
 use super::memory::Theirs;
 use super::offer::{Page, ReaderOffer};
 use super::park::Place;
+use super::writing::denied;
 use crate::error::{Error, RecvError};
 use crate::transport::Setup;
 
@@ -292,7 +293,15 @@ impl<P: Reading> ReaderCore<P> {
             Event::Taken(link, number) => P::taken_back(self, link, number),
             Event::Gone(link) => self.gone(link),
             Event::Broke(link, problem) => self.broke(link, &problem),
-            Event::Reject(..) | Event::Wake => {}
+            Event::Denied { peer, problem } => {
+                // Others go on.
+                let report = match self.writers.is_empty() && self.pending.is_empty() {
+                    true => RecvError::Failed(denied(&self.setup.address, &peer, &problem)),
+                    false => RecvError::PeerRefused { peer, problem },
+                };
+                self.reports.push(report);
+            }
+            Event::Reject(..) | Event::Wake | Event::Sleeps(..) => {}
             Event::Refused { peer, problem } | Event::Full { peer, problem } => {
                 self.reports.push(RecvError::PeerRefused { peer, problem });
             }
@@ -350,11 +359,12 @@ impl<P: Reading> Core for ReaderCore<P> {
         self.sleeps += 1;
         for one in &mut self.writers {
             P::before_sleep(one, &self.control);
-            one.raise_bell(how);
+            let how = if one.has_bell() { how } else { Sleeps::OnDescriptor };
+            one.raise_bell(how, &self.control);
         }
         // One call is enough for all.
         let mut called = false;
-        for one in &mut self.writers {
+        for one in self.writers.iter_mut().filter(|one| one.has_bell()) {
             one.sleeper.pass(|| {
                 if !std::mem::replace(&mut called, true) {
                     membarrier::everywhere();
@@ -364,7 +374,10 @@ impl<P: Reading> Core for ReaderCore<P> {
         if self.is_ready() {
             return None;
         }
-        if alone && let Some(one) = self.writers.first() {
+        if alone
+            && let Some(one) = self.writers.first()
+            && one.has_bell()
+        {
             let place = Place::Header(one.ring.memory().clone(), one.ring.polled_index());
             return Some((place, 0));
         }

@@ -57,7 +57,7 @@ impl Reading for Reception {
             one.next()?
         };
         let Some(frame) = frame else { return Ok(Taken::Nothing) };
-        let prefix = one.hand_out(&frame, manner, hand)?;
+        let prefix = one.hand_out(&frame, one.manner(manner), hand)?;
         count(one);
         let found = &mut hand.found;
         found.receipt = Receipt { connection: one.link, sequence: frame.number };

@@ -37,6 +37,8 @@ use receiver::{Receiver, Window, small_bytes};
 
 /// Unsettled messages of a link at most: half of what has a bit in the reader's page.
 pub(super) const MOST_WINDOW: u32 = 256;
+/// The same, of a receiver of another user.
+const MOST_WINDOW_OF_OTHERS: u32 = 32;
 
 /// How long an end waits for receivers that it has found and not met.
 const LEAVES_WITHIN: Duration = Duration::from_secs(1);
@@ -290,9 +292,17 @@ impl SenderCore {
         Ok(true)
     }
 
+    fn sleeps(&mut self, link: LinkId, position: u64) {
+        let Some(at) = self.position(link) else { return };
+        let WritingSide { bell, control, counters, .. } = &mut self.side;
+        let one = &mut self.receivers[at];
+        one.reader.sleeps((position, one.ring.head()), bell, control, counters);
+    }
+
     fn join(&mut self, met: Met<()>) {
         let (id, largest) = (met.hello.id, u64::from(met.hello.max_message_bytes));
-        let messages = met.hello.window_messages.clamp(1, MOST_WINDOW) as usize;
+        let most = if met.is_other { MOST_WINDOW_OF_OTHERS } else { MOST_WINDOW };
+        let messages = met.hello.window_messages.clamp(1, most) as usize;
         let bytes = u64::from(self.side.setup.options.prefetch_bytes.max(1));
         let readers = self.receivers.iter().map(|one| &one.reader);
         let Some(guest) = self.side.admit(met, readers) else { return };
@@ -401,6 +411,9 @@ impl Core for SenderCore {
                 }
                 Event::Reject(link, number) => self.reject(link, number),
                 Event::Broke(link, problem) => self.turn_away(link, &problem),
+                Event::Sleeps(link, position) => self.sleeps(link, position),
+                // It has others.
+                Event::Denied { .. } if !self.receivers.is_empty() => {}
                 Event::Asked(socket) => {
                     self.settle_all();
                     counting::answer(&socket, &self.counts());

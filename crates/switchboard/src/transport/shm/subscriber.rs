@@ -54,7 +54,7 @@ impl Reading for Subscription {
         if one.ring.is_lossy() {
             return take_lossy(one, control, hand);
         }
-        let taken = take_next(one, control, manner, hand);
+        let taken = take_next(one, control, one.manner(manner), hand);
         one.kept.is_plain = one.kept.missing == 0 && one.kept.held.is_none() && !one.kept.has_block;
         taken
     }

@@ -3,6 +3,7 @@
 //! What differs, the rings and what waits in them, is in `publisher.rs` and `sender.rs`.
 
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use switchboard_kernel::io;
 use switchboard_kernel::shared_memory::PeerMemory;
@@ -19,6 +20,7 @@ use super::memory::{Bell, Own, Theirs, Unusable};
 use super::offer::WriterOffer;
 use super::park::Place;
 use super::waking::Woken;
+use crate::address::Address;
 use crate::counters::Counts;
 use crate::error::{Error, ErrorKind, SendError};
 use crate::transport::Setup;
@@ -34,6 +36,8 @@ pub(super) struct WritingSide {
     /// The largest message of this side.
     largest: usize,
     failed: Option<Error>,
+    /// A reader's rules do not let this end in, and there is no other.
+    denied: Option<Error>,
     /// Something for a link was not to be had, and that was told.
     short: bool,
     cancelled: bool,
@@ -47,6 +51,14 @@ pub(super) struct Reader {
     pub(super) slot: usize,
     pub(super) cursor: PeerCursor<Theirs>,
     woken: Woken,
+    /// Of a reader that does not raise its byte itself: the doorbell.
+    raises: Option<Bell>,
+    /// It is of another user.
+    pub(super) is_other: bool,
+    /// Counts its sleeps, where this side raises its byte.
+    turn: u8,
+    /// Since when it holds its writer up, at which cursor.
+    pub(super) holds_up: Option<(Instant, u64)>,
 }
 
 /// A reader that gave what it has to, and was not told where to begin.
@@ -55,6 +67,7 @@ pub(super) struct Guest {
     pub(super) link: LinkId,
     slot: usize,
     page: Theirs,
+    is_other: bool,
 }
 
 impl WritingSide {
@@ -86,6 +99,7 @@ impl WritingSide {
             counters: Counters::default(),
             largest: setup.largest_message_bytes() as usize,
             failed: None,
+            denied: None,
             short: false,
             cancelled: false,
             setup,
@@ -108,7 +122,7 @@ impl WritingSide {
         met: Met<()>,
         readers: impl Iterator<Item = &'a Reader> + Clone,
     ) -> Option<Guest> {
-        let link = met.link;
+        let (link, is_other) = (met.link, met.is_other);
         let pages = PAGE_BYTES..=PAGE_BYTES;
         let page = met.descriptors.into_iter().next().map(|fd| PeerMemory::received(fd, pages));
         let why = "it gave no reader's page that can be trusted";
@@ -130,7 +144,7 @@ impl WritingSide {
             self.control.turn_away(link, &problem);
             return None;
         };
-        Some(Guest { link, slot, page: Theirs(page) })
+        Some(Guest { link, slot, page: Theirs(page), is_other })
     }
 
     /// Something that a link needs is not to be had now. The reader is not to blame, and comes again; told once.
@@ -149,7 +163,7 @@ impl WritingSide {
         begin: (u64, u64),
         ring: Option<&Own>,
     ) -> Option<Reader> {
-        let Guest { link, slot, page } = guest;
+        let Guest { link, slot, page, is_other } = guest;
         let cursor = match PeerCursor::open(page, begin.0) {
             Ok(cursor) => cursor,
             Err(what) => {
@@ -163,7 +177,19 @@ impl WritingSide {
             welcomed &= self.control.give_segment(link, index as u32, memory);
         }
         self.short &= !welcomed;
-        welcomed.then(|| Reader { link, slot, cursor, woken: Woken::default() })
+        if welcomed {
+            self.denied = None;
+        }
+        welcomed.then(|| Reader {
+            link,
+            slot,
+            cursor,
+            woken: Woken::default(),
+            raises: None,
+            is_other,
+            turn: 0,
+            holds_up: None,
+        })
     }
 
     /// More memory for large messages, of which all readers are told.
@@ -207,12 +233,18 @@ impl WritingSide {
 
     /// What went wrong on the control path.
     pub(super) fn take_failure(&mut self) -> Result<(), SendError> {
-        self.failed.take().map_or(Ok(()), |error| Err(SendError::Failed(error)))
+        let failed = self.failed.take().or_else(|| self.denied.take());
+        failed.map_or(Ok(()), |error| Err(SendError::Failed(error)))
+    }
+
+    /// That no reader lets this end in, if it was not told.
+    pub(super) fn take_denial(&mut self) -> Result<(), SendError> {
+        self.denied.take().map_or(Ok(()), |error| Err(SendError::Failed(error)))
     }
 
     /// Whether [`check`](Self::check) has something to say.
     pub(super) fn has_news(&self) -> bool {
-        self.failed.is_some() || self.cancelled
+        self.failed.is_some() || self.denied.is_some() || self.cancelled
     }
 
     /// What is no matter of one pattern. A reader that does not fit is told so; the writer goes on. It is told of one
@@ -221,6 +253,9 @@ impl WritingSide {
         match event {
             Event::Cancelled => self.cancelled = true,
             Event::Failed(error) => self.failed = Some(error),
+            Event::Denied { peer, problem } => {
+                self.denied = Some(denied(&self.setup.address, &peer, &problem));
+            }
             Event::Full { peer, problem } => {
                 let problem = format!("{peer} refused one link more: {problem}");
                 let error = Error::new(ErrorKind::LimitReached, &self.setup.address, problem);
@@ -231,7 +266,33 @@ impl WritingSide {
     }
 }
 
+/// What an end is told that a peer's rules do not let in.
+pub(super) fn denied(address: &Address, peer: &str, problem: &str) -> Error {
+    let problem = format!("{peer} does not let this process in: {problem}");
+    Error::new(ErrorKind::PermissionDenied, address, problem)
+}
+
 impl Reader {
+    /// It has read up to a position, has no byte of its own in the doorbell, and is about to sleep: this side
+    /// raises it, and wakes the reader at once if there is something that it has not seen.
+    pub(super) fn sleeps(
+        &mut self,
+        (position, head): (u64, u64),
+        bell: &Bell,
+        control: &Control<WriterOffer>,
+        counters: &mut Counters,
+    ) {
+        if position == head {
+            self.turn = self.turn.wrapping_add(1);
+            // Its writer is kept out meanwhile, and looks at it after its next commit.
+            bell::raise_for(bell, self.slot, Sleeps::OnDescriptor, self.turn);
+            self.raises.get_or_insert_with(|| bell.clone());
+        } else {
+            counters.wakes += 1;
+            control.wake(self.link);
+        }
+    }
+
     /// Wakes it, if it sleeps on its descriptor. Whether it is to be woken on its futex instead.
     pub(super) fn wake(
         &mut self,
@@ -246,6 +307,10 @@ impl Reader {
         match raised.how {
             Sleeps::OnFutex => true,
             Sleeps::OnDescriptor => {
+                if let Some(bell) = &self.raises {
+                    // One for each sleep that it told of.
+                    bell::clear(bell, self.slot);
+                }
                 control.wake(self.link);
                 false
             }

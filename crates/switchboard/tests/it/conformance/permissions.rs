@@ -14,6 +14,11 @@ use super::{Meeting, each_row};
 /// `nobody`, or what stands in for it.
 const NOBODY: u32 = 65_534;
 
+/// Whether what an address names has the mode that it says. That of `shm:` is about its ends: `shm/access.rs`.
+fn makes_what_has_a_mode(meeting: &Meeting) -> bool {
+    meeting.row.options.contains(&"mode") && meeting.row.scheme != "shm"
+}
+
 /// The permission bits of what an address names.
 fn mode_of(meeting: &Meeting) -> Option<u32> {
     if meeting.is_given() {
@@ -60,7 +65,7 @@ pub(crate) fn strict_receiver(arguments: &[String]) {
 #[test]
 fn the_mode_of_the_address_counts_whatever_the_umask() {
     each_row(|meeting| {
-        if meeting.is_given() || !meeting.row.options.contains(&"mode") {
+        if meeting.is_given() || !makes_what_has_a_mode(meeting) {
             return;
         }
         let mut receiver = meeting.start("strict-receiver", "?mode=0640", "");
@@ -113,7 +118,7 @@ fn said(error: switchboard::Error) -> String {
 #[test]
 fn others_are_refused() {
     each_row(|meeting| {
-        if meeting.is_given() || !meeting.row.options.contains(&"mode") {
+        if meeting.is_given() || !makes_what_has_a_mode(meeting) {
             return;
         }
         // Root is let in everywhere, so it sends somebody else; an ordinary user locks itself out.
@@ -170,7 +175,7 @@ fn set_folder_mode(meeting: &Meeting, mode: u32) {
 #[test]
 fn others_may_use_what_was_opened_to_them() {
     each_row(|meeting| {
-        if meeting.is_given() || !meeting.row.options.contains(&"mode") {
+        if meeting.is_given() || !makes_what_has_a_mode(meeting) {
             return;
         }
         // An ordinary user is no other user, but its own folder can be closed to it.
@@ -212,7 +217,7 @@ fn a_fifo_that_may_not_be_made_is_an_error_that_names_the_way() {
 #[test]
 fn the_group_of_the_address_counts() {
     each_row(|meeting| {
-        if meeting.is_given() || !meeting.row.options.contains(&"group") {
+        if meeting.is_given() || !makes_what_has_a_mode(meeting) {
             return;
         }
         // Only root may give things to groups that it is not in.

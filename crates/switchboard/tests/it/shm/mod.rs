@@ -1,6 +1,7 @@
 //! Topics and queues in shared memory, where what they promise is more than what every transport does; and while
 //! processes die: at every instruction of an operation, and at random.
 
+pub(crate) mod access;
 pub(crate) mod counters;
 pub(crate) mod counts;
 pub(crate) mod elsewhere;
@@ -9,6 +10,7 @@ pub(crate) mod fork;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
 pub(crate) mod losses;
+pub(crate) mod others;
 mod process;
 pub(crate) mod shortage;
 mod sleeps;

@@ -15,7 +15,7 @@ impl<O: Offer> Control<O> {
     }
 
     /// Says something without waiting. Whether it is on its way.
-    pub(super) fn say(
+    pub(in crate::transport::shm) fn say(
         &self,
         link: LinkId,
         datagram: &Datagram,

@@ -7,8 +7,9 @@ use switchboard_kernel::ErrorKind as K;
 use switchboard_kernel::io::Interest;
 use switchboard_kernel::unix_socket;
 
+use super::admitting::Admitted;
 use super::{ACCEPT_AGAIN, HELLO_TIMEOUT, MOST_ACCEPTS, MOST_SILENT};
-use super::{Event, Meeting, Met, Offer, Turn};
+use super::{Event, Known, Meeting, Met, Offer, Turn};
 use crate::error::{Error, ErrorKind};
 use crate::transport::shm::datagram::MOST_DESCRIPTORS;
 use crate::transport::shm::greeting::{self, First};
@@ -59,11 +60,8 @@ impl<M> Meeting<M> {
 
     fn accepted<O: Offer<Made = M>>(&mut self, socket: OwnedFd, turn: &mut Turn<'_, O>) {
         let Ok(peer) = Peer::of(socket.as_fd()) else { return };
-        if let Err(problem) = peer.may_join()
-            && !peer.may_look()
-        {
-            greeting::refuse(socket.as_fd(), &problem);
-            turn.found.push(Event::Refused { peer, problem });
+        // Who may look says so, and is not refused before.
+        if !peer.may_look() && self.admit(&socket, &peer, turn).is_none() {
             return;
         }
         // Who dials says hello at once: mostly it is there.
@@ -121,6 +119,13 @@ impl<M> Meeting<M> {
                 turn.found.push(Event::Refused { peer: silent.peer, problem });
             }
             First::Full(problem) => turn.found.push(Event::Full { peer: silent.peer, problem }),
+            // The word of somebody who may not come himself is none.
+            First::Denied(problem) if self.may_join(&silent.socket, &silent.peer) => {
+                // Who was here first goes on, whoever comes and wants nothing of it.
+                let problem = format!("it does not let this end in: {problem}");
+                turn.found.push(Event::Refused { peer: silent.peer, problem });
+            }
+            First::Denied(_) => {}
             First::Wrong(fault) => {
                 greeting::refuse(silent.socket.as_fd(), fault.problem());
                 turn.found.push(Event::of(fault, silent.peer));
@@ -144,11 +149,7 @@ impl<M> Meeting<M> {
     ) {
         let Silent { socket, peer, .. } = silent;
         let peer = peer.named(&hello.program);
-        if let Err(problem) = peer.may_join() {
-            greeting::refuse(socket.as_fd(), &problem);
-            turn.found.push(Event::Refused { peer, problem });
-            return;
-        }
+        let Some(admitted) = self.admit(&socket, &peer, turn) else { return };
         if let Err(problem) = self.hello.fits(&hello) {
             greeting::refuse(socket.as_fd(), &problem);
             turn.found.push(Event::Refused { peer, problem });
@@ -165,7 +166,8 @@ impl<M> Meeting<M> {
         {
             return;
         }
-        if let Some(problem) = self.is_full(&peer, 0) {
+        let is_full = self.is_full(&peer, 0).or_else(|| self.is_full_of_user(&peer, admitted));
+        if let Some(problem) = is_full {
             greeting::say_full(socket.as_fd(), &problem);
             turn.found.push(Event::Refused { peer, problem });
             return;
@@ -190,9 +192,12 @@ impl<M> Meeting<M> {
                 return;
             }
         };
-        if let Err(error) =
-            greeting::say(socket.as_fd(), &self.greeting, &turn.offer.descriptors(&made))
-        {
+        let is_other = admitted == Admitted::OtherUser;
+        let given = match is_other {
+            true => turn.offer.for_others(&made),
+            false => turn.offer.descriptors(&made),
+        };
+        if let Err(error) = greeting::say(socket.as_fd(), &self.greeting, &given) {
             // The peer is gone, or its connection is not needed any more; else this side is short.
             if !matches!(error.kind(), K::BrokenPipe | K::ConnectionReset) {
                 let error = self.system("cannot answer a peer", error);
@@ -203,7 +208,8 @@ impl<M> Meeting<M> {
         // From here on both have met.
         self.give_up_dialling(hello.id);
         let way = None;
-        self.have_met(Met { socket, process, peer, hello, descriptors, made, way }, turn);
+        let met = Met { socket, process, peer, hello, descriptors, made, way, is_other };
+        self.have_met(met, turn);
     }
 
     /// Whether a peer can be who it says it is.
@@ -267,7 +273,7 @@ impl<M> Meeting<M> {
 
     pub(super) fn have_met<O: Offer<Made = M>>(&mut self, met: Met<M>, turn: &mut Turn<'_, O>) {
         self.short = false;
-        self.met.insert(met.hello.id, met.peer.pid);
+        self.met.insert(met.hello.id, Known { pid: met.peer.pid, uid: met.peer.uid });
         turn.found.push(Event::Met(Box::new(met)));
     }
 

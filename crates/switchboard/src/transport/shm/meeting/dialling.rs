@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use switchboard_kernel::ErrorKind as K;
 use switchboard_kernel::io::Interest;
 
+use super::admitting::Admitted;
 use super::{Event, Meeting, Met, Offer, Turn};
 use crate::error::{Error, ErrorKind};
 use crate::transport::shm::datagram::MOST_LINKS;
@@ -51,6 +52,7 @@ pub(super) struct Outgoing<M> {
     pub(super) id: Id,
     process: Option<OwnedFd>,
     made: M,
+    is_other: bool,
 }
 
 impl<M> Meeting<M> {
@@ -103,15 +105,14 @@ impl<M> Meeting<M> {
         let Ok(peer) = Peer::of(socket.as_fd()) else {
             return self.dial_again(entry.id, turn.now);
         };
-        if let Err(problem) = peer.may_join() {
-            greeting::refuse(socket.as_fd(), &problem);
+        let Some(admitted) = self.admit(&socket, &peer, turn) else {
             self.wanted.remove(&entry.id);
-            turn.found.push(Event::Refused { peer, problem });
             return;
-        }
+        };
         let is_same = |other: &&Outgoing<M>| other.peer.pid == peer.pid && peer.pid.is_some();
         let under_way = self.dialled.values().filter(is_same).count();
-        if let Some(problem) = self.is_full(&peer, under_way) {
+        let is_full = self.is_full(&peer, under_way);
+        if let Some(problem) = is_full.or_else(|| self.is_full_of_user(&peer, admitted)) {
             let error = Error::new(ErrorKind::LimitReached, &self.address, problem);
             return self.dial_later(entry.id, error, turn);
         }
@@ -137,7 +138,12 @@ impl<M> Meeting<M> {
                 return;
             }
         };
-        let said = greeting::say(socket.as_fd(), &self.greeting, &turn.offer.descriptors(&made));
+        let is_other = admitted == Admitted::OtherUser;
+        let given = match is_other {
+            true => turn.offer.for_others(&made),
+            false => turn.offer.descriptors(&made),
+        };
+        let said = greeting::say(socket.as_fd(), &self.greeting, &given);
         match said.err().map(|error| (error.kind(), error)) {
             // A peer that has closed already may have said why.
             None | Some((K::BrokenPipe | K::ConnectionReset, _)) => {}
@@ -146,7 +152,7 @@ impl<M> Meeting<M> {
                 return self.dial_later(entry.id, error, turn);
             }
         }
-        let outgoing = Outgoing { socket, peer, id: entry.id, process, made };
+        let outgoing = Outgoing { socket, peer, id: entry.id, process, made, is_other };
         self.watch_outgoing(outgoing, turn);
     }
 
@@ -214,6 +220,10 @@ impl<M> Meeting<M> {
                 self.wanted.remove(&id);
                 turn.found.push(Event::Full { peer: outgoing.peer, problem });
             }
+            First::Denied(problem) => {
+                self.wanted.remove(&id);
+                turn.found.push(Event::Denied { peer: outgoing.peer, problem });
+            }
             First::Wrong(fault) => {
                 self.wanted.remove(&id);
                 greeting::refuse(outgoing.socket.as_fd(), fault.problem());
@@ -232,7 +242,7 @@ impl<M> Meeting<M> {
     ) {
         let wanted = self.wanted.remove(&outgoing.id);
         let way = wanted.map(|Wanted { entry, backoff, .. }| Way { entry, backoff });
-        let Outgoing { socket, peer, id, process, made } = outgoing;
+        let Outgoing { socket, peer, id, process, made, is_other } = outgoing;
         let peer = peer.named(&hello.program);
         if hello.id != id {
             let problem = format!("it is dialled as {id}, and says that it is {}", hello.id);
@@ -245,7 +255,8 @@ impl<M> Meeting<M> {
             turn.found.push(Event::Refused { peer, problem });
             return;
         }
-        self.have_met(Met { socket, process, peer, hello, descriptors, made, way }, turn);
+        let met = Met { socket, process, peer, hello, descriptors, made, way, is_other };
+        self.have_met(met, turn);
     }
 
     /// Nothing came of the link with a peer that was met and lives: it is dialled again, a little later.

@@ -16,7 +16,9 @@ use crate::counters::{Counts, LinkCounts};
 use crate::error::RecvError;
 use crate::transport::shm::control::{Control, LinkId, Met, Welcome};
 use crate::transport::shm::counting;
+use crate::transport::shm::datagram::Datagram;
 use crate::transport::shm::geometry;
+use crate::transport::shm::hand::Manner;
 use crate::transport::shm::hello::Pattern;
 use crate::transport::shm::large::Segments;
 use crate::transport::shm::memory::{Bell, Own, Theirs, Unusable};
@@ -30,9 +32,12 @@ pub(crate) struct Writer<P> {
     pub(in crate::transport::shm) ring: RingReader<Theirs>,
     pub(in crate::transport::shm) segments: Segments,
     pub(in crate::transport::shm) page: OwnCursor<Own>,
-    bell: Bell,
+    /// None of a writer of another user: it is told of sleeps.
+    bell: Option<Bell>,
     /// This end's byte in the doorbell.
     slot: usize,
+    /// It is of another user: nothing is lent in place.
+    is_other: bool,
     /// What the writer knows of this end's sleeps.
     pub(super) sleeper: Sleeper,
     /// Counts this end's sleeps, for the doorbell.
@@ -63,7 +68,8 @@ pub(crate) struct Writer<P> {
 pub(super) struct Pending {
     link: LinkId,
     page: OwnCursor<Own>,
-    bell: Bell,
+    bell: Option<Bell>,
+    is_other: bool,
     /// That of a topic; a queue's comes with the welcome.
     ring: Option<Theirs>,
     segments: Segments,
@@ -80,14 +86,18 @@ impl<P: Reading> ReaderCore<P> {
     /// A writer said its hello, with its doorbell, and the ring of a topic.
     pub(super) fn join(&mut self, met: Met<Page>) {
         let (link, page) = (met.link, met.made.cursor);
+        let is_other = met.is_other;
+        let gave_bell = met.descriptors.len() == met.hello.descriptors();
         let mut descriptors = met.descriptors.into_iter();
-        let bell = bell_of(descriptors.next());
+        let bell = gave_bell.then(|| descriptors.next()).flatten();
+        // One that another user writes, too, is not used.
+        let bell = bell.filter(|_| !is_other).map(bell_of).transpose();
         let ring = descriptors.next().map(|fd| ring_of(fd, NO_MEMORY)).transpose();
         match (bell, ring) {
             (Ok(bell), Ok(ring)) => {
                 let segments = Segments::default();
                 make_room(&mut self.pending);
-                self.pending.push(Pending { link, page, bell, ring, segments });
+                self.pending.push(Pending { link, page, bell, is_other, ring, segments });
             }
             (Err(why), _) | (_, Err(why)) => self.cannot_use(link, why),
         }
@@ -123,7 +133,7 @@ impl<P: Reading> ReaderCore<P> {
     }
 
     fn open_link(&self, pending: Pending, welcome: Welcome) -> Result<Writer<P>, Unusable> {
-        let Pending { link, page, bell, ring, segments } = pending;
+        let Pending { link, page, bell, is_other, ring, segments } = pending;
         let slot = welcome.slot as usize;
         if slot >= bell::READERS {
             return Err(Misbehaved("it gave a slot that cannot be").into());
@@ -140,13 +150,15 @@ impl<P: Reading> ReaderCore<P> {
         Ok(Writer {
             link,
             largest: largest as usize,
-            largest_plain: largest.min(ring.largest_payload()),
+            // What is lent is a copy, which the short cut does not make.
+            largest_plain: if is_other { 0 } else { largest.min(ring.largest_payload()) },
             sleeper: Sleeper::new(ring.busy()),
             ring,
             segments,
             page,
             bell,
             slot,
+            is_other,
             turn: 0,
             counters: Counters::default(),
             wakes: Cell::new(0),
@@ -366,31 +378,51 @@ impl<P: Reading> Writer<P> {
     }
 
     /// Says that this end is about to sleep. The [barrier](Sleeper::pass) comes next.
-    pub(super) fn raise_bell(&mut self, how: Sleeps) {
+    pub(super) fn raise_bell(&mut self, how: Sleeps, control: &Control<ReaderOffer>) {
         self.counters.sleeps += 1;
         self.page.count(&self.counters);
         self.turn = self.turn.wrapping_add(1);
-        bell::raise(&self.bell, self.slot, how, self.turn, &mut self.sleeper);
+        match &self.bell {
+            Some(bell) => bell::raise(bell, self.slot, how, self.turn, &mut self.sleeper),
+            None => {
+                let position = self.ring.position();
+                control.say(self.link, &Datagram::Sleeps { position }, &[]);
+            }
+        }
+    }
+
+    /// Whether this end raises its byte in the doorbell itself.
+    pub(super) fn has_bell(&self) -> bool {
+        self.bell.is_some()
+    }
+
+    /// How a message is taken: of another user always as a copy.
+    #[inline]
+    pub(in crate::transport::shm) fn manner(&self, asked: Manner) -> Manner {
+        if self.is_other { Manner::Copied } else { asked }
     }
 
     /// Says that it does not sleep any more. `late`: nobody woke it.
     pub(super) fn lower_bell(&mut self, late: bool) {
         self.counters.late += u64::from(late);
+        let Some(bell) = &self.bell else { return };
         if self.polled() == 0 || late {
             // No message ended it, or nobody saw the byte as it should be. Who waits in vain now and then costs
             // the writer nothing.
             self.sleeper.forget();
-            bell::lower(&self.bell, self.slot, &mut self.sleeper);
+            bell::lower(bell, self.slot, &mut self.sleeper);
         } else {
-            bell::awake(&self.bell, self.slot, &mut self.sleeper);
+            bell::awake(bell, self.slot, &mut self.sleeper);
         }
     }
 
     /// This end has taken much without sleeping.
     #[inline]
     pub(in crate::transport::shm) fn step(&mut self) {
-        if self.sleeper.step() {
-            bell::lower(&self.bell, self.slot, &mut self.sleeper);
+        if self.sleeper.step()
+            && let Some(bell) = &self.bell
+        {
+            bell::lower(bell, self.slot, &mut self.sleeper);
         }
     }
 }
@@ -400,8 +432,7 @@ const NO_RING: &str = "it gave no ring that can be trusted";
 const NO_ROOM: &str = "no room for the memory of a peer";
 
 /// The doorbell that a writer gave.
-fn bell_of(fd: Option<OwnedFd>) -> Result<Bell, Unusable> {
-    let fd = fd.ok_or(Misbehaved(NO_MEMORY))?;
+fn bell_of(fd: OwnedFd) -> Result<Bell, Unusable> {
     Doorbell::received(fd).map(Bell).map_err(|error| Unusable::of(error, NO_MEMORY))
 }
 

@@ -31,9 +31,9 @@ fn the_surroundings_say_where() {
     }
     let check = |surroundings: &Surroundings, scope: Option<&Path>, expected: &str| {
         let base = open(&address(), scope, surroundings).expect("a base");
-        assert_eq!(base.path, scratch.join(expected));
-        assert_eq!(mode(&base.path), 0o700);
-        assert_eq!(mode(base.path.parent().expect("a folder")), 0o700);
+        assert_eq!(base.folder.path, scratch.join(expected));
+        assert_eq!(mode(&base.folder.path), 0o700);
+        assert_eq!(mode(base.folder.path.parent().expect("a folder")), 0o700);
         // Again, when it is there.
         open(&address(), scope, surroundings).expect("a base");
     };
@@ -69,8 +69,8 @@ pub(super) fn make_base(_: &[String]) {
     // The scratch folder is of this umask, too.
     std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o700)).expect("mode");
     let base = open(&address(), None, &surroundings(scratch.path())).expect("a base");
-    let above = base.path.parent().expect("a folder");
-    switchboard_testkit::child::report(format!("{:o} {:o}", mode(above), mode(&base.path)));
+    let above = base.folder.path.parent().expect("a folder");
+    switchboard_testkit::child::report(format!("{:o} {:o}", mode(above), mode(&base.folder.path)));
 }
 
 #[track_caller]
@@ -125,11 +125,21 @@ fn a_scope_that_is_no_place_to_meet_is_refused() {
     let scratch = Scratch::new();
     let attempt = |scope: &Path| open(&address(), Some(scope), &surroundings(scratch.path()));
     let denied = ErrorKind::PermissionDenied;
-    if process::effective_user_id() == 0 {
-        check(attempt(Path::new("/tmp")), denied, "/tmp is open to other users", "chmod 0700");
-    } else {
-        check(attempt(Path::new("/tmp")), denied, "belongs to user root (0)", "?scope=DIR");
+    let open_to_all = scratch.join("open");
+    std::fs::create_dir(&open_to_all).expect("a folder");
+    let set = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&open_to_all, mode).expect("a mode");
+    };
+    set(0o777);
+    check(attempt(&open_to_all), denied, "(mode 0777) others can take names away", "chmod +t");
+    for mode in [0o1777, 0o1770, 0o755] {
+        set(mode);
+        let base = attempt(&open_to_all).expect("a shared scope");
+        assert!(base.is_shared && base.folder.path == open_to_all, "{mode:o}");
     }
+    set(0o700);
+    assert!(!attempt(&open_to_all).expect("a private scope").is_shared);
     let missing = scratch.join("a/b");
     check(attempt(&missing), ErrorKind::NotFound, "a/b: ", "mkdir -m 0700 -p");
     std::fs::write(scratch.join("file"), "").expect("a file");
@@ -152,4 +162,57 @@ fn a_channel_that_others_touch_is_refused() {
     assert!(!place.exists(), "nobody was there, and the folder went");
     symlink("/", &place).expect("a link");
     check(attempt(), ErrorKind::PermissionDenied, "a%2Fb is a symbolic link", "remove it");
+}
+
+fn channel_at(scope: &Path, more: &str) -> Result<Folder, Error> {
+    let text = format!("shm:a?scope={}{more}", scope.display());
+    let address: crate::Address = text.parse().expect("an address");
+    let name = ChannelName::new(b"a").expect("a name");
+    let scope = address.query.scope.clone();
+    Folder::open(&address, scope.as_deref(), &surroundings(scope.as_deref().expect("one")), &name)
+}
+
+#[test]
+fn a_channel_in_a_shared_scope_is_as_open_as_its_rules() {
+    let scratch = Scratch::new();
+    let scope = scratch.join("shared");
+    std::fs::create_dir(&scope).expect("a folder");
+    std::fs::set_permissions(&scope, std::fs::Permissions::from_mode(0o1777)).expect("a mode");
+    let group = process::effective_group_id();
+    for (more, expected) in [
+        ("".to_owned(), 0o700),
+        ("&mode=0660".to_owned(), 0o700),
+        (format!("&mode=0660&group={group}"), 0o1770),
+        (format!("&publish=group:{group}"), 0o1770),
+        ("&publish=any".to_owned(), 0o1777),
+        ("&mode=0604".to_owned(), 0o1777),
+    ] {
+        let folder = channel_at(&scope, &more).expect("a folder");
+        assert_eq!((mode(&scope.join("a")), folder.is_shared()), (expected, true), "{more}");
+    }
+    // Its user opens it further, and never closes it for those who are there.
+    let narrow = channel_at(&scope, "").expect("a folder");
+    let wide = channel_at(&scope, "&publish=any").expect("a folder");
+    let again = channel_at(&scope, "").expect("a folder");
+    assert_eq!(mode(&scope.join("a")), 0o1777);
+    drop((narrow, wide, again));
+    assert!(!scope.join("a").exists());
+    // Rules that let others in mean nothing where nobody else can come.
+    std::fs::set_permissions(&scope, std::fs::Permissions::from_mode(0o700)).expect("a mode");
+    check(
+        channel_at(&scope, "&publish=any"),
+        ErrorKind::BadAddress,
+        "is this user's alone",
+        "mkdir -m 1777",
+    );
+    let owner = process::effective_user_id() + 1;
+    std::fs::set_permissions(&scope, std::fs::Permissions::from_mode(0o1777)).expect("a mode");
+    let problem = "belongs to user ";
+    check(
+        channel_at(&scope, &format!("&owner={owner}")),
+        ErrorKind::PermissionDenied,
+        problem,
+        "first",
+    );
+    channel_at(&scope, &format!("&owner={}", owner - 1)).expect("its own");
 }

@@ -133,6 +133,9 @@ impl End {
                 Event::Refused { peer, problem } => {
                     self.said.push(format!("refused: {peer}: {problem}"));
                 }
+                Event::Denied { peer, problem } => {
+                    self.said.push(format!("denied: {peer}: {problem}"));
+                }
                 Event::Full { peer, problem } => {
                     self.said.push(format!("full: {peer}: {problem}"));
                 }

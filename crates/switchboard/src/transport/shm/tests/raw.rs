@@ -64,7 +64,11 @@ impl Raw {
             Ok((received, descriptors)) => {
                 match Datagram::decode_first(&bytes[..received.len], descriptors.len()) {
                     Ok(Datagram::Hello(hello)) => Heard::Hello(Box::new(hello)),
-                    Ok(Datagram::Refuse(reason) | Datagram::Full(reason)) => Heard::Refusal(reason),
+                    Ok(
+                        Datagram::Refuse(reason)
+                        | Datagram::Full(reason)
+                        | Datagram::Denied(reason),
+                    ) => Heard::Refusal(reason),
                     other => panic!("{other:?}"),
                 }
             }

@@ -41,7 +41,9 @@ fn of_anybody() -> Vec<Lie> {
     let long = [&WAKE[..], &[0; 2000]].concat();
     vec![
         ("no kind", datagram(0, &[]), 0, "unknown kind 0"),
-        ("kind 10", datagram(10, &[]), 0, "unknown kind 10"),
+        ("a denial", datagram(10, &[]), 0, "a denial from"),
+        ("a short sleep", datagram(11, &[]), 0, "too short"),
+        ("kind 12", datagram(12, &[]), 0, "unknown kind 12"),
         ("a want of room for a link", datagram(9, &[]), 0, "a refusal of one link more from a"),
         ("the last kind", datagram(u32::MAX, &[]), 0, "unknown kind 4294967295"),
         ("a byte", vec![4], 0, "too short"),

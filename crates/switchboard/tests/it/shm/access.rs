@@ -1,0 +1,303 @@
+//! Who may do what, with real users: a table that is written down by itself, and processes that try.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use switchboard::Bytes;
+use switchboard::{CallError, Client, Error, ErrorKind, Options, Receiver, RecvError, SendError};
+use switchboard::{Sender, Server, Service};
+use switchboard_kernel::process::effective_user_id;
+use switchboard_testkit::child::{instruction, report};
+use switchboard_testkit::{Child, DEADLINE, Scratch};
+
+use super::ends::{self, Pattern};
+
+/// Identities: a user, and the groups that it is in, its own first.
+const ALICE: &[u32] = &[2001, 2001];
+const BOB: &[u32] = &[2002, 2002, ROBOTS];
+const CAROL: &[u32] = &[2003, 2003];
+const ROOT: &[u32] = &[0, 0];
+const ROBOTS: u32 = 2100;
+
+/// What an end does.
+const VERBS: [&str; 6] = ["publish", "subscribe", "send", "receive", "call", "serve"];
+const ALL: &[&str] = &VERBS;
+const WRITE: &[&str] = &["publish", "send"];
+const READ: &[&str] = &["subscribe", "receive"];
+const NONE: &[&str] = &[];
+
+/// Who may do what at an end of Alice's in a scope that all share: the rules of its address; what Alice, Bob (a
+/// robot), Carol and root may.
+type Row = (&'static str, [&'static [&'static str]; 4]);
+const SHARED: &[Row] = &[
+    ("", [ALL, NONE, NONE, NONE]),
+    ("&mode=0660", [ALL, NONE, NONE, NONE]),
+    ("&group=2100", [ALL, NONE, NONE, NONE]),
+    ("&mode=0660&group=2100", [ALL, ALL, NONE, NONE]),
+    ("&mode=0640&group=2100", [ALL, READ, NONE, NONE]),
+    ("&mode=0620&group=2100", [ALL, WRITE, NONE, NONE]),
+    ("&mode=0664&group=2100", [ALL, ALL, READ, READ]),
+    ("&mode=0666", [ALL, ALL, ALL, ALL]),
+    ("&mode=0602", [ALL, WRITE, WRITE, WRITE]),
+    ("&publish=user:2002", [ALL, &["publish"], NONE, NONE]),
+    ("&subscribe=user:2003,user:0", [ALL, NONE, &["subscribe"], &["subscribe"]]),
+    ("&send=group:2100&receive=user:2003", [ALL, &["send"], &["receive"], NONE]),
+    (
+        "&publish=any&mode=0640&group=2100",
+        [ALL, &["publish", "subscribe", "receive"], &["publish"], &["publish"]],
+    ),
+    ("&call=user:2002&serve=group:2003", [ALL, &["call"], &["serve"], NONE]),
+    ("&serve=any", [ALL, &["serve"], &["serve"], &["serve"]]),
+];
+/// The same in Alice's own scope.
+const PRIVATE: &[Row] = &[("", [ALL, NONE, NONE, NONE])];
+
+/// Becomes this identity for good. An ordinary user stays who it is.
+pub(super) fn become_one(identity: &[u32]) {
+    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+    if effective_user_id() != 0 {
+        return;
+    }
+    let groups: Vec<_> = identity[1..].iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
+    set_thread_groups(&groups).expect("groups");
+    set_thread_gid(groups[0]).expect("a group");
+    set_thread_uid(rustix::fs::Uid::from_raw(identity[0])).expect("a user");
+}
+
+fn words(identity: &[u32]) -> String {
+    identity.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn identity(words: &str) -> Vec<u32> {
+    words.split(',').map(|word| word.parse().expect("a number")).collect()
+}
+
+enum End {
+    Writes(Sender<Bytes>),
+    Reads(Receiver<Bytes>),
+    Calls(Client<Bytes, Bytes>),
+    Serves(Server<Bytes, Bytes>),
+}
+
+/// Opens the end that does this, as soon as that can be.
+fn open(verb: &str, address: &str) -> Result<End, Error> {
+    let pattern =
+        if ["publish", "subscribe"].contains(&verb) { Pattern::Topic } else { Pattern::Queue };
+    let options = Options::default().linger(Some(Duration::from_millis(10)));
+    let service = || Service::<Bytes, Bytes>::open_with(address, Options::default());
+    match verb {
+        "call" => service()?.client().map(End::Calls),
+        "serve" => service()?.server().map(End::Serves),
+        "publish" | "send" => ends::writer(pattern, address, options).map(End::Writes),
+        _ => ends::reader(pattern, address, options.follow(true)).map(End::Reads),
+    }
+}
+
+fn complement(verb: &str) -> &'static str {
+    match verb {
+        "publish" => "subscribe",
+        "subscribe" => "publish",
+        "send" => "receive",
+        "receive" => "send",
+        "call" => "serve",
+        _ => "call",
+    }
+}
+
+/// Role: somebody's ends, one for each verb of others, which exchange messages with whoever comes.
+pub(crate) fn host(arguments: &[String]) {
+    become_one(&identity(&arguments[0]));
+    let mut all: Vec<End> = VERBS
+        .iter()
+        .map(|verb| {
+            let address = format!("shm:{verb}?{}", arguments[1]);
+            open(complement(verb), &address).unwrap_or_else(|error| panic!("{error}"))
+        })
+        .collect();
+    report("open");
+    let (over, ended) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = instruction();
+        drop(over);
+    });
+    while ended.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+        for end in &mut all {
+            match end {
+                End::Writes(sender) => {
+                    let _ = sender.try_send(&Bytes(vec![7]));
+                }
+                End::Reads(receiver) => {
+                    if let Ok(delivery) = receiver.try_recv() {
+                        let _ = receiver.acknowledge(delivery);
+                    }
+                }
+                End::Calls(client) => {
+                    let _ = client.call_timeout(&Bytes(vec![1]), Duration::from_millis(3));
+                }
+                End::Serves(server) => {
+                    if let Ok(call) = server.try_recv_call() {
+                        let _ = call.reply(&Bytes(vec![2]));
+                    }
+                }
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Role: tries each verb, and says what came of it.
+pub(crate) fn visitor(arguments: &[String]) {
+    become_one(&identity(&arguments[0]));
+    for verb in VERBS {
+        report(format!("{verb} {}", attempt(verb, &format!("shm:{verb}?{}", arguments[1]))));
+    }
+}
+
+fn attempt(verb: &str, address: &str) -> String {
+    let refused = |error: &Error| match error.kind() {
+        ErrorKind::PermissionDenied => "denied".to_owned(),
+        _ => format!("failed: {error}"),
+    };
+    let mut end = match open(verb, address) {
+        Ok(end) => end,
+        Err(error) => return refused(&error),
+    };
+    let until = Instant::now() + DEADLINE / 3;
+    while Instant::now() < until {
+        match &mut end {
+            End::Writes(sender) => {
+                match sender.try_send(&Bytes(vec![9])).and_then(|()| sender.drive()) {
+                    Ok(()) if sender.peers() > 0 => return "done".to_owned(),
+                    Err(SendError::Full) => {
+                        if let Err(SendError::Failed(error)) = sender.drive() {
+                            return refused(&error);
+                        }
+                    }
+                    Ok(()) | Err(SendError::Slow { .. }) => {}
+                    Err(SendError::Failed(error)) => return refused(&error),
+                    Err(error) => return format!("failed: {error}"),
+                }
+            }
+            End::Reads(receiver) => match receiver.recv_timeout(Duration::from_millis(5)) {
+                Ok(delivery) => {
+                    let _ = receiver.acknowledge(delivery);
+                    return "done".to_owned();
+                }
+                Err(RecvError::Empty) => {}
+                Err(RecvError::Failed(error)) => return refused(&error),
+                Err(error) => return format!("failed: {error}"),
+            },
+            End::Calls(client) => {
+                match client.call_timeout(&Bytes(vec![1]), Duration::from_millis(100)) {
+                    Ok(_) => return "done".to_owned(),
+                    Err(CallError::Failed(error)) => return refused(&error),
+                    Err(CallError::TimedOut { .. }) => {}
+                    Err(error) => return format!("failed: {error}"),
+                }
+            }
+            End::Serves(server) => match server.recv_call_timeout(Duration::from_millis(5)) {
+                Ok(call) => {
+                    let _ = call.reply(&Bytes(vec![2]));
+                    return "done".to_owned();
+                }
+                Err(RecvError::Empty) => {}
+                Err(RecvError::Failed(error)) => return refused(&error),
+                Err(error) => return format!("failed: {error}"),
+            },
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    "nothing happened".to_owned()
+}
+
+fn folder(path: &Path, mode: u32, owner: u32) {
+    std::fs::create_dir(path).expect("a folder");
+    if effective_user_id() == 0 {
+        std::os::unix::fs::chown(path, Some(owner), Some(owner)).expect("an owner");
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
+}
+
+/// Who refused whom what, by the audit log.
+fn audited(path: &Path) -> BTreeMap<(u64, String), usize> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut found = BTreeMap::new();
+    for line in text.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).expect("a record");
+        assert_eq!(record["event"], "refused");
+        let key =
+            (record["uid"].as_u64().expect("a user"), record["verb"].as_str().expect("a verb"));
+        *found.entry((key.0, key.1.to_owned())).or_insert(0) += 1;
+    }
+    found
+}
+
+fn check(rows: &[Row], is_shared: bool) {
+    let root = effective_user_id() == 0;
+    let all = [ALICE, BOB, CAROL, ROOT];
+    // Only root can be others: an ordinary user is Alice.
+    let identities = if root { &all[..] } else { &all[..1] };
+    for (rules, expected) in rows {
+        if !root && rules.contains("group=2100") {
+            // Nor can it be in a group of others.
+            continue;
+        }
+        let scratch = Scratch::new();
+        std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("a mode");
+        let (scope, log) = (scratch.join("scope"), scratch.join("log"));
+        folder(&scope, if is_shared { 0o1777 } else { 0o700 }, if is_shared { 0 } else { 2001 });
+        folder(&log, 0o700, 2001);
+        let log = log.join("audit");
+        let scope = scope.display();
+        // Whoever is in the group of robots can give a folder to it.
+        let owner = if rules.contains("group=2100") { &[2001, 2001, ROBOTS][..] } else { ALICE };
+        let of_host = format!("scope={scope}&audit={}{rules}", log.display());
+        let mut host = Child::role("shm-access-host", &[words(owner), of_host]);
+        host.expect("open");
+        let mut told = BTreeMap::new();
+        for (who, may) in identities.iter().zip(expected) {
+            // A visitor lets Alice in, and nobody else.
+            let trusts: String = VERBS.iter().map(|verb| format!("&{verb}=user:2001")).collect();
+            let trusts = if is_shared && root { trusts } else { String::new() };
+            let address = format!("scope={scope}{trusts}");
+            let mut visitor = Child::role("shm-access-visitor", &[words(who), address]);
+            for verb in VERBS {
+                let expected = if may.contains(&verb) { "done" } else { "denied" };
+                let line = visitor.line().expect("a result");
+                assert_eq!(line, format!("{verb} {expected}"), "{rules:?} for {who:?}");
+                if expected == "denied" {
+                    told.insert((u64::from(who[0]), verb.to_owned()), 1);
+                }
+            }
+            assert!(visitor.wait().success());
+        }
+        let audited = audited(&log);
+        for refused in audited.keys() {
+            assert!(told.contains_key(refused), "{rules}: {refused:?} was not refused");
+        }
+        if is_shared
+            && ["any", "user:", "mode=0666", "mode=0602"].iter().any(|word| rules.contains(word))
+        {
+            // Everybody can reach the folder: so all of them were refused by Alice's ends.
+            assert_eq!(
+                audited.keys().collect::<Vec<_>>(),
+                told.keys().collect::<Vec<_>>(),
+                "{rules}"
+            );
+        }
+        drop(host);
+    }
+}
+
+#[test]
+fn in_a_shared_scope_it_is_as_the_table_says() {
+    check(SHARED, true);
+}
+
+#[test]
+fn in_a_private_scope_there_is_only_its_user() {
+    check(PRIVATE, false);
+}
