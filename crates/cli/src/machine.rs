@@ -98,7 +98,7 @@ pub(crate) fn kinds_of(word: &str) -> Request {
         None | Some(Kind::Futex) => Request::everything(),
         // Sleeping openers show with the waits.
         Some(Kind::Fifo | Kind::Lock) => Request::everything(),
-        Some(kind) => Request::of([kind]),
+        Some(kind) => Request::of([kind]).details(),
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     };
     if found.is_empty() {
         say_missing(&snapshot.coverage);
-        return Err(nothing(word));
+        return Err(hidden(&snapshot, word).unwrap_or_else(|| nothing(word)));
     }
     if arguments.source.json {
         print_json(&json!({ "coverage": snapshot.coverage, "objects": found }))?;
@@ -96,6 +96,16 @@ pub(super) fn nothing(word: &str) -> Failure {
     Failure::new(Exit::Nothing, format!("nothing here is called {word}")).hint(
         "`switchboard list` shows what there is; `switchboard list --kinds` how things are called",
     )
+}
+
+/// Where a word begins with a process whose descriptors could not be read: that.
+pub(super) fn hidden(snapshot: &Snapshot, word: &str) -> Option<Failure> {
+    let pid = word.strip_prefix("pid:")?.split('/').next()?.parse().ok()?;
+    let process = snapshot.process(pid).filter(|process| !process.readable)?;
+    let problem = format!("what {} holds cannot be seen", process.label());
+    let hint =
+        "it is another user's, or may not be traced; `switchboard doctor` says what would show it";
+    Some(Failure::new(Exit::Refused, problem).hint(hint))
 }
 
 fn text(snapshot: &Snapshot, object: &Object, users: &Users) -> String {

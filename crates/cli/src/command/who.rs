@@ -8,7 +8,7 @@ use switchboard_inspect::analysis::peers::{Holder, far_sides, is_connected, othe
 use switchboard_inspect::name::{Named, find};
 use switchboard_inspect::{Object, Request, Snapshot};
 
-use super::show::{nothing, way};
+use super::show::{hidden, nothing, way};
 use super::with_examples;
 use crate::exit_code::Exit;
 use crate::machine::{Source, kinds_of, say_missing};
@@ -48,8 +48,13 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         }
     };
     say_missing(&snapshot.coverage);
-    if objects.is_empty() && process.is_none() {
-        return Err(nothing(word));
+    if objects.is_empty() {
+        if let Some(failure) = hidden(&snapshot, word) {
+            return Err(failure);
+        }
+        if process.is_none() {
+            return Err(nothing(word));
+        }
     }
     if arguments.source.json {
         let objects: Vec<Value> =

@@ -1,7 +1,9 @@
 //! `list`, `show`, `who`, `ps`: what there is, by every name it has.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use switchboard_kernel::epoll::Epoll;
+use switchboard_kernel::io::Interest;
 use switchboard_kernel::posix_mq::{self, Access, CreateOptions, MessageQueue};
 use switchboard_kernel::{Permissions, fifo, pipe};
 use switchboard_testkit::{Scratch, unique};
@@ -61,6 +63,16 @@ fn a_fifo_and_a_queue_by_name() {
     posix_mq::unlink(&name).expect("unlinked");
     let _open: OwnedFd = queue.into();
     assert!(shown.contains("fill            1/2"), "{shown}");
+}
+
+#[test]
+fn an_epoll_instance_with_what_it_watches() {
+    let (read, _write) = pipe::pipe().expect("a pipe");
+    let epoll = Epoll::new().expect("an epoll");
+    epoll.add(&read, 1, Interest::Readable).expect("added");
+    let id = format!("epoll:{}/{}", std::process::id(), epoll.as_fd().as_raw_fd());
+    let shown = here(&["show", &id]).code(0).text();
+    assert!(shown.lines().any(|line| line.trim().starts_with("watches")), "{shown}");
 }
 
 #[test]

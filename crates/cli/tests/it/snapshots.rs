@@ -41,6 +41,27 @@ fn every_command_works_on_a_saved_machine() {
 }
 
 #[test]
+fn what_may_not_be_seen_is_said() {
+    let scratch = Scratch::new();
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    here(&["snapshot", "all.json"]).code(0);
+    let text = std::fs::read(scratch.join("all.json")).expect("a file");
+    let mut all: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    let pid = std::process::id();
+    for process in all["processes"].as_array_mut().expect("processes") {
+        if process["pid"] == pid {
+            process["readable"] = false.into();
+        }
+    }
+    all["objects"] = serde_json::Value::Array(Vec::new());
+    std::fs::write(scratch.join("some.json"), all.to_string()).expect("written");
+    let process = format!("pid:{pid}");
+    for words in [["show", &format!("{process}/fd:0")], ["who", &process]] {
+        here(&[words[0], words[1], "--from", "some.json"]).code(5).says("cannot be seen");
+    }
+}
+
+#[test]
 fn what_changed_is_shown() {
     let scratch = Scratch::new();
     let here = |arguments: &[&str]| run(scratch.path(), arguments, "");

@@ -203,10 +203,9 @@ fn culprits(
         } else {
             index.snapshot.label(pid)
         };
-        shown.push(format!(
-            "{label} {}",
-            ability(index, set, if exact { waker } else { Waker { pid, tid: None } })
-        ));
+        let able = ability(index, set, if exact { waker } else { Waker { pid, tid: None } });
+        let text = format!("{label} {able}");
+        shown.push(text.replacen("itself is stuck itself", "itself is stuck", 1));
     }
     let more = pids.len().saturating_sub(MOST);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
