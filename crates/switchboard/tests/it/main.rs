@@ -89,6 +89,10 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-short-for-large", shm::shortage::reader_of_large),
     ("shm-short-reader", shm::shortage::reader),
     ("shm-short-writer", shm::shortage::writer),
+    ("shm-busy-client", shm::counts::busy_client),
+    ("shm-busy-server", shm::counts::busy_server),
+    #[cfg(target_arch = "x86_64")]
+    ("shm-service-victim", shm::killstep::service_victim),
     #[cfg(target_arch = "x86_64")]
     ("shm-survivor", shm::killstep::survivor),
     #[cfg(target_arch = "x86_64")]

@@ -84,11 +84,10 @@ fn what_a_dead_server_had_not_begun_goes_to_another() {
 }
 
 /// A hundred clients of one server, and under `prove torture` a thousand: each gets its share.
-#[test]
-fn torture_of_a_server_by_many_clients_each_of_whom_gets_its_share() {
+fn each_gets_its_share(scheme: &str) {
     let long = std::env::var_os("SWITCHBOARD_TORTURE_SECONDS").is_some();
     let (processes, each) = if long { (20, 50) } else { (4, 25) };
-    let meeting = super::meeting_of("unix");
+    let meeting = super::meeting_of(scheme);
     let _worker = start_worker(meeting.address(), 64);
     let mut crowds: Vec<Child> = (0..processes)
         .map(|_| {
@@ -113,7 +112,7 @@ fn torture_of_a_server_by_many_clients_each_of_whom_gets_its_share() {
     let (least, most) = (made[0], made[made.len() - 1]);
     let sum: u64 = made.iter().sum();
     switchboard_testkit::skip::say(&format!(
-        "{} clients made {sum} calls; the least {least}, the most {most}",
+        "{scheme}: {} clients made {sum} calls; the least {least}, the most {most}",
         made.len()
     ));
     assert!(least > 0, "somebody got nothing of {sum}");
@@ -122,4 +121,14 @@ fn torture_of_a_server_by_many_clients_each_of_whom_gets_its_share() {
     let (low, high) = (made[made.len() / 20], made[made.len() - 1 - made.len() / 20]);
     let times = if long { 2 } else { 5 };
     assert!(high <= low * times + 20, "{low} and {high} of {sum} calls");
+}
+
+#[test]
+fn torture_of_a_server_by_many_clients_each_of_whom_gets_its_share() {
+    each_gets_its_share("unix");
+}
+
+#[test]
+fn torture_of_a_server_over_shm_by_many_clients_each_of_whom_gets_its_share() {
+    each_gets_its_share("shm");
 }

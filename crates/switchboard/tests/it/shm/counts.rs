@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use switchboard::{Bytes, Options, Receiver, RecvError, SendError};
+use switchboard::{Bytes, CallError, Options, Receiver, RecvError, SendError, Service};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::skip::{say, skip};
 use switchboard_testkit::{Child, DEADLINE, Scratch};
@@ -59,6 +59,51 @@ pub(crate) fn busy_reader(arguments: &[String]) {
                 match receiver.try_recv() {
                     Ok(delivery) => {
                         receiver.acknowledge(delivery).expect("acknowledged");
+                        break;
+                    }
+                    Err(RecvError::Empty) => std::thread::yield_now(),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        report(format_args!("ended {part} 0"));
+    }
+}
+
+/// Role: calls again and again, polling for each reply.
+pub(crate) fn busy_client(arguments: &[String]) {
+    let service = Service::<u64, u64>::open(&arguments[0]).expect("a service");
+    let client = service.client().expect("a client");
+    client.wait_for_peers(1, Some(DEADLINE)).expect("a server");
+    for part in ["warm", "counted"] {
+        report(format_args!("begins {part}"));
+        for number in 0..MESSAGES {
+            let mut call = client.start(&number).expect("a call");
+            let reply = loop {
+                match call.try_wait() {
+                    Err(CallError::Full) => std::thread::yield_now(),
+                    reply => break reply.expect("a reply"),
+                }
+            };
+            assert_eq!(reply, !number);
+        }
+        report(format_args!("ended {part} 0"));
+    }
+    assert_eq!(instruction().as_deref(), Some("close"));
+}
+
+/// Role: answers as many calls, polling where there is none.
+pub(crate) fn busy_server(arguments: &[String]) {
+    let service = Service::<u64, u64>::open(&arguments[0]).expect("a service");
+    let server = service.server().expect("a server");
+    for part in ["warm", "counted"] {
+        report(format_args!("begins {part}"));
+        for _ in 0..MESSAGES {
+            loop {
+                match server.try_recv_call() {
+                    Ok(call) => {
+                        let reply = !call.request;
+                        call.reply(&reply).expect("replied");
                         break;
                     }
                     Err(RecvError::Empty) => std::thread::yield_now(),
@@ -132,6 +177,37 @@ fn no_system_call_for_a_message_while_both_sides_are_busy() {
             let sum: u64 = calls.values().sum();
             assert!(sum <= MOST_CALLS, "{pattern:?}, {}: {calls:?}", trace.display());
         }
+    }
+}
+
+#[test]
+fn no_system_call_for_a_call_while_both_sides_are_busy() {
+    const TEST: &str = "shm::counts::no_system_call_for_a_call";
+    let scratch = Scratch::new();
+    if !may_trace(&scratch) {
+        return skip(TEST, "no strace, or it may not trace here");
+    }
+    let address = address(&scratch, "busy");
+    let start = |role: &str| {
+        let trace = scratch.join(role);
+        let file = trace.to_str().expect("a path");
+        let starter = ["strace", "-f", "-qq", "-s", "64", "-o", file];
+        (Child::role_under(&starter, role, &[&address]), trace)
+    };
+    let (mut server, of_server) = start("shm-busy-server");
+    let (mut client, of_client) = start("shm-busy-client");
+    for child in [&mut client, &mut server] {
+        child.expect("begins warm");
+        child.expect("ended warm 0");
+        child.expect("begins counted");
+        child.expect("ended counted 0");
+    }
+    client.tell("close");
+    assert!(client.wait().success() && server.wait().success());
+    for trace in [of_client, of_server] {
+        let calls = calls_between(&trace, "begins counted", "ended counted");
+        say(&format!("{}: {calls:?}", trace.display()));
+        assert!(calls.values().sum::<u64>() <= MOST_CALLS, "{}: {calls:?}", trace.display());
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod judge;
 mod operations;
+mod services;
 mod survivor;
 mod victim;
 
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 use switchboard_testkit::killstep::{self, Boundary, Depth, How, Plan, Report};
 use switchboard_testkit::{Child, Scratch};
 
+pub(crate) use self::services::victim as service_victim;
 pub(crate) use self::survivor::survivor;
 pub(crate) use self::victim::victim;
 
