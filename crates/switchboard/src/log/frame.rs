@@ -1,5 +1,7 @@
 //! Messages as they lie in a segment: one by itself, or a batch. No I/O; `docs/design/log.md` draws the bytes.
 
+use super::MOST_NUMBER;
+
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 32;
 
@@ -111,7 +113,8 @@ impl Header {
             && second as u32 == checksum(place, counted, payload_bytes, &frame[16..])
             && (messages == 1 || is_batch(&frame[HEADER_BYTES..][..payload_bytes], messages));
         let (sequence, time_ns) = (word(header, 16), word(header, 24));
-        holds.then_some(Self { payload_bytes, messages, sequence, time_ns })
+        let header = Self { payload_bytes, messages, sequence, time_ns };
+        (holds && header.end() <= MOST_NUMBER).then_some(header)
     }
 
     /// The number of the message after its last one.
@@ -199,6 +202,17 @@ mod tests {
                 let word = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
                 assert_ne!(read_commit(word), Commit::Empty, "bit {bit}");
             }
+        }
+    }
+
+    #[test]
+    fn a_number_that_no_sender_comes_to_does_not_hold() {
+        for (sequence, expected) in
+            [(MOST_NUMBER - 3, true), (MOST_NUMBER - 2, false), (u64::MAX - 1, false)]
+        {
+            let mut frame = batch([2, 0, 3]);
+            Header { sequence, ..BATCH }.seal(PLACE, &mut frame);
+            assert_eq!(Header::check(PLACE, &frame).is_some(), expected, "{sequence}");
         }
     }
 

@@ -17,6 +17,9 @@ pub(crate) mod segment;
 pub(crate) mod table;
 pub(crate) mod writer;
 
+/// What a log says of numbers above this is no log's: a message each nanosecond for a century.
+pub(crate) const MOST_NUMBER: u64 = 1 << 62;
+
 /// When a message counts as acknowledged to its sender.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Durability {

@@ -2,6 +2,7 @@
 //!
 //! Two copies, as of the queue's table: the one with the higher generation that holds counts.
 
+use super::MOST_NUMBER;
 use super::table::LANES;
 
 /// What a copy begins with.
@@ -59,7 +60,9 @@ impl Places {
         let generation = words.next()?;
         let mut next = [0; LANES];
         next.iter_mut().zip(words).for_each(|(place, word)| *place = word);
-        Some(Self { generation, next })
+        // What nobody comes to would be counted on from.
+        let is_possible = next.iter().chain([&generation]).all(|number| *number <= MOST_NUMBER);
+        is_possible.then_some(Self { generation, next })
     }
 
     /// Where the next copy goes, and its bytes.

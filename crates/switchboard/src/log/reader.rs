@@ -97,6 +97,16 @@ impl LaneReader {
         self.open.as_ref().and_then(|open| open.header)
     }
 
+    /// Whether nothing tells how far the open segment went: nothing of it can be read, or its end is cut off.
+    pub(crate) fn may_have_ended_later(&self) -> bool {
+        let Some(open) = &self.open else { return false };
+        let len_bytes = open.mapping.len() as u64;
+        match open.header {
+            Some(header) => len_bytes < header.file_bytes,
+            None => open.next_that_holds(self.lane, segment::HEADER_BYTES as u64, 0).is_none(),
+        }
+    }
+
     /// The number of the open segment.
     pub(crate) fn segment(&self) -> Option<u64> {
         self.open.as_ref().map(|open| open.number)
@@ -264,7 +274,7 @@ impl LaneReader {
             let first = self.header().map(|header| header.first_sequence);
             self.expected = match first {
                 Some(first) => first,
-                None => self.first_in_segment(),
+                None => self.first_in_segment(&numbers)?,
             };
             self.reached = self.reached.max(self.expected);
             return Ok(problem);
@@ -280,22 +290,27 @@ impl LaneReader {
     }
 
     /// The number of the first message that holds in the open segment; where there is none, what
-    /// the segments before it lead to.
-    fn first_in_segment(&mut self) -> u64 {
-        let Some(open) = &mut self.open else { return 1 };
-        let (number, lane) = (open.number, self.lane);
-        if let Some((_, header)) = open.next_that_holds(lane, open.offset, 0) {
-            return header.sequence;
+    /// the segments before it lead to. What follows says nothing of it: there a sender began who knew no
+    /// more than this.
+    fn first_in_segment(&mut self, numbers: &[u64]) -> Result<u64, Error> {
+        let Some(open) = &self.open else { return Ok(1) };
+        let number = open.number;
+        if let Some((_, header)) = open.next_that_holds(self.lane, open.offset, 0) {
+            return Ok(header.sequence);
         }
-        let mut before = Self::at_message(Arc::clone(&self.folder), lane, 1);
+        // From the last one before it that says where it begins; from the oldest, where none does.
+        let before: Vec<u64> = numbers.iter().copied().filter(|of| *of < number).collect();
+        let says = before.iter().rev().find(|of| self.peek(**of).is_some());
+        let Some(from) = says.or(before.first()) else { return Ok(1) };
+        let mut reader = Self::at_segment(Arc::clone(&self.folder), self.lane, *from);
         let mut bytes = Vec::new();
-        while let Ok(Step::Message { .. } | Step::Damage { .. }) = before.next(&mut bytes) {
+        while reader.next(&mut bytes)? != Step::Nothing {
             bytes.clear();
-            if before.segment() == Some(number) {
+            if reader.segment().is_none_or(|of| of >= number) {
                 break;
             }
         }
-        before.expected
+        Ok(reader.expected)
     }
 
     /// The header of a segment of this lane, if it holds.

@@ -1,5 +1,7 @@
 //! The header of a segment, and its file's name. No I/O; `docs/design/log.md` draws the bytes.
 
+use super::MOST_NUMBER;
+
 /// Bytes before the first frame.
 pub(crate) const HEADER_BYTES: usize = 64;
 
@@ -48,6 +50,9 @@ impl Header {
             return Err("the checksum of its header does not hold");
         }
         let word = |at: usize| u64::from(half(at)) | u64::from(half(at + 4)) << 32;
+        if word(24) > MOST_NUMBER {
+            return Err("it begins with a number that no sender comes to");
+        }
         let pattern = match half(12) {
             1 => Pattern::Queue,
             2 => Pattern::Topic,
@@ -74,8 +79,8 @@ pub(crate) fn file_name(lane: u32, segment: u64) -> String {
 pub(crate) fn parse_name(name: &str) -> Option<(u32, u64)> {
     let (lane, segment) = name.strip_suffix(".seg")?.split_once('-')?;
     let (lane, segment) = (lane.parse().ok()?, segment.parse().ok()?);
-    // Other spellings of the same number are not ours.
-    (file_name(lane, segment) == name).then_some((lane, segment))
+    // Other spellings of the same number are not ours, nor are numbers that no sender comes to.
+    (segment <= MOST_NUMBER && file_name(lane, segment) == name).then_some((lane, segment))
 }
 
 #[cfg(test)]
@@ -100,13 +105,23 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(Header::parse(&bytes).is_err(), "bit {bit}");
         }
+        let too_far = Header { first_sequence: MOST_NUMBER + 1, ..header };
+        assert!(Header::parse(&too_far.to_bytes()).is_err());
     }
 
     #[test]
     fn names() {
         assert_eq!(parse_name("07-0000000012.seg"), Some((7, 12)));
-        for name in ["7-0000000012.seg", "07-12.seg", "07-0000000012", "07-+000000012.seg", ".seg"]
-        {
+        assert_eq!(parse_name("00-4611686018427387904.seg"), Some((0, MOST_NUMBER)));
+        for name in [
+            "7-0000000012.seg",
+            "07-12.seg",
+            "07-0000000012",
+            "07-+000000012.seg",
+            ".seg",
+            "00-4611686018427387905.seg",
+            "00-18446744073709551615.seg",
+        ] {
             assert_eq!(parse_name(name), None, "{name}");
         }
     }

@@ -1,6 +1,8 @@
 //! Which receiver of a queue has which messages: the table in the file `queue`. No I/O;
 //! `docs/design/log.md` draws the bytes and says what happens when a receiver dies.
 
+use super::MOST_NUMBER;
+
 /// The most senders at a time.
 pub(crate) const LANES: usize = 64;
 /// The most receivers at a time, with those whose claims wait to be taken over.
@@ -179,7 +181,15 @@ impl Table {
             .step_by(RETURNED_BYTES)
             .map(|at| Returned { lane: half(at), deliveries: half(at + 4), sequence: word(at + 8) })
             .collect();
-        Some(table)
+        table.is_possible().then_some(table)
+    }
+
+    /// Whether receivers may have come so far. What nobody comes to would be counted on from.
+    fn is_possible(&self) -> bool {
+        let places = self.next.iter().chain(&self.again).chain([&self.generation, &self.rejected]);
+        let claims = self.claims.iter().flat_map(|claim| [&claim.first, &claim.end]);
+        let returned = self.returned.iter().map(|returned| &returned.sequence);
+        places.chain(claims).chain(returned).all(|number| *number <= MOST_NUMBER)
     }
 
     /// The copy that counts, of two.
@@ -228,6 +238,31 @@ mod tests {
         assert_eq!(Table::parse(&[]), None);
         table.returned = vec![Returned { lane: 0, deliveries: 0, sequence: 1 }; MOST_RETURNED + 1];
         assert_eq!(Table::parse(&table.to_bytes()), None, "more than a table takes");
+    }
+
+    #[test]
+    fn numbers_that_nobody_comes_to_do_not_hold() {
+        let good = Table::default();
+        let lies: [fn(&mut Table, u64); 7] = [
+            |table, lie| table.generation = lie,
+            |table, lie| table.rejected = lie,
+            |table, lie| table.next[5] = lie,
+            |table, lie| table.again[5] = lie,
+            |table, lie| table.claims[5].first = lie,
+            |table, lie| table.claims[5].end = lie,
+            |table, lie| {
+                table.returned = vec![Returned { lane: 0, deliveries: 0, sequence: lie }];
+            },
+        ];
+        for (at, lie) in lies.into_iter().enumerate() {
+            for (number, holds) in
+                [(MOST_NUMBER, true), (MOST_NUMBER + 1, false), (u64::MAX, false)]
+            {
+                let mut table = good.clone();
+                lie(&mut table, number);
+                assert_eq!(Table::parse(&table.to_bytes()).is_some(), holds, "{at}: {number}");
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::sync::atomic::fence;
 use switchboard_kernel::io::{self, coarse_time_ns};
 use switchboard_kernel::mmap::{self, Advice, Mapping, Mode};
 
-use super::Durability;
 use super::batch::Batch;
 use super::folder::Folder;
 use super::frame::{
@@ -17,6 +16,7 @@ use super::frame::{
 };
 use super::reader::{LaneReader, Step};
 use super::segment::{self, Pattern};
+use super::{Durability, MOST_NUMBER};
 use crate::error::{Error, ErrorKind};
 
 /// Blocks are reserved so far ahead.
@@ -27,8 +27,11 @@ const LARGEST_BATCH_BYTES: usize = 128 << 10;
 const MANY_SYNCS: u32 = 8;
 /// They are written in pieces of this size.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-/// No lane comes so far: a message each nanosecond for two centuries.
-const MOST_SEQUENCE: u64 = 1 << 62;
+/// What is noted of a lane's end counts up to this: what is beyond is a lie, and there are numbers left
+/// after it.
+const MOST_NOTED: u64 = MOST_NUMBER / 4;
+/// No sender begins after this: it never comes to the end of the numbers.
+const MOST_BEGUN: u64 = MOST_NUMBER / 2;
 const CANNOT_WRITE: &str = "cannot write to a segment";
 const EIO: i32 = 5;
 /// The length of a segment, unless the address says otherwise.
@@ -54,6 +57,8 @@ pub(crate) struct LaneWriter {
     file: File,
     mapping: Mapping,
     segment: u64,
+    /// The length of its file, which may be another one than of those that are made.
+    file_bytes: u64,
     /// Where the next batch goes.
     offset: u64,
     /// Blocks are reserved up to here.
@@ -124,14 +129,17 @@ impl LaneWriter {
         folder.sweep();
         // What is beyond every number is a lie.
         let (noted_segment, noted) = folder.noted_end(lane);
-        let least = [least(lane)?, noted].into_iter().filter(|least| *least <= MOST_SEQUENCE);
+        let least = [least(lane)?, noted].into_iter().filter(|least| *least <= MOST_NOTED);
         let least = least.fold(1, u64::max);
         // Every segment that was ever made was counted: this number is a new one, also for readers
         // that still have a removed segment.
-        let unused = folder.generation() + 1;
+        let unused = Some(folder.generation()).filter(|made| *made <= MOST_NOTED).unwrap_or(0) + 1;
         let last = folder.segments()?.into_iter().rev().find(|(of, _)| *of == lane);
         let Some((_, number)) = last else {
-            return Self::start(folder, manner, lane, unused, least, None);
+            // Where there was a segment, or a message, it was removed.
+            let removed = noted_segment > 0 || least > 1;
+            let recovered = removed.then(|| messages_are_gone(lane, least));
+            return Self::start(folder, manner, lane, unused, least, recovered);
         };
         // Everything after the last message that holds is looked at, once.
         let mut reader = LaneReader::at_segment(Arc::clone(&folder), lane, number);
@@ -153,17 +161,25 @@ impl LaneWriter {
                 Step::Nothing => break,
             }
         }
-        let sequence = reader.expected().max(least);
-        if sequence > MOST_SEQUENCE {
-            let problem =
-                format!("lane {lane} has a message {}, which no sender wrote", sequence - 1);
-            return Err(Error::new(ErrorKind::Mismatch, &folder.address, problem));
+        let mut sequence = reader.expected().max(least);
+        if sequence > MOST_BEGUN || number > MOST_BEGUN {
+            let problem = format!(
+                "lane {lane} has a message {} in a segment {number}, which no sender wrote",
+                sequence.saturating_sub(1)
+            );
+            return Err(Error::new(ErrorKind::Mismatch, &folder.address, problem)
+                .hint("remove that segment: it is no log's"));
         }
         let removed = sequence > reader.expected() || noted_segment > number;
         let path = folder.segment_path(lane, number);
         let whole = reader.header().filter(|header| {
             std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == header.file_bytes)
         });
+        if reader.may_have_ended_later() {
+            // Nobody knows how many are lost with it. One is left out, so that readers look at it, and are
+            // told that some are missing.
+            sequence += 1;
+        }
         match whole {
             Some(header) if problem.is_none() && !removed => {
                 let file = File::options()
@@ -176,12 +192,13 @@ impl LaneWriter {
                 // The one that made it may have died before it told anybody.
                 folder.changed();
                 Ok(Self {
-                    manner: Manner { segment_bytes: header.file_bytes, ..manner },
+                    manner,
                     folder,
                     lane,
                     file,
                     mapping,
                     segment: number,
+                    file_bytes: header.file_bytes,
                     offset,
                     reserved: offset,
                     sequence,
@@ -199,10 +216,7 @@ impl LaneWriter {
             }
             _ => {
                 let recovered = problem.unwrap_or_else(|| match removed {
-                    true => format!(
-                        "messages of lane {lane} before {sequence} are not there any more; a new \
-                         segment was started"
-                    ),
+                    true => messages_are_gone(lane, sequence),
                     false => format!("{} is damaged; a new one was started", path.display()),
                 });
                 let number = unused.max(number + 1);
@@ -229,6 +243,7 @@ impl LaneWriter {
             file,
             mapping,
             segment,
+            file_bytes: manner.segment_bytes,
             offset,
             reserved: 0,
             sequence,
@@ -254,6 +269,7 @@ impl LaneWriter {
         self.ended = self.last_ns.take().map(|last_ns| (self.segment, last_ns));
         self.made_ns = coarse_time_ns();
         self.segment = number;
+        self.file_bytes = self.manner.segment_bytes;
         self.offset = segment::HEADER_BYTES as u64;
         self.durable = self.offset;
         self.reserved = 0;
@@ -340,7 +356,7 @@ impl LaneWriter {
     /// Sees to it that there is room up to here.
     #[inline]
     fn make_room(&mut self, end: u64) -> Result<(), Refusal> {
-        if end > self.manner.segment_bytes {
+        if end > self.file_bytes {
             return Err(Refusal::SegmentFull);
         }
         if end > self.reserved {
@@ -385,7 +401,7 @@ impl LaneWriter {
         // Not with `stat`: once a time of a file was asked for, each write notes a new one, and some file
         // systems put that on the disk with each sync.
         match (&self.file).seek(SeekFrom::End(0)) {
-            Ok(len) if len == self.manner.segment_bytes => Ok(()),
+            Ok(len) if len == self.file_bytes => Ok(()),
             _ => Err(switchboard_kernel::Error::from_raw(call, EIO)),
         }
     }
@@ -396,7 +412,7 @@ impl LaneWriter {
         match error.name() {
             "EFBIG" => too_long(failed),
             // On a small one there may be room for a segment that is shorter than a step.
-            "ENOSPC" if self.manner.segment_bytes > LEAST_SEGMENT_BYTES => failed.hint(
+            "ENOSPC" if self.file_bytes > LEAST_SEGMENT_BYTES => failed.hint(
                 "the file system or a quota is full: see df and df -i; a log takes room in steps of \
                  1 MiB, or of a segment where that is shorter (?segment=64KiB)",
             ),
@@ -407,7 +423,7 @@ impl LaneWriter {
     /// Reserves blocks, so that a store cannot meet a full disk.
     #[cold]
     fn reserve(&mut self, end: u64) -> Result<(), Error> {
-        let until = end.next_multiple_of(RESERVE_BYTES).min(self.manner.segment_bytes);
+        let until = end.next_multiple_of(RESERVE_BYTES).min(self.file_bytes);
         self.check_length("fallocate")
             .and_then(|()| mmap::reserve(&self.file, until))
             .map_err(|error| self.failed("cannot reserve room for messages", error))?;
@@ -475,6 +491,13 @@ impl LaneWriter {
         self.unsynced = Some(errno);
         Err(std::io::Error::from_raw_os_error(errno))
     }
+}
+
+/// What is said of a lane of which segments were removed.
+fn messages_are_gone(lane: u32, sequence: u64) -> String {
+    format!(
+        "messages of lane {lane} before {sequence} are not there any more; a new segment was started"
+    )
 }
 
 fn make_segment(

@@ -176,7 +176,7 @@ impl FileSubscriber {
                         return Ok(true);
                     }
                     Step::Damage { problem, missing } => {
-                        self.missing += missing;
+                        self.missing = self.missing.saturating_add(missing);
                         self.reports.push_back(RecvError::Damaged { problem, missing });
                         return Ok(false);
                     }

@@ -12,6 +12,7 @@ mod removed;
 mod retention;
 pub(crate) mod topic;
 mod torn;
+mod unreadable;
 pub(crate) mod waiting;
 
 use std::path::{Path, PathBuf};

@@ -213,7 +213,8 @@ fn a_place_that_lies_harms_nobody() {
     place[528..532].copy_from_slice(&checksum.to_le_bytes());
     std::fs::write(&path, place).expect("written");
     publish(&log(&scratch), 6..8);
-    assert!(rest(&scratch).is_empty());
+    // It does not hold, and the older one says where it was.
+    assert_eq!(rest(&scratch), [6, 7]);
     let mut all = topic(&log(&scratch)).subscriber(Start::Oldest).expect("a subscriber");
     assert!(numbers(&mut all).into_iter().eq(1..8));
 }

@@ -127,7 +127,11 @@ impl Share {
             let mut reader = LaneReader::at_message(Arc::clone(&self.folder), lane, 1);
             reader.go_to_end()?;
             let end = reader.expected();
-            let first = self.first_message(lane)?;
+            let (first, damage) = self.first_message(lane)?;
+            if first.is_some() {
+                // Nobody comes by there again.
+                self.reports.extend(damage);
+            }
             any |= first.is_some();
             table.next[at] = first.unwrap_or(end);
             table.again[at] = end;
@@ -146,16 +150,18 @@ impl Share {
         Ok(lanes)
     }
 
-    /// The number of the oldest message of a lane that is there.
-    fn first_message(&self, lane: u32) -> Result<Option<u64>, Error> {
+    /// The number of the oldest message of a lane that is there, and what is damaged before it.
+    fn first_message(&self, lane: u32) -> Result<(Option<u64>, Vec<RecvError>), Error> {
         let mut reader = LaneReader::at_message(Arc::clone(&self.folder), lane, 1);
         reader.begin_at_oldest()?;
-        let mut bytes = Vec::new();
+        let (mut bytes, mut damage) = (Vec::new(), Vec::new());
         loop {
             match reader.next(&mut bytes)? {
-                Step::Message { sequence, .. } => return Ok(Some(sequence)),
-                Step::Damage { .. } => {}
-                Step::Nothing => return Ok(None),
+                Step::Message { sequence, .. } => return Ok((Some(sequence), damage)),
+                Step::Damage { problem, missing } => {
+                    damage.push(RecvError::Damaged { problem, missing });
+                }
+                Step::Nothing => return Ok((None, damage)),
             }
         }
     }
