@@ -128,8 +128,67 @@ pub fn look(address: &Address, timeout: Duration) -> Result<Channel, Error> {
             .hint("`switchboard show` and `who` say what the kernel knows of other objects"));
     }
     let mut channel = crate::transport::look_at_channel(address, timeout)?;
+    merge(&mut channel.ends);
     fill_in(&mut channel);
     Ok(channel)
+}
+
+/// An end of a service has a ring of calls and one of answers, which answer each for itself.
+fn merge(ends: &mut Vec<End>) {
+    let mut merged: Vec<End> = Vec::with_capacity(ends.len());
+    for end in ends.drain(..) {
+        let same = |one: &&mut End| one.id == end.id && one.role == end.role && one.pid == end.pid;
+        match (merged.iter_mut().find(same), end.answer) {
+            (None, answer) => merged.push(End { answer, ..end }),
+            (Some(one), Ok(counts)) => {
+                if let Ok(sum) = &mut one.answer {
+                    sum.add(counts);
+                }
+            }
+            (Some(one), Err(why)) => one.answer = Err(why),
+        }
+    }
+    *ends = merged;
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.sent, other.sent),
+            (&mut self.sent_bytes, other.sent_bytes),
+            (&mut self.received, other.received),
+            (&mut self.dropped, other.dropped),
+            (&mut self.acknowledged, other.acknowledged),
+            (&mut self.rejected, other.rejected),
+            (&mut self.waiting, other.waiting),
+        ];
+        for (sum, more) in pairs {
+            add(sum, more);
+        }
+        self.waits = self.waits.saturating_add(other.waits);
+        self.wake_ups = self.wake_ups.saturating_add(other.wake_ups);
+        self.late = self.late.saturating_add(other.late);
+        for link in other.links {
+            match self.links.iter_mut().find(|one| one.peer == link.peer) {
+                None => self.links.push(link),
+                Some(one) => {
+                    one.number = one.number.max(link.number);
+                    add(&mut one.received, link.received);
+                    add(&mut one.dropped, link.dropped);
+                    add(&mut one.behind, link.behind);
+                    add(&mut one.behind_bytes, link.behind_bytes);
+                }
+            }
+        }
+    }
+}
+
+/// The sum of what is there. They are a peer's words, so it may not overflow.
+fn add(sum: &mut Option<u64>, more: Option<u64>) {
+    *sum = match (*sum, more) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    };
 }
 
 /// How far subscribers are behind: their publishers know the last number, and they the last that they took.
@@ -151,4 +210,44 @@ fn fill_in(channel: &mut Channel) {
 
 fn links_of(id: &str, counts: &Counts) -> impl Iterator<Item = (String, String, u64)> {
     counts.links.iter().map(move |link| (id.to_owned(), link.peer.clone(), link.number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(id: &str, answer: Result<Counts, String>) -> End {
+        let (program, role) = ("x".to_owned(), "server");
+        End { id: id.into(), pattern: "service", role, pid: Some(1), uid: None, program, answer }
+    }
+
+    fn link(peer: &str, number: u64, behind: Option<u64>) -> LinkCounts {
+        LinkCounts { peer: peer.into(), number, behind, ..LinkCounts::default() }
+    }
+
+    #[test]
+    fn both_rings_of_a_service_are_one_end() {
+        let calls = Counts {
+            received: Some(5),
+            waits: 2,
+            links: vec![link("a", 5, None), link("b", 1, None)],
+            ..Counts::default()
+        };
+        let answers = Counts {
+            sent: Some(4),
+            waits: u64::MAX,
+            links: vec![link("a", 4, Some(1))],
+            ..Counts::default()
+        };
+        let mut ends =
+            vec![end("x", Ok(calls)), end("y", Ok(Counts::default())), end("x", Ok(answers))];
+        merge(&mut ends);
+        assert_eq!((ends.len(), &*ends[0].id, &*ends[1].id), (2, "x", "y"));
+        let counts = ends[0].answer.as_ref().expect("an answer");
+        assert_eq!((counts.received, counts.sent, counts.waits), (Some(5), Some(4), u64::MAX));
+        assert_eq!(counts.links, [link("a", 5, Some(1)), link("b", 1, None)]);
+        let mut ends = vec![end("x", Ok(Counts::default())), end("x", Err("stopped".into()))];
+        merge(&mut ends);
+        assert_eq!(ends, [end("x", Err("stopped".into()))]);
+    }
 }

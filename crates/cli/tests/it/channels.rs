@@ -152,3 +152,18 @@ fn prometheus_reads_it() {
         ends.iter().map(|(labels, count)| (labels["channel"].as_str(), *count)).collect();
     assert_eq!(counts, [(address.as_str(), 2.0), (nobody.as_str(), 0.0)]);
 }
+
+#[test]
+fn both_ends_of_a_service_are_there_once() {
+    let scratch = Scratch::new();
+    let address = format!("shm:work?scope={}", scratch.join("scope").display());
+    let server = Run::start(scratch.path(), &["serve", &address, "--", "cat"]);
+    run(scratch.path(), &["call", &address, "hello"], "").code(0).prints("hello");
+    let metrics =
+        exposition(&run(scratch.path(), &["show", "--prometheus", &address], "").code(0).text());
+    let (_, samples) = &metrics["switchboard_received_messages_total"];
+    assert_eq!(samples.len(), 1);
+    let (labels, count) = &samples[0];
+    assert_eq!((&*labels["role"], labels["pid"].clone()), ("server", server.id().to_string()));
+    assert!(*count >= 1.0);
+}

@@ -144,6 +144,7 @@ fn take(socket: &OwnedFd, misbehaves: impl Fn(&str) -> String) -> Result<Counts,
     if said != ANSWER {
         return Err(match Datagram::decode_first(said, descriptors.len()) {
             Ok(Datagram::Refuse(why)) => format!("refuses: {why}"),
+            Ok(Datagram::Denied(_)) => "answers its own user and root alone".to_owned(),
             _ => misbehaves("it says something else than it was asked for"),
         });
     }
