@@ -113,6 +113,8 @@ pub(crate) fn busy_server(arguments: &[String]) {
         }
         report(format_args!("ended {part} 0"));
     }
+    // Its going is not to be seen before the client has said its end.
+    assert_eq!(instruction().as_deref(), Some("close"));
 }
 
 /// The system calls that a traced process made between two lines that it said, but for those by which the
@@ -203,6 +205,7 @@ fn no_system_call_for_a_call_while_both_sides_are_busy() {
         child.expect("ended counted 0");
     }
     client.tell("close");
+    server.tell("close");
     assert!(client.wait().success() && server.wait().success());
     for trace in [of_client, of_server] {
         let calls = calls_between(&trace, "begins counted", "ended counted");
