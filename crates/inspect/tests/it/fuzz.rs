@@ -275,9 +275,10 @@ fn snapshot_seed() -> Vec<u8> {
 /// A snapshot in which values stand in places of others of their kind: ids, numbers of processes, states.
 fn changed_snapshot(seed: u64) -> Vec<u8> {
     let mut noise = Noise(seed | 1);
-    let mut value: Value = serde_json::from_slice(&snapshot_seed()).expect("a snapshot");
+    thread_local!(static SEED: Value = serde_json::from_slice(&snapshot_seed()).expect("a snapshot"));
+    let mut value = SEED.with(Value::clone);
     for _ in 0..=noise.below(12) {
-        let mut other = place(&mut noise, &mut value.clone()).clone();
+        let mut other = place(&mut noise, &mut value).clone();
         let here = place(&mut noise, &mut value);
         match (&mut *here, &mut other) {
             (Value::Array(all), _) if noise.below(3) == 0 => all.push(other),
