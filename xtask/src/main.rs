@@ -68,6 +68,11 @@ Commands:
                   Let every parser of the inspector read text that is made at random of what the kernel says.
     --seconds N   For so long in sum; 600 unless said otherwise.
     --release     As above.
+  prove event [FILTER], prove state [FILTER]
+                  Let two processes wake each other over shared memory, and see that no wake-up is lost; read
+                  values while their writer sets as fast as it can: none is torn.
+    --seconds N   Each test for so long; 60 unless said otherwise.
+    --release     As above.
   prove asan      Run what `hostile` does, in short, and what queues and topics promise under AddressSanitizer; then a
                   test that reads beyond its memory, which has to be noticed. Takes some minutes.
   prove tsan      Run threads on all synchronisation objects under ThreadSanitizer; then one that forgets
@@ -174,7 +179,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
 }
 
 fn parse_prove(arguments: &[String]) -> Result<Task, String> {
-    const WHAT: &str = "`kill`, `torture`, `hostile`, `fuzz-inspect`, `models`, `asan` or `tsan`";
+    const WHAT: &str = "`kill`, `torture`, `hostile`, `fuzz-inspect`, `event`, `state`, `models`, `asan` or `tsan`";
     let Some((name, rest)) = arguments.split_first() else {
         return Err(format!("prove what? {WHAT}"));
     };
@@ -185,27 +190,33 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         "torture" => options.what = prove::What::Torture { seconds: 600 },
         "hostile" => options.what = prove::What::Hostile { seconds: 60 },
         "fuzz-inspect" => options.what = prove::What::FuzzInspect { seconds: 600 },
+        "event" => options.what = prove::What::Event { seconds: 60 },
+        "state" => options.what = prove::What::State { seconds: 60 },
         _ => return Err(format!("cannot prove `{name}`, only {WHAT}")),
     }
     let mut rest = rest.iter();
     while let Some(argument) = rest.next() {
         match (argument.as_str(), name.as_str(), &mut options.what) {
-            ("--release", "kill" | "torture" | "hostile" | "fuzz-inspect", _) => {
-                options.release = true
-            }
+            (
+                "--release",
+                "kill" | "torture" | "hostile" | "fuzz-inspect" | "event" | "state",
+                _,
+            ) => options.release = true,
             ("--mistakes", "models", _) => mistakes = true,
             (
                 "--seconds",
                 _,
                 prove::What::Torture { seconds }
                 | prove::What::Hostile { seconds }
-                | prove::What::FuzzInspect { seconds },
+                | prove::What::FuzzInspect { seconds }
+                | prove::What::Event { seconds }
+                | prove::What::State { seconds },
             ) => {
                 let number = rest.next().and_then(|number| number.parse().ok());
                 let number = number.filter(|number| (1..=86_400).contains(number));
                 *seconds = number.ok_or("--seconds takes a number from 1 to 86400")?;
             }
-            (filter, "kill" | "torture" | "hostile" | "models", _)
+            (filter, "kill" | "torture" | "hostile" | "event" | "state" | "models", _)
                 if !filter.starts_with('-') && options.filter.is_none() =>
             {
                 options.filter = Some(filter.to_owned());

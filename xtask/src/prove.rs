@@ -6,6 +6,8 @@
 //! | `prove torture` | `torture`: processes that are killed at random, for minutes | for seconds |
 //! | `prove hostile` | `hostile`: peers that lie in each way; at random, for a minute each | for a second |
 //! | `prove fuzz-inspect` | `fuzz_inspect`: every parser of the inspector on text made at random, for ten minutes | for seconds |
+//! | `prove event` | `proof_event`: two processes that wake each other, for a minute | for a second |
+//! | `prove state` | `proof_state`: reads of what is set all the time, for a minute | for a second |
 //!
 //! [`asan`], [`models`] and [`tsan`] have ways of their own.
 
@@ -42,6 +44,10 @@ pub(crate) enum What {
     Hostile { seconds: u32 },
     /// That no text hurts the inspector, made at random for so long in sum.
     FuzzInspect { seconds: u32 },
+    /// That no wake-up of an event is lost, in so long.
+    Event { seconds: u32 },
+    /// That no value of a state is torn, in so long.
+    State { seconds: u32 },
 }
 
 impl What {
@@ -52,6 +58,8 @@ impl What {
             Self::Torture { .. } => "torture",
             Self::Hostile { .. } => "hostile",
             Self::FuzzInspect { .. } => "fuzz_inspect",
+            Self::Event { .. } => "proof_event",
+            Self::State { .. } => "proof_state",
         }
     }
 
@@ -62,6 +70,9 @@ impl What {
             Self::Torture { seconds } => ("SWITCHBOARD_TORTURE_SECONDS", seconds.to_string()),
             Self::Hostile { seconds } => ("SWITCHBOARD_HOSTILE_SECONDS", seconds.to_string()),
             Self::FuzzInspect { seconds } => ("SWITCHBOARD_FUZZ_SECONDS", seconds.to_string()),
+            Self::Event { seconds } | Self::State { seconds } => {
+                ("SWITCHBOARD_PROOF_SECONDS", seconds.to_string())
+            }
         }
     }
 }
@@ -89,6 +100,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         What::Torture { .. } => "Killing at random",
         What::Hostile { .. } => "Lying",
         What::FuzzInspect { .. } => "Reading what nobody meant",
+        What::Event { .. } => "Waking each other",
+        What::State { .. } => "Reading while it is written",
     });
     let mut total = Total::default();
     for executable in &executables {
@@ -101,13 +114,16 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         What::Kill if total.is_empty() && !tally.has_skipped() => {
             tally.fail("prove kill", "nobody was killed");
         }
-        What::Torture { .. } | What::FuzzInspect { .. } if tally.is_empty() => {
+        What::Torture { .. }
+        | What::FuzzInspect { .. }
+        | What::Event { .. }
+        | What::State { .. }
+            if tally.is_empty() =>
+        {
             tally.fail("prove", "there is no such test");
         }
         What::Kill => println!("\n{total}, in {seconds} s."),
-        What::Torture { .. } | What::Hostile { .. } | What::FuzzInspect { .. } => {
-            println!("\nTook {seconds} s.");
-        }
+        _ => println!("\nTook {seconds} s."),
     }
 }
 
@@ -129,7 +145,7 @@ fn prove(
     let mut command = test::as_this_user(workspace, &stage, &place, &programs, executable);
     let (variable, value) = options.what.environment();
     command.env(variable, value).arg("--exact").args(tests);
-    if matches!(options.what, What::Torture { .. }) {
+    if !matches!(options.what, What::Kill | What::Hostile { .. }) {
         // Each has the machine for itself: what they measure is time.
         command.arg("--test-threads=1");
     }
@@ -162,6 +178,10 @@ fn prove(
         println!("{}", outcome.output.trim_end());
     } else {
         show::good(&counts);
+        if matches!(options.what, What::Event { .. } | What::State { .. }) {
+            // What they counted.
+            println!("{}", outcome.output.trim_end());
+        }
     }
     if matches!(options.what, What::FuzzInspect { .. }) {
         // How many texts each parser read.

@@ -13,3 +13,9 @@ pub(crate) fn light_fence() {
 pub(crate) const PAGE_BYTES: usize = 4096;
 /// The smallest ring, in bytes.
 pub(crate) const LEAST_CAPACITY_BYTES: u64 = 4096;
+/// Of how many changes a feed says what they were of.
+pub(crate) const RECENT_CHANGES: u64 = 224;
+/// How often a value is looked for, at most: it is found at the first look, unless many were set in between.
+pub(crate) const LOOKS: u32 = 10_000;
+/// Small blocks of a state that are kept unused.
+pub(crate) const SPARE_BLOCKS: usize = 64;

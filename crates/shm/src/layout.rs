@@ -74,3 +74,55 @@ pub mod reader {
 pub const fn writer_bytes(capacity_bytes: usize) -> usize {
     PAGE_BYTES + capacity_bytes
 }
+
+/// The memory of an event or a state.
+pub mod feed {
+    /// `SWBDFEED`.
+    pub const MAGIC: u64 = u64::from_le_bytes(*b"SWBDFEED");
+    /// Index of the magic word.
+    pub const MAGIC_WORD: usize = 0;
+    /// Version in the low half, pattern in the high one.
+    pub const KIND_WORD: usize = 1;
+    /// How many entries there is room for.
+    pub const CAPACITY_WORD: usize = 2;
+    /// [`FENCES`] or 0.
+    pub const FLAGS_WORD: usize = 3;
+    /// How many changes there were; readers sleep on its low half.
+    pub const CHANGES_WORD: usize = 8;
+    /// How many entries there are.
+    pub const COUNT_WORD: usize = 16;
+    /// Changes, bytes, sleeps of readers that were ended.
+    pub const COUNTERS_WORD: usize = 24;
+    /// How many counters there are.
+    pub const COUNTERS: usize = 3;
+    /// Of how many changes it is known what they were of.
+    pub const RECENT: u64 = crate::atomic::RECENT_CHANGES;
+    /// The first of those words.
+    pub const RECENT_WORD: usize = 32;
+
+    /// Flag: the writer fences after each change ([`crate::barrier::Busy::Fences`]).
+    pub const FENCES: u64 = 1;
+    /// How many entries there may be room for.
+    pub const CAPACITY: std::ops::RangeInclusive<u64> = 1..=1 << 20;
+
+    /// Index of the word that says what a change was of.
+    #[inline]
+    #[must_use]
+    pub const fn recent_word(number: u64) -> usize {
+        RECENT_WORD + (number % RECENT) as usize
+    }
+
+    /// Index of the first of the two words of an entry.
+    #[inline]
+    #[must_use]
+    pub const fn entry_word(at: u64) -> usize {
+        RECENT_WORD + RECENT as usize + at as usize * 2
+    }
+
+    /// Bytes of memory for this many entries.
+    #[must_use]
+    pub const fn bytes(capacity: u64) -> u64 {
+        let bytes = entry_word(capacity) as u64 * super::WORD_BYTES;
+        bytes.next_multiple_of(super::PAGE_BYTES as u64)
+    }
+}

@@ -11,6 +11,8 @@
 //! | [`cursor`] | a reader's page: how far it is, what it has settled |
 //! | [`bell`] | the doorbell: which readers sleep |
 //! | [`barrier`] | who fences between saying and looking, and who need not |
+//! | [`feed`] | events and states: entries that change, and which did last |
+//! | [`values`] | the values of a state: blocks in segments |
 //! | [`layout`] | where everything lies |
 //!
 //! Nothing that a peer has written is trusted: it is read once, checked, and only the copy is used. What
@@ -24,10 +26,12 @@ pub mod barrier;
 pub mod bell;
 mod copy;
 pub mod cursor;
+pub mod feed;
 pub mod layout;
 mod machine;
 mod misbehaved;
 pub mod ring;
+pub mod values;
 mod words;
 
 pub use atomic::AtomicU64;

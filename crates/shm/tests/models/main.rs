@@ -7,6 +7,7 @@
 //! under the lock, as the kernel makes it. What loom does not show: a store that becomes visible before a load
 //! that comes before it in the program.
 
+mod feeds;
 mod held;
 
 /// What the product's files are made of, in a model.
@@ -37,6 +38,9 @@ mod atomic {
     /// Small ones: a model keeps a history of each word.
     pub(crate) const PAGE_BYTES: usize = 512;
     pub(crate) const LEAST_CAPACITY_BYTES: u64 = 64;
+    pub(crate) const RECENT_CHANGES: u64 = 2;
+    pub(crate) const SPARE_BLOCKS: usize = 1;
+    pub(crate) const LOOKS: u32 = 3;
 }
 
 /// What the product has in assembly.
@@ -75,13 +79,16 @@ product! {
     "../../src/bell.rs" bell;
     "../../src/copy.rs" copy;
     "../../src/cursor.rs" cursor;
+    "../../src/feed.rs" feed;
     "../../src/layout.rs" layout;
     "../../src/misbehaved.rs" misbehaved;
     "../../src/ring/mod.rs" ring;
+    "../../src/values.rs" values;
     "../../src/words.rs" words;
 }
 
 use atomic::AtomicU64;
+use copy::{copy_in, copy_out};
 use misbehaved::Misbehaved;
 use words::Words;
 

@@ -39,6 +39,7 @@ pub(crate) struct Query {
     pub(crate) size_bytes: Option<u32>,
     pub(crate) layout: Option<Layout>,
     pub(crate) count: Option<u32>,
+    pub(crate) keys: Option<u32>,
     pub(crate) index: u16,
     /// Who of other users may do what.
     pub(crate) allowed: Rules,
@@ -104,6 +105,11 @@ pub const OPTIONS: &[(&str, &str, &str)] = &[
     ("reader", "NAME", "keep a subscriber's place in a log under this name"),
     ("size", "BYTES", "the largest value of a state that is created, or the size of bare memory"),
     ("layout", "slots|bare", "whole values of any length, or the memory's bytes as they are"),
+    (
+        "keys",
+        "COUNT",
+        "how many keys a state has room for, or ids an event; 1024 unless said otherwise",
+    ),
     ("value", "COUNT", "the count that a created semaphore starts with; 0 unless said otherwise"),
     (
         "index",
@@ -235,6 +241,10 @@ pub(super) fn parse_option(
                 return Err(wrong("a state has 1 GiB at most"));
             }
             query.size_bytes = Some(bytes);
+        }
+        "keys" => {
+            let keys = value.parse().ok().filter(|keys| (1..=1 << 20).contains(keys));
+            query.keys = Some(keys.ok_or_else(|| wrong("a count of keys is 1 to 1048576"))?);
         }
         "layout" => {
             let layout = Layout::parse(value).ok_or_else(|| wrong("a layout is slots or bare"))?;

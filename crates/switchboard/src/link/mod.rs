@@ -17,6 +17,7 @@ mod taking;
 use calls::Calls;
 pub use calls::{Answer, Failure, Unanswered};
 pub(crate) use calls::{failure_body, failure_of};
+pub(crate) use frame::LONGEST_KEY;
 use frame::{HEADER_BYTES, Header, Kind, PREFACE};
 pub use hello::{Hello, Pattern, Role};
 pub(crate) use hello::{cut, name_or_bytes, printable};

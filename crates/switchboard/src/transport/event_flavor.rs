@@ -8,6 +8,7 @@ use switchboard_kernel as kernel;
 use switchboard_kernel::io::{Deadline, Interest, wait_for};
 
 use super::hub::Hub;
+use super::shm::{ShmListener, ShmNotifier};
 use super::stream_listener::StreamListener;
 use super::stream_notifier::StreamNotifier;
 use super::{Setup, sem, signal, sysv_sem};
@@ -21,6 +22,7 @@ pub(crate) enum NotifierFlavor {
     Sem(sem::SemNotifier),
     SysvSem(sysv_sem::SysvSemNotifier),
     Stream(Box<StreamNotifier>),
+    Shm(Box<ShmNotifier>),
 }
 
 /// The listening end of any event.
@@ -30,6 +32,7 @@ pub(crate) enum ListenerFlavor {
     Sem(sem::SemListener),
     SysvSem(sysv_sem::SysvSemListener),
     Stream(Box<StreamListener>),
+    Shm(Box<ShmListener>),
 }
 
 impl NotifierFlavor {
@@ -44,6 +47,7 @@ impl NotifierFlavor {
             Self::Sem(end) => end.notify(),
             Self::SysvSem(end) => end.notify(),
             Self::Stream(end) => end.notify(0, 1),
+            Self::Shm(end) => end.notify(0, 1),
         }
     }
 
@@ -51,6 +55,7 @@ impl NotifierFlavor {
     pub(crate) fn notify_counted(&mut self, id: u64, count: u64) -> Option<Result<(), Error>> {
         match self {
             Self::Stream(end) => Some(end.notify(id, count)),
+            Self::Shm(end) => Some(end.notify(id, count)),
             _ => None,
         }
     }
@@ -59,6 +64,7 @@ impl NotifierFlavor {
     pub(crate) fn drive(&mut self) -> Result<bool, Error> {
         match self {
             Self::Stream(end) => end.drive(),
+            Self::Shm(end) => end.drive(),
             _ => Ok(true),
         }
     }
@@ -75,6 +81,7 @@ impl NotifierFlavor {
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), WaitError> {
         match self {
             Self::Stream(end) => end.wait(deadline),
+            Self::Shm(end) => end.wait_for_listeners(deadline),
             _ => Ok(()),
         }
     }
@@ -83,6 +90,7 @@ impl NotifierFlavor {
     pub(crate) fn peers(&self) -> Option<usize> {
         match self {
             Self::Stream(end) => Some(end.peers()),
+            Self::Shm(end) => Some(end.peers()),
             _ => None,
         }
     }
@@ -112,6 +120,7 @@ impl ListenerFlavor {
             Self::Sem(end) => end.try_wait(),
             Self::SysvSem(end) => end.try_wait(),
             Self::Stream(end) => end.try_wait(),
+            Self::Shm(end) => end.try_wait(),
         }
     }
 
@@ -122,6 +131,7 @@ impl ListenerFlavor {
             Self::Sem(end) => end.wait(deadline),
             Self::SysvSem(end) => end.wait(deadline),
             Self::Stream(end) => end.wait(deadline),
+            Self::Shm(end) => end.wait_for_event(deadline),
         }
     }
 
@@ -129,6 +139,7 @@ impl ListenerFlavor {
     pub(crate) fn peers(&self) -> Option<usize> {
         match self {
             Self::Stream(end) => Some(end.peers()),
+            Self::Shm(end) => Some(end.peers()),
             _ => None,
         }
     }
@@ -139,6 +150,7 @@ impl ListenerFlavor {
             Self::Sem(end) => end.fd(),
             Self::SysvSem(end) => end.fd(),
             Self::Stream(end) => end.fd(),
+            Self::Shm(end) => end.descriptor(),
         }
     }
 

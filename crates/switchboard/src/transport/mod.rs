@@ -111,6 +111,7 @@ const SHM_OPTIONS: &[&str] = &[
     "capacity",
     "group",
     "history",
+    "keys",
     "max-message",
     "mode",
     "overflow",
@@ -192,7 +193,9 @@ pub const TABLE: &[Transport] = &[
         framing: None,
         carries: Carries::queue(shm::open_sender, shm::open_receiver)
             .and_topic(shm::open_publisher, shm::open_subscriber)
-            .and_service(shm::open_client, shm::open_server),
+            .and_service(shm::open_client, shm::open_server)
+            .and_event(shm::open_notifier, shm::open_listener)
+            .and_state(shm::open_state_writer, shm::open_state_reader),
         object: Some(Object { create: None, unlink: shm::unlink }),
     },
     Transport {

@@ -22,6 +22,7 @@ impl Place {
                 std::fs::write(&path, "").expect("a file for a key");
                 format!("{scheme}:{path}")
             }
+            "shm" => format!("shm:{}", unique("live")),
             "tcp" => format!("tcp:127.0.0.1:{}", free_port()),
             _ => format!("{scheme}:{path}"),
         };

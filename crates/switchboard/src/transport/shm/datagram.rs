@@ -166,7 +166,7 @@ impl Datagram {
         let datagram = Self::decode(bytes)?;
         let (may, expected) = match (&datagram, pattern, from) {
             (Self::Hello(_), ..) => return Err(Fault::misbehaved("a second hello")),
-            (Self::Welcome { .. }, Pattern::Topic, Role::Writer) => (true, 0),
+            (Self::Welcome { .. }, Pattern::Topic | Pattern::State, Role::Writer) => (true, 0),
             (Self::Welcome { .. }, _, Role::Writer) => (true, 1),
             (Self::Segment { .. }, _, Role::Writer) => (true, 1),
             (Self::Reject { .. }, Pattern::Queue, Role::Reader)

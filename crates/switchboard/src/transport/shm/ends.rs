@@ -118,6 +118,27 @@ impl<C: Opened> End<C> {
         self.end.look()
     }
 
+    /// Where the caller drives the control path: looks at it, at most once in a millisecond.
+    #[inline]
+    pub(super) fn look_now_and_then(&mut self) {
+        self.end.look_now_and_then();
+    }
+
+    /// The same, at once.
+    pub(super) fn look_now(&mut self) {
+        self.end.look();
+    }
+
+    /// Whether the caller wants to be interrupted.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.setup.is_cancelled()
+    }
+
+    /// Asks the core something, by a reference that is shared. Costs a system call.
+    pub(super) fn ask_core<R>(&self, question: impl FnOnce(&mut C) -> R) -> Option<R> {
+        self.end.ask(question)
+    }
+
     pub(super) fn sleep(&mut self, deadline: Deadline) -> Result<(), Error> {
         self.end.wait(deadline).map_err(|error| self.cannot_go_on(error))
     }

@@ -13,8 +13,10 @@
 //! removed.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use switchboard_kernel as kernel;
 use switchboard_kernel::ErrorKind as K;
@@ -24,9 +26,13 @@ use switchboard_kernel::private_folder;
 use switchboard_kernel::unix_socket::{self, Kind};
 
 use super::base::{self, Base, OpenFolder, Surroundings};
+use super::key_locks::{PREFIX, is_same, take_all};
 use super::name::{ChannelName, Entry, Found};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
+
+/// `O_NOFOLLOW`, which is another number on aarch64.
+const NO_FOLLOW: i32 = if cfg!(target_arch = "aarch64") { 0o100_000 } else { 0o400_000 };
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: u32 = 1024;
@@ -171,7 +177,61 @@ impl Folder {
 
     /// Removes the folder, if nobody has a name in it.
     pub(crate) fn remove_if_empty(&self) {
-        let _ = private_folder::remove_at(&self.channels.folder, OsStr::new(self.name.folder()));
+        let remove =
+            || private_folder::remove_at(&self.channels.folder, OsStr::new(self.name.folder()));
+        if remove().is_err_and(|error| error.name() == "ENOTEMPTY") && self.remove_unused_locks() {
+            let _ = remove();
+        }
+    }
+
+    /// Removes files of locks that nobody holds. Whether nothing else is there.
+    fn remove_unused_locks(&self) -> bool {
+        let Ok(names) = private_folder::names(&self.this.folder) else { return false };
+        let lock =
+            |name: &OsStr| name.to_str().filter(|name| name.starts_with(PREFIX)).map(str::to_owned);
+        let locks: Vec<String> = names.iter().filter_map(|name| lock(name)).collect();
+        if locks.is_empty() || locks.len() < names.len() {
+            return false;
+        }
+        for name in locks {
+            if let Ok(file) = self.lock_file(&name) {
+                self.remove_lock_file(&name, &file);
+            }
+        }
+        true
+    }
+
+    /// Opens a file of locks, and makes it if it is not there.
+    pub(super) fn lock_file(&self, name: &str) -> Result<File, Error> {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        // Without following links: the folder is this user's, and so is what is in it.
+        options.custom_flags(NO_FOLLOW).open(self.path_of(name)).map_err(|error| {
+            let error = kernel::Error::from_raw("open", error.raw_os_error().unwrap_or_default());
+            self.system("cannot open a file of locks", error)
+        })
+    }
+
+    /// Whether this file has this name still.
+    pub(super) fn has(&self, name: &str, file: &File) -> bool {
+        let named = std::fs::symlink_metadata(self.path_of(name));
+        let (Ok(named), Ok(own)) = (named, file.metadata()) else { return false };
+        is_same(&named, &own)
+    }
+
+    /// Removes a file of locks, if nobody else has one in it. Who opened it before notices that it has no name.
+    pub(super) fn remove_lock_file(&self, name: &str, file: &File) {
+        if take_all(file) && self.has(name, file) {
+            let _ = std::fs::remove_file(self.path_of(name));
+        }
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        let fd = self.this.folder.as_raw_fd();
+        match has_proc() {
+            true => PathBuf::from(format!("/proc/self/fd/{fd}/{name}")),
+            false => self.this.path.join(name),
+        }
     }
 
     fn system(&self, doing: &str, error: kernel::Error) -> Error {

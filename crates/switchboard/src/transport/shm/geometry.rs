@@ -4,6 +4,7 @@ use switchboard_kernel::membarrier;
 use switchboard_kernel::shared_memory::{Doorbell, OwnMemory};
 use switchboard_shm::barrier::Busy;
 use switchboard_shm::cursor::OwnCursor;
+use switchboard_shm::feed::FeedWriter;
 use switchboard_shm::layout::{self, PAGE_BYTES, writer};
 use switchboard_shm::ring::RingWriter;
 
@@ -53,6 +54,19 @@ fn capacity_bytes(setup: &Setup) -> Result<u64, Error> {
 /// What this process does between storing something and looking whether somebody sleeps for it.
 fn busy() -> Busy {
     if membarrier::take_part() { Busy::TakesPart } else { Busy::Fences }
+}
+
+/// Entries of an event or a state, unless asked otherwise.
+const ENTRIES: u32 = 1024;
+
+/// A new feed, with room for as many entries as are asked for.
+pub(super) fn feed(setup: &Setup, pattern: u32) -> Result<FeedWriter<Own>, Error> {
+    let entries = u64::from(setup.address.query.keys.unwrap_or(ENTRIES));
+    let bytes = layout::feed::bytes(entries);
+    let memory = OwnMemory::create("switchboard-feed", bytes as usize)
+        .map_err(|error| setup.system("no memory for a feed", error))?;
+    FeedWriter::create(Own(memory), pattern, entries, busy())
+        .map_err(|error| Error::new(ErrorKind::System, &setup.address, error.0))
 }
 
 /// A new doorbell.

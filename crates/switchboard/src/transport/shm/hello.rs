@@ -148,6 +148,8 @@ impl Hello {
             2 => Pattern::Topic,
             3 => Pattern::Service,
             6 => Pattern::Answers,
+            4 => Pattern::Event,
+            5 => Pattern::State,
             other => return Err(Fault::Mismatch(format!("an unknown pattern, {other}"))),
         };
         let role = match fields.u8()? {
@@ -178,7 +180,7 @@ impl Hello {
     /// How many descriptors go with it: a writer's doorbell and a topic's ring, or a reader's page.
     pub(crate) fn descriptors(&self) -> usize {
         match (self.pattern, self.role) {
-            (Pattern::Topic, Role::Writer) => 2,
+            (Pattern::Topic | Pattern::Event | Pattern::State, Role::Writer) => 2,
             (_, Role::Writer | Role::Reader) => 1,
         }
     }

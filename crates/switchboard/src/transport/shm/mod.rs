@@ -10,18 +10,23 @@ mod counting;
 mod datagram;
 mod endpoint;
 mod ends;
+mod feeding;
 mod folder;
+mod following;
 mod geometry;
 mod greeting;
 mod hand;
 mod hello;
 mod io_thread;
+mod key_locks;
 mod large;
 mod lending;
+mod listener;
 mod looking;
 mod meeting;
 mod memory;
 mod name;
+mod notifier;
 mod offer;
 mod park;
 mod peer;
@@ -30,6 +35,8 @@ mod reading;
 mod receiver;
 mod sender;
 mod server;
+mod state_reader;
+mod state_writer;
 mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -39,7 +46,10 @@ mod writing;
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::pattern::topic::Start;
-use crate::transport::{ClientFlavor, ReceiverFlavor, SenderFlavor, ServerFlavor, Setup};
+use crate::transport::{
+    ClientFlavor, ListenerFlavor, LiveReader, LiveWriter, NotifierFlavor, ReceiverFlavor,
+    SenderFlavor, ServerFlavor, Setup,
+};
 
 use base::Surroundings;
 use folder::{Dialled, Folder};
@@ -50,8 +60,12 @@ pub(crate) use tests::ROLES;
 
 pub(crate) use client::ShmClient;
 pub(crate) use ends::{ShmPublisher, ShmReceiver, ShmSender, ShmSubscriber};
+pub(crate) use listener::ShmListener;
 pub(crate) use looking::look;
+pub(crate) use notifier::ShmNotifier;
 pub(crate) use server::ShmServer;
+pub(crate) use state_reader::ShmStateReader;
+pub(crate) use state_writer::ShmStateWriter;
 
 /// The largest message, in bytes.
 pub(crate) const LARGEST_MESSAGE_BYTES: u32 = switchboard_shm::arena::LARGEST_BYTES as u32;
@@ -87,6 +101,22 @@ fn name_of(address: &Address) -> Result<ChannelName, Error> {
         return Err(Error::new(ErrorKind::BadAddress, address, "an address without a name"));
     };
     ChannelName::new(name).map_err(|problem| Error::new(ErrorKind::BadAddress, address, problem))
+}
+
+pub(super) fn open_notifier(setup: &Setup) -> Result<NotifierFlavor, Error> {
+    ShmNotifier::open(setup).map(Box::new).map(NotifierFlavor::Shm)
+}
+
+pub(super) fn open_listener(setup: &Setup) -> Result<ListenerFlavor, Error> {
+    ShmListener::open(setup).map(Box::new).map(ListenerFlavor::Shm)
+}
+
+pub(super) fn open_state_writer(setup: &Setup) -> Result<LiveWriter, Error> {
+    ShmStateWriter::open(setup).map(Box::new).map(LiveWriter::Shm)
+}
+
+pub(super) fn open_state_reader(setup: &Setup) -> Result<LiveReader, Error> {
+    ShmStateReader::open(setup)?.begin().map(Box::new).map(LiveReader::Shm)
 }
 
 /// The folder in which the ends of a channel meet.

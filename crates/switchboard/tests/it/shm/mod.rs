@@ -6,12 +6,14 @@ pub(crate) mod counters;
 pub(crate) mod counts;
 pub(crate) mod elsewhere;
 mod ends;
+pub(crate) mod feeds;
 pub(crate) mod fork;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
 pub(crate) mod losses;
 pub(crate) mod others;
 mod process;
+pub(crate) mod proofs;
 pub(crate) mod shortage;
 mod sleeps;
 mod things;

@@ -1,0 +1,123 @@
+//! Events and states over `shm:`: what only they have.
+
+use std::time::Duration;
+
+use switchboard::{ErrorKind, Event, State};
+use switchboard_testkit::child::{Child, instruction, report};
+use switchboard_testkit::{DEADLINE, unique};
+
+/// Role: a writer of keys, as told: `set KEY VALUE`.
+pub(crate) fn key_writer(arguments: &[String]) {
+    let mut writer = State::open(&arguments[0]).and_then(|state| state.writer()).expect("a writer");
+    report("open");
+    while let Some(order) = instruction() {
+        let mut words = order.split(' ').skip(1);
+        let (key, value) = (words.next().expect("a key"), words.next().expect("a value"));
+        report(match writer.set_key(key, value.as_bytes()) {
+            Ok(()) => "done".to_owned(),
+            Err(error) => format!("{:?} {error}", error.kind()),
+        });
+    }
+}
+
+fn ask(child: &mut Child, order: &str) -> String {
+    child.tell(order);
+    child.line().expect("an answer")
+}
+
+#[test]
+fn one_writer_for_each_key_and_death_lets_go() {
+    let address = format!("shm:{}", unique("keys"));
+    let mut writers: Vec<Child> = (0..2)
+        .map(|_| {
+            let mut child = Child::role("key-writer", &[&address]);
+            child.expect("open");
+            child
+        })
+        .collect();
+    assert_eq!(ask(&mut writers[0], "set a 1"), "done");
+    assert_eq!(ask(&mut writers[1], "set b 2"), "done");
+    let said = ask(&mut writers[1], "set a 3");
+    assert!(said.starts_with("AddressInUse") && said.contains("\"a\""), "{said}");
+    assert_eq!(ask(&mut writers[0], "set a 4"), "done");
+    let mut reader = State::open(&address).and_then(|state| state.reader()).expect("a reader");
+    let get = |reader: &mut switchboard::pattern::state::Reader, key| {
+        reader
+            .get_key(key)
+            .expect("read")
+            .map(|value| String::from_utf8(value.bytes).expect("text"))
+    };
+    assert_eq!(
+        (get(&mut reader, "a"), get(&mut reader, "b")),
+        (Some("4".into()), Some("2".into()))
+    );
+    writers[0].kill();
+    // The kernel let go of the key: another one sets it.
+    assert_eq!(ask(&mut writers[1], "set a 5"), "done");
+    let value = reader.watch_key("a", Some(DEADLINE)).expect("a change");
+    assert_eq!(value.bytes, b"5");
+    assert_eq!(get(&mut reader, "b"), Some("2".into()));
+    let again = State::open(&address).and_then(|state| state.writer());
+    let refused = again.and_then(|mut writer| writer.set_key("b", b"x")).expect_err("it has one");
+    assert_eq!(refused.kind(), ErrorKind::AddressInUse, "{refused}");
+}
+
+#[test]
+fn keys_and_ids_beyond_their_room_are_refused() {
+    let address = format!("shm:{}?keys=3", unique("room"));
+    let mut writer = State::open(&address).and_then(|state| state.writer()).expect("a writer");
+    for key in ["a", "b", "c"] {
+        writer.set_key(key, b"x").expect("set");
+    }
+    let refused = writer.set_key("d", b"x").expect_err("full");
+    assert_eq!(refused.kind(), ErrorKind::LimitReached, "{refused}");
+    assert!(refused.advice().is_some_and(|advice| advice.contains("?keys=")));
+    writer.set_key("c", b"y").expect("set");
+    let address = format!("shm:{}?keys=2", unique("ids"));
+    let mut notifier = Event::open(&address).and_then(|event| event.notifier()).expect("an end");
+    notifier.notify_id(1).expect("notified");
+    notifier.notify_id(2).expect("notified");
+    let refused = notifier.notify_id(3).expect_err("full");
+    assert_eq!(refused.kind(), ErrorKind::LimitReached, "{refused}");
+    notifier.notify_id(2).expect("notified");
+}
+
+/// Many more changes than the feed remembers, while nobody looks: all are counted.
+#[test]
+fn a_listener_that_was_overtaken_counts_all() {
+    let address = format!("shm:{}", unique("overtaken"));
+    let event = Event::open(&address).expect("an event");
+    let mut listener = event.listener().expect("a listener");
+    let mut notifier = event.notifier().expect("a notifier");
+    for round in 0..100_000_u64 {
+        notifier.notify_id(round % 10).expect("notified");
+    }
+    let mut counts = [0; 10];
+    while let Ok(occurrence) = listener.wait_timeout(Duration::from_millis(20)) {
+        counts[usize::try_from(occurrence.id).expect("an id")] += occurrence.count;
+    }
+    assert_eq!(counts, [10_000; 10]);
+}
+
+/// Values of all sizes, growing and shrinking: each is read whole, and memory is used again.
+#[test]
+fn values_of_all_sizes() {
+    let address = format!("shm:{}", unique("sizes"));
+    let state = State::open(&address).expect("a state");
+    let mut writer = state.writer().expect("a writer");
+    let mut reader = state.reader().expect("a reader");
+    for round in 0..2000_usize {
+        let len = [0, 1, 48, 49, 112, 4000, 4097, 100_000][round % 8] + round % 3;
+        let value = vec![(round % 251) as u8; len];
+        let key = ["a", "b", ""][round % 3];
+        writer.set_key(key, &value).expect("set");
+        let read = reader.get_key(key).expect("read").expect("a value");
+        assert!(read.bytes == value, "{round}: {} bytes of {len}", read.bytes.len());
+        assert_eq!(read.version, round as u64 + 1);
+    }
+    let large = vec![7; 5 << 20];
+    for _ in 0..10 {
+        writer.set_key("large", &large).expect("set");
+        assert!(reader.get_key("large").expect("read").expect("a value").bytes == large);
+    }
+}

@@ -1,0 +1,192 @@
+//! At length under `cargo xtask prove event` and `prove state`, for a second otherwise: no wake-up is lost, no value
+//! is torn, and reading costs the same whatever the writer does.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use switchboard::{Event, Listener, State};
+use switchboard_testkit::child::{Child, instruction, report};
+use switchboard_testkit::skip::say;
+use switchboard_testkit::{DEADLINE, unique};
+
+fn seconds() -> Duration {
+    let asked = std::env::var("SWITCHBOARD_PROOF_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(asked.unwrap_or(1))
+}
+
+/// Waits for the next event of an id. One that nobody wakes is woken by the backstop after a second, and counted.
+fn next(listener: &mut Listener, expected: u64) {
+    let occurrence = listener.wait_timeout(DEADLINE).expect("a lost notification");
+    assert_eq!((occurrence.id, occurrence.count), (0, 1), "round {expected}");
+}
+
+/// Role: answers each event with one, until it is told that those were all.
+pub(crate) fn echo(arguments: &[String]) {
+    let [asks, answers] = [0, 1].map(|at| Event::open(&arguments[at]).expect("an event"));
+    let mut listener = asks.listener().expect("a listener");
+    let mut notifier = answers.notifier().expect("a notifier");
+    report("open");
+    let mut rounds = 0;
+    loop {
+        let occurrence = listener.wait_timeout(DEADLINE).expect("a lost notification");
+        if occurrence.id == 1 {
+            break;
+        }
+        assert_eq!(occurrence.count, 1);
+        notifier.notify().expect("notified");
+        rounds += 1;
+    }
+    report(format!("{rounds}"));
+    assert_eq!(instruction().as_deref(), Some("close"));
+}
+
+/// How many sleeps of the ends of a channel nobody ended although there was something.
+fn late(address: &str) -> (u64, u64) {
+    let address = address.parse().expect("an address");
+    let channel = switchboard::counters::look(&address, DEADLINE).expect("ends");
+    let counts = channel.ends.iter().map(|end| end.answer.as_ref().expect("an answer"));
+    counts.fold((0, 0), |(late, waits), one| (late + one.late, waits + one.waits))
+}
+
+fn ping_pong(starter: &[&str], name: &str) {
+    let [asks, answers] = ["asks", "answers"].map(|what| format!("shm:{}", unique(what)));
+    let mut echo = Child::role_under(starter, "event-echo", &[&asks, &answers]);
+    echo.expect("open");
+    let mut listener = Event::open(&answers).and_then(|event| event.listener()).expect("an end");
+    let mut notifier = Event::open(&asks).and_then(|event| event.notifier()).expect("an end");
+    let (started, mut rounds, mut longest) = (Instant::now(), 0_u64, Duration::ZERO);
+    let mut last = started;
+    while rounds % 64 != 0 || last.duration_since(started) < seconds() {
+        notifier.notify().expect("notified");
+        next(&mut listener, rounds);
+        rounds += 1;
+        if rounds.is_multiple_of(64) {
+            let now = Instant::now();
+            longest = longest.max(now.duration_since(last));
+            last = now;
+        }
+    }
+    let (took, (late_asks, waits)) = (started.elapsed(), late(&asks));
+    let (late_answers, more) = late(&answers);
+    notifier.notify_id(1).expect("notified");
+    assert_eq!(echo.line().as_deref(), Some(rounds.to_string().as_str()));
+    echo.tell("close");
+    assert_eq!((late_asks, late_answers), (0, 0), "sleeps that nobody ended");
+    say(&format!(
+        "{name}: {rounds} rounds in {:.1} s, {} sleeps, none late; 64 rounds took {longest:?} at most",
+        took.as_secs_f64(),
+        waits + more
+    ));
+}
+
+#[test]
+fn proof_event_each_wake_up_arrives() {
+    ping_pong(&[], "events");
+}
+
+/// Both on one processor, so that each sleeps each time.
+#[test]
+fn proof_event_each_wake_up_arrives_on_one_processor() {
+    ping_pong(&["taskset", "-c", "0"], "events, the other side on one processor");
+}
+
+/// A value that says its number in every word.
+fn value(number: u64, words: usize) -> Vec<u8> {
+    (0..words as u64).flat_map(|at| (number ^ at).to_le_bytes()).collect()
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let first = words.first().map_or(0, |word| u64::from_le_bytes(*word));
+    rest.is_empty()
+        && words.iter().enumerate().all(|(at, word)| u64::from_le_bytes(*word) ^ at as u64 == first)
+}
+
+/// Role: sets a value of so many words as fast as it can while it is told to, `go`, and stops at `stop`.
+pub(crate) fn storm(arguments: &[String]) {
+    let mut writer = State::open(&arguments[0]).and_then(|state| state.writer()).expect("a writer");
+    let words: usize = arguments[1].parse().expect("a number");
+    writer.set_key("key", &value(0, words)).expect("set");
+    report("open");
+    let mut number = 0_u64;
+    while instruction().is_some_and(|order| order == "go") {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(instruction().as_deref(), Some("stop"));
+                stop.store(true, Relaxed);
+            });
+            let mut bytes = value(0, words);
+            while !stop.load(Relaxed) {
+                for _ in 0..256 {
+                    number += 1;
+                    for (at, word) in bytes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                        *word = (number ^ at as u64).to_le_bytes();
+                    }
+                    writer.set_key("key", &bytes).expect("set");
+                }
+            }
+        });
+        report(format!("{number}"));
+    }
+}
+
+/// Reads for so long: how often, and the longest of a sample.
+fn read_for(
+    reader: &mut switchboard::pattern::state::Reader,
+    time: Duration,
+) -> (u64, Duration, Vec<Duration>) {
+    let (started, mut reads, mut newest) = (Instant::now(), 0_u64, 0);
+    let mut samples = Vec::new();
+    while started.elapsed() < time {
+        let before = Instant::now();
+        for _ in 0..64 {
+            let value = reader.get_key("key").expect("read").expect("a value");
+            assert!(is_whole(&value.bytes), "a torn value, version {}", value.version);
+            assert!(value.version >= newest, "{} after {newest}", value.version);
+            newest = value.version;
+        }
+        reads += 64;
+        if samples.len() < 1 << 20 {
+            samples.push(before.elapsed() / 64);
+        }
+    }
+    samples.sort_unstable();
+    (reads, started.elapsed(), samples)
+}
+
+fn storm_of(words: usize) {
+    let address = format!("shm:{}", unique("storm"));
+    let mut writer = Child::role("key-storm", &[address.clone(), words.to_string()]);
+    writer.expect("open");
+    let mut reader = State::open(&address).and_then(|state| state.reader()).expect("a reader");
+    let (quiet, took, samples) = read_for(&mut reader, Duration::from_millis(300));
+    let cost = |reads: u64, took: Duration| took.as_nanos() as f64 / reads as f64;
+    let median = |samples: &[Duration]| samples.get(samples.len() / 2).copied().unwrap_or_default();
+    let before = (cost(quiet, took), median(&samples));
+    writer.tell("go");
+    let (reads, took, samples) = read_for(&mut reader, seconds());
+    writer.tell("stop");
+    let sets: u64 = writer.line().and_then(|line| line.parse().ok()).expect("a number");
+    assert!(sets > 0);
+    say(&format!(
+        "{} bytes: {reads} reads, none torn, while {sets} were set in {:.1} s; a read {:.0} ns \
+         (median {:?}), with nothing set {:.0} ns (median {:?})",
+        words * 8,
+        took.as_secs_f64(),
+        cost(reads, took),
+        median(&samples),
+        before.0,
+        before.1,
+    ));
+}
+
+#[test]
+fn proof_state_no_value_is_torn() {
+    storm_of(8);
+}
+
+#[test]
+fn proof_state_no_large_value_is_torn() {
+    storm_of(2048);
+}
