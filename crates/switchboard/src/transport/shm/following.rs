@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use switchboard_kernel::membarrier;
 use switchboard_kernel::shared_memory::{Doorbell, PeerMemory};
@@ -19,7 +19,7 @@ use switchboard_shm::values::{MOST_SEGMENTS, SEGMENT_BYTES};
 use super::control::{Control, Event, LinkId, Met, Welcome};
 use super::counting;
 use super::endpoint::Core;
-use super::ends::Opened;
+use super::ends::{End, Opened};
 use super::hello::{Id, Pattern, Role};
 use super::memory::{Bell, Own, Theirs, Unusable};
 use super::offer::{Page, ReaderOffer};
@@ -348,6 +348,23 @@ impl<F: Following> Opened for FollowerCore<F> {
 
     fn peers(&self) -> usize {
         self.writers.iter().filter(|one| !one.gone).count()
+    }
+}
+
+impl<F: Following> End<FollowerCore<F>> {
+    /// The descriptor for a caller's event loop. Who takes it has perhaps looked already: so peers are to wake it
+    /// from now on.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        let is_first = !self.is_by_caller();
+        let fd = self.fd();
+        if is_first {
+            self.ask_core(|core| {
+                if core.arm(Sleeps::OnDescriptor).is_none() {
+                    core.nudge();
+                }
+            });
+        }
+        fd
     }
 }
 

@@ -1,6 +1,5 @@
 //! The listening end of an event: how often each id happened since it was looked at, of all notifiers together.
 
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 use switchboard_kernel::io::Deadline;
@@ -117,9 +116,5 @@ impl ShmListener {
             }
             core.check().map(|()| None)
         })
-    }
-
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.fd()
     }
 }

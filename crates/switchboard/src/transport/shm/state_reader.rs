@@ -1,7 +1,6 @@
 //! The reading end of a state: values are copied out of their writer's memory when the program asks for them.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::BorrowedFd;
 
 use switchboard_kernel::io::Deadline;
 use switchboard_shm::Misbehaved;
@@ -332,9 +331,5 @@ impl ShmStateReader {
             }
             self.sleep(deadline)?;
         }
-    }
-
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.fd()
     }
 }
