@@ -37,7 +37,8 @@ fn values_that_live_with_their_writer() {
         here(&["get", "--no-wait", address]).code(3);
         here(&["get", "--timeout", "30ms", address]).code(3).says("no writer for 30ms");
         // Either side may start first.
-        let watching = Run::start(scratch.path(), &["watch", "--count", "1", address, "speed"]);
+        let watch = ["watch", "--initial", "--count", "1", address, "speed"];
+        let watching = Run::start(scratch.path(), &watch);
         let writer = Run::start(scratch.path(), &["set", "--pairs", address]);
         let writer = writer.feed("speed=7\nname=long = name\n=alone\n");
         watching.wait().code(0).prints("7\n");
