@@ -48,10 +48,15 @@ impl Source {
         }
         let path = word
             .split_once(':')
-            .map_or(word, |(scheme, rest)| if Kind::named(scheme).is_some() { rest } else { word });
+            .map_or(word, |(scheme, rest)| if is_kind(scheme) { rest } else { word });
         let found = std::fs::metadata(path).ok()?;
         Some((found.dev(), found.ino()))
     }
+}
+
+/// Whether what follows the scheme may be a path.
+fn is_kind(scheme: &str) -> bool {
+    Kind::named(scheme).is_some() || ["unix-dgram", "unix-seqpacket"].contains(&scheme)
 }
 
 /// Reads a snapshot.

@@ -106,11 +106,16 @@ impl Wanted {
         if let Some(number) = self.number {
             return object.id.rsplit(':').next() == Some(number.to_string().as_str());
         }
-        if let Some((device, inode)) = self.place
-            && is_file(object)
-        {
+        if let Some((device, inode)) = self.place {
             let (major, minor) = crate::source::numbers::device(device);
-            if object.id == format!("{}:{major}:{minor}:{inode}", object.kind) {
+            let is_there = if object.kind == Kind::Unix {
+                // A socket keeps the name that it was bound by, whatever its file is called by now.
+                let file = format!("{major}:{minor}:{}", inode & u64::from(u32::MAX));
+                object.details.get("file") == Some(file.as_str())
+            } else {
+                is_file(object) && object.id == format!("{}:{major}:{minor}:{inode}", object.kind)
+            };
+            if is_there {
                 return true;
             }
         }

@@ -40,6 +40,26 @@ fn every_id_is_taken_by_the_others() {
     assert_eq!(json(here(&["who", "--json", &id]))["objects"][0]["id"], id);
 }
 
+/// It was bound by another name, and renamed when it was ready.
+#[test]
+fn a_socket_of_an_address_by_its_path() {
+    let scratch = Scratch::new();
+    let path = scratch.join("jobs.sock");
+    for scheme in ["unix", "unix-seqpacket"] {
+        let address = format!("{scheme}:{}", path.display());
+        let queue = switchboard::Queue::<switchboard::Bytes>::open(&address).expect("a queue");
+        let receiver = queue.receiver().expect("a receiver");
+        for word in [path.to_str().expect("a path"), &address] {
+            let shown = here(&["show", word]).code(0).text();
+            assert!(shown.starts_with("unix:") && shown.contains("listening"), "{word}: {shown}");
+            let who = here(&["who", word]).code(0).text();
+            assert!(who.contains(&format!("[{}]", std::process::id())), "{word}: {who}");
+        }
+        drop(receiver);
+        here(&["show", &address]).code(3);
+    }
+}
+
 #[test]
 fn a_fifo_and_a_queue_by_name() {
     let scratch = Scratch::new();

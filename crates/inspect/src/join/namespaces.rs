@@ -137,6 +137,9 @@ impl Join {
         if let Some(name) = socket.name {
             object.add_name(name);
         }
+        if let Some(((major, minor), inode)) = socket.file {
+            object.details.insert("file", format!("{major}:{minor}:{inode}"));
+        }
         object.fill = Some(socket.waiting.into());
         if socket.listening {
             object.state = Some("listening".into());

@@ -21,6 +21,9 @@ pub struct Socket {
     pub connected: bool,
     /// Its path, or `@` and its abstract name, escaped.
     pub name: Option<String>,
+    /// Of a path: the file it was bound to, by device (major, minor) and inode, whose low 32 bits are known. The file
+    /// may have another name by now.
+    pub file: Option<((u32, u32), u32)>,
     /// The peer's number.
     pub peer: Option<u64>,
     /// Bytes that wait to be read; of a listener, connections that wait.
@@ -48,8 +51,8 @@ pub fn all() -> Result<Vec<Socket>, Errno> {
     let mut request = vec![1, 0, 0, 0];
     request.extend(u32::MAX.to_ne_bytes());
     request.extend(0_u32.to_ne_bytes());
-    // Name, peer, clients, queue, memory, user.
-    request.extend(0x7d_u32.to_ne_bytes());
+    // Name, file, peer, clients, queue, memory, user.
+    request.extend(0x7f_u32.to_ne_bytes());
     request.extend([0xff; 8]);
     let mut sockets = Vec::new();
     dump(&request, |body| sockets.extend(one(body)))?;
@@ -70,6 +73,11 @@ pub fn one(body: &[u8]) -> Option<Socket> {
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             0 => socket.name = name(value),
+            1 => {
+                // The kernel's own form of a device.
+                let device = |number: u32| (number >> 20, number & 0xf_ffff);
+                socket.file = u32_at(value, 4).map(device).zip(u32_at(value, 0));
+            }
             2 => socket.peer = u32_at(value, 0).map(u64::from).filter(|&inode| inode != 0),
             3 => {
                 let numbers = value.chunks_exact(4).filter_map(|chunk| u32_at(chunk, 0));
@@ -144,10 +152,12 @@ mod tests {
             bytes
         };
         body.extend(attribute(0, b"\0ab\n"));
+        body.extend(attribute(1, &[0x39, 0x30, 0, 0, 1, 0, 0xe0, 0x0f]));
         body.extend(attribute(4, &[3, 0, 0, 0, 5, 0, 0, 0]));
         let socket = one(&body).expect("a socket");
         assert_eq!((socket.inode, socket.waiting, socket.backlog), (7, 3, Some(5)));
         assert_eq!(socket.name.as_deref(), Some("@ab\\n"));
+        assert_eq!(socket.file, Some(((254, 1), 12345)));
         for cut in 0..body.len() {
             let _ = one(&body[..cut]);
         }
