@@ -191,6 +191,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::EINVAL, "EINVAL"),
     (libc::ENFILE, "ENFILE"),
     (libc::EMFILE, "EMFILE"),
+    (libc::EMLINK, "EMLINK"),
     (libc::ENOTTY, "ENOTTY"),
     (libc::EFBIG, "EFBIG"),
     (libc::ENOSPC, "ENOSPC"),

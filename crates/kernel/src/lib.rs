@@ -21,6 +21,7 @@ pub mod error;
 pub mod eventfd;
 pub mod fifo;
 pub mod file_lock;
+pub mod folder_file;
 pub mod fork;
 pub mod futex;
 mod hidden_name;

@@ -10,6 +10,7 @@ mod eventfd;
 mod examples;
 mod fifo;
 mod file_lock;
+mod folder_file;
 mod fork;
 mod futex;
 mod hand_over;

@@ -10,6 +10,7 @@ const OTHERS: &[&str] = &[
     "background",
     "biased",
     "error",
+    "folder_file",
     "fork",
     "hidden_name",
     "io",

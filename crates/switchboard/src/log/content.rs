@@ -4,10 +4,15 @@
 //! begins, and files that a death or a power cut left empty or full of zeros count as the log's, too.
 //! `docs/design/log.md` draws the bytes.
 
-use std::fs::{DirEntry, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use switchboard_kernel::Result;
+use switchboard_kernel::folder_file::{self as files, Access, Kind};
 
 use super::folder::{
     BELL, BELL_BYTES, ENDS_AT, ENDS_BYTES, FLAG_AT, LOCK, READERS, RECEIVED_AT, RING_AT, TABLE,
@@ -23,19 +28,23 @@ pub(crate) struct Foreign {
     pub(crate) problem: &'static str,
 }
 
-/// What is in the folder and not of the log, if there is something.
-pub(crate) fn find_foreign(folder: &Path) -> io::Result<Option<Foreign>> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let foreign = if is_readers(&entry)? {
-            std::fs::read_dir(entry.path())?
-                .find_map(|place| place.and_then(|place| check(&place, is_place)).transpose())
+/// What is in the folder and not of the log, if there is something. `path` is what the folder is called.
+pub(crate) fn find_foreign(folder: impl AsFd, path: &Path) -> Result<Option<Foreign>> {
+    for (name, kind) in files::entries(&folder)? {
+        let foreign = if is_readers(&name, kind) {
+            let readers = files::open_folder_at(&folder, &name)?;
+            files::entries(&readers)?
+                .into_iter()
+                .find_map(|(place, kind)| {
+                    check(&readers, &path.join(READERS), &place, kind, is_place).transpose()
+                })
                 .transpose()?
-        } else if is_ours(&entry) {
-            let name = entry.file_name();
-            check(&entry, |file| is_what_it_is_called(&name.to_string_lossy(), file))?
+        } else if is_ours(&name, kind) {
+            check(&folder, path, &name, kind, |file| {
+                is_what_it_is_called(&name.to_string_lossy(), file)
+            })?
         } else {
-            Some(Foreign { path: entry.path(), problem: "is not of the log" })
+            Some(Foreign { path: path.join(&name), problem: "is not of the log" })
         };
         if foreign.is_some() {
             return Ok(foreign);
@@ -45,18 +54,17 @@ pub(crate) fn find_foreign(folder: &Path) -> io::Result<Option<Foreign>> {
 }
 
 /// Whether a file of the folder has a name and a kind as a log makes them there.
-pub(crate) fn is_ours(entry: &DirEntry) -> bool {
-    let name = entry.file_name();
+pub(crate) fn is_ours(name: &OsStr, kind: Kind) -> bool {
     let Some(name) = name.to_str() else { return false };
     let named = [LOCK, BELL, TABLE].contains(&name)
         || segment::parse_name(name).is_some_and(|(lane, _)| (lane as usize) < LANES)
         || hidden_pid(name).is_some();
-    named && entry.file_type().is_ok_and(|kind| kind.is_file())
+    named && kind == Kind::File
 }
 
 /// Whether it is the folder of the places.
-pub(crate) fn is_readers(entry: &DirEntry) -> io::Result<bool> {
-    Ok(entry.file_name() == READERS && entry.file_type()?.is_dir())
+pub(crate) fn is_readers(name: &OsStr, kind: Kind) -> bool {
+    name == READERS && kind == Kind::Folder
 }
 
 /// The process that makes the file of this name, which is not visible yet.
@@ -65,22 +73,36 @@ pub(crate) fn hidden_pid(name: &str) -> Option<u32> {
 }
 
 fn check(
-    entry: &DirEntry,
+    folder: impl AsFd,
+    path: &Path,
+    name: &OsStr,
+    kind: Kind,
     is_of_the_log: impl FnOnce(&File) -> io::Result<bool>,
-) -> io::Result<Option<Foreign>> {
-    let foreign = |problem| Ok(Some(Foreign { path: entry.path(), problem }));
-    if !entry.file_type()?.is_file() {
+) -> Result<Option<Foreign>> {
+    let foreign = |problem| Ok(Some(Foreign { path: path.join(name), problem }));
+    if kind != Kind::File {
         return foreign("is not of the log");
     }
-    match File::open(entry.path()).and_then(|file| is_of_the_log(&file)) {
+    let file = match files::open(folder, name, Access::Read) {
+        Ok(file) => File::from(file),
+        // Somebody else removed it meanwhile.
+        Err(error) if error.name() == "ENOENT" => return Ok(None),
+        Err(error) if error.name() == "EACCES" => {
+            return foreign("may not be read, so whether it is of the log is not known");
+        }
+        Err(error) if error.name() == "EMLINK" => {
+            return foreign("is not of the log: it has another name, too");
+        }
+        Err(error) if files::is_no_file(error) => return foreign("is not of the log"),
+        Err(error) => return Err(error),
+    };
+    match is_of_the_log(&file) {
         Ok(true) => Ok(None),
         Ok(false) => foreign("is not of the log: its content is something else"),
-        // Somebody else removed it meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            foreign("may not be read, so whether it is of the log is not known")
+        Err(error) => {
+            const EIO: i32 = 5;
+            Err(switchboard_kernel::Error::from_raw("pread", error.raw_os_error().unwrap_or(EIO)))
         }
-        Err(error) => Err(error),
     }
 }
 
@@ -89,13 +111,15 @@ fn is_what_it_is_called(name: &str, file: &File) -> io::Result<bool> {
         LOCK => Ok(file.metadata()?.len() == 0),
         BELL => is_bell(file),
         TABLE => is_table(file),
-        // What is made under a hidden name becomes a segment or the table.
-        _ if hidden_pid(name).is_some() => Ok(is_segment(file)? || is_table(file)?),
+        // What is made under a hidden name becomes a segment, the table, or a place.
+        _ if hidden_pid(name).is_some() => {
+            Ok(is_segment(file)? || is_table(file)? || is_place(file)?)
+        }
         _ => is_segment(file),
     }
 }
 
-/// A count, two flags, the byte that is rung, how far the lanes are, and zeros.
+/// A count, two flags, the byte that is rung, how far the lanes are, and zeros; or the beginning of that.
 fn is_bell(file: &File) -> io::Result<bool> {
     let page = read(file, 0, BELL_BYTES + 1)?;
     let is_expected = |(at, byte): (usize, &u8)| match at {
@@ -104,7 +128,7 @@ fn is_bell(file: &File) -> io::Result<bool> {
         _ if (ENDS_AT..ENDS_AT + ENDS_BYTES).contains(&at) => true,
         _ => *byte == 0,
     };
-    Ok(page.len() == BELL_BYTES && page.iter().enumerate().all(is_expected))
+    Ok(page.len() <= BELL_BYTES && page.iter().enumerate().all(is_expected))
 }
 
 fn is_segment(file: &File) -> io::Result<bool> {

@@ -1,13 +1,16 @@
 //! The folder of a log: its files, its locks and its bell.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind as Io};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
 use switchboard_kernel::file_lock::{self, Guard, Lock, Range};
+use switchboard_kernel::folder_file::{self as files, Access};
 use switchboard_kernel::mmap::{self, Mapping, Mode};
 use switchboard_kernel::process;
 use switchboard_kernel::{self as kernel, Permissions};
@@ -18,6 +21,7 @@ use super::table::LANES;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 
+const EINVAL: i32 = 22;
 pub(super) const LOCK: &str = "lock";
 pub(super) const BELL: &str = "bell";
 /// Who has what, in a queue.
@@ -45,10 +49,14 @@ pub(super) const ENDS_BYTES: usize = END_BYTES * LANES;
 pub(crate) struct Folder {
     pub(crate) address: Address,
     path: PathBuf,
+    /// Whatever has the path later, files are found here. Links in it are not followed.
+    this: OwnedFd,
     permissions: Permissions,
     lock: File,
     bell: File,
     page: Mapping,
+    /// Counts looks at a bell whose page is gone: it says nothing any more, and anything may have changed.
+    looks: AtomicU64,
 }
 
 impl Folder {
@@ -60,43 +68,41 @@ impl Folder {
         let path =
             address.path().ok_or_else(|| Error::new(ErrorKind::BadAddress, address, "no path"))?;
         let permissions = address.query.permissions();
-        match std::fs::metadata(path) {
-            Ok(metadata) if !metadata.is_dir() => {
+        let this = match files::open_folder(path) {
+            Ok(this) => this,
+            Err(error) if error.name() == "ENOTDIR" && path.symlink_metadata().is_ok() => {
                 let problem = "something that is not a folder has this name";
                 return Err(Error::new(ErrorKind::AddressInUse, address, problem)
                     .hint("a log is a folder; choose another name"));
             }
-            Ok(_) if !make && !holds_log(path) => {
-                let problem = "there is no log of this name, but another folder";
+            Err(error) if error.name() == "ENOENT" && make => make_log(path, permissions)
+                .map_err(|error| Error::system(address, "cannot make the log", error))?,
+            Err(error) if error.name() == "ENOENT" => {
+                let problem = "there is no log of this name";
                 return Err(Error::new(ErrorKind::NotFound, address, problem));
             }
-            Ok(_) => {}
-            Err(error) if error.kind() == Io::NotFound && make => {
-                match make_folder(path, &permissions) {
-                    // Somebody else was faster.
-                    Err(error) if error.kind() == Io::AlreadyExists => {}
-                    made => made.map_err(|error| system(address, "cannot make the log", error))?,
-                }
-            }
-            Err(error) if error.kind() == Io::NotFound => {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    address,
-                    "there is no log of this name",
-                ));
-            }
-            Err(error) => return Err(system(address, "cannot open the log", error)),
+            Err(error) => return Err(Error::system(address, "cannot open the log", error)),
+        };
+        if !make && !holds_log(&this) {
+            let problem = "there is no log of this name, but another folder";
+            return Err(Error::new(ErrorKind::NotFound, address, problem));
         }
         let open = |name: &str, bytes: u64| {
-            open_or_make(&path.join(name), &permissions, bytes)
-                .map_err(|error| system(address, "cannot open the log", error))
+            open_or_make(this.as_fd(), name, &permissions, bytes)
+                .map_err(|error| cannot_open(address, name, error))
         };
         let (lock, bell) = (open(LOCK, 0)?, open(BELL, BELL_BYTES as u64)?);
+        let found = bell.metadata().map_err(|error| system(address, "fstat", BELL, error))?;
+        if found.len() < BELL_BYTES as u64 {
+            // What a power cut left, or somebody who cut it: it is as good as a new one.
+            make_long(&bell, BELL_BYTES as u64)
+                .map_err(|error| Error::system(address, "cannot repair the log's bell", error))?;
+        }
         let page = Mapping::of_file(&bell, Mode::ReadWrite, 0, BELL_BYTES)
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
-        let permissions = permissions_like(&bell, address)
-            .map_err(|error| system(address, "cannot open the log", error))?;
-        Ok(Self { address: address.clone(), path: path.to_owned(), permissions, lock, bell, page })
+        let permissions = permissions_like(&found, address);
+        let (address, path, looks) = (address.clone(), path.to_owned(), AtomicU64::new(0));
+        Ok(Self { address, path, this, permissions, lock, bell, page, looks })
     }
 
     /// Opens the folder of a log that is there, to read it: without its locks, and without asking to be
@@ -107,19 +113,23 @@ impl Folder {
     pub(crate) fn open_to_read(address: &Address) -> Result<Self, Error> {
         let path =
             address.path().ok_or_else(|| Error::new(ErrorKind::BadAddress, address, "no path"))?;
+        let this = files::open_folder(path)
+            .map_err(|error| Error::system(address, "cannot open the log", error))?;
         let open = |name: &str| {
-            let opened = File::open(path.join(name));
-            opened.map_err(|error| system(address, "cannot open the log", error))
+            let opened = files::open(&this, OsStr::new(name), Access::Read);
+            opened.map(File::from).map_err(|error| cannot_open(address, name, error))
         };
         let (lock, bell) = (open(LOCK)?, open(BELL)?);
+        if bell.metadata().is_ok_and(|found| found.len() < BELL_BYTES as u64) {
+            let problem = "the log's bell is cut off";
+            return Err(Error::new(ErrorKind::Mismatch, address, problem)
+                .hint("who may write to the log repairs it by opening it"));
+        }
         let page = Mapping::of_file(&bell, Mode::ReadOnly, 0, BELL_BYTES)
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
         let permissions = address.query.permissions();
-        Ok(Self { address: address.clone(), path: path.to_owned(), permissions, lock, bell, page })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+        let (address, path, looks) = (address.clone(), path.to_owned(), AtomicU64::new(0));
+        Ok(Self { address, path, this, permissions, lock, bell, page, looks })
     }
 
     /// The path of the file to watch.
@@ -127,13 +137,35 @@ impl Folder {
         self.path.join(BELL)
     }
 
-    pub(crate) fn segment_path(&self, lane: u32, number: u64) -> PathBuf {
-        self.path.join(segment::file_name(lane, number))
+    /// Opens a file of the log: a plain one, whatever somebody put there.
+    pub(crate) fn open_file(&self, name: &str, access: Access) -> kernel::Result<File> {
+        files::open(&self.this, OsStr::new(name), access).map(File::from)
     }
 
-    /// An error of a system call made for this log.
-    pub(crate) fn system(&self, doing: &str, error: io::Error) -> Error {
-        system(&self.address, doing, error)
+    /// The error of [`open_file`](Self::open_file).
+    pub(crate) fn cannot_open(&self, name: &str, error: kernel::Error) -> Error {
+        cannot_open(&self.address, name, error)
+    }
+
+    /// Opens the file of a segment.
+    pub(crate) fn open_segment(
+        &self,
+        lane: u32,
+        number: u64,
+        access: Access,
+    ) -> kernel::Result<File> {
+        self.open_file(&segment::file_name(lane, number), access)
+    }
+
+    /// The length of a segment's file, if it is one.
+    pub(crate) fn segment_bytes(&self, lane: u32, number: u64) -> Option<u64> {
+        let file = self.open_segment(lane, number, Access::Read).ok()?;
+        file.metadata().ok().map(|found| found.len())
+    }
+
+    /// An error of a system call that was made with an open file of this log.
+    pub(crate) fn system(&self, call: &'static str, doing: &str, error: io::Error) -> Error {
+        system(&self.address, call, doing, error)
     }
 
     pub(crate) fn kernel(&self, doing: &str, error: kernel::Error) -> Error {
@@ -183,84 +215,100 @@ impl Folder {
 
     /// Every segment, by lane and number.
     pub(crate) fn segments(&self) -> Result<Vec<(u32, u64)>, Error> {
-        let failed = |error| self.system("cannot list the log", error);
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            if let Some((lane, number)) = name.to_str().and_then(segment::parse_name)
-                && (lane as usize) < LANES
-            {
-                found.push((lane, number));
-            }
-        }
+        let entries = files::entries(&self.this)
+            .map_err(|error| self.kernel("cannot list the log", error))?;
+        let mut found: Vec<(u32, u64)> = entries
+            .iter()
+            .filter_map(|(name, _)| name.to_str().and_then(segment::parse_name))
+            .filter(|(lane, _)| (*lane as usize) < LANES)
+            .collect();
         found.sort_unstable();
         Ok(found)
     }
 
     /// Makes a file with its content, owner and mode, under a name that is free or replaced.
-    pub(crate) fn make_file(&self, path: &Path, bytes: u64, content: &[u8]) -> Result<File, Error> {
-        let failed = |error| self.system("cannot make a file of the log", error);
-        let (file, hidden) = hidden_file(path, &self.permissions, bytes).map_err(failed)?;
-        let result = file.write_all_at(content, 0).and_then(|()| std::fs::rename(&hidden, path));
-        match result {
-            Ok(()) => Ok(file),
-            Err(error) => {
-                let _ = std::fs::remove_file(&hidden);
-                Err(failed(error))
+    pub(crate) fn make_file(&self, name: &str, bytes: u64, content: &[u8]) -> Result<File, Error> {
+        let failed = |error| self.kernel("cannot make a file of the log", error);
+        let hidden = Hidden::make(self.this.as_fd(), &self.permissions, bytes).map_err(failed)?;
+        kernel::io::write_all_at(&hidden.file, content, 0).map_err(failed)?;
+        let name = OsStr::new(name);
+        let rename =
+            |hidden: &HiddenName<'_>| files::rename(&self.this, &hidden.name, &self.this, name);
+        hidden.show_as(rename).map_err(failed)
+    }
+
+    /// Makes a file that nobody finds until it is [shown](Self::show).
+    pub(crate) fn make_hidden(&self, bytes: u64) -> Result<Hidden<'_>, Error> {
+        Hidden::make(self.this.as_fd(), &self.permissions, bytes)
+            .map_err(|error| self.kernel("cannot make a file of the log", error))
+    }
+
+    /// Opens the folder `readers`, if it is there.
+    pub(crate) fn readers(&self) -> kernel::Result<OwnedFd> {
+        files::open_folder_at(&self.this, OsStr::new(READERS))
+    }
+
+    /// Opens the folder `readers`, and makes it where it is not there.
+    pub(crate) fn make_readers(&self) -> Result<OwnedFd, Error> {
+        loop {
+            match self.readers() {
+                Err(error) if error.name() == "ENOENT" => {}
+                opened => return opened.map_err(|error| self.cannot_open(READERS, error)),
+            }
+            let permissions = of_folder(self.permissions);
+            match files::make_folder_at(&self.this, OsStr::new(READERS), permissions) {
+                // Somebody else was faster.
+                Err(error) if error.name() == "EEXIST" => {}
+                made => {
+                    let failed = |error| self.kernel("cannot make a folder of the log", error);
+                    return made.map_err(failed);
+                }
             }
         }
     }
 
-    /// Opens a file of the log that is made, empty, where it is not there.
-    pub(crate) fn open_or_make(&self, path: &Path) -> Result<File, Error> {
-        open_or_make(path, &self.permissions, 0)
-            .map_err(|error| self.system("cannot open a file of the log", error))
-    }
-
-    /// Makes the folder `readers`.
-    pub(crate) fn make_readers(&self) -> Result<PathBuf, Error> {
-        let path = self.path.join(READERS);
-        match make_folder(&path, &self.permissions) {
-            Ok(()) => Ok(path),
-            Err(error) if error.kind() == Io::AlreadyExists => Ok(path),
-            Err(error) => Err(self.system("cannot make a folder of the log", error)),
-        }
+    /// Sees to it that the names in the log are on the disk, and its own.
+    pub(crate) fn sync_names(&self) -> Result<(), Error> {
+        files::sync(&self.this)
+            .and_then(|()| files::sync_parent(&self.this))
+            .map_err(|error| self.kernel("cannot write the log's names to the disk", error))
     }
 
     /// Removes hidden files that a dead sender left, when nobody else makes files.
     pub(crate) fn sweep(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
+        let Ok(entries) = files::entries(&self.this) else { return };
+        for (name, _) in entries {
             let Some(pid) = name.to_str().and_then(hidden_pid) else { continue };
             if !Path::new("/proc").join(pid.to_string()).exists() {
-                let _ = std::fs::remove_file(entry.path());
+                let _ = files::remove(&self.this, &name);
             }
         }
     }
 
-    /// Removes a segment.
-    pub(crate) fn remove_segment(&self, lane: u32, number: u64) -> Result<(), Error> {
-        match std::fs::remove_file(self.segment_path(lane, number)) {
-            Err(error) if error.kind() != Io::NotFound => {
-                Err(self.system("cannot remove a segment", error))
+    /// Removes a segment. Whether it is gone: a folder of that name stays.
+    pub(crate) fn remove_segment(&self, lane: u32, number: u64) -> Result<bool, Error> {
+        let name = segment::file_name(lane, number);
+        match files::remove(&self.this, OsStr::new(&name)) {
+            Err(error) if error.name() == "EISDIR" => Ok(false),
+            Err(error) if error.name() != "ENOENT" => {
+                Err(self.kernel("cannot remove a segment", error))
             }
             // Two may remove the same one.
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 
     /// Removes the files of the log, and nothing else that is in the folder.
-    pub(crate) fn remove_files(&self) -> io::Result<()> {
-        for entry in std::fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if is_readers(&entry)? {
-                for place in std::fs::read_dir(entry.path())? {
-                    std::fs::remove_file(place?.path())?;
+    pub(crate) fn remove_files(&self) -> kernel::Result<()> {
+        for (name, kind) in files::entries(&self.this)? {
+            if is_readers(&name, kind) {
+                let readers = self.readers()?;
+                for (place, _) in files::entries(&readers)? {
+                    files::remove(&readers, &place)?;
                 }
-                std::fs::remove_dir(entry.path())?;
-            } else if is_ours(&entry) {
-                std::fs::remove_file(entry.path())?;
+                kernel::private_folder::remove_at(&self.this, &name)?;
+            } else if is_ours(&name, kind) {
+                files::remove(&self.this, &name)?;
             }
         }
         Ok(())
@@ -273,8 +321,8 @@ impl Folder {
 
     /// Changes when there are new segments.
     pub(crate) fn generation(&self) -> u64 {
-        // It acquires: pairs with the count of `changed`. The page is as long as the word needs.
-        self.page.load_u64(GENERATION_AT).unwrap_or(0)
+        // It acquires: pairs with the count of `changed`. Where the page is gone, who asks looks.
+        self.page.load_u64(GENERATION_AT).unwrap_or_else(|_| self.looks.fetch_add(1, Relaxed))
     }
 
     /// How far a lane was written, as far as that was noted: its newest segment, and the number of the
@@ -348,10 +396,31 @@ impl Folder {
     }
 }
 
-fn system(address: &Address, doing: &str, error: io::Error) -> Error {
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.this.as_fd()
+    }
+}
+
+fn system(address: &Address, call: &'static str, doing: &str, error: io::Error) -> Error {
     const EIO: i32 = 5;
     let errno = error.raw_os_error().unwrap_or(EIO);
-    Error::system(address, doing, kernel::Error::from_raw("file", errno))
+    Error::system(address, doing, kernel::Error::from_raw(call, errno))
+}
+
+/// The error of opening a file of a log, which is named.
+fn cannot_open(address: &Address, name: &str, error: kernel::Error) -> Error {
+    if !files::is_no_file(error) && error.name() != "ENOTDIR" {
+        return Error::system(address, &format!("cannot open {name} of the log"), error);
+    }
+    let is = match error.name() {
+        "ELOOP" | "ENOTDIR" => "a link, or no folder",
+        "EISDIR" => "a folder",
+        "EMLINK" => "a file that has another name, too",
+        _ => "no file",
+    };
+    Error::new(ErrorKind::Mismatch, address, format!("{name} of the log is {is}"))
+        .hint("no log makes that, and it is not used: look who did, and remove it")
 }
 
 /// The exclusive lock of one byte, which belongs to an open file and not to a process.
@@ -361,77 +430,127 @@ pub(crate) fn byte_lock(byte: u64) -> Lock {
 
 /// Whether a folder holds a log, or a part of one. Where it cannot be looked into, opening the log says
 /// why.
-pub(crate) fn holds_log(path: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(path) else { return true };
-    entries.flatten().any(|entry| is_ours(&entry))
+pub(crate) fn holds_log(folder: impl AsFd) -> bool {
+    let Ok(entries) = files::entries(folder) else { return true };
+    entries.iter().any(|(name, kind)| is_ours(name, *kind))
 }
 
 /// Whose new files are: as the address says, or else like the bell, so that those who share a log need not
 /// say it again.
-fn permissions_like(bell: &File, address: &Address) -> io::Result<Permissions> {
+fn permissions_like(bell: &std::fs::Metadata, address: &Address) -> Permissions {
     let query = &address.query;
     let mut permissions = query.permissions();
-    let found = bell.metadata()?;
     if query.mode.is_none() {
-        permissions = permissions.mode(found.mode() & 0o666);
+        permissions = permissions.mode(bell.mode() & 0o666);
     }
-    let group = found.gid();
+    let group = bell.gid();
     let may_give = process::effective_user_id() == 0 || process::is_in_group(group);
     if permissions.group.is_none() && group != process::effective_group_id() && may_give {
         permissions.group = Some(group);
     }
-    Ok(permissions)
+    permissions
 }
 
-fn make_folder(path: &Path, permissions: &Permissions) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)?;
+/// Makes the folder of a log, or opens it where somebody else was faster.
+fn make_log(path: &Path, permissions: Permissions) -> kernel::Result<OwnedFd> {
+    let name = path.file_name().ok_or(kernel::Error::from_raw("mkdirat", EINVAL))?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    match files::make_folder_at(files::open_folder(parent)?, name, of_folder(permissions)) {
+        Err(error) if error.name() == "EEXIST" => files::open_folder(path),
+        made => made,
+    }
+}
+
+/// Who may read a file may enter its folder.
+fn of_folder(permissions: Permissions) -> Permissions {
     let mode = permissions.mode;
-    // Who may read a file may enter the folder.
-    let mode = mode | (mode & 0o444) >> 2;
-    let result = std::os::unix::fs::chown(path, permissions.owner, permissions.group)
-        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)));
-    if result.is_err() {
-        let _ = std::fs::remove_dir(path);
-    }
-    result
+    permissions.mode(mode | (mode & 0o444) >> 2)
 }
 
-fn open_or_make(path: &Path, permissions: &Permissions, bytes: u64) -> io::Result<File> {
+fn open_or_make(
+    folder: BorrowedFd<'_>,
+    name: &str,
+    permissions: &Permissions,
+    bytes: u64,
+) -> kernel::Result<File> {
     loop {
-        match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => return Ok(file),
-            Err(error) if error.kind() == Io::NotFound => {}
-            Err(error) => return Err(error),
+        match files::open(folder, OsStr::new(name), Access::ReadWrite) {
+            Err(error) if error.name() == "ENOENT" => {}
+            opened => return opened.map(File::from),
         }
-        let (file, hidden) = hidden_file(path, permissions, bytes)?;
+        let hidden = Hidden::make(folder, permissions, 0)?;
+        if bytes > 0 {
+            make_long(&hidden.file, bytes)?;
+        }
         // Of several that make it at the same time one wins.
-        let linked = std::fs::hard_link(&hidden, path);
-        let _ = std::fs::remove_file(&hidden);
-        match linked {
-            Ok(()) => return Ok(file),
-            Err(error) if error.kind() == Io::AlreadyExists => {}
-            Err(error) => return Err(error),
+        match hidden.show(folder, name) {
+            Err(error) if error.name() == "EEXIST" => {}
+            shown => return shown,
         }
     }
 }
 
-/// A file that nobody looks for, with owner and mode. Its name is unique while the process lives.
-fn hidden_file(path: &Path, permissions: &Permissions, bytes: u64) -> io::Result<(File, PathBuf)> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Relaxed);
-    let hidden = path.with_file_name(format!(".new-{}-{count}", std::process::id()));
-    let _ = std::fs::remove_file(&hidden);
-    let file =
-        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&hidden)?;
-    let result = mmap::set_len(&file, bytes)
-        .map_err(io::Error::from)
-        .and_then(|()| std::os::unix::fs::fchown(&file, permissions.owner, permissions.group))
-        .and_then(|()| file.set_permissions(std::fs::Permissions::from_mode(permissions.mode)));
-    match result {
-        Ok(()) => Ok((file, hidden)),
-        Err(error) => {
-            let _ = std::fs::remove_file(&hidden);
-            Err(error)
+/// Makes a short file long enough, with room on the disk where the file system can reserve it: a store to a
+/// page of it that found none would be a fault.
+fn make_long(file: &File, bytes: u64) -> kernel::Result<()> {
+    match mmap::reserve(file, bytes) {
+        Err(error) if error.kind() == kernel::ErrorKind::NotSupported => mmap::set_len(file, bytes),
+        reserved => reserved,
+    }
+}
+
+/// A file that nobody looks for, with owner and mode. It is removed on drop, unless it was shown.
+#[derive(Debug)]
+pub(crate) struct Hidden<'a> {
+    pub(crate) file: File,
+    name: HiddenName<'a>,
+}
+
+#[derive(Debug)]
+struct HiddenName<'a> {
+    folder: BorrowedFd<'a>,
+    name: OsString,
+    is_shown: bool,
+}
+
+impl Drop for HiddenName<'_> {
+    fn drop(&mut self) {
+        if !self.is_shown {
+            let _ = files::remove(self.folder, &self.name);
         }
+    }
+}
+
+impl<'a> Hidden<'a> {
+    fn make(folder: BorrowedFd<'a>, permissions: &Permissions, bytes: u64) -> kernel::Result<Self> {
+        // Unique while the process lives.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Relaxed);
+        let name = OsString::from(format!(".new-{}-{count}", std::process::id()));
+        let _ = files::remove(folder, &name);
+        let file = File::from(files::create(folder, &name)?);
+        let name = HiddenName { folder, name, is_shown: false };
+        mmap::set_len(&file, bytes)?;
+        files::set_permissions(&file, *permissions)?;
+        Ok(Self { file, name })
+    }
+
+    /// Gives it a name in a folder that nothing has yet.
+    pub(crate) fn show(self, folder: impl AsFd, name: &str) -> kernel::Result<File> {
+        self.show_as(|hidden| {
+            files::rename_new(hidden.folder, &hidden.name, folder, OsStr::new(name))
+        })
+    }
+
+    fn show_as(
+        mut self,
+        rename: impl FnOnce(&HiddenName<'_>) -> kernel::Result<()>,
+    ) -> kernel::Result<File> {
+        rename(&self.name)?;
+        self.name.is_shown = true;
+        Ok(self.file)
     }
 }

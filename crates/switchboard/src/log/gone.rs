@@ -8,7 +8,9 @@ use std::io::ErrorKind as Io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::folder::Folder;
+use super::folder::{BELL, Folder};
+use switchboard_kernel::folder_file::Access;
+
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 
@@ -24,10 +26,10 @@ pub(crate) struct Standing {
 impl Standing {
     /// Notes what stands under the name now.
     pub(crate) fn of(folder: &Folder) -> Result<Self, Error> {
-        let path = folder.bell_path();
-        let bell =
-            File::open(&path).map_err(|error| folder.system("cannot open the log", error))?;
-        Ok(Self { bell, path, address: folder.address.clone() })
+        let bell = folder
+            .open_file(BELL, Access::Read)
+            .map_err(|error| folder.cannot_open(BELL, error))?;
+        Ok(Self { bell, path: folder.bell_path(), address: folder.address.clone() })
     }
 
     /// `stat(2)`: an error when the log was removed, or another one has its name. An endpoint that
@@ -36,7 +38,7 @@ impl Standing {
     /// # Errors
     /// `System`, with what happened.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let problem = match std::fs::metadata(&self.path) {
+        let problem = match std::fs::symlink_metadata(&self.path) {
             Ok(found) if self.bell.metadata().is_ok_and(|ours| is_same(&ours, &found)) => {
                 return Ok(());
             }

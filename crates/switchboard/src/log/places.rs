@@ -11,6 +11,8 @@ const CHECKSUM_AT: usize = 16 + 8 * LANES;
 const COPY_BYTES: usize = CHECKSUM_AT + 4;
 /// Where the two copies are.
 pub(super) const COPIES_AT: [usize; 2] = [0, 4096];
+/// What follows is not looked at.
+pub(crate) const FILE_BYTES: usize = COPIES_AT[1] + COPY_BYTES;
 
 /// The next message of each lane; 0 for a lane that was not there yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +24,11 @@ pub(crate) struct Places {
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// Nothing: nobody of this name has been here.
-    Nothing,
     /// Places.
-    Places(Box<Places>),
-    /// Something, of which no copy holds.
+    Whole(Box<Places>),
+    /// One copy, which may be the older one.
+    Half(Box<Places>),
+    /// Nothing, or something of which no copy holds.
     Damaged,
 }
 
@@ -38,12 +40,13 @@ impl Places {
     pub(crate) fn parse(bytes: &[u8]) -> Kept {
         let copy = |at: usize| bytes.get(at..at + COPY_BYTES).and_then(Self::parse_copy);
         let [first, second] = COPIES_AT.map(copy);
-        let generation = |places: &Option<Self>| places.as_ref().map(|places| places.generation);
-        let newer = if generation(&second) > generation(&first) { second } else { first };
-        match newer {
-            Some(places) => Kept::Places(Box::new(places)),
-            None if bytes.iter().all(|byte| *byte == 0) => Kept::Nothing,
-            None => Kept::Damaged,
+        match (first, second) {
+            (Some(first), Some(second)) if second.generation > first.generation => {
+                Kept::Whole(Box::new(second))
+            }
+            (Some(first), Some(_)) => Kept::Whole(Box::new(first)),
+            (Some(one), None) | (None, Some(one)) => Kept::Half(Box::new(one)),
+            (None, None) => Kept::Damaged,
         }
     }
 
@@ -96,7 +99,9 @@ mod tests {
 
     /// The place in lane 63.
     fn place(file: &[u8]) -> Option<u64> {
-        let Kept::Places(places) = Places::parse(file) else { panic!("no copy holds") };
+        let (Kept::Whole(places) | Kept::Half(places)) = Places::parse(file) else {
+            panic!("no copy holds")
+        };
         assert_eq!(places.get(62), None);
         places.get(63)
     }
@@ -104,8 +109,8 @@ mod tests {
     #[test]
     fn the_newer_copy_counts_and_a_damaged_one_does_not() {
         let mut file = vec![0; 8192];
-        assert_eq!(Places::parse(&file), Kept::Nothing);
-        assert_eq!(Places::parse(&[]), Kept::Nothing);
+        assert_eq!(Places::parse(&file), Kept::Damaged);
+        assert_eq!(Places::parse(&[]), Kept::Damaged);
         let mut places = Places::BEFORE_ALL;
         for next in [5, 6] {
             places.set(63, next);
@@ -113,11 +118,13 @@ mod tests {
             file[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
         }
         assert_eq!(place(&file), Some(6));
+        assert!(matches!(Places::parse(&file), Kept::Whole(_)));
         let [newer, older] = COPIES_AT;
         for bit in 0..COPY_BYTES * 8 {
             let mut damaged = file.clone();
             damaged[newer + bit / 8] ^= 1 << (bit % 8);
             assert_eq!(place(&damaged), Some(5), "bit {bit}");
+            assert!(matches!(Places::parse(&damaged), Kept::Half(_)), "bit {bit}");
             damaged[older + bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Places::parse(&damaged), Kept::Damaged, "bit {bit}");
         }

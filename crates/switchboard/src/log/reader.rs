@@ -1,8 +1,8 @@
 //! A reader's place in a lane: it copies frames, checks the copies, and says what does not hold.
 
-use std::fs::File;
 use std::sync::Arc;
 
+use switchboard_kernel::folder_file::{Access, is_no_file};
 use switchboard_kernel::mmap::{Mapping, Mode};
 
 use super::batch::Unpacked;
@@ -316,7 +316,7 @@ impl LaneReader {
     /// The header of a segment of this lane, if it holds.
     pub(crate) fn peek(&self, number: u64) -> Option<segment::Header> {
         use std::os::unix::fs::FileExt;
-        let file = File::open(self.folder.segment_path(self.lane, number)).ok()?;
+        let file = self.folder.open_segment(self.lane, number, Access::Read).ok()?;
         let mut bytes = [0; segment::HEADER_BYTES];
         file.read_exact_at(&mut bytes, 0).ok()?;
         let header = segment::Header::parse(&bytes).ok()?;
@@ -325,28 +325,25 @@ impl LaneReader {
 
     /// Opens a segment. What is wrong with its header or length is a step of its own.
     fn open_segment(&mut self, number: u64) -> Result<Option<Step>, Error> {
-        let path = self.folder.segment_path(self.lane, number);
-        let file = match File::open(&path) {
+        let name = segment::file_name(self.lane, number);
+        let file = match self.folder.open_segment(self.lane, number, Access::Read) {
             Ok(file) => file,
             // Removed since it was listed.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.name() == "ENOENT" => {
                 self.searched = None;
                 return Ok(None);
             }
-            Err(error) => return Err(self.folder.system("cannot open a segment", error)),
+            Err(error) if is_no_file(error) => {
+                return self.open_nothing(number, format!("{name} is no file of a log"));
+            }
+            Err(error) => return Err(self.folder.cannot_open(&name, error)),
         };
         let len = file
             .metadata()
-            .map_err(|error| self.folder.system("cannot look at a segment", error))?
+            .map_err(|error| self.folder.system("fstat", "cannot look at a segment", error))?
             .len();
-        let name = segment::file_name(self.lane, number);
         if len < segment::HEADER_BYTES as u64 {
-            // Nothing of it can be read; the next one says what is missing.
-            let damage = format!("{name} is cut off after {len} bytes");
-            let nothing = Segment::nothing(number);
-            self.open =
-                Some(nothing.map_err(|error| self.folder.kernel("cannot map a segment", error))?);
-            return Ok(Some(Step::Damage { problem: damage, missing: 0 }));
+            return self.open_nothing(number, format!("{name} is cut off after {len} bytes"));
         }
         let mapping = Mapping::of_file(&file, Mode::ReadOnly, 0, len as usize)
             .map_err(|error| self.folder.kernel("cannot map a segment", error))?;
@@ -380,6 +377,14 @@ impl LaneReader {
             dead: false,
         });
         Ok(problem.map(|problem| Step::Damage { problem, missing: 0 }))
+    }
+
+    /// Nothing of a segment can be read; the next one says what is missing.
+    fn open_nothing(&mut self, number: u64, problem: String) -> Result<Option<Step>, Error> {
+        let nothing = Segment::nothing(number)
+            .map_err(|error| self.folder.kernel("cannot map a segment", error))?;
+        self.open = Some(nothing);
+        Ok(Some(Step::Damage { problem, missing: 0 }))
     }
 
     /// What stands here does not hold: goes on at the next frame that does.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::sync::atomic::fence;
 
+use switchboard_kernel::folder_file::Access;
 use switchboard_kernel::io::{self, coarse_time_ns};
 use switchboard_kernel::mmap::{self, Advice, Mapping, Mode};
 
@@ -171,10 +172,10 @@ impl LaneWriter {
                 .hint("remove that segment: it is no log's"));
         }
         let removed = sequence > reader.expected() || noted_segment > number;
-        let path = folder.segment_path(lane, number);
-        let whole = reader.header().filter(|header| {
-            std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == header.file_bytes)
-        });
+        let name = segment::file_name(lane, number);
+        let whole = reader
+            .header()
+            .filter(|header| folder.segment_bytes(lane, number) == Some(header.file_bytes));
         if reader.may_have_ended_later() {
             // Nobody knows how many are lost with it. One is left out, so that readers look at it, and are
             // told that some are missing.
@@ -182,11 +183,13 @@ impl LaneWriter {
         }
         match whole {
             Some(header) if problem.is_none() && !removed => {
-                let file = File::options()
-                    .read(true)
-                    .write(true)
-                    .open(&path)
-                    .map_err(|error| folder.system("cannot open a segment", error))?;
+                let file = folder
+                    .open_segment(lane, number, Access::ReadWrite)
+                    .map_err(|error| folder.cannot_open(&name, error))?;
+                if manner.durability == Durability::Synced {
+                    // Who made it may not have asked for that.
+                    folder.sync_names()?;
+                }
                 let mapping = map(&folder, &file, header.file_bytes)?;
                 let offset = reader.offset();
                 // The one that made it may have died before it told anybody.
@@ -217,7 +220,7 @@ impl LaneWriter {
             _ => {
                 let recovered = problem.unwrap_or_else(|| match removed {
                     true => messages_are_gone(lane, sequence),
-                    false => format!("{} is damaged; a new one was started", path.display()),
+                    false => format!("{name} is damaged; a new one was started"),
                 });
                 let number = unused.max(number + 1);
                 Self::start(folder, manner, lane, number, sequence, Some(recovered))
@@ -470,7 +473,9 @@ impl LaneWriter {
             }
             Durability::Synced => self.sync(),
         };
-        result.map_err(|error| self.folder.system("cannot write messages to the disk", error))?;
+        result.map_err(|error| {
+            self.folder.system("fdatasync", "cannot write messages to the disk", error)
+        })?;
         self.durable = self.offset;
         Ok(())
     }
@@ -516,14 +521,15 @@ fn make_segment(
         schema: manner.schema,
         made_ns: coarse_time_ns(),
     };
-    let path = folder.segment_path(lane, number);
-    let file = folder.make_file(&path, manner.segment_bytes, &header.to_bytes())?;
+    let name = segment::file_name(lane, number);
+    let file = folder.make_file(&name, manner.segment_bytes, &header.to_bytes())?;
     let mapping = map(folder, &file, manner.segment_bytes)?;
     if manner.durability == Durability::Synced {
-        // The file and its name.
-        file.sync_data()
-            .and_then(|()| File::open(folder.path())?.sync_all())
-            .map_err(|error| folder.system("cannot write a segment to the disk", error))?;
+        // The file and its name, and that of the log.
+        file.sync_data().map_err(|error| {
+            folder.system("fdatasync", "cannot write a segment to the disk", error)
+        })?;
+        folder.sync_names()?;
     }
     folder.note_end(lane, number, first_sequence);
     folder.changed();

@@ -55,6 +55,7 @@ const ROLES: &[(&str, Role)] = &[
     ("log-waiting", log::waiting::waiting),
     ("log-short-files", log::limits::short_files),
     ("log-small-disk", log::limits::small_disk),
+    ("log-small-queue", log::limits::small_queue),
     ("log-stranger", log::topic::stranger),
     ("log-writer", log::crash::writer),
     ("lossy-proxy", conformance::udp::lossy_proxy),

@@ -12,7 +12,10 @@ mod shared_table;
 mod subscriber;
 mod watch;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+use switchboard_kernel::folder_file as files;
 
 use super::{ReceiverFlavor, SenderFlavor, Setup};
 use crate::address::{Address, Target};
@@ -80,8 +83,10 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
 /// folder, nothing is removed.
 pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     let Target::Path(path) = &address.target else { return Err(no_name(address)) };
-    let failed = |error: std::io::Error| cannot_unlink(address, from_io(&error));
-    let refuse_foreign = |removed: &str| match find_foreign(path).map_err(failed)? {
+    let failed = |error| cannot_unlink(address, error);
+    let refuse_foreign = |this: &OwnedFd, removed: &str| match find_foreign(this, path)
+        .map_err(failed)?
+    {
         Some(Foreign { path, problem }) => {
             let problem = format!("{} {problem}; {removed}", path.display());
             let hint = "move it to another folder, or remove it with rm, and unlink the log then";
@@ -90,8 +95,10 @@ pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
         None => Ok(()),
     };
     // Before it is opened, which would make what is missing of a log.
-    if path.is_dir() && holds_log(path) {
-        refuse_foreign("nothing was removed")?;
+    if let Ok(this) = files::open_folder(path)
+        && holds_log(&this)
+    {
+        refuse_foreign(&this, "nothing was removed")?;
     }
     let folder = Folder::open(address, false)?;
     if let Some(lane) = (0..crate::log::table::LANES as u32).find(|lane| folder.is_written(*lane)) {
@@ -101,8 +108,10 @@ pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     folder.remove_files().map_err(failed)?;
     std::fs::remove_dir(path).or_else(|error| {
         // It may have come meanwhile.
-        refuse_foreign("the files of the log were removed, and the folder was left")?;
-        Err(failed(error))
+        if let Ok(this) = files::open_folder(path) {
+            refuse_foreign(&this, "the files of the log were removed, and the folder was left")?;
+        }
+        Err(failed(from_io(&error)))
     })
 }
 
@@ -189,5 +198,5 @@ fn segment_bytes(address: &Address) -> u64 {
 
 fn from_io(error: &std::io::Error) -> switchboard_kernel::Error {
     const EIO: i32 = 5;
-    switchboard_kernel::Error::from_raw("file", error.raw_os_error().unwrap_or(EIO))
+    switchboard_kernel::Error::from_raw("rmdir", error.raw_os_error().unwrap_or(EIO))
 }

@@ -4,15 +4,20 @@
 //! What is given counts as taken when the next message is asked for, or when it is acknowledged; the
 //! place that is kept is never after what was taken. `docs/design/log.md` says how often it is kept.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use switchboard_kernel::folder_file::{self as files, Access};
+
 use crate::error::{Error, ErrorKind, RecvError};
 use crate::log::Durability;
-use crate::log::folder::{Folder, READERS};
-use crate::log::places::{Kept, Places};
+use crate::log::folder::Folder;
+use crate::log::places::{FILE_BYTES, Kept, Places};
 use crate::log::progress::Progress;
 
 /// The place is kept after so many messages: as many come again after a death.
@@ -25,9 +30,14 @@ const LONGEST_UNKEPT: Duration = Duration::from_secs(1);
 pub(super) struct Named {
     folder: Arc<Folder>,
     durability: Durability,
-    file: File,
+    name: String,
+    /// The folder `readers`.
+    readers: OwnedFd,
+    /// None for a new name, until its place is [begun](Self::begin).
+    file: Option<File>,
     places: Places,
-    is_new: bool,
+    /// Both copies hold.
+    is_whole: bool,
     /// How far it is, in the lanes of which it was given something.
     progress: Vec<(u32, Progress)>,
     /// What is given counts when it is acknowledged, not when the next message is asked for.
@@ -51,34 +61,46 @@ impl Named {
         name: &str,
         durability: Durability,
     ) -> Result<(Self, Option<RecvError>), Error> {
-        let path = folder.make_readers()?.join(name);
-        let file = folder.open_or_make(&path)?;
-        if !folder.try_lock(&file, 0)? {
-            let problem = format!("a subscriber uses the name {name} already (?reader=)");
-            return Err(Error::new(ErrorKind::AddressInUse, &folder.address, problem));
+        let readers = folder.make_readers()?;
+        let file = match files::open(&readers, OsStr::new(name), Access::ReadWrite) {
+            Ok(file) => Some(File::from(file)),
+            Err(error) if error.name() == "ENOENT" => None,
+            Err(error) => return Err(folder.cannot_open(name, error)),
+        };
+        let mut kept = None;
+        if let Some(file) = &file {
+            if !folder.try_lock(file, 0)? {
+                return Err(is_used(folder, name));
+            }
+            let read = read(file);
+            kept = Some(read.map_err(|error| {
+                folder.system("pread", &format!("cannot read the place of {name}"), error)
+            })?);
         }
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut &file, &mut bytes)
-            .map_err(|error| folder.system("cannot read the place", error))?;
-        let kept = Places::parse(&bytes);
-        let report = (kept == Kept::Damaged).then(|| {
-            let problem = format!(
-                "the place of the reader {name} is damaged; every message that is still there comes \
-                 again"
-            );
+        let damage = match &kept {
+            None | Some(Kept::Whole(_)) => None,
+            Some(Kept::Half(_)) => {
+                Some(("one copy of ", "messages that were received last may come again"))
+            }
+            Some(Kept::Damaged) => Some(("", "every message that is still there comes again")),
+        };
+        let report = damage.map(|(part, effect)| {
+            let problem = format!("{part}the place of the reader {name} is damaged; {effect}");
             RecvError::Damaged { problem, missing: 0 }
         });
-        let is_new = kept == Kept::Nothing;
+        let is_whole = report.is_none();
         let places = match kept {
-            Kept::Places(places) => *places,
-            Kept::Nothing | Kept::Damaged => Places::BEFORE_ALL,
+            Some(Kept::Whole(places) | Kept::Half(places)) => *places,
+            None | Some(Kept::Damaged) => Places::BEFORE_ALL,
         };
         let named = Self {
             folder: Arc::clone(folder),
             durability,
+            name: name.to_owned(),
+            readers,
             file,
             places,
-            is_new,
+            is_whole,
             progress: Vec::new(),
             by_acknowledgement: false,
             given: 0,
@@ -91,7 +113,7 @@ impl Named {
 
     /// Whether nobody of this name has been here before.
     pub(super) fn is_new(&self) -> bool {
-        self.is_new
+        self.file.is_none()
     }
 
     /// Its place in a lane: before the first message where the lane is new to it.
@@ -99,14 +121,29 @@ impl Named {
         self.places.get(lane).unwrap_or(1)
     }
 
-    /// Sets where it begins in each lane, and keeps that.
+    /// Sets where a new name begins in each lane, and keeps that. The file has its name when both copies are in
+    /// it: one without is damaged.
     pub(super) fn begin(&mut self, at: &[(u32, u64)]) -> Result<(), Error> {
         for (lane, place) in at {
             self.places.set(*lane, *place);
         }
-        // Both copies: from now on the file needs no more room.
-        self.write()?;
-        self.write()
+        let folder = Arc::clone(&self.folder);
+        let hidden = folder.make_hidden(0)?;
+        folder.try_lock(&hidden.file, 0)?;
+        // From now on the file needs no more room.
+        self.is_whole = false;
+        self.write_to(&hidden.file)?;
+        match hidden.show(&self.readers, &self.name) {
+            Ok(file) => self.file = Some(file),
+            Err(error) if error.name() == "EEXIST" => return Err(is_used(&folder, &self.name)),
+            Err(error) => return Err(folder.kernel("cannot keep the place", error)),
+        }
+        if self.durability == Durability::Synced {
+            files::sync(&self.readers)
+                .map_err(|error| folder.kernel("cannot write the place to the disk", error))?;
+            folder.sync_names()?;
+        }
+        Ok(())
     }
 
     /// From now on a message counts as taken when it is acknowledged.
@@ -163,16 +200,26 @@ impl Named {
         }
         self.given = 0;
         self.kept_at = Instant::now();
-        self.write()
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let written = self.write_to(&file);
+        self.file = Some(file);
+        written
     }
 
-    fn write(&mut self) -> Result<(), Error> {
-        let (at, bytes) = self.places.next_copy();
-        let written = self.file.write_all_at(&bytes, at).and_then(|()| match self.durability {
-            Durability::Synced => self.file.sync_data(),
-            Durability::Memory | Durability::Written => Ok(()),
-        });
-        written.map_err(|error| self.folder.system("cannot keep the place", error))
+    /// Writes the copy that does not count; where one does not hold, both.
+    fn write_to(&mut self, file: &File) -> Result<(), Error> {
+        for _ in 0..if self.is_whole { 1 } else { 2 } {
+            let (at, bytes) = self.places.next_copy();
+            file.write_all_at(&bytes, at)
+                .map_err(|error| self.folder.system("pwrite", "cannot keep the place", error))?;
+            if self.durability == Durability::Synced {
+                file.sync_data().map_err(|error| {
+                    self.folder.system("fdatasync", "cannot keep the place", error)
+                })?;
+            }
+        }
+        self.is_whole = true;
+        Ok(())
     }
 }
 
@@ -184,19 +231,34 @@ impl Drop for Named {
         }
         // If it fails, the next one of this name gets some messages again.
         let _ = self.keep();
-        Folder::unlock(&self.file, 0);
+        if let Some(file) = &self.file {
+            Folder::unlock(file, 0);
+        }
     }
+}
+
+fn is_used(folder: &Folder, name: &str) -> Error {
+    let problem = format!("a subscriber uses the name {name} already (?reader=)");
+    Error::new(ErrorKind::AddressInUse, &folder.address, problem)
+}
+
+/// What a file holds, however long it is.
+fn read(file: &File) -> io::Result<Kept> {
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(Places::parse(&bytes))
 }
 
 /// How far named subscribers are in a lane at most: no message may have a number below. Places that
 /// this process may not read are left out.
 pub(super) fn furthest(folder: &Folder, lane: u32) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder.path().join(READERS)) else { return 1 };
-    let places = entries.flatten().filter_map(|entry| {
-        let bytes = std::fs::read(entry.path()).ok()?;
-        match Places::parse(&bytes) {
-            Kept::Places(places) => places.get(lane),
-            Kept::Nothing | Kept::Damaged => None,
+    let Ok(readers) = folder.readers() else { return 1 };
+    let Ok(entries) = files::entries(&readers) else { return 1 };
+    let places = entries.into_iter().filter_map(|(name, _)| {
+        let file = File::from(files::open(&readers, &name, Access::Read).ok()?);
+        match read(&file).ok()? {
+            Kept::Whole(places) | Kept::Half(places) => places.get(lane),
+            Kept::Damaged => None,
         }
     });
     places.fold(1, u64::max)

@@ -70,8 +70,7 @@ impl Retention {
             lanes.entry(lane).or_default().push(number);
             if self.most_bytes.is_some() {
                 // One that was removed meanwhile takes no room.
-                let found = std::fs::metadata(folder.segment_path(lane, number));
-                total += found.map_or(0, |found| found.len());
+                total += folder.segment_bytes(lane, number).unwrap_or(0);
             }
         }
         let mut oldest: Vec<Oldest> = lanes
@@ -85,10 +84,9 @@ impl Retention {
             if !(is_too_old(first.ended_ns) || is_too_much) {
                 break;
             }
-            let path = folder.segment_path(first.lane, first.numbers[0]);
-            total -= std::fs::metadata(path).map_or(0, |found| found.len()).min(total);
-            folder.remove_segment(first.lane, first.numbers[0])?;
-            removed = true;
+            let bytes = folder.segment_bytes(first.lane, first.numbers[0]).unwrap_or(0);
+            total = total.saturating_sub(bytes);
+            removed |= folder.remove_segment(first.lane, first.numbers[0])?;
             let Oldest { lane, mut numbers, .. } = oldest.swap_remove(at);
             numbers.remove(0);
             oldest.extend(Oldest::of(folder, writer, lane, numbers));

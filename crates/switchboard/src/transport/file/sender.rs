@@ -60,6 +60,10 @@ impl FileSender {
         };
         let folder = open_folder(setup, pattern)?;
         let watch = Watch::new(&folder)?;
+        if pattern == Pattern::Queue {
+            // Before there is a message: a full disk has no room for it, and only receivers make room.
+            shared_table::make_if_missing(&folder, manner.durability)?;
+        }
         let mut writer = LaneWriter::open(Arc::clone(&folder), manner, |lane| match pattern {
             Pattern::Queue => Ok(handed_out(&shared_table::read_unlocked(&folder)?, lane)),
             _ => Ok(named::furthest(&folder, lane)),

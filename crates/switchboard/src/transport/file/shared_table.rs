@@ -3,19 +3,19 @@
 use std::fs::File;
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use switchboard_kernel::file_lock::Guard;
+use switchboard_kernel::folder_file::Access;
 use switchboard_kernel::io::Deadline;
+use switchboard_kernel::mmap;
 
 use crate::error::{Error, ErrorKind};
 use crate::log::Durability;
 use crate::log::folder::{Folder, TABLE, byte_lock};
 use crate::log::reader::LaneReader;
-use crate::log::table::{CLAIMS, COPIES_AT, LEAST_BYTES, Table};
+use crate::log::table::{CLAIMS, COPIES_AT, LEAST_BYTES, MOST_BYTES, Table};
 
 /// How long the table may stay locked by one that does nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,15 +51,13 @@ pub(super) enum Found {
 
 impl SharedTable {
     pub(super) fn open(folder: &Arc<Folder>, durability: Durability) -> Result<Self, Error> {
-        let path = folder.path().join(TABLE);
-        let failed = |error| folder.system("cannot open the queue's table", error);
         let file = loop {
-            match File::options().read(true).write(true).open(&path) {
+            match folder.open_file(TABLE, Access::ReadWrite) {
                 Ok(file) => break file,
-                Err(error) if error.kind() == Io::NotFound => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) if error.name() == "ENOENT" => {}
+                Err(error) => return Err(folder.cannot_open(TABLE, error)),
             }
-            if let Some(file) = make(folder, &path, durability)? {
+            if let Some(file) = make(folder, durability)? {
                 break file;
             }
         };
@@ -88,7 +86,7 @@ impl SharedTable {
     }
 
     fn locked<'a>(&'a self, guard: Guard<'a>) -> Result<Locked<'a>, Error> {
-        let failed = |error| self.folder.system("cannot read the queue's table", error);
+        let failed = |error| self.folder.system("pread", "cannot read the queue's table", error);
         let (table, found) = read(&self.file).map_err(failed)?;
         Ok(Locked { shared: self, table, found, _guard: guard })
     }
@@ -132,8 +130,9 @@ impl Locked<'_> {
         for _ in 0..if self.found == Found::Whole { 1 } else { 2 } {
             self.table.generation += 1;
             let shared = self.shared;
-            write_copy(&shared.file, &self.table, shared.durability)
-                .map_err(|error| shared.folder.system("cannot write the queue's table", error))?;
+            write_copy(&shared.file, &self.table, shared.durability).map_err(|error| {
+                shared.folder.system("pwrite", "cannot write the queue's table", error)
+            })?;
         }
         self.found = Found::Whole;
         if self.table.next.iter().any(|next| *next > 1) {
@@ -149,27 +148,43 @@ fn write_copy(file: &File, table: &Table, durability: Durability) -> io::Result<
     if durability == Durability::Synced { file.sync_data() } else { Ok(()) }
 }
 
+/// Makes the table of a queue that has none.
+pub(super) fn make_if_missing(folder: &Folder, durability: Durability) -> Result<(), Error> {
+    match folder.open_file(TABLE, Access::Read) {
+        Err(error) if error.name() == "ENOENT" => make(folder, durability).map(drop),
+        // What is wrong with it, who reads it says.
+        _ => Ok(()),
+    }
+}
+
 /// Makes the file, with both copies in it before it has its name: a file without one is damaged. Of
 /// several that make it at the same time one wins; `None` for the others.
-fn make(folder: &Folder, path: &Path, durability: Durability) -> Result<Option<File>, Error> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let hidden = path.with_file_name(format!(".new-{}-{TABLE}{count}", std::process::id()));
+fn make(folder: &Folder, durability: Durability) -> Result<Option<File>, Error> {
     // Where messages were received before, there was a table: one without copies says that.
     let is_new = !was_received_from(folder)?;
-    let file = folder.make_file(&hidden, 0, &[])?;
+    let hidden = folder.make_hidden(0)?;
+    // All that it ever takes: who receives from a full disk makes room there.
+    match mmap::reserve(&hidden.file, COPIES_AT[1] + MOST_BYTES as u64) {
+        Err(error) if error.kind() != switchboard_kernel::ErrorKind::NotSupported => {
+            return Err(folder.kernel("cannot reserve room for the queue's table", error));
+        }
+        _ => {}
+    }
     let mut table = Table::default();
     let written = (0..2).filter(|_| is_new).try_for_each(|_| {
         table.generation += 1;
-        write_copy(&file, &table, durability)
+        write_copy(&hidden.file, &table, durability)
     });
-    let linked = written.and_then(|()| std::fs::hard_link(&hidden, path));
-    let _ = std::fs::remove_file(&hidden);
-    match linked {
-        Ok(()) => Ok(Some(file)),
-        Err(error) if error.kind() == Io::AlreadyExists => Ok(None),
-        Err(error) => Err(folder.system("cannot make the queue's table", error)),
+    written.map_err(|error| folder.system("pwrite", "cannot make the queue's table", error))?;
+    let file = match hidden.show(folder, TABLE) {
+        Ok(file) => file,
+        Err(error) if error.name() == "EEXIST" => return Ok(None),
+        Err(error) => return Err(folder.kernel("cannot make the queue's table", error)),
+    };
+    if durability == Durability::Synced {
+        folder.sync_names()?;
     }
+    Ok(Some(file))
 }
 
 /// Whether messages were received already: that is noted, or the oldest of a lane is not its first.
@@ -184,12 +199,12 @@ fn was_received_from(folder: &Folder) -> Result<bool, Error> {
 
 /// The table as it is now, which others may change meanwhile; a new one where there is none.
 pub(super) fn read_unlocked(folder: &Folder) -> Result<Table, Error> {
-    match File::open(folder.path().join(TABLE)) {
+    match folder.open_file(TABLE, Access::Read) {
         Ok(file) => Ok(read(&file)
-            .map_err(|error| folder.system("cannot read the queue's table", error))?
+            .map_err(|error| folder.system("pread", "cannot read the queue's table", error))?
             .0),
-        Err(error) if error.kind() == Io::NotFound => Ok(Table::default()),
-        Err(error) => Err(folder.system("cannot open the queue's table", error)),
+        Err(error) if error.name() == "ENOENT" => Ok(Table::default()),
+        Err(error) => Err(folder.cannot_open(TABLE, error)),
     }
 }
 
@@ -238,8 +253,7 @@ pub(super) fn prune_settled(folder: &Arc<Folder>, table: &Table) -> Result<(), E
         let (lane, number) = pair[0];
         let next = LaneReader::at_message(Arc::clone(folder), lane, 1).peek(pair[1].1);
         if next.is_some_and(|next| next.first_sequence <= table.settled_before(lane)) {
-            folder.remove_segment(lane, number)?;
-            removed = true;
+            removed |= folder.remove_segment(lane, number)?;
         }
     }
     if removed {

@@ -8,7 +8,7 @@ use switchboard_testkit::child::{Child, instruction, report};
 use switchboard_testkit::skip::skip;
 use switchboard_testkit::{DEADLINE, Scratch};
 
-use super::crash::{have_strace, injected};
+use super::crash::{COUNT, have_strace, injected};
 use super::{Readout, payload, publish, read_topic, segments};
 
 /// Messages in a batch of some pages, and in a small one.
@@ -321,6 +321,37 @@ fn a_write_that_fails_is_made_again_and_a_sync_that_fails_is_not() {
         check_whole(&readout, &name);
         assert!(readout.reports.is_empty(), "{:?}", readout.reports);
         assert_eq!(readout.messages.len() as u64, 2 * LARGE + 1, "{name}");
+    }
+}
+
+/// The file, the folder in which its name is, and the one in which the log's name is; the place of a reader, too.
+#[test]
+fn what_is_synced_has_its_names_on_the_disk() {
+    const TEST: &str = "log::batches::what_is_synced_has_its_names";
+    if !have_strace() {
+        return skip(TEST, "no strace");
+    }
+    let scratch = Scratch::new();
+    let trace = scratch.join("trace");
+    let log = |name: &str, durability: &str| {
+        let path = scratch.join(name);
+        format!("file:{}?segment=64KiB&durability={durability}", path.display())
+    };
+    // Logs that were made without that, and then with it.
+    publish(&log("one", "memory"), 1..2);
+    publish(&log("two", "memory"), 1..COUNT + 1);
+    for (role, address, folders) in [
+        ("log-repeater", log("one", "synced"), 2),
+        ("log-named", log("two", "synced") + "&reader=me", 3),
+    ] {
+        let said = injected(role, &[address], "trace=fsync,openat", &trace);
+        if said.is_empty() {
+            return skip(TEST, "strace may not trace here");
+        }
+        let calls = std::fs::read_to_string(&trace).expect("a trace");
+        let synced = calls.lines().filter(|line| line.contains(" fsync(")).count();
+        assert!(synced >= folders, "{role}: {synced} of {folders}\n{calls}");
+        assert!(calls.contains("\"..\""), "{role}: the folder above\n{calls}");
     }
 }
 

@@ -13,7 +13,7 @@ use switchboard_testkit::skip::skip;
 
 use super::{payload, publish, read_topic};
 
-const COUNT: u64 = 60;
+pub(super) const COUNT: u64 = 60;
 
 /// Role: publishes so many messages in batches of so many, and says what is acknowledged.
 pub(crate) fn writer(arguments: &[String]) {

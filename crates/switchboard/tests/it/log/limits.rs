@@ -20,15 +20,62 @@ pub(crate) fn short_files(arguments: &[String]) {
 /// Role: publishes until that fails, in a small file system of its own.
 pub(crate) fn small_disk(arguments: &[String]) {
     let folder = &arguments[0];
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs", folder])
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
+    if !mount(folder, "size=3m") {
         return;
     }
     report("mounted");
     fill(&format!("file:{folder}/log?segment=1MiB&durability={}", arguments[1]));
+}
+
+fn mount(folder: &str, size: &str) -> bool {
+    std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", size, "tmpfs", folder])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Role: sends until a small file system of its own is full, then receives all of it, and sends again.
+pub(crate) fn small_queue(arguments: &[String]) {
+    let folder = &arguments[0];
+    if !mount(folder, "size=128k") {
+        return;
+    }
+    report("mounted");
+    let queue = Queue::<Bytes>::open(&format!("file:{folder}/log?segment=4096")).expect("a queue");
+    let mut sender = queue.sender().expect("a sender");
+    let mut count = 0;
+    while sender.send(&Bytes(payload(count + 1))).is_ok() {
+        count += 1;
+    }
+    drop(sender);
+    // Not a byte is left.
+    let rest = std::fs::write(format!("{folder}/rest"), vec![1; 1 << 20]);
+    report(format!("{count} sent, full: {}", rest.is_err()));
+    let mut receiver = queue.receiver().expect("a receiver");
+    for n in 1..=count {
+        let delivery = receiver.recv_timeout(DEADLINE).expect("a message");
+        assert_eq!(delivery.message.0, payload(n));
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    receiver.flush().expect("settled");
+    queue.sender().expect("a sender").send(&Bytes(payload(0))).expect("there is room again");
+    report("received");
+}
+
+#[test]
+fn a_full_file_system_is_emptied_by_its_first_receiver() {
+    let root = rustix::process::geteuid().is_root();
+    let starter: &[&str] = if root { &["unshare", "-m"] } else { &["unshare", "-U", "-r", "-m"] };
+    let scratch = Scratch::new();
+    let folder = scratch.path().to_str().expect("a path").to_owned();
+    let mut child = Child::role_under(starter, "log-small-queue", &[folder]);
+    if child.line().as_deref() != Some("mounted") {
+        skip("log::limits::a_full_file_system_is_emptied", "no mount namespace may be made here");
+        return;
+    }
+    let answer = child.line().expect("an answer");
+    assert!(answer.ends_with("sent, full: true") && !answer.starts_with("0 "), "{answer}");
+    child.expect("received");
 }
 
 /// Publishes in batches until it fails, says how, and that everything before is there.

@@ -8,6 +8,7 @@ pub(crate) mod given_back;
 pub(crate) mod killstep;
 pub(crate) mod limits;
 pub(crate) mod named;
+mod planted;
 mod removed;
 mod retention;
 pub(crate) mod topic;
