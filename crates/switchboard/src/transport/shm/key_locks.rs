@@ -23,8 +23,21 @@ const MOST_TRIES: u32 = 1000;
 pub(super) struct KeyLocks {
     address: Address,
     folder: Option<Folder>,
-    files: Vec<Option<File>>,
+    files: Vec<Option<Locks>>,
 }
+
+/// One of the files, and what this process has in it.
+#[derive(Debug)]
+struct Locks {
+    file: File,
+    held: u32,
+    /// It has all of the file.
+    all: bool,
+}
+
+/// So many locks in a file, and this process tries to take all of it: each further one would be looked through
+/// with every new one.
+const MANY: u32 = 32;
 
 /// The name of a file of locks.
 pub(super) const PREFIX: &str = ".k.";
@@ -50,11 +63,12 @@ impl KeyLocks {
         let name = format!("{PREFIX}{slot:02x}");
         let range = Range { start: hash / FILES, len_bytes: 1 };
         for _ in 0..MOST_TRIES {
-            let file = match &mut self.files[slot] {
-                Some(file) => file,
-                none => none.insert(folder.lock_file(&name)?),
+            let locks = match &mut self.files[slot] {
+                Some(locks) if locks.all => return Ok(()),
+                Some(locks) => locks,
+                none => none.insert(Locks { file: folder.lock_file(&name)?, held: 0, all: false }),
             };
-            let taken = Lock::open_file(Mode::Exclusive).range(range).try_lock(file);
+            let taken = Lock::open_file(Mode::Exclusive).range(range).try_lock(&locks.file);
             match taken.map_err(|error| Error::system(&self.address, "cannot lock a key", error))? {
                 Some(guard) => guard.keep(),
                 None => {
@@ -67,7 +81,12 @@ impl KeyLocks {
                     ));
                 }
             }
-            if folder.has(&name, file) {
+            // While a lock is in it nobody removes it.
+            if locks.held > 0 || folder.has(&name, &locks.file) {
+                locks.held += 1;
+                if locks.held >= MANY && locks.held.is_power_of_two() {
+                    locks.all = take_all(&locks.file);
+                }
                 return Ok(());
             }
             // Who closed last removed it, before the lock was taken.
@@ -81,9 +100,9 @@ impl KeyLocks {
 impl Drop for KeyLocks {
     fn drop(&mut self) {
         let Some(folder) = &self.folder else { return };
-        for (slot, file) in self.files.iter().enumerate() {
-            if let Some(file) = file {
-                folder.remove_lock_file(&format!("{PREFIX}{slot:02x}"), file);
+        for (slot, locks) in self.files.iter().enumerate() {
+            if let Some(locks) = locks {
+                folder.remove_lock_file(&format!("{PREFIX}{slot:02x}"), &locks.file);
             }
         }
     }

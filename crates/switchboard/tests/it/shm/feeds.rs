@@ -62,6 +62,25 @@ fn one_writer_for_each_key_and_death_lets_go() {
     assert_eq!(refused.kind(), ErrorKind::AddressInUse, "{refused}");
 }
 
+/// Who has many keys takes those that nobody has, and never those that somebody else has.
+#[test]
+fn a_writer_of_many_keys_leaves_others_theirs() {
+    let address = format!("shm:{}?keys=10000", unique("many"));
+    let open = || State::open(&address).and_then(|state| state.writer()).expect("a writer");
+    let (mut small, mut large) = (open(), open());
+    small.set_key("mine", b"1").expect("set");
+    for n in 0..10_000 {
+        large.set_key(&format!("key{n}"), b"x").expect("set");
+    }
+    small.set_key("mine", b"2").expect("still its own");
+    let refused = large.set_key("mine", b"x").expect_err("it has a writer");
+    assert_eq!(refused.kind(), ErrorKind::AddressInUse, "{refused}");
+    let refused = small.set_key("key7", b"x").expect_err("it has a writer");
+    assert_eq!(refused.kind(), ErrorKind::AddressInUse, "{refused}");
+    drop(large);
+    small.set_key("key7", b"x").expect("nobody has it");
+}
+
 #[test]
 fn keys_and_ids_beyond_their_room_are_refused() {
     let address = format!("shm:{}?keys=3", unique("room"));
