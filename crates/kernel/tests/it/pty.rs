@@ -346,7 +346,10 @@ say(os.ttyname(slave))
 told()
 os.close(slave)
 os.write(master, b'typed\\n')
-say(os.read(master, 100))
+shown = b''
+while not shown.endswith(b'\\n'):
+    shown += os.read(master, 100)
+say(shown)
 told()
 ";
 

@@ -205,7 +205,8 @@ impl Geometry {
                 newest = Some(Found { bytes, version, restored: true });
             }
         }
-        newest.ok_or(Problem::Damaged)
+        // What memory is prepared with is no value: something was set, and it is lost.
+        newest.filter(|found| found.version > 0).ok_or(Problem::Damaged)
     }
 
     fn load_slot(self, memory: &Memory, slot: usize) -> Result<Slot, Problem> {

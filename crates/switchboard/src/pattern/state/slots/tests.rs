@@ -133,6 +133,36 @@ fn every_damaged_byte_is_noticed() {
     assert!(restored > 100, "{restored}");
 }
 
+/// A state that was set once: what memory is prepared with does not stand for it.
+#[test]
+fn a_first_value_that_is_damaged_was_set_all_the_same() {
+    let (memory, geometry) = memory();
+    Writer::new(&memory, geometry).expect("a writer").set(&memory, &value(1)).expect("set");
+    let (slot, len) = (geometry.slot(1), value(1).len());
+    let whole: Vec<_> = [CURRENT_AT..CURRENT_AT + 4, slot..slot + 16]
+        .into_iter()
+        .chain(std::iter::once(slot + SLOT_HEAD_BYTES..slot + SLOT_HEAD_BYTES + len))
+        .flatten()
+        .collect();
+    for at in whole {
+        let mut byte = [0];
+        memory.read_at(at, &mut byte).expect("a byte");
+        for bit in 0..8 {
+            memory.write_at(at, &[byte[0] ^ 1 << bit]).expect("flipped");
+            match geometry.load(&memory) {
+                Ok(found) if (at, bit) == (CURRENT_AT, 0) => assert_eq!(found.version, 0),
+                Ok(found) => {
+                    assert_eq!((found.version, found.bytes), (1, value(1)), "{at} {bit}");
+                    assert!(found.restored, "{at} {bit}");
+                }
+                Err(problem) => assert!(matches!(problem, Problem::Damaged), "{at} {bit}"),
+            }
+            memory.write_at(at, &byte).expect("restored");
+        }
+    }
+    assert_eq!(load(&memory, geometry), (1, value(1)));
+}
+
 #[test]
 fn a_new_writer_mends_what_is_damaged() {
     let (memory, geometry) = memory();
@@ -174,8 +204,9 @@ fn lies_in_the_header_are_refused() {
     lie(CAPACITY_AT, &u32::MAX.to_le_bytes(), "claims");
     lie(CAPACITY_AT, &(CAPACITY + 64).to_le_bytes(), "claims");
     let (memory, geometry) = memory();
-    Writer::new(&memory, geometry).expect("a writer").set(&memory, b"x").expect("set");
-    let len = memory.atomic_u32(geometry.slot(1) + LEN_AT).expect("a word");
+    let mut writer = Writer::new(&memory, geometry).expect("a writer");
+    writer.set(&memory, b"x").and_then(|()| writer.set(&memory, b"y")).expect("set");
+    let len = memory.atomic_u32(geometry.slot(2) + LEN_AT).expect("a word");
     len.store(u32::MAX, Ordering::Relaxed);
     assert!(geometry.load(&memory).expect("the one before").restored);
 }
