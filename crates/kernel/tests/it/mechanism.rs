@@ -19,6 +19,7 @@ const OTHERS: &[&str] = &[
     "membarrier",
     "permissions",
     "private_folder",
+    "process_maps",
     "random",
     "shared_folder",
     "shared_memory",
