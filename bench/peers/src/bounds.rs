@@ -1,11 +1,14 @@
 //! What is to be reached, as data: how `shm:` compares with bare memory and with other libraries.
 
-use crate::contender::{FUTEX, HAND_OVER, LINE, SHM_TOPIC, STREAM};
+use crate::contender::{FUTEX, HAND_OVER, LINE, SHM_SERVICE, SHM_TOPIC, STREAM, TONIC};
 use crate::job::{Case, Manner, Measure};
 use crate::rounds::Row;
 
 /// Whose figures are bound: the row of the table that carries messages through `shm:`.
 pub(crate) const SUBJECT: &str = SHM_TOPIC;
+/// Whose round trips are bound.
+const SERVICE: &str = SHM_SERVICE;
+const ICEORYX_REQUEST: &str = "iceoryx2 request";
 
 const ICEORYX: &str = "iceoryx2";
 const CROSSBAR: &str = "crossbar";
@@ -44,6 +47,9 @@ const TABLE: &[Bound] = &[
     latency(|case| case.bytes <= 64, CROSSBAR, 1.0 / 2.0),
     latency(|case| case.bytes > 64, ICEORYX, 1.0),
     latency(|case| case.bytes > 64, CROSSBAR, 1.0),
+    call(LINE, 1.5),
+    call(ICEORYX_REQUEST, 1.0 / 4.0),
+    call(TONIC, 1.0 / 100.0),
     Bound {
         measure: Measure::Stream,
         applies: |case| case.bytes == 64,
@@ -97,6 +103,11 @@ const fn latency(applies: fn(&Case) -> bool, other: &'static str, at_most: f64) 
     }
 }
 
+const fn call(other: &'static str, at_most: f64) -> Bound {
+    let bound = latency(|_| true, other, at_most);
+    Bound { measure: Measure::Service, ..bound }
+}
+
 /// What came of a bound.
 #[derive(Debug)]
 pub(crate) struct Verdict {
@@ -112,7 +123,8 @@ pub(crate) struct Verdict {
 /// All bounds that concern what was measured; none if the subject was not.
 pub(crate) fn verdicts(rows: &[Row]) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
-    for row in rows.iter().filter(|row| row.contender.name == SUBJECT) {
+    let subjects = [SUBJECT, SERVICE];
+    for row in rows.iter().filter(|row| subjects.contains(&row.contender.name)) {
         let bounds = TABLE
             .iter()
             .filter(|bound| bound.measure == row.case.measure && (bound.applies)(&row.case));

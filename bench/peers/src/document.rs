@@ -91,6 +91,7 @@ fn baseline(case: &Case) -> Option<&'static str> {
     match case.measure {
         Measure::Latency if case.bytes == 8 => Some(LINE),
         Measure::Latency => Some(HAND_OVER),
+        Measure::Service => Some(LINE),
         Measure::Stream => Some(STREAM),
         Measure::Sleep => Some(FUTEX),
         Measure::Publish | Measure::Open => None,
@@ -163,6 +164,7 @@ impl Outcome<'_> {
             let table = Table { rows: self.bare_alone, measure };
             let title = match measure {
                 Measure::Latency => "Half of a round trip, p50, nanoseconds:",
+                Measure::Service => "Round trip, p50, nanoseconds:",
                 Measure::Stream => "Messages a second:",
                 Measure::Sleep => "Asleep, half of a round trip, p50, nanoseconds:",
                 Measure::Publish | Measure::Open => continue,
@@ -217,6 +219,7 @@ impl Outcome<'_> {
 fn title(measure: Measure) -> &'static str {
     match measure {
         Measure::Latency => "Latency",
+        Measure::Service => "Service",
         Measure::Stream => "Stream",
         Measure::Publish => "Publishing",
         Measure::Sleep => "Waking",
@@ -237,6 +240,15 @@ fn section(table: &Table<'_>) -> String {
                 text += &table.figures(title, figure);
             }
             text += &table.ratios("p50, times that of the bare programs:");
+        }
+        Measure::Service => {
+            text += "A call and its reply: the whole round trip, with so many bytes each way, both sides polling.\n\n";
+            for (title, figure) in
+                [("p50, nanoseconds:", "p50_ns"), ("p99, nanoseconds:", "p99_ns")]
+            {
+                text += &table.figures(title, figure);
+            }
+            text += &table.ratios("p50, times that of the bare line:");
         }
         Measure::Stream => {
             text += "One way, all of them received, in order.\n\n";

@@ -16,6 +16,8 @@ pub(crate) type Report = BTreeMap<String, f64>;
 pub(crate) enum Measure {
     /// Half of a round trip, both sides polling
     Latency,
+    /// A call and its reply: a round trip, both sides polling
+    Service,
     /// Messages a second, all of them received
     Stream,
     /// Publishing to processes that subscribe and do not read
@@ -27,13 +29,13 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Latency, Self::Stream, Self::Publish, Self::Sleep, Self::Open];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Latency, Self::Service, Self::Stream, Self::Publish, Self::Sleep, Self::Open];
 
     /// The figure that is compared.
     pub(crate) fn figure(self) -> &'static str {
         match self {
-            Self::Latency | Self::Sleep => "p50_ns",
+            Self::Latency | Self::Service | Self::Sleep => "p50_ns",
             Self::Stream => "per_second",
             Self::Publish => "each_ns",
             Self::Open => "p50_us",
@@ -80,6 +82,7 @@ impl Case {
                 .into_iter()
                 .chain([new(1 << 20, Manner::Untouched)])
                 .collect(),
+            Measure::Service => vec![new(32, Manner::Best)],
             Measure::Stream => vec![
                 new(64, Manner::Best),
                 new(64 << 10, Manner::Copied),

@@ -119,7 +119,7 @@ fn once(runner: &Runner, row: &mut Row) {
 /// Finds out how many messages make a run of the wanted length; it warms the machine up too.
 fn calibrate(runner: &Runner, row: &mut Row, share: f64) {
     let (first, run_ns, most) = match row.case.measure {
-        Measure::Latency => (1_000, 60e6, 1 << 19),
+        Measure::Latency | Measure::Service => (1_000, 60e6, 1 << 19),
         Measure::Stream if row.case.bytes > 1024 => (1_000, 200e6, 1 << 20),
         Measure::Stream => (20_000, 200e6, 1 << 25),
         Measure::Publish => (2_000, 30e6, 1 << 22),

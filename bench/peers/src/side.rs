@@ -37,7 +37,7 @@ pub(crate) fn run<P: Port>(job: &Job) -> Result<Report, Failure> {
 }
 
 /// Answers have numbers of their own.
-const ANSWERS: u64 = 1 << 40;
+pub(crate) const ANSWERS: u64 = 1 << 40;
 
 /// How long subscribers may take until they are all there.
 const JOINING: Duration = Duration::from_secs(60);
@@ -156,6 +156,8 @@ impl<'a, P: Port, W: Work> Role<'a, P, W> {
             (Measure::Open, Side::Far) => self.open_far(),
             (Measure::Stream, Side::Near) => self.stream_near(),
             (Measure::Stream, Side::Far) => self.stream_far(),
+            (Measure::Service, Side::Near) => self.turns_near(Self::poll),
+            (Measure::Service, Side::Far) => self.turns_far(Self::poll),
             (Measure::Latency, Side::Near) => self.turns_near(Self::poll),
             (Measure::Latency, Side::Far) => self.turns_far(Self::poll),
             (Measure::Sleep, Side::Near) => self.turns_near(Self::sleep),
@@ -227,9 +229,11 @@ impl<'a, P: Port, W: Work> Role<'a, P, W> {
             Ok(scale.stop())
         })?;
         samples.sort_unstable();
-        let one_way = |per_mille| f64::from(percentile(&samples, per_mille)) * tick_ns / 2.0;
+        // Of a service the whole round trip is one thing: a call.
+        let ways = if self.job.case.measure == Measure::Service { 1.0 } else { 2.0 };
+        let one_way = |per_mille| f64::from(percentile(&samples, per_mille)) * tick_ns / ways;
         Ok(Report::from([
-            ("mean_ns".to_owned(), elapsed_ns / count as f64 / 2.0),
+            ("mean_ns".to_owned(), elapsed_ns / count as f64 / ways),
             ("min_ns".to_owned(), one_way(0)),
             ("p50_ns".to_owned(), one_way(500)),
             ("p90_ns".to_owned(), one_way(900)),

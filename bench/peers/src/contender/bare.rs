@@ -27,7 +27,10 @@ const PAGE_BYTES: usize = 4096;
 const FLAG_BYTES: usize = 8;
 
 pub(super) fn line(case: &Case) -> Can {
-    if (case.measure, case.bytes) == (Measure::Latency, 8) { Can::Yes } else { Can::NotAsked }
+    match (case.measure, case.bytes) {
+        (Measure::Latency, 8) | (Measure::Service, ..=LINE_BYTES) => Can::Yes,
+        _ => Can::NotAsked,
+    }
 }
 
 pub(super) fn hand_over(case: &Case) -> Can {
@@ -191,7 +194,7 @@ impl Regions {
     }
 }
 
-/// One word in a line of its own each way; the word is the message.
+/// One line each way. The first word of a message says that it is there, and the others follow it in the line.
 pub(crate) struct Line {
     out: *mut u8,
     from: *mut u8,
@@ -204,33 +207,45 @@ impl Port for Line {
 
     fn open(meeting: &Meeting<'_>) -> Result<Self, Failure> {
         let memory = Memory::open(meeting, PAGE_BYTES)?;
-        let (near, far) = (memory.place(0, 8), memory.place(LINES_BYTES, 8));
+        let (near, far) = (memory.place(0, LINE_BYTES), memory.place(LINES_BYTES, LINE_BYTES));
         let (out, from) = if meeting.near() { (near, far) } else { (far, near) };
         Ok(Self { out, from, seen: 0, _memory: memory })
     }
 
     #[inline(always)]
-    fn send(&mut self, _: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure> {
-        let mut message = [0; 8];
-        fill(&mut message);
-        // SAFETY: a word of the mapping, at its start or 128 bytes on.
-        unsafe { word(self.out) }.store(u64::from_ne_bytes(message), Ordering::Release);
+    fn send(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure> {
+        let mut message = [0; LINE_BYTES];
+        fill(&mut message[..bytes]);
+        let (words, _) = message.as_chunks::<8>();
+        for at in (0..bytes / 8).rev() {
+            // SAFETY: a word of the line.
+            let word = unsafe { word(self.out.add(8 * at)) };
+            word.store(u64::from_ne_bytes(words[at]), Ordering::Release);
+        }
         Ok(())
     }
 
     #[inline(always)]
     fn try_recv<R>(
         &mut self,
-        _: usize,
+        bytes: usize,
         mut read: impl FnMut(&[u8]) -> R,
     ) -> Result<Option<R>, Failure> {
         // SAFETY: as in `send`.
-        let message = unsafe { word(self.from) }.load(Ordering::Acquire);
-        if message == self.seen {
+        let first = unsafe { word(self.from) }.load(Ordering::Acquire);
+        if first == self.seen {
             return Ok(None);
         }
-        self.seen = message;
-        Ok(Some(read(&message.to_ne_bytes())))
+        self.seen = first;
+        let mut message = [0; LINE_BYTES];
+        let (words, _) = message.as_chunks_mut::<8>();
+        words[0] = first.to_ne_bytes();
+        for at in 1..bytes / 8 {
+            // SAFETY: as in `send`.
+            words[at] =
+                unsafe { word(self.from.add(8 * at)) }.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        Ok(Some(read(&message[..bytes])))
     }
 }
 

@@ -25,12 +25,13 @@ const APPEARING: Duration = Duration::from_secs(5);
 
 const URI: &str = "/measured";
 
-pub(super) fn can_publish(_: &Case) -> Can {
-    Can::Yes
+pub(super) fn can_publish(case: &Case) -> Can {
+    if case.measure == Measure::Service { Can::NotAsked } else { Can::Yes }
 }
 
 pub(super) fn can_pin(case: &Case) -> Can {
     match (case.measure, case.manner) {
+        (Measure::Service, _) => Can::NotAsked,
         (Measure::Latency, Manner::Best) => Can::Yes,
         (Measure::Latency, _) => Can::No("like `crossbar`"),
         _ => Can::No("one block, so only in turns; it does not sleep"),
@@ -39,6 +40,7 @@ pub(super) fn can_pin(case: &Case) -> Can {
 
 pub(super) fn can_bus(case: &Case) -> Can {
     match (case.measure, case.manner) {
+        (Measure::Service, _) => Can::NotAsked,
         (_, Manner::InPlace | Manner::Untouched) => Can::No("cannot loan"),
         (Measure::Sleep, _) => Can::No("only polls"),
         (Measure::Open, _) => Can::No("a publisher does not know whether anybody subscribes"),

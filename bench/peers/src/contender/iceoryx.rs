@@ -27,13 +27,13 @@ use super::{Can, Meeting, Port, depth, one_way};
 use crate::Failure;
 use crate::job::{Case, Measure};
 
-pub(super) fn can_publish(_: &Case) -> Can {
-    Can::Yes
+pub(super) fn can_publish(case: &Case) -> Can {
+    if case.measure == Measure::Service { Can::NotAsked } else { Can::Yes }
 }
 
 pub(super) fn can_request(case: &Case) -> Can {
     match case.measure {
-        Measure::Latency => Can::Yes,
+        Measure::Latency | Measure::Service => Can::Yes,
         _ => Can::No("requests have answers: only latency is asked"),
     }
 }

@@ -9,12 +9,14 @@ mod interprocess;
 mod ipc_channel;
 mod posix_mq;
 mod switchboard;
+mod tonic;
 mod unix;
 
 use std::path::PathBuf;
 
 pub(crate) use posix_mq::names as queue_names;
 
+use self::switchboard::service::Calls;
 use self::switchboard::{AsQueue, AsTopic, Ends, Shm, Unix};
 use crate::control::Control;
 use crate::job::{Case, Job, Manner, Measure, Report, Side};
@@ -103,7 +105,7 @@ impl<'a> Meeting<'a> {
 
     /// Whether the far side sends too.
     pub(crate) fn both_ways(&self) -> bool {
-        matches!(self.job.case.measure, Measure::Latency | Measure::Sleep)
+        matches!(self.job.case.measure, Measure::Latency | Measure::Service | Measure::Sleep)
     }
 
     /// The ways this side sends on and receives on: 0 from near to far, 1 back.
@@ -151,6 +153,10 @@ pub(crate) const FUTEX: &str = "bare futex";
 
 /// Whose figures are bound.
 pub(crate) const SHM_TOPIC: &str = "switchboard shm: topic";
+pub(crate) const SHM_SERVICE: &str = "switchboard shm: service";
+
+/// Calls over a Unix socket, as many write them.
+pub(crate) const TONIC: &str = "tonic over a unix socket";
 
 /// Everybody.
 pub(crate) const TABLE: &[Contender] = &[
@@ -169,6 +175,18 @@ pub(crate) const TABLE: &[Contender] = &[
         bare: false,
         can: switchboard::can::<Shm, AsQueue>,
         run: side::run::<Ends<Shm, AsQueue>>,
+    },
+    Contender {
+        name: SHM_SERVICE,
+        bare: false,
+        can: switchboard::service::can::<Shm>,
+        run: side::run::<Calls<Shm>>,
+    },
+    Contender {
+        name: "switchboard unix: service",
+        bare: false,
+        can: switchboard::service::can::<Unix>,
+        run: side::run::<Calls<Unix>>,
     },
     Contender {
         name: "switchboard unix: topic",
@@ -194,6 +212,7 @@ pub(crate) const TABLE: &[Contender] = &[
         can: iceoryx::can_request,
         run: side::run::<iceoryx::Service>,
     },
+    Contender { name: TONIC, bare: false, can: tonic::can, run: tonic::run },
     Contender {
         name: "crossbar",
         bare: false,
@@ -257,6 +276,7 @@ fn depth(bytes: usize) -> u32 {
 /// Of what copies, and has one receiver per connection.
 fn copying(case: &Case) -> Can {
     match case {
+        Case { measure: Measure::Service, .. } => Can::NotAsked,
         Case { measure: Measure::Publish, .. } => Can::No("no publishing to many"),
         Case { manner: Manner::InPlace | Manner::Untouched, .. } => Can::No("cannot loan"),
         _ => Can::Yes,

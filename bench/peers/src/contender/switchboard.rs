@@ -3,6 +3,8 @@
 //!
 //! A row is asked if the library's own table of transports has it.
 
+pub(crate) mod service;
+
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
@@ -107,7 +109,7 @@ pub(super) fn can<S: Scheme, P: Pattern>(case: &Case) -> Can {
     let carried =
         TABLE.iter().any(|row| row.scheme == S::SCHEME && row.patterns().contains(&P::NAME));
     match case {
-        _ if !carried => Can::NotAsked,
+        _ if !carried || case.measure == Measure::Service => Can::NotAsked,
         Case { measure: Measure::Publish, .. } if P::ACKNOWLEDGES => {
             Can::No("each message to one receiver")
         }
