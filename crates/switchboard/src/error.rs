@@ -101,6 +101,11 @@ impl Error {
         self
     }
 
+    /// The name of the system's error behind it, where there is one.
+    pub(crate) fn system_name(&self) -> Option<&'static str> {
+        self.source.map(kernel::Error::name)
+    }
+
     /// What a caller can act on.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -148,10 +148,14 @@ fn write_copy(file: &File, table: &Table, durability: Durability) -> io::Result<
     if durability == Durability::Synced { file.sync_data() } else { Ok(()) }
 }
 
-/// Makes the table of a queue that has none.
+/// Makes the table of a queue that has none, for its receivers. A sender whose own files may not be so long goes
+/// without: the first receiver makes it then.
 pub(super) fn make_if_missing(folder: &Folder, durability: Durability) -> Result<(), Error> {
     match folder.open_file(TABLE, Access::Read) {
-        Err(error) if error.name() == "ENOENT" => make(folder, durability).map(drop),
+        Err(error) if error.name() == "ENOENT" => match make(folder, durability) {
+            Err(error) if error.system_name() == Some("EFBIG") => Ok(()),
+            made => made.map(drop),
+        },
         // What is wrong with it, who reads it says.
         _ => Ok(()),
     }
