@@ -251,12 +251,14 @@ impl Reader<'_> {
         let folder = Folder::open(&format!("/proc/{pid}")).ok()?;
         folder.read_record(c"stat", &mut self.buffer).ok()?;
         let stat = process::stat(&self.buffer)?;
+        // It lives on in its other threads, and what it holds with it.
+        let first_thread_gone = stat.state == 'Z' && stat.threads > 1;
         let mut one = Process {
             pid,
             parent: stat.parent,
             session: stat.session,
             name: stat.name,
-            state: stat.state,
+            state: if first_thread_gone { 'S' } else { stat.state },
             started_ticks: stat.started_ticks,
             kernel: stat.kernel,
             ..Process::default()
@@ -272,7 +274,10 @@ impl Reader<'_> {
         }
         self.describe(&folder, &mut one)?;
         let mut descriptors = Vec::new();
-        match self.search.read(pid, &folder) {
+        // What they share is shown with each thread that lives, and no more with the first.
+        let other = if first_thread_gone { living_thread(pid, &mut self.buffer) } else { None };
+        let shown = other.as_ref().unwrap_or(&folder);
+        match self.search.read(pid, shown) {
             Ok(count) => {
                 (descriptors, one.descriptors, one.readable) =
                     (std::mem::take(&mut self.search.found), count, true);
@@ -282,9 +287,12 @@ impl Reader<'_> {
             Err(Errno::NOENT | Errno::SRCH) => one.readable = true,
             Err(_) => one.readable = one.is_zombie(),
         }
+        if first_thread_gone && other.is_none() {
+            one.readable = false;
+        }
         let mut mapped = Vec::new();
         if self.request.kinds.has_any(MEMORY) && !one.is_zombie() {
-            let shared = maps::of_process(&folder, self.internal, &mut self.buffer);
+            let shared = maps::of_process(shown, self.internal, &mut self.buffer);
             mapped = shared.unwrap_or_default();
         }
         let mut asleep = Vec::new();
@@ -323,6 +331,16 @@ impl Reader<'_> {
         }
         Some(())
     }
+}
+
+/// The folder of a thread that has not ended, of a process whose first one has.
+fn living_thread(pid: u32, buffer: &mut Vec<u8>) -> Option<Folder> {
+    let all = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    all.filter_map(Result::ok).find_map(|thread| {
+        let folder = Folder::open(thread.path().to_str()?).ok()?;
+        folder.read_record(c"stat", buffer).ok()?;
+        (!matches!(process::stat(buffer)?.state, 'Z' | 'X')).then_some(folder)
+    })
 }
 
 fn lock_lines() -> Vec<locks::Line> {

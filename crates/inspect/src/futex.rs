@@ -38,6 +38,8 @@ const WAIT_REQUEUE_PI: u64 = 11;
 const LOCK_PI2: u64 = 13;
 const WAITERS: u32 = 0x8000_0000;
 const TID: u32 = 0x3fff_ffff;
+/// In a mutex's kind.
+const PROCESS_SHARED: u32 = 128;
 
 impl Futex {
     /// The arguments of `futex(2)`; none if it does not wait.
@@ -106,7 +108,9 @@ impl Futex {
         };
         let sound = kind < 1024 && (1..=0xffff).contains(&users);
         if owner != 0 && owner <= TID && sound {
-            return Use::Owned { owner, what: "mutex", proof: lives(owner) };
+            // Small numbers lie next to many words. That it is for several processes is said in the kind, too.
+            let for_several = kind & PROCESS_SHARED != 0 && !self.is_private();
+            return Use::Owned { owner, what: "mutex", proof: lives(owner) || for_several };
         }
         Use::Other
     }

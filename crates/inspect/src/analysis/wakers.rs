@@ -155,12 +155,12 @@ impl<'a> Index<'a> {
             Kind::Pipe => self.of_pipe(object, target.need, seen),
             Kind::Fifo => match target.need {
                 Need::Reader | Need::Writer => Wakers::open("anybody who opens it"),
-                need => self.of_pipe(object, need, Grade::Probable),
+                need => named(process, self.of_pipe(object, need, Grade::Probable)),
             },
-            Kind::Mq => self.of_pipe(object, target.need, Grade::Probable),
+            Kind::Mq => named(process, self.of_pipe(object, target.need, Grade::Probable)),
             Kind::Unix => self.of_unix(object, target.need, seen),
             Kind::Tcp => self.of_tcp(object, target.need, seen),
-            Kind::Eventfd => ends(object, Grade::Probable, |_| true),
+            Kind::Eventfd => named(process, ends(object, Grade::Probable, |_| true)),
             Kind::Pidfd => {
                 let pid = object.state.as_deref().and_then(|state| state.strip_prefix("process "));
                 let pid = pid.and_then(|pid| pid.parse().ok());
@@ -249,9 +249,13 @@ impl<'a> Index<'a> {
                 .owners
                 .iter()
                 .map(|&tid| Waker { pid: self.process_of(tid).unwrap_or(tid), tid: Some(tid) });
-            // Of a dead owner only a number is left, which might be something else.
-            let sure = target.sure && target.dead_owner.is_none();
-            return Wakers::closed(if sure { Grade::Certain } else { Grade::Probable }, by);
+            let grade = match (target.dead_owner, target.sure) {
+                (None, true) => Grade::Certain,
+                (None, false) | (Some(_), true) => Grade::Probable,
+                // Only a number is left, which may be something else.
+                (Some(_), false) => Grade::Possible,
+            };
+            return Wakers::closed(grade, by);
         }
         // Everybody who can reach the word and does not sleep on it.
         let mut by = Vec::new();
@@ -276,6 +280,13 @@ fn ends(object: &Object, grade: Grade, wanted: impl Fn((bool, bool)) -> bool) ->
     let holds = |via| matches!(via, Via::Fd(_) | Via::Map(_));
     let each = object.ends.iter().filter(|end| holds(end.via) && wanted((end.reads, end.writes)));
     Wakers::closed(grade, each.map(|end| Waker { pid: end.pid, tid: None }))
+}
+
+/// Of an object that who waits holds both ways, as servers do that wait for somebody to come: whoever knows its name may.
+fn named(process: &Process, found: Wakers) -> Wakers {
+    let alone = found.by.iter().all(|waker| waker.pid == process.pid);
+    let grade = if alone { Grade::Possible } else { found.grade };
+    Wakers { grade, ..found }
 }
 
 fn sleeps_on(thread: &Thread, object: &str, need: Need) -> bool {

@@ -9,6 +9,7 @@ use crate::join::Key;
 use crate::kind::Kind;
 use crate::model::{End, Lock, LockKind, Need, Target, Via, WaitOn};
 use crate::source::folder::device;
+use crate::source::locks;
 use crate::source::system_call::Inside;
 use crate::text::escaped;
 
@@ -22,13 +23,16 @@ struct Wanted {
     start: u64,
     /// The last byte; none: to the end.
     end: Option<u64>,
+    /// Whether these bytes are sure.
+    known: bool,
 }
 
 impl Resolve<'_> {
     pub(super) fn flock(&mut self, fd: i32, operation: i32) -> WaitOn {
         const LOCK_EX: i32 = 2;
         let exclusive = operation & LOCK_EX != 0;
-        self.locked(fd, &Wanted { kind: LockKind::Flock, exclusive, start: 0, end: None })
+        let kind = LockKind::Flock;
+        self.locked(fd, &Wanted { kind, exclusive, start: 0, end: None, known: true })
     }
 
     pub(super) fn record_lock(&mut self, fd: i32, call: &Inside) -> WaitOn {
@@ -48,14 +52,37 @@ impl Resolve<'_> {
             Some(i64::from_ne_bytes(bytes.try_into().ok()?))
         };
         let exclusive = short(0) != Some(0);
-        let (mut start, mut end) = (0, None);
-        // Other beginnings than the file's would need its position: the whole file is assumed.
-        if let (Some(0), Some(from), Some(len)) = (short(2), long(8), long(16)) {
-            start = u64::try_from(from).unwrap_or(0);
-            let len = u64::try_from(len).unwrap_or(0);
+        let (mut start, mut end, mut known) = (0, None, false);
+        if let (Some(whence), Some(from), Some(len)) = (short(2), long(8), long(16))
+            && let Some(base) = self.base(fd, whence)
+            // A length below 0 is what lies before, which nobody asks for.
+            && let Ok(len) = u64::try_from(len)
+        {
+            start = base.checked_add_signed(from).unwrap_or(0);
             end = len.checked_sub(1).map(|more| start.saturating_add(more));
+            known = true;
         }
-        self.locked(fd, &Wanted { kind, exclusive, start, end })
+        self.locked(fd, &Wanted { kind, exclusive, start, end, known })
+    }
+
+    /// What the beginning of a lock counts from: the file's, its position, or its end.
+    fn base(&mut self, fd: i32, whence: i16) -> Option<u64> {
+        match whence {
+            0 => Some(0),
+            1 => {
+                let text = self.fdinfo(fd)?;
+                let line = text
+                    .split(|&byte| byte == b'\n')
+                    .find_map(|line| line.strip_prefix(b"pos:"))?;
+                std::str::from_utf8(line).ok()?.trim().parse().ok()
+            }
+            2 => Some(self.process.folder()?.status(format!("fd/{fd}")).ok()?.stx_size),
+            _ => None,
+        }
+    }
+
+    fn fdinfo(&self, fd: i32) -> Option<Vec<u8>> {
+        std::fs::read(format!("/proc/{}/fdinfo/{fd}", self.pid())).ok()
     }
 
     fn locked(&mut self, fd: i32, wanted: &Wanted) -> WaitOn {
@@ -70,15 +97,27 @@ impl Resolve<'_> {
             self.join.objects[at].add_name(escaped(&link));
         }
         let pid = self.pid();
+        // Those that this open file has already, which do not conflict with what it wants.
+        let had = match wanted.kind {
+            LockKind::OpenFile => self.fdinfo(fd).map(|text| locks::of_descriptor(&text)),
+            _ => None,
+        };
+        let had = had.unwrap_or_default();
+        let is_had = |lock: &Lock| {
+            let same = |line: &locks::Line| {
+                (line.kind, line.start, line.end) == (lock.kind, lock.start, lock.end)
+            };
+            lock.kind == LockKind::OpenFile && lock.holders.contains(&pid) && had.iter().any(same)
+        };
         let in_the_way: Vec<&Lock> = self.join.objects[at]
             .locks
             .iter()
-            .filter(|lock| conflicts(lock, wanted, pid))
+            .filter(|lock| conflicts(lock, wanted, pid) && !is_had(lock))
             .collect();
         let mut owners = Vec::new();
         // Every lock in the way has to go; but of a lock that several processes have, each can let go.
         let every = in_the_way.len() > 1;
-        let mut sure = !in_the_way.is_empty();
+        let mut sure = wanted.known && !in_the_way.is_empty();
         let mut dead_owner = None;
         for lock in &in_the_way {
             let lives = |pid: &u32| self.found.iter().any(|one| one.process.pid == *pid);

@@ -6,6 +6,7 @@
 
 mod healthy;
 mod locks;
+mod look_alikes;
 mod pipes;
 mod queues;
 mod sockets;
@@ -60,7 +61,7 @@ pub enum Sure {
 
 /// Every situation.
 pub fn all() -> impl Iterator<Item = &'static Situation> {
-    [pipes::TABLE, sockets::TABLE, queues::TABLE, locks::TABLE, healthy::TABLE]
+    [pipes::TABLE, sockets::TABLE, queues::TABLE, locks::TABLE, healthy::TABLE, look_alikes::TABLE]
         .into_iter()
         .flatten()
 }

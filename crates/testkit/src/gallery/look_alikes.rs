@@ -1,0 +1,148 @@
+//! Processes that wait for somebody who is at work, in ways that are easily taken for a wait without an end.
+
+#![allow(unsafe_code)]
+// What an actor does is a short C program.
+#![allow(clippy::multiple_unsafe_ops_per_block)]
+
+use std::ffi::CStr;
+use std::time::Duration;
+
+use super::stage::read_some;
+use super::{Situation, Stage, one};
+
+pub(super) const TABLE: &[Situation] = &[
+    one(
+        "fifo-both-ways",
+        "a server has its FIFO open both ways, and waits for whoever opens it",
+        fifo,
+        &[("server", &["to read from fifo:"])],
+    ),
+    one(
+        "eventfd-of-its-own",
+        "a process waits for an eventfd that it gives to others when they ask",
+        eventfd,
+        &[("server", &["eventfd:"])],
+    ),
+    one(
+        "lock-widened",
+        "a process wants more of a file than it has locked; the rest is in use",
+        widened,
+        &[("wider", &["open-file lock, exclusive, bytes 0 to 19", "its owner @holder"])],
+    ),
+    one(
+        "lock-from-the-position",
+        "a process wants a lock that counts from where it is in the file; its holder is at work",
+        from_position,
+        &[
+            ("there", &["record lock, exclusive, bytes 200 to 209", "its owner @holder"]),
+            ("behind", &["record lock, exclusive, bytes 100 to 109", "its owner @there"]),
+        ],
+    ),
+    one(
+        "first-thread-gone",
+        "a process waits for its child, which works on in another thread than its first",
+        first_thread_gone,
+        &[("parent", &["for its child worker["])],
+    ),
+];
+
+fn nap() {
+    std::thread::sleep(Duration::from_secs(100_000));
+}
+
+fn open(path: &CStr, flags: i32) -> i32 {
+    // SAFETY: the path is a C string.
+    let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o600) };
+    assert!(fd >= 0, "cannot open {path:?}: {}", std::io::Error::last_os_error());
+    fd
+}
+
+/// Locks bytes, counted from `whence`, and waits for them.
+fn lock_bytes(fd: i32, command: i32, whence: i32, (first, count): (i64, i64)) {
+    // SAFETY: integers only.
+    let mut part: libc::flock = unsafe { std::mem::zeroed() };
+    part.l_type = libc::F_WRLCK as i16;
+    part.l_whence = whence as i16;
+    (part.l_start, part.l_len) = (first, count);
+    // SAFETY: the descriptor is open, the lock whole.
+    unsafe { libc::fcntl(fd, command, &raw mut part) };
+}
+
+fn fifo(stage: &mut Stage) {
+    let path = stage.path("fifo");
+    // SAFETY: the path is a C string.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    stage.actor("server", &[], |_| {
+        let fd = open(&path, libc::O_RDWR);
+        read_some(fd);
+    });
+}
+
+fn eventfd(stage: &mut Stage) {
+    stage.actor("server", &[], |_| {
+        // SAFETY: makes a descriptor.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        read_some(fd);
+    });
+}
+
+fn widened(stage: &mut Stage) {
+    let path = stage.path("file");
+    stage.actor("holder", &[], |scene| {
+        let fd = open(&path, libc::O_RDWR | libc::O_CREAT);
+        lock_bytes(fd, libc::F_OFD_SETLKW, libc::SEEK_SET, (10, 10));
+        scene.meet(2);
+        nap();
+    });
+    stage.actor("wider", &[], |scene| {
+        let fd = open(&path, libc::O_RDWR | libc::O_CREAT);
+        lock_bytes(fd, libc::F_OFD_SETLKW, libc::SEEK_SET, (0, 10));
+        scene.meet(2);
+        lock_bytes(fd, libc::F_OFD_SETLKW, libc::SEEK_SET, (0, 20));
+    });
+}
+
+fn from_position(stage: &mut Stage) {
+    let path = stage.path("file");
+    stage.actor("holder", &[], |scene| {
+        let fd = open(&path, libc::O_RDWR | libc::O_CREAT);
+        lock_bytes(fd, libc::F_SETLKW, libc::SEEK_SET, (200, 10));
+        scene.meet(3);
+        nap();
+    });
+    stage.actor("there", &[], |scene| {
+        let fd = open(&path, libc::O_RDWR | libc::O_CREAT);
+        lock_bytes(fd, libc::F_SETLKW, libc::SEEK_SET, (100, 10));
+        // SAFETY: the descriptor is open.
+        unsafe { libc::lseek(fd, 200, libc::SEEK_SET) };
+        scene.meet(3);
+        lock_bytes(fd, libc::F_SETLKW, libc::SEEK_CUR, (0, 10));
+    });
+    // It has the beginning, which nobody wants, and waits for the one above.
+    stage.actor("behind", &[], |scene| {
+        let fd = open(&path, libc::O_RDWR | libc::O_CREAT);
+        lock_bytes(fd, libc::F_SETLKW, libc::SEEK_SET, (0, 10));
+        scene.meet(3);
+        lock_bytes(fd, libc::F_SETLKW, libc::SEEK_SET, (100, 10));
+    });
+}
+
+fn first_thread_gone(stage: &mut Stage) {
+    stage.actor("parent", &[], |_| {
+        // SAFETY: the child uses what it copied.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            super::stage::name("worker");
+            std::thread::spawn(|| {
+                // SAFETY: concerns this process alone.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                nap();
+            });
+            // SAFETY: ends this thread alone; what it borrowed lives as long as the process.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+        }
+        let mut status = 0;
+        // SAFETY: the child is this process's own.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+    });
+}
