@@ -444,7 +444,7 @@ impl Sending<'_> {
         let address = self.sender.address();
         match error {
             SendError::Interrupted => self.interrupt.failure(&self.account()),
-            SendError::Failed(error) => error.into(),
+            SendError::Failed(error) => Failure::from(error).adding(&self.account()),
             SendError::PeerDied { .. } => {
                 let message = format!("{address}: the receiver is gone; {}", self.account());
                 let failure = Failure::new(Exit::Failed, message);

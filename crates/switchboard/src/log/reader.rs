@@ -107,6 +107,11 @@ impl LaneReader {
         }
     }
 
+    /// Whether the last thing in the open segment is a frame that does not hold.
+    pub(crate) fn ends_in_damage(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.dead && open.commit() != Commit::Empty)
+    }
+
     /// The number of the open segment.
     pub(crate) fn segment(&self) -> Option<u64> {
         self.open.as_ref().map(|open| open.number)

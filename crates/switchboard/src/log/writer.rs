@@ -130,6 +130,7 @@ impl LaneWriter {
         folder.sweep();
         // What is beyond every number is a lie.
         let (noted_segment, noted) = folder.noted_end(lane);
+        let noted_segment = if noted_segment <= MOST_NOTED { noted_segment } else { 0 };
         let least = [least(lane)?, noted].into_iter().filter(|least| *least <= MOST_NOTED);
         let least = least.fold(1, u64::max);
         // Every segment that was ever made was counted: this number is a new one, also for readers
@@ -176,7 +177,9 @@ impl LaneWriter {
         let whole = reader
             .header()
             .filter(|header| folder.segment_bytes(lane, number) == Some(header.file_bytes));
-        if reader.may_have_ended_later() {
+        // Where the bell knows the end, damage there is counted.
+        let is_counted = reader.expected() > least || noted >= least;
+        if reader.may_have_ended_later() || reader.ends_in_damage() && !is_counted {
             // Nobody knows how many are lost with it. One is left out, so that readers look at it, and are
             // told that some are missing.
             sequence += 1;

@@ -90,6 +90,32 @@ fn a_segment_that_says_nothing_is_told_though_nothing_else_knows_its_end() {
     }
 }
 
+/// A batch is one frame: the table knows of some of its messages, and nobody of the others.
+#[test]
+fn a_damaged_batch_of_which_a_part_was_received_is_told() {
+    let scratch = Scratch::new();
+    let (folder, batches) = (scratch.join("log"), address(&scratch, "?durability=written"));
+    let queue = Queue::<Bytes>::open(&batches).expect("a queue");
+    let mut sender = queue.sender().expect("a sender");
+    for n in 1..61 {
+        sender.feed(&payload(n)).expect("taken");
+    }
+    sender.close().expect("closed");
+    let mut receiver = queue.receiver().expect("a receiver");
+    for _ in 0..30 {
+        let delivery = receiver.recv_timeout(DEADLINE).expect("a message");
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    drop(receiver);
+    let segment = File::options().write(true).open(segments(&folder).pop().expect("a segment"));
+    segment.expect("a segment").write_all_at(&[0xEE; 8], 100).expect("damaged");
+    forget(&folder.join("bell"), true);
+    send(&batches, 61..63);
+    let (payloads, _, lost) = drain(&batches);
+    assert_eq!(payloads, [payload(61), payload(62)]);
+    assert!(lost >= 1, "thirty are, of which one is known: {lost}");
+}
+
 #[test]
 fn the_next_sender_says_that_all_segments_are_gone() {
     let scratch = Scratch::new();
@@ -130,6 +156,10 @@ fn numbers_that_nobody_comes_to_are_no_numbers() {
         }
         let bell = File::options().write(true).open(folder.join("bell")).expect("a bell");
         bell.write_all_at(&[0xFF; 4096], 0).expect("a lie");
+        if before == 0 {
+            let sender = Queue::<Bytes>::open(&plain).expect("a queue").sender();
+            assert_eq!(sender.expect("a sender").remark(), None, "nothing was there");
+        }
         for _ in 0..2 {
             send(&plain, 6..8);
             assert_eq!(drain(&plain).0, [payload(6), payload(7)]);

@@ -121,6 +121,7 @@ impl Share {
 
     /// Neither copy of the table holds: every message that is still there comes again, marked.
     fn begin_anew(&mut self, table: &mut Table) -> Result<(), Error> {
+        let mut found = Vec::new();
         let mut any = false;
         for (lane, ..) in self.lanes()? {
             let at = lane as usize % LANES;
@@ -130,7 +131,7 @@ impl Share {
             let (first, damage) = self.first_message(lane)?;
             if first.is_some() {
                 // Nobody comes by there again.
-                self.reports.extend(damage);
+                found.extend(damage);
             }
             any |= first.is_some();
             table.next[at] = first.unwrap_or(end);
@@ -140,6 +141,7 @@ impl Share {
         if any {
             self.left = true;
             self.say(NOTHING);
+            self.reports.extend(found);
         }
         Ok(())
     }
