@@ -22,6 +22,13 @@ pub(crate) struct Executable {
     pub(crate) folder: PathBuf,
 }
 
+impl Executable {
+    /// Whether these are loom models.
+    pub(crate) fn is_models(&self) -> bool {
+        self.name.ends_with("/tests/models/main.rs")
+    }
+}
+
 /// What a build made.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Built {

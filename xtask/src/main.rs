@@ -34,8 +34,9 @@ Usage: cargo xtask COMMAND
 
 Commands:
   test [FILTER]   Install what the tests need, then run every check: the house rules, each test
-                  executable as this user and, when this is root, as an ordinary user too, the
-                  documentation's examples, and that nothing was left behind.
+                  executable as this user and, when this is root, as an ordinary user too (but for
+                  the models, which are the same for everybody), the documentation's examples, and
+                  that nothing was left behind.
                   With FILTER: only tests whose names contain it; no house rules, no examples.
     --no-install  Install nothing; say what is missing.
   tidy            Check the house rules only.
