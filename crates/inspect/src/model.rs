@@ -220,6 +220,9 @@ pub struct Wait {
     pub on: WaitOn,
     /// It ends by itself, too.
     pub timed: bool,
+    /// Why it may end by itself all the same: what decides that could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<String>,
     /// Whether it was found in the very same wait a while later; none: nobody looked twice.
     pub steady: Option<bool>,
     /// For how long, and how far that may be wrong; milliseconds.
@@ -253,7 +256,7 @@ pub struct Target {
     pub fd: Option<i32>,
     /// The threads known to hold what is wanted, by thread id; for locks with an owner.
     pub owners: Vec<u32>,
-    /// Whether the owners are certain, not just those who used it last.
+    /// Whether the owners are certain, not just those who used it last; of a System V semaphore, whether it is used as a lock.
     pub sure: bool,
     /// Whether each of the owners has to let go, not just any.
     pub every: bool,

@@ -7,10 +7,13 @@ mod resolve;
 
 use std::collections::HashMap;
 
+use rustix::io::Errno;
+
 use crate::collect::Found;
 use crate::join::Join;
 use crate::kind::{Kind, Kinds};
 use crate::model::{Process, Thread, Wait, WaitOn};
+use crate::source::borrowed::Lender;
 use crate::source::folder::Folder;
 use crate::source::memory::Memory;
 use crate::source::numbers::small;
@@ -48,6 +51,8 @@ pub(crate) struct Asleep {
     processor: u32,
 }
 
+const SOCKETS: [Kind; 4] = [Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
+
 /// Which processes map which memory, by device and inode.
 pub(crate) type Mappers = HashMap<(u64, u64), Vec<usize>>;
 
@@ -55,6 +60,7 @@ pub(crate) type Mappers = HashMap<(u64, u64), Vec<usize>>;
 pub(crate) fn look(join: &mut Join, found: &mut [Found], whole: bool) -> Looked {
     let mut looked = Looked { entries: Vec::new() };
     let mut mappers = Mappers::new();
+    let mut lender = Lender::default();
     for (at, one) in found.iter().enumerate() {
         for mapped in &one.mapped {
             let list = mappers.entry((mapped.device, mapped.inode)).or_default();
@@ -69,9 +75,8 @@ pub(crate) fn look(join: &mut Join, found: &mut [Found], whole: bool) -> Looked 
             if !whole && !makes_an_object(&asleep.line, join.kinds) {
                 continue;
             }
-            let Some(wait) = wait(join, found, &mappers, at, &asleep, &mut inside) else {
-                continue;
-            };
+            let wait = wait(join, found, &mappers, at, &asleep, &mut inside, &mut lender);
+            let Some(wait) = wait else { continue };
             let Some(slot) = found[at].process.threads.get_mut(thread) else { continue };
             slot.wait = Some(wait);
             let Asleep { line, runs, processor, .. } = asleep;
@@ -220,12 +225,14 @@ fn wait(
     at: usize,
     asleep: &Asleep,
     process: &mut Inside,
+    lender: &mut Lender,
 ) -> Option<Wait> {
     let blank = |call: &str, on: WaitOn, timed: bool| Wait {
         call: call.to_owned(),
         channel: asleep.channel.clone(),
         on,
         timed,
+        doubt: None,
         steady: None,
         since_ms: None,
     };
@@ -251,7 +258,45 @@ fn wait(
     let channel = asleep.channel.as_deref().unwrap_or_default();
     let mut resolve = resolve::Resolve { join, found, mappers, at, process, channel };
     let (on, timed) = resolve.wait(&inside, shape);
-    Some(blank(name, on, timed))
+    let mut wait = blank(name, on, timed);
+    if let Some((sends, option)) = time_limit(shape) {
+        match gives_up(join, found[at].process.pid, &wait.on, sends, lender) {
+            Ok(gives_up) => wait.timed |= gives_up,
+            Err(error) => {
+                wait.doubt =
+                    Some(format!("whether its socket has {option} cannot be read ({error})"));
+            }
+        }
+    }
+    Some(wait)
+}
+
+/// Which option of a socket limits the time of a call, and whether that is the one for what is sent.
+fn time_limit(shape: Shape) -> Option<(bool, &'static str)> {
+    match shape {
+        Shape::Read | Shape::Accept => Some((false, "SO_RCVTIMEO")),
+        Shape::Write | Shape::Connect => Some((true, "SO_SNDTIMEO")),
+        _ => None,
+    }
+}
+
+/// Whether the socket that somebody sleeps on gives up by itself.
+fn gives_up(
+    join: &Join,
+    pid: u32,
+    on: &WaitOn,
+    sends: bool,
+    lender: &mut Lender,
+) -> Result<bool, Errno> {
+    let WaitOn::Objects(targets) = on else { return Ok(false) };
+    let Some(fd) = targets.first().and_then(|target| target.fd) else { return Ok(false) };
+    let Some(at) = join.by_descriptor(pid, fd) else { return Ok(false) };
+    let object = &join.objects[at];
+    let inode = object.id.rsplit(':').next().and_then(|number| number.parse().ok());
+    match inode.filter(|_| SOCKETS.contains(&object.kind)) {
+        Some(inode) => lender.gives_up((pid, fd), inode, sends),
+        None => Ok(false),
+    }
 }
 
 impl Looked {

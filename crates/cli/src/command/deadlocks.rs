@@ -76,6 +76,9 @@ fn text(snapshot: &Snapshot, deadlock: &Deadlock) -> String {
     for sentence in &deadlock.evidence {
         text += &format!("  {sentence}\n");
     }
+    for doubt in &deadlock.doubts {
+        text += &format!("  but: {doubt}\n");
+    }
     for sentence in &deadlock.consequences {
         text += &format!("  behind it: {sentence}\n");
     }

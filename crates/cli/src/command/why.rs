@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::{Value, json};
-use switchboard_inspect::analysis::wakers::Index;
+use switchboard_inspect::analysis::wakers::{Grade, Index};
 use switchboard_inspect::analysis::{stuck, why};
 use switchboard_inspect::{Request, Snapshot};
 use switchboard_kernel::io::{Deadline, Interest, wait_for};
@@ -108,7 +108,9 @@ fn sentences(snapshot: &Snapshot, pids: &[u32]) -> Result<Vec<Sentence>, Failure
                 tid: thread.tid,
                 on: format!("{:?}", thread.wait.as_ref().map(|wait| &wait.on)),
                 text: why::sentence(&index, &set, process, thread),
-                stuck: set.contains_key(&thread.tid),
+                stuck: set
+                    .get(&thread.tid)
+                    .is_some_and(|stuck| stuck.wakers.grade > Grade::Possible),
             });
         }
         if process.threads.is_empty() && pids.contains(&process.pid) {

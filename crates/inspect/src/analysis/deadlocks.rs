@@ -25,6 +25,8 @@ pub struct Deadlock {
     pub processes: Vec<u32>,
     /// A sentence for each thread.
     pub evidence: Vec<String>,
+    /// What could end it all the same, a sentence each.
+    pub doubts: Vec<String>,
     /// Threads outside it that wait for it.
     pub behind: Vec<u32>,
     /// A sentence for each of those.
@@ -104,6 +106,8 @@ fn deadlock(index: &Index<'_>, set: &Set<'_>, shape: Shape, mut threads: Vec<u32
     let evidence =
         members.iter().map(|stuck| why::sentence(index, set, stuck.process, stuck.thread));
     let evidence = evidence.collect();
+    let doubts = members.iter().flat_map(|stuck| &stuck.doubts);
+    let doubts: BTreeSet<String> = doubts.map(|doubt| doubt.text.clone()).collect();
     let names: Vec<String> = processes.iter().map(|&pid| index.snapshot.label(pid)).collect();
     let futex = members.iter().any(|stuck| match &stuck.wait.on {
         WaitOn::Objects(targets) => {
@@ -128,6 +132,7 @@ fn deadlock(index: &Index<'_>, set: &Set<'_>, shape: Shape, mut threads: Vec<u32
         processes: processes.into_iter().collect(),
         threads,
         evidence,
+        doubts: doubts.into_iter().collect(),
         behind: Vec::new(),
         consequences: Vec::new(),
         way_out,

@@ -4,6 +4,7 @@
 
 pub mod deadlocks;
 pub mod difference;
+pub mod doubts;
 pub mod peers;
 pub mod stuck;
 pub mod wakers;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::doubts::{self, Doubt};
 use super::wakers::{Index, Wakers};
 use crate::model::{Process, Thread, Wait};
 
@@ -17,8 +18,10 @@ pub struct Stuck<'a> {
     pub thread: &'a Thread,
     /// What it waits in.
     pub wait: &'a Wait,
-    /// Who could wake it: all of them in the set, or gone.
+    /// Who could wake it: all of them in the set, or gone. Its grade takes the doubts into account.
     pub wakers: Wakers,
+    /// What could wake it all the same.
+    pub doubts: Vec<Doubt>,
 }
 
 /// The set, by thread id.
@@ -40,7 +43,7 @@ pub fn set<'a>(index: &Index<'a>) -> Set<'a> {
             }
             let wakers = index.wakers(process, thread, wait);
             if wakers.open.is_none() {
-                set.insert(thread.tid, Stuck { process, thread, wait, wakers });
+                set.insert(thread.tid, Stuck { process, thread, wait, wakers, doubts: Vec::new() });
             }
         }
     }
@@ -51,12 +54,21 @@ pub fn set<'a>(index: &Index<'a>) -> Set<'a> {
             .map(|(tid, _)| *tid)
             .collect();
         if free.is_empty() {
-            return set;
+            break;
         }
         for tid in free {
             set.remove(&tid);
         }
     }
+    let all: Vec<(u32, Vec<Doubt>)> =
+        set.iter().map(|(&tid, stuck)| (tid, doubts::of(index, &set, stuck))).collect();
+    for (tid, doubts) in all {
+        let Some(stuck) = set.get_mut(&tid) else { continue };
+        let most = doubts.iter().map(|doubt| doubt.most).min();
+        stuck.wakers.grade = most.map_or(stuck.wakers.grade, |most| most.min(stuck.wakers.grade));
+        stuck.doubts = doubts;
+    }
+    set
 }
 
 fn can_be_woken(index: &Index<'_>, set: &Set<'_>, wakers: &Wakers) -> bool {

@@ -85,10 +85,6 @@ pub struct Index<'a> {
     threads: HashMap<u32, u32>,
 }
 
-/// Signals whose handlers are for faults, and the two that the C library keeps for itself.
-const FAULTS: u64 =
-    1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 30 | 1 << 31 | 1 << 32;
-
 impl<'a> Index<'a> {
     /// Of a snapshot.
     #[must_use]
@@ -134,11 +130,6 @@ impl<'a> Index<'a> {
         }
         found.by.sort_unstable();
         found.by.dedup();
-        // Who only waits for itself is woken by its own signal handlers, too.
-        let alone = found.by.iter().all(|waker| waker.pid == process.pid);
-        if alone && !found.by.is_empty() && process.caught_signals & !FAULTS != 0 {
-            found.grade = Grade::Possible;
-        }
         if wait.steady.is_none() {
             found.grade = found.grade.min(Grade::Probable);
         }
@@ -169,7 +160,8 @@ impl<'a> Index<'a> {
             }
             Kind::SysvSem => {
                 let by = target.owners.iter().map(|&pid| Waker { pid, tid: None });
-                let found = Wakers::closed(Grade::Probable, by);
+                let grade = if target.sure { Grade::Probable } else { Grade::Possible };
+                let found = Wakers::closed(grade, by);
                 match target.dead_owner {
                     Some(_) => Wakers { grade: Grade::Possible, ..found },
                     None => found.or_open("anybody who may use it"),

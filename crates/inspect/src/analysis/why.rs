@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::peers::far_sides;
 use super::stuck::{self, Set};
-use super::wakers::{Index, Waker, Wakers};
+use super::wakers::{Grade, Index, Waker, Wakers};
 use crate::kind::Kind;
 use crate::model::{Need, Object, Process, Target, Thread, Wait, WaitOn};
 
@@ -205,7 +205,8 @@ fn culprits(
         };
         let able = ability(index, set, if exact { waker } else { Waker { pid, tid: None } });
         let text = format!("{label} {able}");
-        shown.push(text.replacen("itself is stuck itself", "itself is stuck", 1));
+        let text = text.replacen("itself is stuck itself", "itself is stuck", 1);
+        shown.push(text.replacen("itself may be stuck itself", "itself may be stuck", 1));
     }
     let more = pids.len().saturating_sub(MOST);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
@@ -269,7 +270,16 @@ fn ability(index: &Index<'_>, set: &Set<'_>, waker: Waker) -> String {
         None if thread.state == 'R' => "runs".to_owned(),
         None => "sleeps, on what cannot be read".to_owned(),
     };
-    if stuck { format!("is stuck itself: it {doing}") } else { doing }
+    if !stuck {
+        return doing;
+    }
+    let own = set.values().filter(|stuck| match waker.tid {
+        Some(tid) => stuck.thread.tid == tid,
+        None => stuck.process.pid == waker.pid,
+    });
+    let sure = own.map(|stuck| stuck.wakers.grade).max() > Some(Grade::Possible);
+    let word = if sure { "is" } else { "may be" };
+    format!("{word} stuck itself: it {doing}")
 }
 
 /// After so long, a wait for a lock, for room or for somebody at the other end looks as if something were wrong.
@@ -290,7 +300,7 @@ pub fn looks_stuck(
     }
     let wakers = index.wakers(process, thread, wait);
     if let Some(stuck) = set.get(&thread.tid)
-        && stuck.wakers.grade > super::wakers::Grade::Possible
+        && stuck.wakers.grade > Grade::Possible
     {
         return true;
     }

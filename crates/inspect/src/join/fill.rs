@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 use switchboard_kernel::posix_mq::MessageQueue;
 use switchboard_kernel::{io, pipe};
 
@@ -16,6 +15,7 @@ use super::Join;
 use crate::collect::Found;
 use crate::kind::Kind;
 use crate::model::{Object, Via};
+use crate::source::borrowed::Lender;
 
 impl Join {
     /// Asks each pipe and FIFO, and what else does not say it elsewhere; many of them on all processors.
@@ -135,22 +135,6 @@ fn answer(object: &mut Object, borrowed: OwnedFd) {
             }
         }
         _ => {}
-    }
-}
-
-/// The process that was borrowed from last: the next object is likely to be one of its own, too.
-#[derive(Default)]
-struct Lender(Option<(u32, OwnedFd)>);
-
-impl Lender {
-    fn borrow(&mut self, pid: u32, fd: i32) -> Result<OwnedFd, Errno> {
-        if self.0.as_ref().is_none_or(|(last, _)| *last != pid) {
-            let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-            let process = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
-            self.0 = Some((pid, process));
-        }
-        let (_, process) = self.0.as_ref().ok_or(Errno::SRCH)?;
-        rustix::process::pidfd_getfd(process, fd, PidfdGetfdFlags::empty())
     }
 }
 

@@ -3,6 +3,7 @@
 //! Source: docs/design/inspect.md, "Sources". Each takes bytes and gives values; what a process ends in the
 //! middle of, or what makes no sense, is left out. Nothing here is opened for writing.
 
+pub mod borrowed;
 pub mod descriptors;
 pub mod folder;
 pub mod inet;
@@ -46,6 +47,12 @@ pub const TABLE: &[Source] = &[
         reads: "/proc/PID/fd/*, and fdinfo for kinds that need it",
         gives: "who has what open, and in which direction",
         needs: "the same user, or CAP_SYS_PTRACE",
+    },
+    Source {
+        name: "borrowed",
+        reads: "a copy of a descriptor, by pidfd_getfd",
+        gives: "how full a pipe is, a memfd's seals, whether a socket gives up after a while",
+        needs: "the right to trace",
     },
     Source {
         name: "maps",

@@ -197,9 +197,13 @@ impl Resolve<'_> {
         let mut target = Target::new(id.clone(), Need::Count);
         let count = usize::try_from(call.arguments[2]).unwrap_or(0).min(500);
         let bytes = self.process.memory().bytes(call.arguments[1], count * 6).unwrap_or_default();
+        let short = |one: &[u8], at: usize| i16::from_ne_bytes([one[at], one[at + 1]]);
+        // What is given back when its user ends is a lock, and no count of things that somebody makes.
+        const UNDO: i16 = 0x1000;
+        target.sure = bytes.chunks_exact(6).all(|one| short(one, 4) & UNDO != 0);
         let operations: Vec<(u16, i16)> = bytes
             .chunks_exact(6)
-            .map(|one| (u16::from_ne_bytes([one[0], one[1]]), i16::from_ne_bytes([one[2], one[3]])))
+            .map(|one| (u16::from_ne_bytes([one[0], one[1]]), short(one, 2)))
             .collect();
         let at = self.join.find(&key);
         let counts = |index: u16| at.and_then(|at| self.join.counts.get(&(at, index)).copied());

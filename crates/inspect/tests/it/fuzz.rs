@@ -259,6 +259,7 @@ fn small_snapshot() -> Snapshot {
                 channel: None,
                 on: WaitOn::Objects(vec![target]),
                 timed: false,
+                doubt: None,
                 steady: Some(true),
                 since_ms: Some((1, 1)),
             });

@@ -109,15 +109,11 @@ fn problems(
             wrong.push(format!("{actor} does not look stuck"));
         }
     }
-    // A wait for a lock in use looks stuck after a while, and rightly so; here, at once.
-    let in_use = |actor: &String| {
-        let waits = situation.waits.iter().find(|(name, _)| *name == actor.as_str());
-        waits.is_some_and(|(_, phrases)| phrases.iter().any(|text| text.starts_with("its owner @")))
-    };
     let behind = situation.deadlock.map_or(&[][..], |deadlock| deadlock.behind);
     for actor in &stuck {
-        let known = situation.stuck.contains(&actor.as_str()) || behind.contains(&actor.as_str());
-        if !known && !in_use(actor) {
+        // Here, after no while at all.
+        let expected = [situation.stuck, behind, situation.stuck_after_a_while].concat();
+        if !expected.contains(&actor.as_str()) {
             wrong.push(format!("{actor} looks stuck, and is not"));
         }
     }

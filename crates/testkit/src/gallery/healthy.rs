@@ -80,7 +80,8 @@ pub(super) const TABLE: &[Situation] = &[
         "a process waits for a lock whose holder is at work",
         lock_in_use,
         &[("waiter", &["(flock, exclusive)", "its owner @holder"])],
-    ),
+    )
+    .stuck_after_a_while(&["waiter"]),
     one("request-not-made", "a server waits for the request of a client that thinks", request, &[]),
     one(
         "supervised-server",

@@ -13,19 +13,22 @@ pub(super) const TABLE: &[Situation] = &[
         "a process waits for a mutex that an idle one holds",
         |stage| held(stage, Mutex::Plain),
         &[("waiter", &["for futex:", "(mutex)", "its owner @holder"])],
-    ),
+    )
+    .stuck_after_a_while(&["waiter"]),
     one(
         "robust-mutex-held",
         "a process waits for a robust mutex that an idle one holds",
         |stage| held(stage, Mutex::Robust),
         &[("waiter", &["for futex:", "(robust mutex)", "its owner @holder"])],
-    ),
+    )
+    .stuck_after_a_while(&["waiter"]),
     one(
         "pi-mutex-held",
         "a process waits for a priority-inheriting mutex that an idle one holds",
         |stage| held(stage, Mutex::Inheriting),
         &[("waiter", &["for futex:", "(priority-inheriting mutex)", "its owner @holder"])],
-    ),
+    )
+    .stuck_after_a_while(&["waiter"]),
     one(
         "mutex-holder-stopped",
         "the holder of a mutex is stopped",
@@ -106,7 +109,8 @@ pub(super) const TABLE: &[Situation] = &[
         "a process waits for a read-write lock that an idle writer holds",
         rwlock_written,
         &[("waiter", &["for futex:", "(read-write lock)", "its owner @holder"])],
-    ),
+    )
+    .stuck_after_a_while(&["waiter"]),
     one(
         "rwlock-read",
         "a writer waits for an idle reader of a read-write lock",
@@ -128,7 +132,8 @@ pub(super) const TABLE: &[Situation] = &[
         "a process waits for a lock on a file that an idle one holds",
         |stage| file_held(stage, File::Flock),
         &[("waiter", &["for lock:", "(flock, exclusive)", "its owner @holder"])],
-    ),
+    )
+    .stuck_after_a_while(&["waiter"]),
     one(
         "record-lock-held",
         "a process waits for a record lock that an idle one holds",
@@ -137,7 +142,8 @@ pub(super) const TABLE: &[Situation] = &[
             "waiter",
             &["for lock:", "(record lock, exclusive, bytes 0 to 9)", "its owner @holder"],
         )],
-    ),
+    )
+    .stuck_after_a_while(&["waiter"]),
     one(
         "open-file-lock-held",
         "a process waits for an open-file lock that an idle one holds",
@@ -146,7 +152,8 @@ pub(super) const TABLE: &[Situation] = &[
             "waiter",
             &["for lock:", "(open-file lock, exclusive, bytes 0 to 9)", "its owner @holder"],
         )],
-    ),
+    )
+    .stuck_after_a_while(&["waiter"]),
     one(
         "flocks-crossed",
         "two processes lock two files, each the other's first",
@@ -184,13 +191,13 @@ pub(super) const TABLE: &[Situation] = &[
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mutex {
+pub(super) enum Mutex {
     Plain,
     Robust,
     Inheriting,
 }
 
-fn mutex(stage: &mut Stage, kind: Mutex) -> *mut libc::pthread_mutex_t {
+pub(super) fn mutex(stage: &mut Stage, kind: Mutex) -> *mut libc::pthread_mutex_t {
     let at = stage.memory() as *mut libc::pthread_mutex_t;
     // SAFETY: attributes are integers only; all zeroes is valid until they are set up.
     let mut attributes: libc::pthread_mutexattr_t = unsafe { std::mem::zeroed() };
@@ -243,7 +250,7 @@ fn stopped(stage: &mut Stage) {
     });
 }
 
-fn takes_both(scene: &Scene, actors: u32, of: [*mut libc::pthread_mutex_t; 2]) {
+pub(super) fn takes_both(scene: &Scene, actors: u32, of: [*mut libc::pthread_mutex_t; 2]) {
     lock(of[0]);
     scene.meet(actors);
     lock(of[1]);

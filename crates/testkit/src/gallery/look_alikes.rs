@@ -28,7 +28,8 @@ pub(super) const TABLE: &[Situation] = &[
         "a process wants more of a file than it has locked; the rest is in use",
         widened,
         &[("wider", &["open-file lock, exclusive, bytes 0 to 19", "its owner @holder"])],
-    ),
+    )
+    .stuck_after_a_while(&["wider"]),
     one(
         "lock-from-the-position",
         "a process wants a lock that counts from where it is in the file; its holder is at work",
@@ -37,7 +38,8 @@ pub(super) const TABLE: &[Situation] = &[
             ("there", &["record lock, exclusive, bytes 200 to 209", "its owner @holder"]),
             ("behind", &["record lock, exclusive, bytes 100 to 109", "its owner @there"]),
         ],
-    ),
+    )
+    .stuck_after_a_while(&["there", "behind"]),
     one(
         "first-thread-gone",
         "a process waits for its child, which works on in another thread than its first",

@@ -11,6 +11,7 @@ mod pipes;
 mod queues;
 mod sockets;
 mod stage;
+mod woken;
 
 pub use stage::Stage;
 
@@ -33,6 +34,9 @@ pub struct Situation {
     pub waits: &'static [(&'static str, &'static [&'static str])],
     /// Those that look stuck to somebody who asks for all that do.
     pub stuck: &'static [&'static str],
+    /// Those that look so after a while, because what they wait for is in use for longer than one expects: that is not wrong, and no
+    /// deadlock.
+    pub stuck_after_a_while: &'static [&'static str],
 }
 
 /// A deadlock that is expected.
@@ -61,9 +65,16 @@ pub enum Sure {
 
 /// Every situation.
 pub fn all() -> impl Iterator<Item = &'static Situation> {
-    [pipes::TABLE, sockets::TABLE, queues::TABLE, locks::TABLE, healthy::TABLE, look_alikes::TABLE]
-        .into_iter()
-        .flatten()
+    let tables = [
+        pipes::TABLE,
+        sockets::TABLE,
+        queues::TABLE,
+        locks::TABLE,
+        healthy::TABLE,
+        look_alikes::TABLE,
+        woken::TABLE,
+    ];
+    tables.into_iter().flatten()
 }
 
 /// A situation in which nothing is wrong: nobody is stuck, and no deadlock is there.
@@ -81,12 +92,26 @@ const fn one(
     make: fn(&mut Stage),
     waits: &'static [(&'static str, &'static [&'static str])],
 ) -> Situation {
-    Situation { name, tells, make, root: false, deadlock: None, waits, stuck: &[] }
+    Situation {
+        name,
+        tells,
+        make,
+        root: false,
+        deadlock: None,
+        waits,
+        stuck: &[],
+        stuck_after_a_while: &[],
+    }
 }
 
 impl Situation {
     const fn stuck(mut self, actors: &'static [&'static str]) -> Self {
         self.stuck = actors;
+        self
+    }
+
+    const fn stuck_after_a_while(mut self, actors: &'static [&'static str]) -> Self {
+        self.stuck_after_a_while = actors;
         self
     }
 

@@ -108,8 +108,18 @@ fn messages(stage: &mut Stage, full: bool) {
     });
 }
 
-fn operate(id: i32, index: u16, by: i16) {
-    let mut operation = libc::sembuf { sem_num: index, sem_op: by, sem_flg: 0 };
+/// Adds to a semaphore, or takes from it.
+pub(super) fn operate(id: i32, index: u16, by: i16) {
+    operate_with(id, index, by, 0);
+}
+
+/// The same as a lock does it: what was done is undone when the process ends.
+fn lock(id: i32, index: u16) {
+    operate_with(id, index, -1, libc::SEM_UNDO as i16);
+}
+
+fn operate_with(id: i32, index: u16, by: i16, flags: i16) {
+    let mut operation = libc::sembuf { sem_num: index, sem_op: by, sem_flg: flags };
     // SAFETY: one operation, as said.
     unsafe { libc::semop(id, &raw mut operation, 1) };
 }
@@ -131,9 +141,9 @@ fn sem_crossed(stage: &mut Stage) {
     let id = stage.semaphores(&[1, 1]);
     for (name, first, second) in [("left", 0, 1), ("right", 1, 0)] {
         stage.actor(name, &[], |scene| {
-            operate(id, first, -1);
+            lock(id, first);
             scene.meet(2);
-            operate(id, second, -1);
+            lock(id, second);
         });
     }
 }

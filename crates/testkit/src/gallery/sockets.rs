@@ -109,7 +109,7 @@ pub(super) const TABLE: &[Situation] = &[
     ),
 ];
 
-fn two(stage: &mut Stage, kind: i32) -> (i32, i32) {
+pub(super) fn two(stage: &mut Stage, kind: i32) -> (i32, i32) {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors.
     let made =
