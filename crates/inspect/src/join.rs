@@ -9,6 +9,7 @@ pub(crate) use namespaces::Tables;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::collect::Found;
 use crate::kind::{Kind, Kinds};
@@ -258,11 +259,8 @@ impl Join {
                 at
             }
             What::Master(index) => {
-                let at = self.object(Key::Number(Kind::Pty, u64::from(*index)));
-                let details = &mut self.objects[at].details;
-                let before = details.get("masters").map(|masters| format!("{masters} "));
-                let masters = format!("{}pid:{pid}/fd:{fd}", before.unwrap_or_default());
-                details.insert("masters", masters);
+                let at = self.object(master(*index));
+                self.objects[at].state = Some("master".into());
                 at
             }
             What::Slave(index) => {
@@ -346,10 +344,14 @@ impl Join {
     /// Connects sockets with their peers.
     pub(crate) fn peers(&mut self) {
         let mut by_place = HashMap::new();
+        let mut unconnected = HashMap::new();
         for one in &self.inet {
             let s = &one.socket;
             let key = (one.net, one.protocol, canonical(s.local), canonical(s.remote));
             by_place.insert(key, one.at);
+            if one.protocol == Kind::Udp && s.remote.port() == 0 {
+                unconnected.insert((one.net, canonical(s.local)), one.at);
+            }
         }
         let mut found = Vec::new();
         for one in &self.inet {
@@ -357,15 +359,47 @@ impl Join {
             if s.is_listening() || s.remote.port() == 0 {
                 continue;
             }
-            let key = (one.net, one.protocol, canonical(s.remote), canonical(s.local));
-            if let Some(&peer) = by_place.get(&key).filter(|&&peer| peer != one.at) {
+            let (local, remote) = (canonical(s.local), canonical(s.remote));
+            let key = (one.net, one.protocol, remote, local);
+            let connected = by_place.get(&key).copied();
+            // Who takes datagrams from anybody is connected to nobody.
+            let bound = || {
+                let here = remote.0.is_loopback() || remote.0 == local.0;
+                let anywhere = [IpAddr::from([0; 4]), IpAddr::from([0_u16; 8])];
+                let mut places = vec![remote.0];
+                places.extend(anywhere.into_iter().filter(|_| here));
+                places.into_iter().find_map(|ip| {
+                    let any = unconnected.get(&(one.net, (ip, remote.1)));
+                    any.copied()
+                })
+            };
+            let is_udp = one.protocol == Kind::Udp;
+            let peer = connected.or_else(|| is_udp.then(bound).flatten());
+            if let Some(peer) = peer.filter(|&peer| peer != one.at) {
                 found.push((one.at, peer));
             }
         }
         for (at, peer) in found {
             self.objects[at].peer = Some(self.objects[peer].id.clone());
         }
+        if self.kinds.has(Kind::Pty) {
+            self.terminals();
+        }
         self.accepted_by();
+    }
+
+    /// Connects the two sides of each pseudo-terminal.
+    fn terminals(&mut self) {
+        let numbers = self.known.iter().filter_map(|(key, &at)| match key {
+            Key::Number(Kind::Pty, number) => Some((u32::try_from(*number).ok()?, at)),
+            _ => None,
+        });
+        for (number, slave) in numbers.collect::<Vec<_>>() {
+            if let Some(master) = self.find(&master(number)) {
+                self.objects[slave].peer = Some(self.objects[master].id.clone());
+                self.objects[master].peer = Some(self.objects[slave].id.clone());
+            }
+        }
     }
 
     /// A connection that nobody has accepted is in the hands of those who listen.
@@ -416,6 +450,11 @@ impl Join {
     }
 }
 
+/// The key of a pseudo-terminal's side that a terminal emulator has.
+fn master(number: u32) -> Key {
+    Key::Text(Kind::Pty, format!("{number}/master"))
+}
+
 /// Ids in the order of their numbers.
 fn natural(id: &str) -> (usize, &str) {
     (id.len(), id)
@@ -430,7 +469,7 @@ fn is_same(lock: &Lock, line: &locks::Line) -> bool {
 }
 
 /// An address so that IPv4 in IPv6 is IPv4.
-fn canonical(place: std::net::SocketAddr) -> (std::net::IpAddr, u16) {
+fn canonical(place: SocketAddr) -> (IpAddr, u16) {
     (place.ip().to_canonical(), place.port())
 }
 

@@ -135,7 +135,13 @@ pub const TABLE: &[Row] = &[
     row(Kind::Epoll, "epoll", "epoll instance", "epoll:PID/FD", "which processes share one"),
     row(Kind::Inotify, "inotify", "watch on files", "inotify:PID/FD", "which processes share one"),
     row(Kind::Pidfd, "pidfd", "process as a descriptor", "pidfd:INODE", ""),
-    row(Kind::Pty, "pty", "pseudo-terminal", "pty:NUMBER", "what is typed and not read"),
+    row(
+        Kind::Pty,
+        "pty",
+        "pseudo-terminal",
+        "pty:NUMBER, its master's side pty:NUMBER/master",
+        "what is typed and not read; which mount of devpts it is of",
+    ),
     row(
         Kind::Lock,
         "lock",

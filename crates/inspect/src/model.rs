@@ -278,6 +278,8 @@ pub enum Need {
     Client,
     /// Somebody accepts.
     Acceptance,
+    /// Who has it takes out what is there, so that there is room for what is sent to it.
+    Delivery,
     /// Somebody opens the other end.
     Reader,
     /// Somebody opens the other end.

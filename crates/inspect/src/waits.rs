@@ -2,6 +2,7 @@
 //!
 //! Source: docs/design/inspect.md, "Waits".
 
+mod addresses;
 mod files;
 mod resolve;
 
@@ -275,7 +276,9 @@ fn wait(
 fn time_limit(shape: Shape) -> Option<(bool, &'static str)> {
     match shape {
         Shape::Read | Shape::Accept => Some((false, "SO_RCVTIMEO")),
-        Shape::Write | Shape::Connect => Some((true, "SO_SNDTIMEO")),
+        Shape::Write | Shape::SendTo | Shape::SendMessage | Shape::Connect => {
+            Some((true, "SO_SNDTIMEO"))
+        }
         _ => None,
     }
 }

@@ -51,7 +51,7 @@ pub fn far_sides<'a>(snapshot: &'a Snapshot, object: &Object) -> Vec<&'a Object>
 /// Whether what happens to an object is done through another one.
 #[must_use]
 pub fn is_connected(object: &Object) -> bool {
-    matches!(object.kind, Kind::Unix | Kind::Tcp | Kind::Udp | Kind::Socket)
+    matches!(object.kind, Kind::Unix | Kind::Tcp | Kind::Udp | Kind::Socket | Kind::Pty)
 }
 
 /// How a process has an object, in a word: `fd:3`, `map:7f10`, `used`.

@@ -151,6 +151,12 @@ impl<'a> Index<'a> {
             Kind::Mq => named(process, self.of_pipe(object, target.need, Grade::Probable)),
             Kind::Unix => self.of_unix(object, target.need, seen),
             Kind::Tcp => self.of_tcp(object, target.need, seen),
+            Kind::Udp if target.need == Need::Data => {
+                // Another socket may have the peer's address, too.
+                self.of_far_side(object, Grade::Probable, "anybody who sends to it")
+            }
+            // Others may open the slave's side by its name.
+            Kind::Pty => self.of_far_side(object, Grade::Probable, "a terminal that is not seen"),
             Kind::Eventfd => named(process, ends(object, Grade::Probable, |_| true)),
             Kind::Pidfd => {
                 let pid = object.state.as_deref().and_then(|state| state.strip_prefix("process "));
@@ -191,6 +197,9 @@ impl<'a> Index<'a> {
     }
 
     fn of_unix(&self, object: &Object, need: Need, grade: Grade) -> Wakers {
+        if need == Need::Delivery {
+            return ends(object, grade, |_| true).or_open("its receiver");
+        }
         if object.is_listening() {
             return match need {
                 Need::Acceptance | Need::Room => {

@@ -115,6 +115,7 @@ fn of_target(index: &Index<'_>, process: &Process, target: &Target) -> (String, 
         Need::Room => {
             (format!("to write to {shown}{state}"), if socket { "other end" } else { "reader" })
         }
+        Need::Delivery => (format!("to send to {shown}{state}"), "receiver"),
         Need::Client => (format!("for a client at {shown}{state}"), "client"),
         Need::Acceptance => (format!("to be accepted at {shown}{state}"), "listener"),
         Need::Reader => (format!("for somebody to open {shown} for reading"), "reader"),
@@ -163,6 +164,8 @@ fn full(object: &Object, need: Need) -> String {
                 |unread| format!(" (full, {unread} bytes of memory unread)"),
             );
         }
+        // How many datagrams wait, the kernel does not say.
+        (Need::Delivery, _) => return " (full)".to_owned(),
         (Need::Room, _) => "full",
         (Need::Acceptance, _) => "backlog full",
         (Need::Data, Some(0)) => "empty",
@@ -315,7 +318,8 @@ pub fn looks_stuck(
     }
     let long = wait.since_ms.is_none_or(|(ms, _)| Duration::from_millis(ms) >= patience);
     let wants = |need: Need| {
-        matches!(need, Need::Room | Need::Release | Need::Acceptance | Need::Reader | Need::Writer)
+        use Need::{Acceptance, Delivery, Reader, Release, Room, Writer};
+        matches!(need, Room | Delivery | Release | Acceptance | Reader | Writer)
     };
     match &wait.on {
         WaitOn::Objects(targets) => {

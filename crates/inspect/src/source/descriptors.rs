@@ -401,10 +401,19 @@ impl Search {
                 let index = field(&self.buffer, "tty-index").and_then(small)?;
                 Some(What::Master(index))
             }
-            (major @ 136..=143, minor) => Some(What::Slave((major - 136) * 256 + minor)),
-            _ => None,
+            // Whatever the process's own terminal is.
+            (5, 0) => {
+                lister.process.read_record(c"stat", &mut self.buffer).ok()?;
+                slave(super::process::stat(&self.buffer)?.terminal)
+            }
+            place => slave(place),
         }
     }
+}
+
+/// The slave's side of a pseudo-terminal, by its device.
+fn slave((major, minor): (u32, u32)) -> Option<What> {
+    (136..=143).contains(&major).then(|| What::Slave((major - 136) * 256 + minor))
 }
 
 fn file(kind: Option<Kind>, link: &[u8], status: &Statx) -> File {

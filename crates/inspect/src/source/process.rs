@@ -17,6 +17,8 @@ pub struct Stat {
     pub parent: u32,
     /// The session, by its first process.
     pub session: u32,
+    /// Its terminal's device, major and minor; zeroes for none.
+    pub terminal: (u32, u32),
     /// A thread of the kernel.
     pub kernel: bool,
     /// How many threads.
@@ -43,11 +45,18 @@ pub fn stat(text: &[u8]) -> Option<Stat> {
         state: if state.is_ascii_alphabetic() { state } else { return None },
         parent: fields.get(1).and_then(|word| signed(word)).and_then(|n| u32::try_from(n).ok())?,
         session: number(3).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        terminal: number(4).map_or((0, 0), device),
         kernel: number(6)? & PF_KTHREAD != 0,
         threads: u32::try_from(number(17)?).ok()?,
         started_ticks: number(19)?,
         processor: number(36).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
     })
+}
+
+/// A device as the kernel writes it in one number.
+fn device(number: u64) -> (u32, u32) {
+    let part = |bits: u64| u32::try_from(bits).unwrap_or(0);
+    (part(number >> 8 & 0xfff), part(number & 0xff | number >> 12 & 0xf_ff00))
 }
 
 /// What `status` says.
@@ -107,6 +116,9 @@ mod tests {
             assert_eq!((found.threads, found.started_ticks, found.processor), (3, 777, 1));
             assert!(!found.kernel);
         }
+        let in_a_terminal = REST.replacen(" 10 10 0 ", " 10 10 34823 ", 1);
+        let found = stat(format!("42 (sh){in_a_terminal}").as_bytes()).expect("a process");
+        assert_eq!(found.terminal, (136, 7));
         for wrong in ["", "42", "42 (", "42 )(", "42 (a)", "42 (a) S", "42 (a) S x"] {
             assert_eq!(stat(wrong.as_bytes()), None, "{wrong}");
         }

@@ -70,6 +70,10 @@ pub enum Shape {
     Read,
     /// Puts into it.
     Write,
+    /// Sends to an address, if there is one.
+    SendTo,
+    /// The same, with the address in a message's header.
+    SendMessage,
     /// From the first, or to another one: which argument that is.
     Move(usize),
     /// To the first, from the second.
@@ -128,8 +132,8 @@ pub const TABLE: &[(i64, &str, Shape)] = &[
     (libc::SYS_write, "write", Shape::Write),
     (libc::SYS_writev, "writev", Shape::Write),
     (libc::SYS_pwritev2, "pwritev2", Shape::Write),
-    (libc::SYS_sendto, "send", Shape::Write),
-    (libc::SYS_sendmsg, "sendmsg", Shape::Write),
+    (libc::SYS_sendto, "send", Shape::SendTo),
+    (libc::SYS_sendmsg, "sendmsg", Shape::SendMessage),
     (libc::SYS_sendmmsg, "sendmmsg", Shape::Write),
     (libc::SYS_vmsplice, "vmsplice", Shape::Write),
     (libc::SYS_splice, "splice", Shape::Move(2)),

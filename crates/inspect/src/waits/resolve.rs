@@ -33,6 +33,8 @@ impl Resolve<'_> {
         match shape {
             Shape::Read => (self.of_descriptor(fd, Need::Data), false),
             Shape::Write => (self.of_descriptor(fd, Need::Room), false),
+            Shape::SendTo => (self.send_to(fd, call), false),
+            Shape::SendMessage => (self.send_message(fd, call), false),
             Shape::Move(to) => (self.moving(fd, call.small(to)), false),
             Shape::SendFile => (self.moving(call.small(1), fd), false),
             Shape::Accept => (self.of_descriptor(fd, Need::Client), false),
@@ -65,7 +67,7 @@ impl Resolve<'_> {
         self.found[self.at].process.pid
     }
 
-    fn of_descriptor(&mut self, fd: i32, need: Need) -> WaitOn {
+    pub(super) fn of_descriptor(&mut self, fd: i32, need: Need) -> WaitOn {
         match self.join.by_descriptor(self.pid(), fd) {
             Some(at) => {
                 let id = self.join.objects[at].id.clone();
@@ -91,33 +93,6 @@ impl Resolve<'_> {
             self.of_descriptor(to, Need::Room)
         } else {
             self.of_descriptor(from, Need::Data)
-        }
-    }
-
-    /// A connection that is not made: the address leads to who listens there.
-    fn connect(&mut self, fd: i32, call: &Inside) -> WaitOn {
-        let len = usize::try_from(call.arguments[2]).unwrap_or(0).min(128);
-        let address = self.process.memory().bytes(call.arguments[1], len).unwrap_or_default();
-        let name = match address.get(..2).map(|family| u16::from_ne_bytes([family[0], family[1]])) {
-            Some(1) => match address.get(2) {
-                Some(0) => Some(format!("@{}", escaped(&address[3..]))),
-                Some(_) => address[2..].split(|&byte| byte == 0).next().map(escaped),
-                None => None,
-            },
-            _ => None,
-        };
-        let listener = name.and_then(|name| {
-            let of =
-                |object: &&crate::Object| object.is_listening() && object.names.contains(&name);
-            self.join.objects.iter().find(of)
-        });
-        match listener {
-            Some(listener) => {
-                let id = listener.id.clone();
-                let target = Target { fd: Some(fd), ..Target::new(id, Need::Acceptance) };
-                WaitOn::Objects(vec![target])
-            }
-            None => self.of_descriptor(fd, Need::Acceptance),
         }
     }
 

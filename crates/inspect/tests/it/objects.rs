@@ -165,9 +165,12 @@ fn what_has_no_file() {
     assert_eq!(by(timer.as_fd()).state.as_deref(), Some("not armed"));
     assert_eq!(by(own.as_fd()).state, Some(format!("process {}", pid()).into()));
     let terminal = by(slave.as_fd());
-    assert_eq!(terminal.id, by(pty.as_fd()).id);
-    let masters = terminal.details.get("masters").unwrap_or_default();
-    assert!(masters.contains(&format!("pid:{}/", pid())));
+    let master = by(pty.as_fd());
+    assert_eq!(
+        (&terminal.peer, &master.peer),
+        (&Some(master.id.clone()), &Some(terminal.id.clone()))
+    );
+    assert_eq!(master.id, format!("{}/master", terminal.id));
 }
 
 #[test]

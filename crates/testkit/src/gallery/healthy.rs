@@ -109,7 +109,12 @@ pub(super) const TABLE: &[Situation] = &[
         |stage| stage.actor("sleeper", &[], |_| nap()),
         &[("sleeper", &["for time to pass"])],
     ),
-    one("terminal", "a program waits for what somebody types", terminal, &[]),
+    one(
+        "signalfd-wait",
+        "a process waits for a signal through a descriptor",
+        signalfd,
+        &[("waiter", &["to read from signalfd:"])],
+    ),
 ];
 
 /// Sleeps for longer than any test.
@@ -351,16 +356,16 @@ fn datagrams(stage: &mut Stage) {
     });
 }
 
-fn terminal(stage: &mut Stage) {
-    let (mut master, mut slave) = (0, 0);
-    let none = std::ptr::null_mut();
-    // SAFETY: room for two descriptors; nothing else is asked for.
-    let made =
-        unsafe { libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast()) };
-    assert_eq!(made, 0, "openpty");
-    let (master, slave) = (stage.own(master), stage.own(slave));
-    stage.actor("program", &[slave], |_| {
-        read_some(slave);
+fn signalfd(stage: &mut Stage) {
+    stage.actor("waiter", &[], |_| {
+        // SAFETY: the set is set up before it is used.
+        let fd = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGUSR1);
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC)
+        };
+        read_some(fd);
     });
-    stage.actor("terminal", &[master], |_| nap());
 }

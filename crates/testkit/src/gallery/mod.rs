@@ -4,6 +4,7 @@
 //! Source: docs/design/inspect.md, "The gallery". Nothing here knows the inspector: the situations are made with the C library and the kernel
 //! alone. `cargo xtask gallery NAME` starts one by hand.
 
+mod datagrams;
 mod healthy;
 mod locks;
 mod look_alikes;
@@ -11,6 +12,7 @@ mod pipes;
 mod queues;
 mod sockets;
 mod stage;
+mod terminals;
 mod woken;
 
 pub use stage::Stage;
@@ -68,6 +70,8 @@ pub fn all() -> impl Iterator<Item = &'static Situation> {
     let tables = [
         pipes::TABLE,
         sockets::TABLE,
+        datagrams::TABLE,
+        terminals::TABLE,
         queues::TABLE,
         locks::TABLE,
         healthy::TABLE,

@@ -41,6 +41,14 @@ pub(super) const TABLE: &[Situation] = &[
     one("eventfd-zero", "a process waits for an eventfd that another one has", eventfd, &[
         ("waiter", &["to read from eventfd:", "(empty, 0)", "@adder"]),
     ]),
+    one("eventfd-full", "a process adds to an eventfd that is full, and nobody takes from it", eventfd_full, &[
+        ("adder", &["to write to eventfd:", "(full, ", "@waiter"]),
+    ])
+    .stuck(&["adder"]),
+    one("eventfds-crossed", "two processes wait for each other to add to an eventfd", eventfds_crossed, &[
+        ("left", &["to read from eventfd:", "(empty, 0)", "@right is stuck itself"]),
+    ])
+    .deadlock(Sure::Probable, false, &["left", "right"]),
     one("socket-and-queue", "one waits for an answer over a socket, the other for a message that the first one would send", socket_and_queue, &[
         ("client", &["to read from unix:", "@server is stuck itself"]),
         ("server", &["to read from mq:", "@client is stuck itself"]),
@@ -180,6 +188,30 @@ fn eventfd(stage: &mut Stage) {
         unsafe { libc::read(fd, (&raw mut count).cast(), 8) };
     });
     stage.actor("adder", &[fd], |_| idle());
+}
+
+fn eventfd_full(stage: &mut Stage) {
+    // SAFETY: makes a descriptor.
+    let fd = stage.own(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) });
+    stage.actor("adder", &[fd], |_| {
+        for count in [u64::MAX - 1, 1] {
+            // SAFETY: a count, as long as said.
+            unsafe { libc::write(fd, (&raw const count).cast(), 8) };
+        }
+    });
+    stage.actor("waiter", &[fd], |_| idle());
+}
+
+fn eventfds_crossed(stage: &mut Stage) {
+    // SAFETY: makes descriptors.
+    let made =
+        unsafe { [libc::eventfd(0, libc::EFD_CLOEXEC), libc::eventfd(0, libc::EFD_CLOEXEC)] };
+    let [a, b] = made.map(|fd| stage.own(fd));
+    for (name, waits_for) in [("left", a), ("right", b)] {
+        stage.actor(name, &[a, b], |_| {
+            read_some(waits_for);
+        });
+    }
 }
 
 fn socket_and_queue(stage: &mut Stage) {

@@ -1,4 +1,4 @@
-//! Unix-domain, TCP and pseudo-terminal situations.
+//! Connections over Unix-domain sockets and TCP.
 
 #![allow(unsafe_code)]
 // What an actor does is a short C program.
@@ -39,6 +39,13 @@ pub(super) const TABLE: &[Situation] = &[
         &[("here", &["to read from unix:", "its only other end @there"])],
     ),
     one(
+        "unix-packets-full",
+        "a sender of packets waits for its peer to read",
+        |stage| pair(stage, libc::SOCK_SEQPACKET, true),
+        &[("here", &["to write to unix:", "(full, ", "its only other end @there"])],
+    )
+    .stuck(&["here"]),
+    one(
         "unix-both-wait",
         "two processes wait for each other's answer",
         both_wait,
@@ -68,13 +75,30 @@ pub(super) const TABLE: &[Situation] = &[
     one(
         "unix-backlog-full",
         "a client connects to a listener that accepts nobody",
-        backlog,
+        |stage| backlog(stage, false),
         &[(
             "client",
             &["to be accepted at unix:", "/listener (backlog full, ", "its listener @listener"],
         )],
     )
     .stuck(&["client"]),
+    one(
+        "unix-backlog-full-from-its-folder",
+        "the same, and the client calls it by another path",
+        |stage| backlog(stage, true),
+        &[(
+            "client",
+            &["to be accepted at unix:", "/listener (backlog full, ", "its listener @listener"],
+        )],
+    )
+    .stuck(&["client"]),
+    one(
+        "tcp-both-wait",
+        "two processes wait for each other's answer over TCP",
+        tcp_both_wait,
+        &[("here", &["to read from tcp:", "its only other end @there is stuck itself"])],
+    )
+    .deadlock(Sure::Certain, true, &["here", "there"]),
     one(
         "unix-not-accepted",
         "a client waits for the answer of a server that has not accepted it",
@@ -179,10 +203,14 @@ fn listener(stage: &mut Stage, backlog: i32) -> (i32, std::path::PathBuf) {
     (stage.own(fd), path)
 }
 
-fn backlog(stage: &mut Stage) {
-    let (fd, path) = listener(stage, 0);
+fn backlog(stage: &mut Stage, from_its_folder: bool) {
+    let (fd, mut path) = listener(stage, 0);
     stage.actor("listener", &[fd], |_| idle());
     stage.actor("client", &[], |_| {
+        if from_its_folder {
+            std::env::set_current_dir(path.parent().expect("a folder")).expect("gone there");
+            path = "./listener".into();
+        }
         // One more than may wait is taken, and the next one blocks.
         let connect = || std::os::unix::net::UnixStream::connect(&path).map(IntoRawFd::into_raw_fd);
         while connect().is_ok() {}
@@ -197,12 +225,25 @@ fn not_accepted(stage: &mut Stage) {
     });
 }
 
-fn tcp(stage: &mut Stage, full: bool) {
+fn tcp_pair(stage: &mut Stage) -> (i32, i32) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
     let place = listener.local_addr().expect("an address");
     let client = std::net::TcpStream::connect(place).expect("a client").into_raw_fd();
     let (server, _) = listener.accept().expect("a connection");
-    let (here, there) = (stage.own(client), stage.own(server.into_raw_fd()));
+    (stage.own(client), stage.own(server.into_raw_fd()))
+}
+
+fn tcp_both_wait(stage: &mut Stage) {
+    let (here, there) = tcp_pair(stage);
+    for (name, end) in [("here", here), ("there", there)] {
+        stage.actor(name, &[end], |_| {
+            read_some(end);
+        });
+    }
+}
+
+fn tcp(stage: &mut Stage, full: bool) {
+    let (here, there) = tcp_pair(stage);
     stage.actor("here", &[here], |_| {
         if full {
             write_on(here, 64 << 10);
@@ -211,8 +252,6 @@ fn tcp(stage: &mut Stage, full: bool) {
         }
     });
     stage.actor("there", &[there], |_| idle());
-    // Children have the listener's descriptor too, which is none of the situation's.
-    drop(listener);
 }
 
 fn tcp_backlog(stage: &mut Stage) {
