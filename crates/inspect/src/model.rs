@@ -49,6 +49,9 @@ pub struct Limit {
     pub most: u64,
     /// What sets it.
     pub set_by: String,
+    /// A command that raises it; none where the kernel allows no more.
+    #[serde(default)]
+    pub raise: Option<String>,
 }
 
 impl Limit {
@@ -166,12 +169,6 @@ impl Process {
         } else {
             format!("\"{}\"[{}]", self.name.replace('"', "\\\""), self.pid)
         }
-    }
-
-    /// Whether its parent ended before it: it has become a child of the first process, and began no session.
-    #[must_use]
-    pub fn is_orphan(&self) -> bool {
-        !self.kernel && self.parent == 1 && self.session != self.pid
     }
 
     /// Whether it ended and was not waited for.
@@ -456,6 +453,22 @@ impl Snapshot {
     #[must_use]
     pub fn object(&self, id: &str) -> Option<&Object> {
         self.objects.iter().find(|object| object.id == id)
+    }
+
+    /// Whether a process's parent ended before it. Its session is that of who made it, unless it began one; so a parent of another
+    /// session is not who made it, but the first process of a PID namespace, or a subreaper, that took it over. Not told: one that began
+    /// a session, as daemons do; one that was taken over by somebody of its own session.
+    #[must_use]
+    pub fn is_orphan(&self, process: &Process) -> bool {
+        let Some(parent) = self.process(process.parent) else { return false };
+        let began_one = process.session == process.pid;
+        // One of a PID namespace beyond this one has no number here.
+        let unknown = process.session == 0;
+        !process.kernel
+            && !parent.kernel
+            && !began_one
+            && !unknown
+            && parent.session != process.session
     }
 
     /// The objects that a process holds.

@@ -250,11 +250,14 @@ fn wait(
         }
     };
     if inside.is_compatible() {
-        return Some(blank("", WaitOn::Other("a 32-bit program's call".to_owned()), false));
+        return Some(blank("", WaitOn::Other("in a 32-bit program's call".to_owned()), false));
     }
     let Some((name, shape)) = system_call::row(inside.number) else {
-        let text = format!("system call {}", inside.number);
-        return Some(blank("", WaitOn::Other(text), false));
+        let (name, text) = match system_call::name(inside.number) {
+            Some(name) => (name, String::new()),
+            None => ("", format!("in system call {}", inside.number)),
+        };
+        return Some(blank(name, WaitOn::Other(text), false));
     };
     let channel = asleep.channel.as_deref().unwrap_or_default();
     let mut resolve = resolve::Resolve { join, found, mappers, at, process, channel };

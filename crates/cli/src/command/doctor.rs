@@ -35,7 +35,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         let limits = snapshot.limits.iter().map(|limit| {
             json!({
                 "name": limit.name, "used": limit.used, "most": limit.most,
-                "set_by": limit.set_by, "near": limit.is_near(),
+                "set_by": limit.set_by, "raise": limit.raise, "near": limit.is_near(),
             })
         });
         let limits: Vec<_> = limits.collect();
@@ -86,10 +86,10 @@ fn text(snapshot: &Snapshot) -> String {
             used,
             limit.most.to_string(),
             mark.to_owned(),
-            limit.set_by.clone(),
+            limit.raise.clone().unwrap_or_else(|| format!("no more is possible: {}", limit.set_by)),
         ]
     };
     let rows: Vec<Vec<String>> = snapshot.limits.iter().map(row).collect();
-    text += &columns(&["  of", "most used", "limit", "", "set by"], &rows);
+    text += &columns(&["  of", "most used", "limit", "", "to raise it"], &rows);
     text
 }

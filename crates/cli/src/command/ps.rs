@@ -127,7 +127,7 @@ impl<'a> Tree<'a> {
         let Some(process) = self.snapshot.process(pid) else { return String::new() };
         let indent = "  ".repeat(depth.min(40));
         let mut text = format!("{indent}{} {}", process.label(), users.name(process.uid));
-        for mark in marks(process) {
+        for mark in marks(process, self.snapshot.is_orphan(process)) {
             text += &format!(", {mark}");
         }
         text.push('\n');
@@ -199,7 +199,7 @@ impl<'a> Tree<'a> {
             "uid": process.uid,
             "state": process.state,
             "command": process.command,
-            "orphan": process.is_orphan(),
+            "orphan": self.snapshot.is_orphan(process),
             "zombie": process.is_zombie(),
             "stopped": process.is_stopped(),
             "readable": process.readable,
@@ -211,7 +211,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-fn marks(process: &Process) -> Vec<String> {
+fn marks(process: &Process, orphan: bool) -> Vec<String> {
     let mut marks = Vec::new();
     if process.is_zombie() {
         marks.push("zombie: ended, not waited for by its parent".to_owned());
@@ -219,7 +219,7 @@ fn marks(process: &Process) -> Vec<String> {
     if process.is_stopped() {
         marks.push("stopped".to_owned());
     }
-    if process.is_orphan() {
+    if orphan {
         marks.push("orphan: its parent has ended".to_owned());
     }
     if let Some(inner) = process.inner_pid {

@@ -32,9 +32,11 @@ pub fn of(index: &Index<'_>, set: &Set<'_>, stuck: &Stuck<'_>) -> Vec<Doubt> {
     let pids: BTreeSet<u32> = stuck.wakers.by.iter().map(|waker| waker.pid).collect();
     let own = stuck.process.pid;
     let others = pids.into_iter().filter(|&pid| pid != own);
-    let processes = others.filter_map(|pid| index.snapshot.process(pid));
+    let processes: Vec<&Process> = others.filter_map(|pid| index.snapshot.process(pid)).collect();
+    // Who waits for itself alone, as for a pipe to itself, counts on whatever it handles.
+    let ignored = if processes.is_empty() { 0 } else { CHILD };
     for process in std::iter::once(stuck.process).chain(processes) {
-        found.extend(handlers(index, set, process));
+        found.extend(handlers(index, set, process, ignored));
     }
     found
 }
@@ -48,9 +50,10 @@ fn is_lock_in_memory(index: &Index<'_>, stuck: &Stuck<'_>) -> bool {
     })
 }
 
-fn handlers(index: &Index<'_>, set: &Set<'_>, process: &Process) -> Option<Doubt> {
+/// What a process handles; of `ignored` signals, only those that some child of it can cause.
+fn handlers(index: &Index<'_>, set: &Set<'_>, process: &Process, ignored: u64) -> Option<Doubt> {
     let mut signals = process.caught_signals & !OF_ITS_OWN_DOING;
-    if signals & CHILD != 0 {
+    if signals & CHILD & ignored != 0 {
         let mut all = index.snapshot.processes.iter();
         if !all.any(|one| one.parent == process.pid && process_is_able(index, set, one.pid)) {
             // Nobody whose end it would tell can end.

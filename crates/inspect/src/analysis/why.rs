@@ -24,6 +24,12 @@ pub fn sentence(index: &Index<'_>, set: &Set<'_>, process: &Process, thread: &Th
         };
         return format!("{who} {state}");
     };
+    if let (true, WaitOn::Other(_)) = (process.is_stopped(), &wait.on) {
+        let since = age(wait);
+        let since = if since.is_empty() { since } else { format!(" for{since}") };
+        let (what, _) = what(index, process, wait);
+        return format!("{who} is stopped (SIGSTOP, or a debugger){since}, {what}");
+    }
     let stopped =
         if process.is_stopped() { " is stopped (SIGSTOP, or a debugger), and" } else { "" };
     let wakers = index.wakers(process, thread, wait);
@@ -84,7 +90,9 @@ fn what(index: &Index<'_>, process: &Process, wait: &Wait) -> (String, &'static 
             (format!("for any of {}{more}", each.join(", ")), "other end")
         }
         WaitOn::Children(children) if children.len() == 1 => {
-            (format!("for its child {} to end", index.snapshot.label(children[0])), "child")
+            let child = index.snapshot.label(children[0]);
+            let more = if makes_a_child(wait) { " or to start its program" } else { "" };
+            (format!("for its child {child} to end{more}"), "child")
         }
         WaitOn::Children(children) => {
             (format!("for any of its {} children to end", children.len()), "child")
@@ -92,8 +100,13 @@ fn what(index: &Index<'_>, process: &Process, wait: &Wait) -> (String, &'static 
         WaitOn::Signal => ("for a signal".to_owned(), "sender"),
         WaitOn::Time => ("for time to pass".to_owned(), "clock"),
         WaitOn::Other(text) if wait.call.is_empty() => (text.clone(), ""),
+        WaitOn::Other(text) if text.is_empty() => (format!("in {}", wait.call), ""),
         WaitOn::Other(text) => (format!("in {} on {text}", wait.call), ""),
     }
+}
+
+fn makes_a_child(wait: &Wait) -> bool {
+    matches!(wait.call.as_str(), "clone" | "vfork")
 }
 
 fn of_target(index: &Index<'_>, process: &Process, target: &Target) -> (String, &'static str) {

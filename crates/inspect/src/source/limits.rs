@@ -1,12 +1,13 @@
 //! Limits in force, how near they are, and what the kernel can do: /proc/sys and the like.
 //!
-//! Source: `proc_sys_fs(5)`, `proc_sys_kernel(5)`, `mq_overview(7)`, `sysvipc(7)`, `pipe(7)`, `inotify(7)`, `pty(7)`, `getrlimit(2)`.
+//! Source: `proc_sys_fs(5)`, `proc_sys_kernel(5)`, `mq_overview(7)`, `sysvipc(7)`, `pipe(7)`, `inotify(7)`, `pty(7)`, `getrlimit(2)`,
+//! `prlimit(1)`.
 
 use std::collections::BTreeMap;
 
-use rustix::process::Resource;
-
+use super::folder::Folder;
 use super::numbers::{decimal, words};
+use super::own_limits::{self, Bound, Bounds, Usage};
 use crate::kind::Kind;
 use crate::model::{Feature, Limit, Object, Process};
 
@@ -128,33 +129,131 @@ pub(crate) fn limits(seen: &Seen<'_>) -> Vec<Limit> {
             used: (row.used)(seen),
             most,
             set_by: format!("sysctl {key}"),
+            raise: raised(row.file, row.at, &key),
         })
     });
-    let own = |name: &str, resource, used, shell: &str| {
-        let limit = rustix::process::getrlimit(resource);
-        limit.current.map(|most| Limit {
-            name: name.to_owned(),
-            used,
-            most,
-            set_by: format!("ulimit {shell}, LimitNOFILE= and the like of the service manager"),
-        })
-    };
-    let open = seen.processes.iter().map(|one| u64::from(one.descriptors)).max();
     let mut all: Vec<Limit> = of_system.collect();
-    all.extend(own("descriptors of one process (limit of this one)", Resource::Nofile, open, "-n"));
-    all.extend(own("processes of this user", Resource::Nproc, None, "-u"));
+    all.extend(of_processes(seen));
     all.extend(memory());
     all
+}
+
+/// The most that the kernel takes, by file and place; others have no such limit.
+const MOST: &[(&str, usize, u64)] = &[
+    ("kernel/msgmni", 0, 32_768),
+    ("kernel/shmmni", 0, 32_768),
+    ("kernel/sem", 3, 32_768),
+    ("kernel/pid_max", 0, 4_194_304),
+    ("fs/mqueue/msg_max", 0, 65_536),
+    ("fs/mqueue/msgsize_max", 0, 16_777_216),
+    ("kernel/msgmnb", 0, 0x7fff_ffff),
+    ("fs/pipe-max-size", 0, 0x8000_0000),
+    ("net/core/somaxconn", 0, 0x7fff_ffff),
+];
+
+/// The command that doubles a limit of the system. A file of several numbers is set as a whole.
+fn raised(file: &str, at: usize, key: &str) -> Option<String> {
+    let text = std::fs::read(format!("/proc/sys/{file}")).ok()?;
+    let mut numbers: Vec<u64> = words(&text).map_while(decimal).collect();
+    let row = MOST.iter().find(|row| (row.0, row.1) == (file, at));
+    // Beyond this nothing is limited for real.
+    let most = row.map_or(1 << 40, |row| row.2);
+    let number = numbers.get_mut(at).filter(|number| **number < most)?;
+    *number = number.saturating_mul(2).clamp(1, most);
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    match numbers.as_slice() {
+        [one] => Some(format!("sysctl -w {key}={one}")),
+        several => Some(format!("sysctl -w {key}=\"{}\"", several.join(" "))),
+    }
+}
+
+/// Of the limits that each process has of its own, the one that is nearest.
+fn of_processes(seen: &Seen<'_>) -> Vec<Limit> {
+    let mut buffer = Vec::new();
+    let mut look = |process: &Process| -> Option<(Bounds, Usage)> {
+        let folder = Folder::of_process(process.pid, process.started_ticks)?;
+        folder.read_record(c"limits", &mut buffer).ok()?;
+        let bounds = own_limits::bounds(&buffer)?;
+        folder.read_record(c"status", &mut buffer).ok()?;
+        Some((bounds, own_limits::usage(&buffer)?))
+    };
+    let living = seen.processes.iter().filter(|process| !process.kernel && !process.is_zombie());
+    let all: Vec<_> = living.filter_map(|one| look(one).map(|(b, u)| (one, b, u))).collect();
+    let mut tasks: BTreeMap<u32, u64> = BTreeMap::new();
+    for (_, _, usage) in &all {
+        *tasks.entry(usage.uid).or_default() += usage.threads;
+    }
+    let mut queues: BTreeMap<u32, u64> = BTreeMap::new();
+    for queue in seen.objects.iter().filter(|object| object.kind == Kind::Mq) {
+        let each = queue.details.get("bytes per message").and_then(|bytes| bytes.parse().ok());
+        if let (Some(uid), Some(size), Some(each)) = (queue.uid, queue.size, each) {
+            let bytes: &mut u64 = queues.entry(uid).or_default();
+            *bytes = bytes.saturating_add(size.saturating_mul(each));
+        }
+    }
+    type One<'a> = (&'a Process, Bounds, Usage);
+    let own =
+        |what: &str, flag: &str, service: &str, of: &dyn Fn(&One<'_>) -> Option<(u64, Bound)>| {
+            let candidates = all.iter().filter_map(|one| {
+                let (used, bound) = of(one)?;
+                Some((used, bound.soft?, bound.hard, one.0))
+            });
+            let (used, most, hard, process) =
+                candidates.max_by(|a, b| nearer((a.0, a.1), (b.0, b.1)))?;
+            let soft = most.saturating_mul(2).max(1);
+            let hard =
+                hard.map_or_else(|| "unlimited".to_owned(), |hard| hard.max(soft).to_string());
+            Some(Limit {
+                name: format!("{what} (nearest: {})", process.label()),
+                used: Some(used),
+                most,
+                set_by: format!("setrlimit of that process; {service}= of its service"),
+                raise: Some(format!("prlimit --pid {} --{flag}={soft}:{hard}", process.pid)),
+            })
+        };
+    let rows = [
+        own("descriptors of one process", "nofile", "LimitNOFILE", &|(process, bounds, _)| {
+            process.readable.then_some((process.descriptors.into(), bounds.descriptors))
+        }),
+        // Who may exceed it is under none.
+        own("processes and threads of one user", "nproc", "LimitNPROC", &|(_, bounds, usage)| {
+            let used = tasks.get(&usage.uid).copied().unwrap_or(0);
+            (!usage.exceeds).then_some((used, bounds.tasks))
+        }),
+        own("waiting signals of one user", "sigpending", "LimitSIGPENDING", &|(
+            _,
+            bounds,
+            usage,
+        )| {
+            Some((usage.signals, bounds.signals))
+        }),
+        own("bytes in one user's POSIX queues", "msgqueue", "LimitMSGQUEUE", &|(
+            _,
+            bounds,
+            usage,
+        )| {
+            Some((queues.get(&usage.uid).copied().unwrap_or(0), bounds.queue_bytes))
+        }),
+    ];
+    rows.into_iter().flatten().collect()
+}
+
+/// Which of two is nearer to its limit.
+fn nearer(a: (u64, u64), b: (u64, u64)) -> std::cmp::Ordering {
+    let cross = |used: u64, most: u64| u128::from(used) * u128::from(most.max(1));
+    cross(a.0, b.1).cmp(&cross(b.0, a.1))
 }
 
 /// The bytes in /dev/shm.
 fn memory() -> Option<Limit> {
     let found = rustix::fs::statvfs("/dev/shm").ok()?;
+    let most = found.f_blocks.saturating_mul(found.f_frsize);
     Some(Limit {
         name: "bytes in /dev/shm".to_owned(),
         used: Some(found.f_blocks.saturating_sub(found.f_bfree).saturating_mul(found.f_frsize)),
-        most: found.f_blocks.saturating_mul(found.f_frsize),
-        set_by: "mount -o remount,size=SIZE /dev/shm".to_owned(),
+        most,
+        set_by: "the mount of /dev/shm".to_owned(),
+        raise: Some(format!("mount -o remount,size={} /dev/shm", most.saturating_mul(2))),
     })
 }
 
@@ -217,4 +316,55 @@ pub(crate) fn features() -> Vec<Feature> {
             "containers' sockets are not told apart",
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_of_two() {
+        let nearest = |all: &[(u64, u64)]| all.iter().copied().max_by(|a, b| nearer(*a, *b));
+        assert_eq!(nearest(&[(500, 1_000_000), (9, 10), (100, 1024)]), Some((9, 10)));
+        assert_eq!(nearest(&[(1, u64::MAX), (1, 2)]), Some((1, 2)));
+        assert_eq!(nearest(&[]), None);
+    }
+
+    #[test]
+    fn a_command_sets_all_numbers_of_a_file() {
+        let before = std::fs::read_to_string("/proc/sys/kernel/sem").expect("a file");
+        let before: Vec<u64> =
+            before.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        if let Some(command) = raised("kernel/sem", 1, "kernel.sem") {
+            let wanted = format!(
+                "sysctl -w kernel.sem=\"{} {} {} {}\"",
+                before[0],
+                before[1].saturating_mul(2),
+                before[2],
+                before[3]
+            );
+            assert_eq!(command, wanted);
+        }
+        assert_eq!(raised("no/such/file", 0, "no.such.file"), None);
+    }
+
+    #[test]
+    fn a_process_is_compared_with_its_own_limit() {
+        use std::os::unix::process::CommandExt;
+        // A shell that may have few descriptors, and has them all.
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "exec 3</ 4</ 5</ 6</ 7</ 8</; ulimit -n 9; echo; read x"]);
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.process_group(0).spawn().expect("a shell");
+        let mut line = String::new();
+        let mut said = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+        std::io::BufRead::read_line(&mut said, &mut line).expect("a line");
+        let seen = crate::Request::of([Kind::Pipe]).limits().take();
+        let found = seen.limits.iter().find(|limit| limit.name.starts_with("descriptors of one"));
+        let found = found.expect("a limit").clone();
+        drop(child.stdin.take());
+        child.wait().expect("an end");
+        assert!(found.is_near() && found.used >= Some(found.most), "{found:?}");
+        assert!(found.raise.is_some_and(|command| command.starts_with("prlimit --pid ")));
+    }
 }

@@ -13,6 +13,7 @@ pub mod maps;
 pub mod memory;
 pub mod netlink;
 pub mod numbers;
+pub mod own_limits;
 pub mod process;
 pub mod queues;
 pub mod schedule;
@@ -116,8 +117,14 @@ pub const TABLE: &[Source] = &[
     },
     Source {
         name: "limits",
-        reads: "/proc/sys, getrlimit, statvfs of /dev/shm",
+        reads: "/proc/sys, statvfs of /dev/shm",
         gives: "limits in force, and what the kernel can do",
+        needs: "nothing",
+    },
+    Source {
+        name: "own_limits",
+        reads: "/proc/PID/limits, status",
+        gives: "the limits of each process and of its user",
         needs: "nothing",
     },
 ];

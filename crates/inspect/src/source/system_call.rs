@@ -112,6 +112,8 @@ pub enum Shape {
     Wait4,
     /// Waits for a child, by something.
     WaitId,
+    /// Makes a child, and may wait until that one has let go of its memory.
+    Vfork,
     /// Waits for a signal; which argument is a timeout.
     Signal(Option<usize>),
     /// Waits for time to pass.
@@ -159,6 +161,8 @@ pub const TABLE: &[(i64, &str, Shape)] = &[
     (libc::SYS_fcntl, "fcntl", Shape::Fcntl),
     (libc::SYS_wait4, "wait", Shape::Wait4),
     (libc::SYS_waitid, "waitid", Shape::WaitId),
+    (libc::SYS_clone, "clone", Shape::Vfork),
+    (libc::SYS_clone3, "clone", Shape::Vfork),
     (libc::SYS_rt_sigsuspend, "sigsuspend", Shape::Signal(None)),
     (libc::SYS_rt_sigtimedwait, "sigwait", Shape::Signal(Some(2))),
     (libc::SYS_nanosleep, "nanosleep", Shape::Sleep),
@@ -174,8 +178,81 @@ pub const TABLE: &[(i64, &str, Shape)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_epoll_wait, "epoll_wait", Shape::Epoll(true)),
     #[cfg(target_arch = "x86_64")]
+    (libc::SYS_vfork, "vfork", Shape::Vfork),
+    #[cfg(target_arch = "x86_64")]
     (libc::SYS_pause, "pause", Shape::Signal(None)),
 ];
+
+/// Others that may take a while, or in which a signal stops a thread: number and name.
+pub const NAMES: &[(i64, &str)] = &[
+    (libc::SYS_brk, "brk"),
+    (libc::SYS_close, "close"),
+    (libc::SYS_copy_file_range, "copy_file_range"),
+    (libc::SYS_execve, "execve"),
+    (libc::SYS_exit, "exit"),
+    (libc::SYS_exit_group, "exit_group"),
+    (libc::SYS_fallocate, "fallocate"),
+    (libc::SYS_fdatasync, "fdatasync"),
+    (libc::SYS_finit_module, "finit_module"),
+    (libc::SYS_fsync, "fsync"),
+    (libc::SYS_ftruncate, "ftruncate"),
+    (libc::SYS_getdents64, "getdents"),
+    (libc::SYS_getrandom, "getrandom"),
+    (libc::SYS_io_getevents, "io_getevents"),
+    (libc::SYS_ioctl, "ioctl"),
+    (libc::SYS_kill, "kill"),
+    (libc::SYS_linkat, "linkat"),
+    (libc::SYS_madvise, "madvise"),
+    (libc::SYS_membarrier, "membarrier"),
+    (libc::SYS_mkdirat, "mkdirat"),
+    (libc::SYS_mmap, "mmap"),
+    (libc::SYS_mount, "mount"),
+    (libc::SYS_mprotect, "mprotect"),
+    (libc::SYS_msync, "msync"),
+    (libc::SYS_munmap, "munmap"),
+    (libc::SYS_newfstatat, "newfstatat"),
+    (libc::SYS_ptrace, "ptrace"),
+    (libc::SYS_pwrite64, "pwrite"),
+    (libc::SYS_pwritev, "pwritev"),
+    (libc::SYS_preadv, "preadv"),
+    (libc::SYS_readlinkat, "readlinkat"),
+    (libc::SYS_reboot, "reboot"),
+    (libc::SYS_renameat2, "renameat2"),
+    (libc::SYS_rt_sigqueueinfo, "rt_sigqueueinfo"),
+    (libc::SYS_rt_sigreturn, "rt_sigreturn"),
+    (libc::SYS_rt_tgsigqueueinfo, "rt_tgsigqueueinfo"),
+    (libc::SYS_sched_yield, "sched_yield"),
+    (libc::SYS_shmat, "shmat"),
+    (libc::SYS_shmdt, "shmdt"),
+    (libc::SYS_shutdown, "shutdown"),
+    (libc::SYS_statx, "statx"),
+    (libc::SYS_sync, "sync"),
+    (libc::SYS_sync_file_range, "sync_file_range"),
+    (libc::SYS_syncfs, "syncfs"),
+    (libc::SYS_tgkill, "tgkill"),
+    (libc::SYS_tkill, "tkill"),
+    (libc::SYS_truncate, "truncate"),
+    (libc::SYS_umount2, "umount"),
+    (libc::SYS_unlinkat, "unlinkat"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_fork, "fork"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mkdir, "mkdir"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_rename, "rename"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_rmdir, "rmdir"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_stat, "stat"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_unlink, "unlink"),
+];
+
+/// The name of a system call that is not understood.
+#[must_use]
+pub fn name(number: i64) -> Option<&'static str> {
+    NAMES.iter().find(|(of, _)| *of == number).map(|&(_, name)| name)
+}
 
 /// The same on every architecture, since Linux 5.16.
 const SYS_FUTEX_WAITV: i64 = 449;

@@ -55,6 +55,7 @@ impl Resolve<'_> {
                 let by_id = call.small(0) == 1;
                 (self.children(if by_id { call.small(1) } else { -1 }), false)
             }
+            Shape::Vfork => (self.newest_child(), false),
             Shape::Signal(timeout) => {
                 (WaitOn::Signal, timeout.is_some_and(|at| call.arguments[at] != 0))
             }
@@ -199,6 +200,18 @@ impl Resolve<'_> {
         }
         object.ends.push(End { pid, via: Via::Waits, reads: true, writes: true });
         target
+    }
+
+    /// The child that was started last: who has just made one waits for that.
+    fn newest_child(&self) -> WaitOn {
+        let pid = self.pid();
+        let children = || {
+            let all = self.found.iter().map(|one| &one.process);
+            all.filter(|one| one.parent == pid && !one.is_zombie())
+        };
+        let newest = children().map(|child| child.started_ticks).max();
+        let of_then = children().filter(|child| Some(child.started_ticks) == newest);
+        WaitOn::Children(of_then.map(|child| child.pid).collect())
     }
 
     fn children(&self, wanted: i32) -> WaitOn {

@@ -15,7 +15,7 @@ use switchboard_inspect::analysis::{deadlocks, difference, stuck, why};
 use switchboard_inspect::name;
 use switchboard_inspect::source::descriptors::{anonymous, direction};
 use switchboard_inspect::source::{
-    inet, locks, maps, netlink, numbers, process, schedule, system_call, sysv, unix,
+    inet, locks, maps, netlink, numbers, own_limits, process, schedule, system_call, sysv, unix,
 };
 use switchboard_inspect::text::{escaped, tamed};
 use switchboard_inspect::{Kind, Kinds, Need, Request, Snapshot, Target, Wait, WaitOn};
@@ -43,6 +43,13 @@ const TABLE: &[Parser] = &[
         name: "status",
         seeds: || files(&["self/status", "1/status"]),
         read: |text| shape(&process::status(text).map(|status| status.inner_pids.len())),
+    },
+    Parser {
+        name: "limits",
+        seeds: || files(&["self/limits", "self/status"]),
+        read: |text| {
+            shape(&(own_limits::bounds(text).is_some(), own_limits::usage(text).is_some()))
+        },
     },
     Parser {
         name: "cmdline",

@@ -79,6 +79,19 @@ pub(super) const TABLE: &[Situation] = &[
     )
     .deadlock(Sure::Certain, true, &["parent", "child"]),
     one(
+        "made-child-reads",
+        "a process that makes a child waits until that one starts its program; the child reads what only its parent could write",
+        |stage| made_child(stage, false),
+        &[("parent", &["for its child child[", " to end or to start its program", "is stuck itself"])],
+    )
+    .deadlock(Sure::Certain, true, &["parent", "child"]),
+    one(
+        "made-child-at-work",
+        "the same, and the child is at work",
+        |stage| made_child(stage, true),
+        &[("parent", &["for its child child[", " to end or to start its program; its child child["])],
+    ),
+    one(
         "fifo-without-writer",
         "a FIFO is opened for reading, and nobody opens it for writing",
         fifo_reader,
@@ -196,6 +209,26 @@ fn parent(stage: &mut Stage) {
         let mut status = 0;
         // SAFETY: the child is this process's own.
         unsafe { libc::waitpid(child, &raw mut status, 0) };
+    });
+}
+
+fn made_child(stage: &mut Stage, works: bool) {
+    let (read, write) = stage.pipe();
+    stage.actor("parent", &[read, write], |_| {
+        let flags = libc::c_long::from(libc::CLONE_VFORK | libc::SIGCHLD);
+        // SAFETY: as fork does it, with memory of its own; but this process waits.
+        let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        if child == 0 {
+            super::stage::name("child");
+            // SAFETY: concerns this process alone.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            super::stage::close(write);
+            if works {
+                std::thread::sleep(std::time::Duration::from_secs(100_000));
+            }
+            read_some(read);
+            idle();
+        }
     });
 }
 
