@@ -180,6 +180,11 @@ impl Serving<'_> {
                 return Ok(());
             }
             self.end_what_nobody_wants();
+            // It may have read calls, of which the descriptor does not tell again.
+            let takes = self.left > 0 && self.waiting.is_none() && self.has_room();
+            if takes && self.server.has_call() {
+                continue;
+            }
             self.epoll.wait(&mut events, Deadline::from_timeout(self.patience()))?;
             let tokens: Vec<u64> = events.iter().map(|(token, _)| token).collect();
             if tokens.contains(&CANCEL) || interrupt.is_signalled() {

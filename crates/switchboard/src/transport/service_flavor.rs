@@ -176,6 +176,14 @@ impl ServerFlavor {
         }
     }
 
+    /// Whether a call was read that was not handed out.
+    pub(crate) fn has_call(&self) -> bool {
+        match self {
+            Self::Stream(end) => end.has_call(),
+            Self::Shm(end) => end.has_call(),
+        }
+    }
+
     /// Looks at what happened, without waiting.
     pub(crate) fn look(&mut self) -> Result<(), RecvError> {
         match self {

@@ -117,6 +117,10 @@ impl StreamServer {
         Ok(false)
     }
 
+    pub(crate) fn has_call(&self) -> bool {
+        self.desks.values().any(|desk| !desk.waiting.is_empty())
+    }
+
     pub(crate) fn look(&mut self) -> Result<(), RecvError> {
         let cancelled = self.gather()?;
         if let Some(report) = self.reports.pop_front() {

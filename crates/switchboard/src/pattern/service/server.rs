@@ -200,13 +200,20 @@ impl<Q: Message, A: Message> Server<Q, A> {
     }
 
     /// Moves on what can move without waiting: accepts, reads, writes. For callers with an event loop
-    /// of their own that take no call now. What it reads is not told by the descriptor again: before
-    /// sleeping on that, whoever takes calls asks [`try_recv_call`](Self::try_recv_call) until `Empty`.
+    /// of their own that take no call now. What it reads is not told by the descriptor again: whoever
+    /// takes calls asks [`has_call`](Self::has_call) before sleeping on that.
     ///
     /// # Errors
     /// As [`recv_call`](Self::recv_call).
     pub fn drive(&self) -> Result<(), RecvError> {
         self.flavor.borrow_mut().look()
+    }
+
+    /// Whether a call was read that was not taken, by [`drive`](Self::drive) or
+    /// [`state_of`](Self::state_of), say: the descriptor does not tell of it again. Looks at nothing new.
+    #[must_use]
+    pub fn has_call(&self) -> bool {
+        self.flavor.borrow().has_call()
     }
 
     /// Takes no more calls, and waits until what was handed out by ticket is answered and everything is

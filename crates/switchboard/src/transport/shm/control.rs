@@ -57,6 +57,8 @@ pub(super) enum Event<M> {
         peer: String,
         problem: String,
     },
+    /// The peer of a link has turned this end away, and writes on as if it were not there. Its end follows.
+    TurnedAway(LinkId, String),
     /// The peer's rules do not allow what this end does.
     Denied {
         peer: String,
@@ -301,7 +303,7 @@ impl<O: Offer> Control<O> {
                     Ok(event) => events.push(event),
                     Err(Farewell::Leaves) => return self.gone(link, false, events),
                     Err(Farewell::Refuses(problem)) => {
-                        events.push(Event::Refused { peer: self.peer_name(link), problem });
+                        events.push(Event::TurnedAway(link, problem));
                         return self.gone(link, false, events);
                     }
                 },

@@ -284,6 +284,12 @@ impl<F: Following> FollowerCore<F> {
             Event::Denied { peer, problem } => {
                 self.report(ErrorKind::PermissionDenied, format!("{peer}: {problem}"));
             }
+            // What it has written stays as it was: nothing of it is taken back.
+            Event::TurnedAway(link, _) if !self.control.has(link) => {}
+            Event::TurnedAway(link, problem) => {
+                let peer = self.control.peer_name(link);
+                self.report(ErrorKind::Mismatch, format!("{peer} does not fit: {problem}"));
+            }
             Event::Refused { peer, problem } => {
                 self.report(ErrorKind::Mismatch, format!("{peer} does not fit: {problem}"));
             }

@@ -196,6 +196,9 @@ impl<P: Reading> ReaderCore<P> {
         hand.found_something();
         let [only] = &mut self.writers[..] else { return self.take_in_turn(manner, hand) };
         match P::take(only, &self.control, manner, hand) {
+            Ok(Taken::Message) if only.is_other() => {
+                return if self.is_whole(0) { Ok(true) } else { self.nothing() };
+            }
             Ok(Taken::Message) => return Ok(true),
             Ok(Taken::Nothing) => {
                 let quiet = !only.is_over() && !only.lacks_segment && !self.cancelled;
@@ -228,7 +231,7 @@ impl<P: Reading> ReaderCore<P> {
                 Ok(Taken::Message) => {
                     self.current = at;
                     self.in_a_row = if step == 0 { self.in_a_row + 1 } else { 1 };
-                    return Ok(true);
+                    return if self.is_whole(at) { Ok(true) } else { self.nothing() };
                 }
                 Ok(Taken::Nothing) => {}
                 Ok(Taken::Gap(missing)) => return Err(self.gap(at, missing)),
@@ -248,7 +251,7 @@ impl<P: Reading> ReaderCore<P> {
         self.in_a_row = IN_A_ROW;
         let Some(one) = self.writers.get_mut(at) else { return false };
         match P::take(one, &self.control, manner, hand) {
-            Ok(Taken::Message) => return true,
+            Ok(Taken::Message) => return self.is_whole(at),
             Ok(Taken::Nothing) => {}
             Ok(Taken::Gap(missing)) => {
                 let gap = self.gap(at, missing);
@@ -292,6 +295,7 @@ impl<P: Reading> ReaderCore<P> {
             Event::Segment(link, index, fd) => self.segment(link, index, fd),
             Event::Taken(link, number) => P::taken_back(self, link, number),
             Event::Gone(link) => self.gone(link),
+            Event::TurnedAway(link, problem) => self.turned_away(link, problem),
             Event::Broke(link, problem) => self.broke(link, &problem),
             Event::Denied { peer, problem } => {
                 // Others go on.

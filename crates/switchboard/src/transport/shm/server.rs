@@ -336,11 +336,10 @@ impl ShmServer {
     /// Drops what was asked by clients that are gone.
     #[cold]
     fn forget_the_gone(&mut self) {
-        let answers = &mut self.answers;
-        let mut has =
-            |id: Id| answers.call(|core, _| Ok::<_, Error>(core.has(id))).unwrap_or(false);
-        for one in &mut self.clients.all {
-            if !one.unsaid.is_empty() && !has(one.id) {
+        for at in 0..self.clients.all.len() {
+            let Client { link, id, ref unsaid, .. } = self.clients.all[at];
+            if !unsaid.is_empty() && self.is_gone(link, id) {
+                let one = &mut self.clients.all[at];
                 self.clients.unsaid -= one.unsaid.len();
                 one.unsaid.clear();
             }
@@ -358,8 +357,19 @@ impl ShmServer {
         });
     }
 
+    /// Whether answers can go to a client now.
     fn has(&mut self, id: Id) -> bool {
         self.answers.call(|core, _| Ok::<_, Error>(core.has(id))).unwrap_or(false)
+    }
+
+    /// Whether a client is there no more. One whose calls come before the link for its answers does is there.
+    fn is_gone(&mut self, link: LinkId, id: Id) -> bool {
+        if self.has(id) {
+            return false;
+        }
+        let Some(calls) = &mut self.calls else { return true };
+        let calls = calls.call(|core, _| Ok::<_, Error>(core.position(link).is_some()));
+        !calls.unwrap_or(false)
     }
 
     pub(crate) fn answer(
@@ -371,7 +381,7 @@ impl ShmServer {
             return Err(ReplyError::Cancelled);
         };
         let one = &self.clients.all[at];
-        let (id, Begun { number, cancelled, .. }) = (one.id, one.begun[begun]);
+        let (id, link, Begun { number, cancelled, .. }) = (one.id, one.link, one.begun[begun]);
         let body;
         let (kind, payload) = match answer {
             _ if cancelled => (DONE, &[][..]),
@@ -398,7 +408,7 @@ impl ShmServer {
                 Ok(())
             }
             Err(SendError::Failed(error)) => Err(ReplyError::Failed(error)),
-            Err(_) if !self.has(id) => Err(ReplyError::ClientGone),
+            Err(_) if self.is_gone(link, id) => Err(ReplyError::ClientGone),
             Err(_) => {
                 // The call goes on: it will be said of it that this was too large.
                 self.check_len(id, payload.len())?;
@@ -436,19 +446,22 @@ impl ShmServer {
             return;
         }
         let mut gone = false;
-        for one in &mut self.clients.all {
-            while let Some(said) = one.unsaid.front() {
+        for at in 0..self.clients.all.len() {
+            loop {
+                let one = &mut self.clients.all[at];
+                let Some(said) = one.unsaid.front() else { break };
                 let to = (one.place, one.id);
                 match self.answers.call(|core, _| core.try_send_to(to, said, &[])) {
                     Ok(place) => one.place = place,
+                    // Only once its link was there was it known how much it takes.
+                    Err(_) if self.shorten(at) => continue,
                     Err(_) => {
-                        let id = one.id;
-                        let has = self.answers.call(|core, _| Ok::<_, Error>(core.has(id)));
-                        gone |= !has.unwrap_or(false);
+                        let (link, id) = (self.clients.all[at].link, self.clients.all[at].id);
+                        gone |= self.is_gone(link, id);
                         break;
                     }
                 }
-                one.unsaid.pop_front();
+                self.clients.all[at].unsaid.pop_front();
                 self.clients.unsaid -= 1;
             }
         }
@@ -457,12 +470,31 @@ impl ShmServer {
         }
     }
 
+    /// Puts a failure in the place of the next answer to a client, if that is longer than it takes.
+    #[cold]
+    fn shorten(&mut self, at: usize) -> bool {
+        let id = self.clients.all[at].id;
+        let Some(said) = self.clients.all[at].unsaid.front_mut() else { return false };
+        let Some((_, number, rest)) = calling::read(said) else { return false };
+        let len = rest.len();
+        let limit = self.answers.call(|core, _| {
+            let one = core.addressees().find(|one| one.id == id);
+            Ok::<_, Error>(one.map(|one| calling::longest(one.largest)))
+        });
+        let Some(limit) = limit.ok().flatten().filter(|limit| len > *limit) else { return false };
+        let text =
+            format!("the reply has {len} bytes, and its client takes {limit} (?max-message=)");
+        *said = calling::word(FAIL, number).to_vec();
+        said.extend_from_slice(&failure_body(Code::ResourceExhausted as u16, &text, &[]));
+        true
+    }
+
     pub(crate) fn try_part(&mut self, receipt: Receipt, bytes: &[u8]) -> Result<(), ReplyError> {
         let Some((at, begun)) = self.clients.begun(receipt) else {
             return Err(ReplyError::Cancelled);
         };
         let one = &self.clients.all[at];
-        let (id, place, is_behind) = (one.id, one.place, !one.unsaid.is_empty());
+        let (id, link, place, is_behind) = (one.id, one.link, one.place, !one.unsaid.is_empty());
         let Begun { number, cancelled, ahead: (parts, ahead), .. } = one.begun[begun];
         if cancelled {
             return Err(ReplyError::Cancelled);
@@ -471,7 +503,13 @@ impl ShmServer {
         let window = self.answers.call(|core, _| {
             Ok::<_, Error>(core.addressees().find(|one| one.id == id).map(|one| one.window))
         });
-        let Ok(Some(window)) = window else { return Err(ReplyError::ClientGone) };
+        let Ok(Some(window)) = window else {
+            return Err(if self.is_gone(link, id) {
+                ReplyError::ClientGone
+            } else {
+                ReplyError::Full
+            });
+        };
         let after = ahead + bytes.len() as u64;
         // The client's window of bytes is not known here: this side's is as good.
         let most = u64::from(self.setup.options.prefetch_bytes.max(1));
@@ -496,8 +534,8 @@ impl ShmServer {
         self.read_ahead();
         let Some((at, begun)) = self.clients.begun(receipt) else { return CallState::Cancelled };
         let one = &self.clients.all[at];
-        let (id, Begun { until, cancelled, .. }) = (one.id, one.begun[begun]);
-        if !self.has(id) {
+        let (id, link, Begun { until, cancelled, .. }) = (one.id, one.link, one.begun[begun]);
+        if self.is_gone(link, id) {
             return CallState::ClientGone;
         }
         match until {
@@ -505,6 +543,10 @@ impl ShmServer {
             Some(until) if until <= Instant::now() => CallState::DeadlinePassed,
             _ => CallState::Wanted,
         }
+    }
+
+    pub(crate) fn has_call(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     pub(crate) fn look(&mut self) -> Result<(), RecvError> {
@@ -542,13 +584,27 @@ impl ShmServer {
         Ok(())
     }
 
+    /// Whether a client has an answer to come, and the link for answers is not there yet.
+    fn is_halfway(&mut self) -> bool {
+        let Some(calls) = &mut self.calls else { return false };
+        calls.look_at_control();
+        (0..self.clients.all.len()).any(|at| {
+            let Client { link, id, ref begun, ref unsaid, .. } = self.clients.all[at];
+            let is_open = !(begun.is_empty() && unsaid.is_empty());
+            is_open && !self.has(id) && !self.is_gone(link, id)
+        })
+    }
+
     pub(crate) fn finish(&mut self) -> Result<bool, RecvError> {
+        self.answers.look_at_control();
+        self.say_on();
+        if self.is_halfway() {
+            return Ok(false);
+        }
         self.waiting.clear();
         self.waiting_bytes = 0;
         // What was not settled goes back to its clients.
         self.calls = None;
-        self.answers.look_at_control();
-        self.say_on();
         let answers = &mut self.answers;
         let mut has =
             |id: Id| answers.call(|core, _| Ok::<_, Error>(core.has(id))).unwrap_or(false);

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use switchboard_kernel::io::Deadline;
 use switchboard_shm::Misbehaved;
 use switchboard_shm::feed::{Changed, FeedReader};
-use switchboard_shm::values::{self, Read};
+use switchboard_shm::values::{self, MOST_SEGMENTS, Read};
 
 use super::control::LinkId;
 use super::ends::End;
@@ -101,8 +101,8 @@ impl Table {
 /// Why a value was not read.
 enum Trouble {
     Lie(Misbehaved),
-    /// It lies in a segment that is still on the way, or never comes.
-    NoSegment,
+    /// It lies in this segment, which is still on the way, or never comes.
+    NoSegment(u32),
 }
 
 impl From<Misbehaved> for Trouble {
@@ -127,7 +127,7 @@ fn read(
     match values::read(at, name, |index| segments.get(index as usize), largest, &mut bytes)? {
         Read::Value(version) => Ok(Some((bytes, version))),
         Read::Nothing => Ok(None),
-        Read::NoSegment(_) => Err(Trouble::NoSegment),
+        Read::NoSegment(index) => Err(Trouble::NoSegment(index)),
     }
 }
 
@@ -190,21 +190,25 @@ impl FollowerCore<Watched> {
         &mut self,
         mut with: impl FnMut(&mut Followed<Table>, &Setup) -> Result<Option<R>, Trouble>,
     ) -> Option<R> {
-        let (mut at, mut fetched) = (0, None);
+        let (mut at, mut fetched, mut fetches) = (0, None, 0);
         while let Some(one) = self.writers.get_mut(at) {
             let link = one.link;
             match with(one, &self.setup) {
                 Ok(Some(found)) => return Some(found),
                 Ok(None) => at += 1,
                 Err(Trouble::Lie(what)) => self.turn_away(at, what.0),
-                // It was sent before the value, so it waits on the control path, or never comes.
-                Err(Trouble::NoSegment) if fetched != Some(link) => {
-                    fetched = Some(link);
+                // It was sent before the value, so it waits on the control path, or never comes. Meanwhile the value
+                // may have gone on to another one.
+                Err(Trouble::NoSegment(index))
+                    if fetched != Some((link, index)) && fetches < MOST_SEGMENTS =>
+                {
+                    fetched = Some((link, index));
+                    fetches += 1;
                     for event in self.control.hear(link) {
                         self.note(event);
                     }
                 }
-                Err(Trouble::NoSegment) => {
+                Err(Trouble::NoSegment(_)) => {
                     self.turn_away(at, "a value in a segment that never came");
                 }
             }

@@ -84,6 +84,37 @@ fn calls_under_way_may_end_in_any_order() {
     });
 }
 
+/// A server with an event loop of its own sleeps on its descriptor, which does not tell again of what was read.
+#[test]
+fn a_call_that_was_read_by_the_way_is_known() {
+    each_service(|meeting| {
+        let server = Words::open(meeting.address()).and_then(|words| words.server());
+        let server = server.expect("a server");
+        let [mut first, mut second] = [0, 1].map(|_| {
+            let mut child = Child::role("service-client", &[meeting.address()]);
+            child.expect("open");
+            child
+        });
+        first.tell("one");
+        let call = server.recv_call_timeout(DEADLINE).expect("a call");
+        assert!(!server.has_call());
+        let (_, ticket) = call.into_parts();
+        second.tell("two");
+        let until = Instant::now() + DEADLINE;
+        while !server.has_call() {
+            assert!(Instant::now() < until, "it was not read");
+            server.drive().expect("nothing to report");
+            assert_eq!(server.state_of(ticket), CallState::Wanted);
+        }
+        let (words, other) = server.try_recv_call().expect("a call").into_parts();
+        assert_eq!((words.0.as_str(), server.has_call()), ("two", false));
+        server.reply_to(ticket, &text("1")).expect("a reply");
+        server.reply_to(other, &text("2")).expect("a reply");
+        first.expect("Ok(\"1\")");
+        second.expect("Ok(\"2\")");
+    });
+}
+
 #[test]
 fn a_servers_error_arrives_as_it_is() {
     each_service(|meeting| {

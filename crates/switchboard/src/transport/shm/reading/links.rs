@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Acquire;
+use std::time::{Duration, Instant};
 
 use switchboard_kernel::shared_memory::{Doorbell, PeerMemory};
 use switchboard_shm::Misbehaved;
@@ -25,6 +26,9 @@ use crate::transport::shm::memory::{Bell, Own, Theirs, Unusable};
 use crate::transport::shm::offer::{Page, ReaderOffer};
 use crate::transport::shm::waking::wake_writer;
 
+/// Much shorter than a publisher waits for a subscriber of another user that takes nothing.
+const CERTAIN_FOR: Duration = Duration::from_secs(1);
+
 /// A writer, as its reader knows it.
 #[derive(Debug)]
 pub(crate) struct Writer<P> {
@@ -38,6 +42,8 @@ pub(crate) struct Writer<P> {
     slot: usize,
     /// It is of another user: nothing is lent in place.
     is_other: bool,
+    /// When it saw this end take something, if it is of another user.
+    certain: Instant,
     /// What the writer knows of this end's sleeps.
     pub(super) sleeper: Sleeper,
     /// Counts this end's sleeps, for the doorbell.
@@ -159,6 +165,7 @@ impl<P: Reading> ReaderCore<P> {
             bell,
             slot,
             is_other,
+            certain: Instant::now(),
             turn: 0,
             counters: Counters::default(),
             wakes: Cell::new(0),
@@ -237,18 +244,23 @@ impl<P: Reading> ReaderCore<P> {
                 continue;
             }
             let one = self.writers.remove(index);
-            self.left += 1;
-            self.past.add(&one);
-            let peer = || self.control.peer_name(one.link);
-            let missing = one.kept.missing();
-            if missing > 0 {
-                self.reports.push(RecvError::Gap { peer: peer(), missing });
-            }
-            if !one.ended {
-                let received = one.counters.received;
-                self.reports.push(RecvError::PeerDied { peer: peer(), received });
-            }
+            self.left_by(&one);
             self.control.part(one.link);
+        }
+    }
+
+    /// Says how a writer that is there no more has left.
+    fn left_by(&mut self, one: &Writer<P>) {
+        self.left += 1;
+        self.past.add(one);
+        let peer = || self.control.peer_name(one.link);
+        let missing = one.kept.missing();
+        if missing > 0 {
+            self.reports.push(RecvError::Gap { peer: peer(), missing });
+        }
+        if !one.ended {
+            let received = one.counters.received;
+            self.reports.push(RecvError::PeerDied { peer: peer(), received });
         }
     }
 
@@ -264,8 +276,51 @@ impl<P: Reading> ReaderCore<P> {
         }
     }
 
-    /// Ends the link of a writer that broke the protocol.
+    /// Whether a message that was just copied is what its writer wrote. One of another user turns this end away when
+    /// it takes nothing for seconds, as while it is stopped, and writes over what was not read: before it does, it
+    /// says so.
+    #[inline]
+    pub(super) fn is_whole(&mut self, at: usize) -> bool {
+        let one = &self.writers[at];
+        !one.is_other || one.certain.elapsed() < CERTAIN_FOR || self.is_waited_for(at)
+    }
+
+    #[cold]
+    fn is_waited_for(&mut self, at: usize) -> bool {
+        let link = self.writers[at].link;
+        for event in self.control.hear(link) {
+            self.note(event);
+        }
+        let Some(at) = self.position(link) else { return false };
+        let one = &mut self.writers[at];
+        // It takes something: from here on the time begins anew.
+        P::before_sleep(one, &self.control);
+        one.certain = Instant::now();
+        true
+    }
+
+    /// A writer has turned this end away: what is in its ring may be overwritten by now.
+    pub(super) fn turned_away(&mut self, link: LinkId, problem: String) {
+        if !self.control.has(link) {
+            return;
+        }
+        let peer = self.control.peer_name(link);
+        self.reports.push(RecvError::PeerRefused { peer, problem });
+        self.pending.retain(|one| one.link != link);
+        if let Some(at) = self.position(link) {
+            let one = self.writers.remove(at);
+            self.left_by(&one);
+        }
+    }
+
+    /// Ends the link of a writer that broke the protocol, if it has not ended it before: whom it waits for no more
+    /// finds nonsense in its ring.
     pub(in crate::transport::shm) fn turn_away(&mut self, at: usize, problem: &str) {
+        let link = self.writers[at].link;
+        for event in self.control.hear(link) {
+            self.note(event);
+        }
+        let Some(at) = self.position(link) else { return };
         let one = self.writers.remove(at);
         self.past.add(&one);
         // Who has said nothing yet is nobody whose end is an end.
@@ -389,6 +444,10 @@ impl<P: Reading> Writer<P> {
                 control.say(self.link, &Datagram::Sleeps { position }, &[]);
             }
         }
+    }
+
+    pub(super) fn is_other(&self) -> bool {
+        self.is_other
     }
 
     /// Whether this end raises its byte in the doorbell itself.
