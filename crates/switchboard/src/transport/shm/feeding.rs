@@ -93,12 +93,12 @@ impl<F: Feeding> FeedCore<F> {
             Ok(gift) => gift,
             Err(error) => return self.side.put_off(guest.link, error),
         };
-        let link = guest.link;
-        let Some(reader) = self.side.welcome(guest, (0, 0), gift.as_ref()) else { return };
+        // First what values lie in: once it is welcome it looks for those.
         for (index, memory) in self.kept.segments().into_iter().enumerate() {
             // One that takes none hangs up, and that shows.
-            self.side.control.give_segment(link, index as u32, memory);
+            self.side.control.give_segment(guest.link, index as u32, memory);
         }
+        let Some(reader) = self.side.welcome(guest, (0, 0), gift.as_ref()) else { return };
         self.readers.push(reader);
         self.bell_words = self.words_of_bell();
     }

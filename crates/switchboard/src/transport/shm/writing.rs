@@ -172,10 +172,12 @@ impl WritingSide {
             }
         };
         bell::clear(&self.bell, slot);
-        let mut welcomed = self.control.welcome(link, slot, begin, ring);
+        // First what messages may lie in: once it is welcome it looks for those.
+        let mut welcomed = true;
         for (index, memory) in self.blocks.segments().enumerate() {
             welcomed &= self.control.give_segment(link, index as u32, memory);
         }
+        welcomed &= self.control.welcome(link, slot, begin, ring);
         self.short &= !welcomed;
         if welcomed {
             self.denied = None;

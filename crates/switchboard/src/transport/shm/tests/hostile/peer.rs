@@ -308,12 +308,19 @@ impl LyingReader {
         let fd = page.read_only_fd().expect("a descriptor");
         say_hello(&raw, &hello(pattern, Role::Reader), &[fd.as_fd()]);
         let (_, mut descriptors) = raw.take().expect("an answer");
-        let (bytes, more) = raw.take().expect("a welcome");
-        descriptors.extend(more);
-        let from = Role::Writer;
-        let with = usize::from(pattern == Pattern::Queue);
-        let welcome = Datagram::decode_next(&bytes, with, pattern, from).expect("a welcome");
-        let Datagram::Welcome { slot, position, .. } = welcome else { panic!("{welcome:?}") };
+        // Segments come first; they are not looked into.
+        let (slot, position) = loop {
+            let (bytes, more) = raw.take().expect("a welcome");
+            let said = Datagram::decode_next(&bytes, more.len(), pattern, Role::Writer);
+            match said.expect("a welcome") {
+                Datagram::Segment { .. } => {}
+                Datagram::Welcome { slot, position, .. } => {
+                    descriptors.extend(more);
+                    break (slot, position);
+                }
+                other => panic!("{other:?}"),
+            }
+        };
         let mut descriptors = descriptors.into_iter();
         let bell = Doorbell::received(descriptors.next().expect("a doorbell")).expect("a doorbell");
         let ring = descriptors.next().expect("a ring");
