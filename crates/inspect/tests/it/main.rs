@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod analysis;
 mod fuzz;
 mod gallery;
 mod hostile;
 mod objects;
 mod whole_machine;
+mod world;
 
 use switchboard_testkit::child::{Role, enter};
 

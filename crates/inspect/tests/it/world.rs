@@ -1,0 +1,255 @@
+//! A machine in a few words, for tests of what follows from a snapshot: a line per thread.
+//!
+//! ```text
+//! reader reads pipe:1; waits data pipe:1
+//! writer writes pipe:1; waits time
+//! ```
+//!
+//! The first word is a process; a second line of the same name is another thread of it. The first process has number 10, the second
+//! one 20 and so on; its threads count on from there. What stands between semicolons:
+//!
+//! | words | mean |
+//! |---|---|
+//! | `has O…`, `reads O…`, `writes O…` | descriptors of objects |
+//! | `maps O…` | memory that it maps |
+//! | `waits NEED O…` | any of these: `data`, `room`, `delivery`, `client`, `acceptance`, `reader`, `writer`, `count`, `change` |
+//! | `waits lock O of P…` | until P lets go; `locks` until all of them do; `lock? … of` if that is not sure; `of dead` |
+//! | `waits children P…`, `waits signal`, `waits time`, `waits other` | |
+//! | `timed`, `once`, `moved`, `doubted` | of the wait: it ends by itself; nobody looked twice; it was another one the second time; it may end by itself |
+//! | `runs`, `stopped`, `ended` | its state |
+//! | `handles N…` | signals, by number |
+//! | `child of P`, `session P`, `ring`, `unreadable` | |
+//!
+//! A line that begins with `!` is about objects: `! peers A B`, `! listens A`, `! pidfd A of P`, `! held A of readers`.
+
+use switchboard_inspect::{
+    Coverage, End, Kind, Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn,
+};
+
+/// The snapshot of this text.
+pub(crate) fn world(text: &str) -> Snapshot {
+    let mut world = World::default();
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    // Everybody first, so that a line may name who comes later.
+    for line in lines().filter(|line| !line.starts_with('!')) {
+        world.thread(line.split([' ', ';']).next().expect("a name"));
+    }
+    let mut seen = Vec::new();
+    for line in lines() {
+        match line.strip_prefix('!') {
+            Some(rest) => world.about(&rest.split_whitespace().collect::<Vec<_>>()),
+            None => {
+                let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
+                let thread = seen.iter().filter(|&&other| other == name).count();
+                seen.push(name);
+                for part in rest.split(';') {
+                    world.part(name, thread, &part.split_whitespace().collect::<Vec<_>>());
+                }
+            }
+        }
+    }
+    world.snapshot.finish()
+}
+
+#[derive(Default)]
+struct World {
+    snapshot: Snapshot,
+}
+
+trait Finish {
+    fn finish(self) -> Snapshot;
+}
+
+impl Finish for Snapshot {
+    fn finish(mut self) -> Snapshot {
+        let all = u32::try_from(self.processes.len()).expect("few");
+        let readable = self.processes.iter().filter(|process| process.readable).count();
+        let readable = u32::try_from(readable).expect("few");
+        self.coverage = Coverage {
+            processes: all,
+            readable,
+            waits_readable: readable,
+            waits: true,
+            ..Coverage::default()
+        };
+        self.format = switchboard_inspect::model::FORMAT;
+        self
+    }
+}
+
+impl World {
+    fn thread(&mut self, name: &str) {
+        let at = self.snapshot.processes.iter().position(|process| process.name == name);
+        let at = at.unwrap_or_else(|| {
+            let pid = 10 * (u32::try_from(self.snapshot.processes.len()).expect("few") + 1);
+            self.snapshot.processes.push(Process {
+                pid,
+                name: name.to_owned(),
+                state: 'S',
+                readable: true,
+                ..Process::default()
+            });
+            self.snapshot.processes.len() - 1
+        });
+        let process = &mut self.snapshot.processes[at];
+        let tid = process.pid + u32::try_from(process.threads.len()).expect("few");
+        let name = name.to_owned();
+        process.threads.push(Thread { tid, name, state: 'S', ..Thread::default() });
+    }
+
+    fn pid(&self, name: &str) -> u32 {
+        let mut all = self.snapshot.processes.iter();
+        all.find(|process| process.name == name).unwrap_or_else(|| panic!("no {name}")).pid
+    }
+
+    /// A thread, as `name` or `name.1`.
+    fn tid(&self, name: &str) -> u32 {
+        match name.split_once('.') {
+            Some((name, number)) => self.pid(name) + number.parse::<u32>().expect("a number"),
+            None => self.pid(name),
+        }
+    }
+
+    fn object(&mut self, id: &str) -> &mut Object {
+        let found = self.snapshot.objects.iter().position(|object| object.id == id);
+        let at = found.unwrap_or_else(|| {
+            let scheme = id.split(':').next().expect("a kind");
+            let kind = Kind::named(scheme).unwrap_or_else(|| panic!("no kind {scheme}"));
+            self.snapshot.objects.push(Object::new(kind, id));
+            self.snapshot.objects.len() - 1
+        });
+        &mut self.snapshot.objects[at]
+    }
+
+    fn about(&mut self, words: &[&str]) {
+        match words {
+            ["peers", a, b] => {
+                self.object(a).peer = Some((*b).to_owned());
+                self.object(b).peer = Some((*a).to_owned());
+            }
+            ["listens", id] => self.object(id).state = Some("listening".into()),
+            ["pidfd", id, "of", process] => {
+                let pid = self.pid(process);
+                self.object(id).state = Some(format!("process {pid}").into());
+            }
+            _ => panic!("not understood: {words:?}"),
+        }
+    }
+
+    fn part(&mut self, name: &str, thread: usize, words: &[&str]) {
+        let Some((&verb, rest)) = words.split_first() else { return };
+        let pid = self.pid(name);
+        match verb {
+            "has" | "reads" | "writes" | "maps" => {
+                for (at, id) in rest.iter().enumerate() {
+                    let via = match verb {
+                        "maps" => Via::Map(0x1000),
+                        _ => Via::Fd(i32::try_from(at).expect("few") + 3),
+                    };
+                    let (reads, writes) = (verb != "writes", verb != "reads");
+                    self.object(id).ends.push(End { pid, via, reads, writes });
+                }
+            }
+            "waits" => {
+                let wait = self.wait(rest);
+                self.at(name).threads[thread].wait = Some(wait);
+            }
+            "timed" => self.its_wait(name, thread).timed = true,
+            "once" => self.its_wait(name, thread).steady = None,
+            "moved" => self.its_wait(name, thread).steady = Some(false),
+            "doubted" => self.its_wait(name, thread).doubt = Some("a limit".to_owned()),
+            "runs" => self.at(name).threads[thread].state = 'R',
+            "stopped" => self.at(name).state = 'T',
+            "ended" => self.at(name).state = 'Z',
+            "ring" => self.at(name).io_uring = true,
+            "unreadable" => {
+                let process = self.at(name);
+                process.readable = false;
+                process.threads.clear();
+            }
+            "handles" => {
+                for signal in rest {
+                    let bit = signal.parse::<u32>().expect("a signal") - 1;
+                    self.at(name).caught_signals |= 1 << bit;
+                }
+            }
+            "child" => self.at(name).parent = self.pid(rest[1]),
+            "session" => self.at(name).session = self.pid(rest[0]),
+            _ => panic!("not understood: {words:?}"),
+        }
+    }
+
+    fn at(&mut self, name: &str) -> &mut Process {
+        let mut all = self.snapshot.processes.iter_mut();
+        all.find(|process| process.name == name).expect("a process")
+    }
+
+    fn its_wait(&mut self, name: &str, thread: usize) -> &mut Wait {
+        self.at(name).threads[thread].wait.as_mut().expect("`waits` comes first")
+    }
+
+    fn wait(&mut self, words: &[&str]) -> Wait {
+        let (&what, rest) = words.split_first().expect("what it waits for");
+        let (call, on) = match what {
+            "signal" => ("pause", WaitOn::Signal),
+            "time" => ("nanosleep", WaitOn::Time),
+            "other" => ("io_uring_enter", WaitOn::Other("what is not seen".to_owned())),
+            "children" => {
+                ("wait", WaitOn::Children(rest.iter().map(|name| self.pid(name)).collect()))
+            }
+            "lock" | "lock?" | "locks" => {
+                let [id, "of", owners @ ..] = rest else { panic!("whose lock? {words:?}") };
+                let of_threads = self.object(id).kind == Kind::Futex;
+                let mut target = Target::new(*id, Need::Release);
+                (target.sure, target.every) = (what != "lock?", what == "locks");
+                for owner in owners {
+                    if *owner == "dead" {
+                        target.dead_owner = Some(999);
+                    } else {
+                        let by = if of_threads { self.tid(owner) } else { self.pid(owner) };
+                        target.owners.push(by);
+                    }
+                }
+                ("futex", WaitOn::Objects(vec![target]))
+            }
+            "undone" | "counted" => {
+                let [id, "of", owner] = rest else { panic!("whose semaphore? {words:?}") };
+                self.object(id);
+                let mut target = Target::new(*id, Need::Count);
+                (target.sure, target.owners) = (what == "undone", vec![self.pid(owner)]);
+                ("semop", WaitOn::Objects(vec![target]))
+            }
+            need => {
+                let each = rest.iter().map(|id| {
+                    self.object(id);
+                    Target::new(*id, named(need))
+                });
+                ("read", WaitOn::Objects(each.collect()))
+            }
+        };
+        Wait {
+            call: call.to_owned(),
+            channel: None,
+            timed: on == WaitOn::Time,
+            on,
+            doubt: None,
+            steady: Some(true),
+            since_ms: Some((5_000, 20)),
+        }
+    }
+}
+
+fn named(need: &str) -> Need {
+    match need {
+        "data" => Need::Data,
+        "room" => Need::Room,
+        "delivery" => Need::Delivery,
+        "client" => Need::Client,
+        "acceptance" => Need::Acceptance,
+        "reader" => Need::Reader,
+        "writer" => Need::Writer,
+        "count" => Need::Count,
+        "change" => Need::Change,
+        _ => panic!("no need {need}"),
+    }
+}
