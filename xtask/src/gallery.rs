@@ -10,7 +10,7 @@ use switchboard_testkit::gallery;
 pub(crate) fn run(name: Option<&str>) -> ExitCode {
     let Some(name) = name else {
         for situation in gallery::all() {
-            println!("{:<28}  {}", situation.name, situation.tells);
+            println!("{:<34}  {}", situation.name, situation.tells);
         }
         return ExitCode::SUCCESS;
     };

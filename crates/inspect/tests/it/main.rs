@@ -8,6 +8,7 @@ mod fuzz;
 mod gallery;
 mod hostile;
 mod objects;
+mod recorded;
 mod whole_machine;
 mod world;
 
