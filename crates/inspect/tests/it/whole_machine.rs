@@ -4,6 +4,8 @@
 //! Others open and close meanwhile, so a difference counts only if the same one is found again and again. Where a tool is wrong, that is said
 //! and shown.
 
+mod kinds;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
