@@ -35,6 +35,19 @@ fn send(writer: &mut RingWriter<Memory>, message: &[u8]) -> bool {
     true
 }
 
+/// Room that is claimed and written to, of which nothing becomes, or only the first bytes.
+fn scribble(writer: &mut RingWriter<Memory>, len: usize, first: Option<&[u8]>) -> bool {
+    let Some(claim) = writer.claim(len as u64) else { return false };
+    // It would be a message of length 1.
+    let header = (1_u64 | 1 << 28 | 1 << 32).to_le_bytes();
+    writer.write(&claim, 0, &header.repeat(len.div_ceil(8))[..len]);
+    if let Some(first) = first {
+        writer.write(&claim, 0, first);
+        writer.commit(claim, Kind::Message, first.len() as u64);
+    }
+    true
+}
+
 fn receive(reader: &mut RingReader<Memory>) -> Option<Vec<u8>> {
     let frame = reader.poll().unwrap()?;
     let mut bytes = vec![0; frame.payload_bytes as usize];
@@ -74,9 +87,17 @@ proptest! {
         for (size, taken) in &sizes {
             // Packed or not, by chance.
             writer.set_to_line(size % 3 == 0);
+            if size % 5 == 0 {
+                scribble(&mut writer, size * 7 % 1016, None);
+            }
             let mut wanted = Some(message(sent, *size));
             while let Some(next) = wanted.take() {
-                if send(&mut writer, &next) {
+                let is_sent = if size % 4 == 1 {
+                    scribble(&mut writer, (size * 2).min(1016), Some(&next))
+                } else {
+                    send(&mut writer, &next)
+                };
+                if is_sent {
                     sent += 1;
                 } else {
                     // As much as is there, so that there is room.
@@ -216,6 +237,49 @@ fn a_full_ring_takes_nothing_until_its_reader_goes_on() {
     assert!(!send(&mut writer, &message(sent, 56)));
     writer.set_smallest_cursor(reader.position());
     assert!(send(&mut writer, &message(sent, 56)));
+}
+
+#[test]
+fn what_was_lent_and_not_sent_is_no_message() {
+    let (mut writer, mut reader) = pair(false, 0, 0);
+    writer.set_to_line(true);
+    let mut number = 0;
+    for _ in 0..20 {
+        for len in [8, 8, 8, 64, 64, 8] {
+            for lent in [8, 64, 120, 500] {
+                scribble(&mut writer, lent, None);
+            }
+            while !send(&mut writer, &message(number, len)) {
+                writer.set_smallest_cursor(reader.position());
+            }
+            assert_eq!(receive(&mut reader), Some(message(number, len)), "{number}");
+            assert_eq!(receive(&mut reader), None, "after {number}");
+            number += 1;
+        }
+    }
+}
+
+/// The first messages stay whole for who comes late, up to what the writer says.
+#[test]
+fn what_is_not_overwritten_is_read_by_who_comes_late() {
+    let (mut writer, _) = pair(false, 0, 0);
+    writer.set_to_line(true);
+    let mut begins = Vec::new();
+    for number in 0..200 {
+        begins.push(writer.head());
+        while !send(&mut writer, &message(number, 64)) {
+            writer.set_smallest_cursor(writer.head());
+        }
+        if number % 7 == 0 {
+            scribble(&mut writer, 300, None);
+        }
+        let oldest = begins.iter().position(|begin| *begin >= writer.oldest()).unwrap();
+        let from = (begins[oldest], oldest as u64);
+        let mut reader = RingReader::open(writer.memory().clone(), from.0, from.1).unwrap();
+        for late in from.1..=number {
+            assert_eq!(receive(&mut reader), Some(message(late, 64)), "{late} of {number}");
+        }
+    }
 }
 
 #[test]

@@ -61,6 +61,11 @@ impl Unit {
         if header & TO_LINE == 0 { Self::WORD } else { Self::LINE }
     }
 
+    #[inline]
+    pub(super) const fn is_line(self) -> bool {
+        self.0 == Self::LINE.0
+    }
+
     /// As the header says it.
     #[inline]
     const fn flag(self) -> u64 {

@@ -27,8 +27,11 @@ pub struct RingWriter<W> {
     head: u64,
     /// What is claimed ends at or before this, with the header after it.
     limit: u64,
-    /// Where what was claimed last ends: it may be under way.
+    /// Where what was ever claimed ends: it may be under way, and may have been written to and not committed.
     claimed: u64,
+    /// The word here is 0 already, unless it lies in what was claimed since: the next header but one goes there, if
+    /// the next frame is as long as the last one.
+    cleared: u64,
     /// Lines before this have been asked for.
     asked: u64,
     /// Where frames begin.
@@ -126,6 +129,7 @@ impl<W: Words> RingWriter<W> {
             head: position,
             limit,
             claimed: position,
+            cleared: position,
             asked: position,
             unit: Unit::WORD,
             number,
@@ -186,7 +190,8 @@ impl<W: Words> RingWriter<W> {
             return self.tail();
         }
         // The word after what is claimed is written too.
-        (self.claimed.max(self.head) + WORD_BYTES).saturating_sub(self.shape.capacity())
+        let written = self.claimed.max(self.cleared).max(self.head) + WORD_BYTES;
+        written.saturating_sub(self.shape.capacity())
     }
 
     /// The memory.
@@ -241,7 +246,7 @@ impl<W: Words> RingWriter<W> {
             }
             self.drop_oldest(end);
         }
-        self.claimed = claim.end();
+        self.claimed = self.claimed.max(claim.end());
         self.fetch(&claim);
         Some(claim)
     }
@@ -316,7 +321,9 @@ impl<W: Words> RingWriter<W> {
         }
         let words = self.memory.words();
         let end = claim.end_of(payload_bytes);
-        words[self.shape.word(end)].store(0, Relaxed);
+        if !self.is_cleared(end) {
+            words[self.shape.word(end)].store(0, Relaxed);
+        }
         let header_word = header(kind, payload_bytes, self.number, claim.unit);
         let frame = &words[self.shape.word(claim.frame)];
         if claim.begin == claim.frame {
@@ -332,7 +339,26 @@ impl<W: Words> RingWriter<W> {
             self.note_mark(claim.begin);
         }
         self.fetch_ahead();
+        self.clear_ahead(end - claim.begin);
         claim.begin
+    }
+
+    /// Whether the word at the end of a frame is 0 already.
+    #[inline(always)]
+    fn is_cleared(&self, end: u64) -> bool {
+        end == self.cleared && end == self.claimed
+    }
+
+    /// Where readers wait for every message: stores the 0 behind the next frame now, as if that was as long as the
+    /// last one, when nobody waits for it. Before the next commit it would be one line more that has to come from
+    /// the reader's processor, which fetches the neighbours of the line that it polls.
+    #[inline(always)]
+    fn clear_ahead(&mut self, frame_bytes: u64) {
+        let end = self.head + frame_bytes;
+        if self.unit.is_line() && end + WORD_BYTES <= self.limit {
+            self.memory.words()[self.shape.word(end)].store(0, Relaxed);
+            self.cleared = end;
+        }
     }
 
     /// Asks for the lines of a frame, to be written now: who reads has them since the last turn of the ring, or
@@ -341,7 +367,9 @@ impl<W: Words> RingWriter<W> {
     /// it is written.
     #[inline(always)]
     fn fetch(&self, claim: &Claim) {
-        let last = claim.end().min(claim.frame + MOST_ASKED_BYTES);
+        let end = claim.end();
+        let last = if self.is_cleared(end) { end - 1 } else { end };
+        let last = last.min(claim.frame + MOST_ASKED_BYTES);
         let mut line = (claim.frame | (LINE_BYTES - 1)) + 1;
         while line <= last {
             self.ask_for(line);

@@ -9,9 +9,9 @@ use loom::thread;
 
 use super::arena::{Arena, InFlight, PLACE_BYTES, Place};
 use super::cursor::{OwnCursor, Unsettled};
-use super::layout::PAGE_BYTES;
+use super::layout::{self, PAGE_BYTES};
 use super::ring::{Kind, Prefix, RingReader};
-use super::{CAPACITY, Memory, copy, model, page, ring, ring_of};
+use super::{CAPACITY, Memory, copy, model, page, ring_of};
 
 /// What callers do with the bytes of a room.
 #[derive(Clone)]
@@ -148,13 +148,23 @@ fn a_block_is_not_built_in_before_those_before_it_are_settled() {
     borrowed_from_blocks(Release::FirstLast, 4, 2);
 }
 
-/// The same of messages in the ring: four fit, and a fifth one comes.
 #[test]
 fn room_that_is_borrowed_is_not_built_in() {
-    model(|| {
-        let (mut writer, mut reader) = ring(false);
+    borrowed_from_ring(2, false);
+}
+
+#[test]
+fn room_of_lines_that_is_borrowed_is_not_built_in() {
+    borrowed_from_ring(layout::LINE_BYTES as usize / 8, true);
+}
+
+/// The same of messages in the ring, each of which takes so many words: four fit, and a fifth one comes.
+fn borrowed_from_ring(frame_words: usize, to_line: bool) {
+    model(move || {
+        let (mut writer, mut reader) = ring_of(frame_words as u64 * 32, false);
+        writer.set_to_line(to_line);
         let (own, mut peer) = page();
-        let slot = |word: usize| word % (CAPACITY as usize / 8) / 2;
+        let slot = move |word: usize| word % (frame_words * 4) / frame_words;
         let rooms: Vec<Room> = (0..4).map(|_| Room::new()).collect();
         let looked_at = rooms.clone();
         let writing = thread::spawn(move || {

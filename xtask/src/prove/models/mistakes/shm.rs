@@ -109,6 +109,13 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
         models: "room",
     },
     Mistake {
+        what: "the word behind the next frame is cleared although a reader is not past it",
+        file: "ring/writer.rs",
+        right: "end + WORD_BYTES <= self.limit",
+        wrong: "end + WORD_BYTES <= self.limit + 4 * LINE_BYTES",
+        models: "room_of_lines",
+    },
+    Mistake {
         what: "the oldest are overwritten with no fence behind the tail",
         file: "ring/writer.rs",
         right: "        fence(Release);",
@@ -126,7 +133,7 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
         what: "a copy counts although it was overwritten",
         file: "ring/reader.rs",
         right: "if tail > before.0 {",
-        wrong: "if tail > before.0 + self.shape.capacity {",
+        wrong: "if tail > before.0 + self.shape.capacity() {",
         models: "overwritten",
     },
     Mistake {
