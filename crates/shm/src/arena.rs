@@ -7,6 +7,7 @@
 //! segments are small at first: each further one of a size has twice as many blocks.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::layout::{PAGE_BYTES, WORD_BYTES};
 use crate::ring::{PREFIX_BYTES, Prefix};
@@ -47,6 +48,8 @@ pub struct Place {
 
 /// Bytes of a frame's payload that says a place.
 pub const PLACE_BYTES: usize = PREFIX_BYTES + 24;
+/// The same in words.
+pub(crate) const PLACE_WORDS: usize = PLACE_BYTES / WORD_BYTES as usize;
 
 impl Place {
     /// The payload of its frame.
@@ -64,10 +67,24 @@ impl Place {
     /// # Errors
     /// When it is no place that can be.
     pub fn from_bytes(bytes: &[u8; PLACE_BYTES]) -> Result<(Prefix, Self), Misbehaved> {
-        let mut words = [0; PLACE_BYTES / 8];
+        let mut words = [0; PLACE_WORDS];
         for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*chunk);
         }
+        Self::from_numbers(words)
+    }
+
+    /// From the words of a frame's payload, each of which is loaded once.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes).
+    #[inline]
+    pub fn from_words(words: &[AtomicU64; PLACE_WORDS]) -> Result<(Prefix, Self), Misbehaved> {
+        Self::from_numbers(words.each_ref().map(|word| word.load(Relaxed)))
+    }
+
+    #[inline]
+    fn from_numbers(words: [u64; PLACE_WORDS]) -> Result<(Prefix, Self), Misbehaved> {
         let [prefix, segment, offset, len] = words;
         let segment = u32::try_from(segment)
             .ok()

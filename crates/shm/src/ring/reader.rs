@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::frame::{Frame, Header, Kind, TO_LINE, Unit, frame_bytes, frame_end};
 use super::{LAST, Shape};
+use crate::arena::{PLACE_BYTES, PLACE_WORDS};
 use crate::atomic::fence;
 use crate::barrier::Busy;
 use crate::copy::copy_out;
@@ -162,6 +163,32 @@ impl<W: Words> RingReader<W> {
         self.position = frame_end(self.position, len, Unit::of(open));
         self.number += 1;
         Some((word + 1, len as usize))
+    }
+
+    /// The words that say where the next message lies, if it is one in the arena, and where its frame ends: what
+    /// [`pass`](Self::pass) is for. Whatever else there is, [`poll`](Self::poll) tells.
+    #[inline]
+    #[must_use]
+    pub fn next_in_arena(&self) -> Option<(&[AtomicU64; PLACE_WORDS], u64)> {
+        let word = self.shape.word(self.position);
+        let words = self.memory.words();
+        // Partner: the release store of the commit.
+        let header = words[word].load(Acquire);
+        let len = PLACE_BYTES as u64;
+        let wanted = super::frame::header(Kind::InArena, len, self.number + 1, Unit::WORD);
+        let is_other = (header ^ wanted) & !TO_LINE != 0;
+        if is_other || len > self.shape.rest(self.position) - WORD_BYTES {
+            return None;
+        }
+        let place = words.get(word + 1..)?.first_chunk()?;
+        Some((place, frame_end(self.position, len, Unit::of(header))))
+    }
+
+    /// Goes on behind a message, to where its frame ends.
+    #[inline]
+    pub fn pass(&mut self, end: u64) {
+        self.position = end;
+        self.number += 1;
     }
 
     #[cold]

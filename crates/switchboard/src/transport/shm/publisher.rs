@@ -1,17 +1,16 @@
 //! The publishing end of a topic: one ring for all subscribers.
 
 mod history;
+mod large;
 mod pace;
 
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::membarrier;
-use switchboard_shm::arena::Block;
 use switchboard_shm::barrier::{Busy, Sleeper};
 use switchboard_shm::bell::{self, Sleeps};
-use switchboard_shm::ring::{Claim, Counters, Kind, Prefix, RingWriter};
+use switchboard_shm::ring::{Claim, Counters, Kind, RingWriter};
 
-use super::blocks::Blocks;
 use super::control::{Control, Event, LinkId, Met};
 use super::counting;
 use super::endpoint::Core;
@@ -49,9 +48,6 @@ pub(crate) struct PublisherCore {
     pace: Pace,
 }
 
-/// Subscribers that have no more large messages before them are waiting for the next one.
-const FEW_IN_FLIGHT: usize = 2;
-
 /// So long a subscriber of another user may hold its publisher up without taking anything.
 const EVICTED_AFTER: Duration = Duration::from_secs(5);
 const HELD_UP: &str = "it is of another user, and has taken nothing for 5 seconds while its publisher \
@@ -85,83 +81,6 @@ impl PublisherCore {
         self.ring.write(&claim, 0, payload);
         self.commit(claim, Kind::Message, len, len);
         Ok(())
-    }
-
-    #[cold]
-    fn lend_large(&mut self, len: usize, lending: &mut Lending) -> Result<(), SendError> {
-        let (claim, block) = self.claim_block(len)?;
-        lending.in_block(OF_TOPIC, claim, (&self.side.blocks, block), len);
-        Ok(())
-    }
-
-    #[cold]
-    fn try_send_large(&mut self, payload: &[u8]) -> Result<(), SendError> {
-        let (claim, block) = self.claim_block(payload.len())?;
-        switchboard_shm::copy_in(self.side.blocks.room(&block), payload);
-        self.commit_block(claim, block, payload.len() as u64);
-        Ok(())
-    }
-
-    /// A block for a large message, and its frame.
-    fn claim_block(&mut self, len: usize) -> Result<(Claim, Block), SendError> {
-        self.side.check_length(len)?;
-        let claim = self.claim(Blocks::FRAME_BYTES)?;
-        let block = self.block(len as u64)?.ok_or(SendError::Full)?;
-        Ok((claim, block))
-    }
-
-    #[inline(never)]
-    fn commit_block(&mut self, claim: Claim, block: Block, len: u64) {
-        let place = self.side.blocks.place(&block, len).to_bytes(Prefix::default());
-        self.ring.write(&claim, 0, &place);
-        self.side.blocks.sent(block, claim.end());
-        self.commit(claim, Kind::InArena, Blocks::FRAME_BYTES, len);
-        if self.side.blocks.in_flight() <= FEW_IN_FLIGHT {
-            // Now, and not when the next one is to go out.
-            self.reclaim();
-        }
-    }
-
-    /// A block for a large message; none where subscribers still hold too much.
-    fn block(&mut self, len: u64) -> Result<Option<Block>, SendError> {
-        if let Some(block) = self.side.blocks.take(len) {
-            return Ok(Some(block));
-        }
-        self.reclaim();
-        loop {
-            if let Some(block) = self.side.blocks.take(len) {
-                return Ok(Some(block));
-            }
-            if self.side.blocks.may_grow(len) {
-                self.side.grow(len, self.subscribers.iter())?;
-                continue;
-            }
-            let Some(oldest) = self.side.blocks.oldest() else { return Ok(None) };
-            if !self.ring.is_lossy() {
-                return Ok(None);
-            }
-            self.ring.drop_before(oldest);
-            let done = self.done_through();
-            self.side.blocks.reclaim(done);
-        }
-    }
-
-    /// Looks which blocks are nobody's any more.
-    fn reclaim(&mut self) {
-        self.look_at_cursors();
-        let done = self.done_through();
-        self.side.blocks.reclaim(done);
-    }
-
-    /// Frames that end at or before this are nobody's any more.
-    fn done_through(&self) -> u64 {
-        let begin = if self.ring.is_lossy() {
-            self.ring.tail()
-        } else {
-            let cursors = self.subscribers.iter().map(|subscriber| subscriber.cursor.seen());
-            cursors.min().unwrap_or(self.ring.head())
-        };
-        self.history.begin().map_or(begin, |oldest| begin.min(oldest))
     }
 
     #[inline]
@@ -372,7 +291,7 @@ impl Lends for PublisherCore {
     #[inline(always)]
     fn lend_plain(&mut self, len: usize, lending: &mut Lending) -> bool {
         if len as u64 > self.ring.largest_payload() {
-            return false;
+            return self.lend_block(len, lending);
         }
         let Some(claim) = self.ring.claim(len as u64) else { return false };
         let word = self.ring.payload_index(&claim);
@@ -392,19 +311,15 @@ impl Lends for PublisherCore {
 
     #[inline(always)]
     fn commit_plain(&mut self, len: usize, lending: &mut Lending) -> bool {
-        let Some(claim) = lending.take_plain() else { return false };
+        let Some(claim) = lending.take_plain() else { return self.commit_lent_block(len, lending) };
         let len = len.min(lending.len) as u64;
         self.commit(claim, Kind::Message, len, len);
         true
     }
 
     fn commit_loan(&mut self, len: usize, lending: &mut Lending) {
-        let Some(claim) = lending.take() else { return };
-        let len = len.min(lending.len) as u64;
-        match lending.block.take() {
-            None => self.commit(claim, Kind::Message, len, len),
-            Some(block) => self.commit_block(claim, block, len),
-        }
+        // There is nothing more particular about a loan than that.
+        self.commit_plain(len, lending);
     }
 
     fn cancel_loan(&mut self, lending: &mut Lending) {

@@ -27,7 +27,7 @@ pub(crate) struct Subscription {
     /// The last message lies in a block, which is its publisher's again once this one is done with it: blocks are
     /// few, and large. So its room is given back before the next one, not with the eighth of the ring.
     has_block: bool,
-    /// None of them is there, and nothing is overwritten.
+    /// Nothing is missing or held, and nothing is overwritten.
     is_plain: bool,
 }
 
@@ -55,7 +55,7 @@ impl Reading for Subscription {
             return take_lossy(one, control, hand);
         }
         let taken = take_next(one, control, one.manner(manner), hand);
-        one.kept.is_plain = one.kept.missing == 0 && one.kept.held.is_none() && !one.kept.has_block;
+        one.kept.is_plain = one.kept.missing == 0 && one.kept.held.is_none();
         taken
     }
 
@@ -70,8 +70,10 @@ impl Reading for Subscription {
             return false;
         }
         // What was lent is the caller's until now.
-        store_after_step(one, control);
-        let Some((word, len)) = one.ring.next_message(one.largest_plain) else { return false };
+        give_back(one, control);
+        let Some((word, len)) = one.ring.next_message(one.largest_plain) else {
+            return take_block(one, control, manner, hand);
+        };
         hand.take_at(manner, one.link, &one.ring, (word, len));
         if manner == Manner::Copied {
             store_after_step(one, control);
@@ -92,6 +94,31 @@ impl Reading for Subscription {
     fn before_sleep(one: &mut Publisher, control: &Control<ReaderOffer>) {
         store_if_moved(one, control);
     }
+}
+
+/// Takes the next message, if it is in a block, and there is nothing particular about it: a short cut.
+#[inline(never)]
+fn take_block(
+    one: &mut Publisher,
+    control: &Control<ReaderOffer>,
+    manner: Manner,
+    hand: &mut Hand,
+) -> bool {
+    let manner = one.manner(manner);
+    let Some((words, end)) = one.ring.next_in_arena() else { return false };
+    let Ok((_, place)) = switchboard_shm::arena::Place::from_words(words) else { return false };
+    if place.len > one.largest as u64 || one.segments.take(manner, one.link, &place, hand).is_err()
+    {
+        return false;
+    }
+    one.ring.pass(end);
+    one.kept.has_block = true;
+    if manner == Manner::Copied {
+        give_back(one, control);
+    }
+    one.counters.received += 1;
+    hand.found.set_plain(one.link, one.ring.number());
+    true
 }
 
 /// Takes a message of a publisher that waits for its subscribers.
