@@ -77,14 +77,19 @@ fn in_stage(
 
     let root = rustix::process::geteuid().is_root();
     let who = if root { "root" } else { "an ordinary user" };
+    let is_twice = root && prepare::find_program("setpriv").is_some();
+    // Of all tests, two users' runs divide the longest series of kills: `switchboard_testkit::share`.
+    let is_divided = is_twice && options.filter.is_none();
+    let share = |part: &str| is_divided.then(|| ("SWITCHBOARD_SHARE", format!("{part}/2")));
     show::step(&format!("Running as {who}"));
     for test in &built.tests {
         let mut command = as_this_user(workspace, runner.stage, &place, &programs, test);
+        command.envs(share("0"));
         runner.run(&mut command, test, who);
     }
     if !root {
         runner.tally.skip("root run: not root".to_owned());
-    } else if prepare::find_program("setpriv").is_none() {
+    } else if !is_twice {
         runner.tally.skip("ordinary user's run: no setpriv (package util-linux)".to_owned());
     } else {
         let user = OrdinaryUser::new(runner.stage, built, tree, &workspace.root, python)?;
@@ -92,6 +97,7 @@ fn in_stage(
         // Models ask the system for nothing, so they are the same for everybody.
         for test in built.tests.iter().filter(|test| !test.is_models()) {
             let mut command = user.command(runner.stage, test);
+            command.envs(share("1"));
             runner.run(&mut command, test, user.name());
         }
     }

@@ -18,6 +18,7 @@ pub mod gallery;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod killstep;
 pub mod scratch;
+pub mod share;
 pub mod skip;
 
 pub use child::{Child, DEADLINE};

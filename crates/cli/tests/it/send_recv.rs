@@ -82,7 +82,7 @@ fn check(row: &Transport, options: &[&str], idle: bool, input: &[u8], expected: 
         let send = [&["send"], options, &[address]].concat();
         let mut recv = [&["recv"], options, &[address]].concat();
         if idle && row.framing.is_none() && !row.capabilities.says_end {
-            recv.extend(["--timeout", "1s"]);
+            recv.extend(["--timeout", "2s"]);
         }
         let (sender, receiver);
         if sender_first {
@@ -346,7 +346,7 @@ fn silence_ends_it_when_told_so() {
 fn silence_is_no_end_of_a_stream() {
     for row in TABLE.iter().filter(|row| !row.capabilities.says_end) {
         let place = Place::of(row);
-        let recv = ["recv", "--raw", "--timeout", "500ms", &place.address];
+        let recv = ["recv", "--raw", "--timeout", "2s", &place.address];
         let receiver = place.start(&recv);
         eventually(row.scheme, || place.is_bound(row));
         let mut sender = place.start(&["send", "--raw", &place.address]);
@@ -354,7 +354,7 @@ fn silence_is_no_end_of_a_stream() {
         receiver.wait_stdout("the beginning", |out| out == b"begin");
         sender.kill();
         let ended = receiver.wait().code(3).prints("begin");
-        ended.says("nothing came for 500ms; the stream did not end; 5 bytes arrived");
+        ended.says("nothing came for 2s; the stream did not end; 5 bytes arrived");
     }
 }
 

@@ -184,16 +184,18 @@ fn a_name_that_killed_ones_left_is_used_again() {
     for options in [&[][..], &["--shared"], &["--slots", "1"]] {
         // No plain name: others who come sweep what is left of those.
         let lock = Lock { name: format!("/dev/shm/{}", unique("left")), scratch: Scratch::new() };
-        let mut holder = lock.hold(options);
-        holder.kill();
+        let killed = || {
+            let mut holder = lock.hold(options);
+            let command = pidfd::open(command_of(&holder)).expect("the command");
+            holder.kill();
+            assert!(pidfd::wait_dead(&command, Deadline::after(DEADLINE)).expect("a wait"));
+        };
+        killed();
         assert!(!lock.is_gone(), "nobody was there to remove it");
         lock.run(options, &["true"]).code(0);
         gone(&lock);
         // And by others, with other options.
-        let mut holder = lock.hold(options);
-        let command = pidfd::open(command_of(&holder)).expect("the command");
-        holder.kill();
-        assert!(pidfd::wait_dead(&command, Deadline::after(DEADLINE)).expect("a wait"));
+        killed();
         let ended = lock.run(&["--slots", "7"], &["true"]).code(0);
         assert_eq!(ended.stderr, "", "{ended}");
         gone(&lock);

@@ -7,9 +7,9 @@ use std::process::Command;
 use std::slice::from_ref;
 
 use switchboard::{Bytes, Queue, RecvError, Start};
-use switchboard_testkit::Scratch;
 use switchboard_testkit::child::{Child, report};
 use switchboard_testkit::skip::skip;
+use switchboard_testkit::{Scratch, share};
 
 use super::{payload, publish, read_topic};
 
@@ -137,7 +137,7 @@ fn a_writer_killed_at_any_call_leaves_what_it_acknowledged() {
 fn a_writer_of_small_batches_killed_at_any_call_leaves_whole_ones() {
     const TEST: &str = "log::crash::a_writer_of_small_batches_killed_at_any_call";
     let counts = writer_counts(TEST, "segment=4096&durability=synced", 20, 10);
-    assert!(counts.is_none_or(|counts| counts.into_iter().eq([0, 10, 20])));
+    assert!(counts.is_none_or(|counts| counts.is_subset(&[0, 10, 20].into())));
 }
 
 /// So often that zeros are written ahead.
@@ -145,7 +145,9 @@ fn a_writer_of_small_batches_killed_at_any_call_leaves_whole_ones() {
 fn a_writer_that_syncs_often_killed_at_any_call_leaves_what_it_acknowledged() {
     const TEST: &str = "log::crash::a_writer_that_syncs_often_killed_at_any_call";
     let counts = writer_counts(TEST, "segment=4096&durability=synced", 70, 5);
-    assert!(counts.is_none_or(|counts| (0..=70).step_by(5).all(|count| counts.contains(&count))));
+    let Some(counts) = counts else { return };
+    let mut batches = (0..=70).step_by(5);
+    assert!(!share::is_whole() || batches.all(|count| counts.contains(&count)), "{counts:?}");
 }
 
 /// What is in a batch when a segment is full is written before the next one is made.
@@ -155,7 +157,7 @@ fn a_writer_of_large_batches_killed_at_any_call_leaves_whole_ones() {
     let counts = writer_counts(TEST, "segment=16KiB&durability=synced", 300, 150);
     let Some(counts) = counts else { return };
     let cut: Vec<u64> = counts.into_iter().filter(|count| !count.is_multiple_of(150)).collect();
-    assert!(matches!(cut[..], [151..300]), "{cut:?}");
+    assert!(matches!(cut[..], [151..300]) || cut.is_empty() && !share::is_whole(), "{cut:?}");
 }
 
 /// Kills a writer at each of its calls; how many messages it left, of all runs. `None` where that cannot be
@@ -180,6 +182,9 @@ fn writer_counts(test: &str, query: &str, count: u64, batch: u64) -> Option<BTre
     for (call, (before, total)) in calls {
         for nth in before + 1..=total {
             runs += 1;
+            if !share::is_mine(runs as usize) {
+                continue;
+            }
             let arguments = arguments(runs);
             let said = killed_at("log-writer", &arguments, &call, nth, &trace);
             let what = format!("killed at {call} {nth}: {said:?}");
@@ -241,6 +246,9 @@ fn a_receiver_killed_at_any_call_loses_nothing() {
     for (call, (before, total)) in calls {
         for nth in before + 1..=total {
             runs += 1;
+            if !share::is_mine(runs as usize) {
+                continue;
+            }
             let address = place(runs);
             let said = killed_at("log-receiver", from_ref(&address), &call, nth, &trace);
             check_receiver(&address, &said, &format!("killed at {call} {nth}: {said:?}"));
@@ -297,6 +305,9 @@ fn a_named_subscriber_killed_at_any_call_misses_nothing() {
     for (call, (before, total)) in calls {
         for nth in before + 1..=total {
             runs += 1;
+            if !share::is_mine(runs as usize) {
+                continue;
+            }
             let address = place(runs);
             let said = killed_at("log-named", from_ref(&address), &call, nth, &trace);
             check_named(&address, &said, &format!("killed at {call} {nth}: {said:?}"));

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use switchboard_testkit::killstep::{self, Boundary, Depth, How, Plan, Report};
-use switchboard_testkit::{Child, Scratch};
+use switchboard_testkit::{Child, Scratch, share};
 
 pub(crate) use self::services::victim as service_victim;
 pub(crate) use self::survivor::survivor;
@@ -179,7 +179,7 @@ fn each_step(test: &str, end: End, how: How) {
         How::Stop => Depth::Sample(STOPS),
     };
     for (number, operation) in of(end, STEPS) {
-        if !is_proof && !operation.quick.has(how) {
+        if !share::is_mine(number) || !is_proof && !operation.quick.has(how) {
             continue;
         }
         check(number, operation, |plan| killstep::run(plan, how, depth));
@@ -192,7 +192,7 @@ fn each_call(test: &str, end: End) {
         return;
     }
     let is_proof = Depth::from_environment() == Depth::Every;
-    for (number, operation) in of(end, CALLS) {
+    for (number, operation) in of(end, CALLS).filter(|(number, _)| share::is_mine(*number)) {
         for (how, most) in [(How::Kill, KILLS), (How::Stop, STOPS)] {
             check(number, operation, |plan| {
                 if is_proof {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use switchboard::{Bytes, CallError, Client, Options, Progress, RecvError, Server, Service};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::killstep::{self, Boundary, Depth, How, Plan};
-use switchboard_testkit::{Child, Scratch};
+use switchboard_testkit::{Child, Scratch, share};
 
 use super::super::ends;
 use super::survivor::PATIENCE;
@@ -408,7 +408,7 @@ fn each(test: &str, calls: bool, how: How) {
         How::Stop => Depth::Sample(STOPS),
     };
     let some = OPERATIONS.iter().enumerate().filter(|(_, operation)| operation.calls() == calls);
-    for (number, operation) in some {
+    for (number, operation) in some.filter(|(number, _)| share::is_mine(*number)) {
         // Victims that went other ways than the first one are no finding: again, then.
         for is_last in [false, false, true] {
             let found = killstep::run(&Dying(number, operation), how, depth);
