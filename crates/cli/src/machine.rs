@@ -3,6 +3,8 @@
 //! Source: docs/design/inspect.md. All text of others is escaped by `switchboard-inspect` when it is read.
 
 use std::fmt::Write;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -24,8 +26,8 @@ pub(crate) struct Source {
     pub(crate) json: bool,
 }
 
-/// The most that is read of a file.
-const LARGEST_FILE: u64 = 4 << 30;
+/// The most that is read of a file: some million objects.
+const LARGEST_BYTES: u64 = 1 << 30;
 
 impl Source {
     /// The snapshot: taken now as the request says, or read.
@@ -64,19 +66,29 @@ pub(crate) fn load(path: &std::path::Path) -> Result<Snapshot, Failure> {
     let failed = |error: &dyn std::fmt::Display, exit| {
         Failure::new(exit, format!("{}: {error}", path.display()))
     };
-    let found = std::fs::metadata(path);
-    match found {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(failed(&error, Exit::Nothing));
-        }
-        Err(error) => return Err(failed(&error, Exit::Failed)),
-        Ok(found) if found.len() > LARGEST_FILE => {
-            return Err(failed(&"it is larger than 4 GiB", Exit::Failed));
-        }
-        Ok(_) => {}
-    }
-    let json = std::fs::read(path).map_err(|error| failed(&error, Exit::Failed))?;
+    let json = File::open(path).and_then(|file| bounded(file, LARGEST_BYTES));
+    let json = json.map_err(|error| {
+        let nothing = error.kind() == ErrorKind::NotFound;
+        failed(&error, if nothing { Exit::Nothing } else { Exit::Failed })
+    })?;
     Snapshot::from_json(&json).map_err(|error| failed(&error, Exit::Failed))
+}
+
+/// Reads what may be JSON, and no more of what is not: a pipe or a device says no length.
+fn bounded(from: impl Read, most: u64) -> std::io::Result<Vec<u8>> {
+    let error = |why: String| std::io::Error::new(ErrorKind::InvalidData, why);
+    let mut json = Vec::new();
+    let mut from = from.take(most.saturating_add(1));
+    (&mut from).take(4096).read_to_end(&mut json)?;
+    let begins = json.iter().find(|byte| !byte.is_ascii_whitespace());
+    if begins != Some(&b'{') {
+        return Err(error("this is no snapshot: it does not begin as an object".to_owned()));
+    }
+    from.read_to_end(&mut json)?;
+    if json.len() as u64 > most {
+        return Err(error(format!("this is no snapshot: it is larger than {most} bytes")));
+    }
+    Ok(json)
 }
 
 /// Says on standard error what could not be seen.
@@ -161,5 +173,23 @@ impl Users {
     pub(crate) fn number(&self, word: &str) -> Option<u32> {
         let found = self.0.iter().find(|(_, name)| name == word);
         found.map(|(number, _)| *number).or_else(|| word.parse().ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_end_is_not_read_to_it() {
+        assert_eq!(bounded(&b" \n{ }"[..], 100).expect("read"), b" \n{ }");
+        let spaces = std::io::repeat(b' ');
+        for endless in [std::io::repeat(0), std::io::repeat(b'{'), spaces] {
+            let error = bounded(endless, 10_000).expect_err("no snapshot");
+            assert_eq!(error.kind(), ErrorKind::InvalidData);
+        }
+        assert!(bounded(&b""[..], 100).is_err());
+        assert_eq!(bounded(&b"{}  "[..], 4).expect("read").len(), 4);
+        assert!(bounded(&b"{}   "[..], 4).is_err());
     }
 }

@@ -8,7 +8,7 @@ use switchboard_kernel::posix_mq::{self, Access, CreateOptions, MessageQueue};
 use switchboard_kernel::{Permissions, fifo, pipe};
 use switchboard_testkit::{Scratch, unique};
 
-use crate::run::{Ended, run};
+use crate::run::{Ended, Run, run};
 
 fn here(arguments: &[&str]) -> Ended {
     run(Scratch::new().path(), arguments, "")
@@ -139,6 +139,31 @@ fn the_tree_shows_a_child_with_what_it_has() {
     assert!(text.lines().next().is_some_and(|line| line.contains(&format!("[{pid}]"))), "{text}");
 }
 
+/// What a process waits for, and then something else.
+#[test]
+fn a_watched_process_is_told_of_when_it_waits_for_something_else() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let scratch = Scratch::new();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "read line; exec sleep 120"]).stdin(Stdio::piped());
+    let mut shell = shell.spawn().expect("a shell");
+    let pid = shell.id().to_string();
+    let why = Run::start(scratch.path(), &["why", "--watch", &pid]);
+    let says = |what: &str| {
+        let what = what.to_owned();
+        let has = move |out: &[u8]| String::from_utf8_lossy(out).contains(&what);
+        why.wait_stdout("a sentence", has);
+    };
+    says("to read from pipe:");
+    shell.stdin.take().expect("a pipe").write_all(b"x\n").expect("written");
+    says("for time to pass");
+    why.signal(switchboard_kernel::process::Signal::INT);
+    why.wait().code(1);
+    shell.kill().expect("killed");
+    shell.wait().expect("an end");
+}
+
 #[test]
 fn what_is_not_there() {
     here(&["show", "/nothing/there"]).code(3).says("nothing here is called /nothing/there");
@@ -152,4 +177,5 @@ fn what_is_not_there() {
     let scratch = Scratch::new();
     std::fs::write(scratch.join("f"), "{}").expect("a file");
     run(scratch.path(), &["list", "--from", "f"], "").code(1).says("this is no snapshot");
+    here(&["list", "--from", "/dev/zero"]).code(1).says("this is no snapshot");
 }
