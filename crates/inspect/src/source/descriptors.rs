@@ -3,6 +3,9 @@
 //! Source: `proc_pid_fd(5)`, `proc_pid_fdinfo(5)`. Nothing is opened: `statx(2)` through a link says which file a descriptor leads
 //! to, the link's own mode in which direction it was opened, and the link itself is read only where that does not say what it is.
 
+mod devices;
+mod fdinfo;
+
 use std::collections::HashMap;
 use std::ffi::CStr;
 
@@ -12,9 +15,12 @@ use rustix::path::DecInt;
 
 use super::folder::Folder;
 use super::locks;
-use super::numbers::{decimal, field, hexadecimal, octal, signed, small, words};
+use super::numbers::{field, small};
 use crate::kind::{Kind, Kinds};
 use crate::text::escaped;
+
+use devices::{Device, of_file_system};
+pub use fdinfo::{anonymous, direction};
 
 /// An open descriptor of a kind that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,23 +121,6 @@ pub struct Search {
     buffer: Vec<u8>,
 }
 
-/// What the files of a device are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Device {
-    /// Anonymous pipes.
-    Pipes,
-    /// Sockets.
-    Sockets,
-    /// What has no path, of a kind that the link says.
-    Anonymous,
-    /// POSIX queues.
-    Queues,
-    /// Memory, maybe: the path says what a file is.
-    Memory,
-    /// Files of which only locks are of interest.
-    Files,
-}
-
 /// Kinds of which `stat(2)` says more than the link.
 const BY_STATUS: &[Kind] = &[
     Kind::Pipe,
@@ -151,7 +140,6 @@ const BY_STATUS: &[Kind] = &[
 const ANONYMOUS: &[Kind] =
     &[Kind::Eventfd, Kind::Epoll, Kind::Signalfd, Kind::Timerfd, Kind::Pidfd, Kind::Inotify];
 const SOCKETS: &[Kind] = &[Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
-const MOST_TARGETS: usize = 1 << 20;
 
 /// One process whose descriptors are read.
 struct Lister<'a> {
@@ -445,101 +433,4 @@ pub fn locked(process: &Folder, plain: Plain, buffer: &mut Vec<u8>) -> Option<De
     let mode = process.link_status(&place).map_or(0o700, |status| status.stx_mode);
     let (reads, writes) = (mode & 0o400 != 0, mode & 0o200 != 0);
     Some(Descriptor { fd, reads, writes, what: What::File(Box::new(file)) })
-}
-
-/// What the files of a file system are that has no device of its own.
-fn of_file_system(path: &str) -> Device {
-    const MQUEUE: i64 = 0x1980_0202;
-    /// overlayfs, proc, sysfs, cgroup2, btrfs, nfs, cifs, smb2, fuse, 9p: nobody has /dev/shm on these.
-    const FILES: [i64; 10] = [
-        0x794c_7630,
-        0x9fa0,
-        0x6265_6572,
-        0x6367_7270,
-        0x9123_683e,
-        0x6969,
-        0xff53_4d42,
-        0xfe53_4d42,
-        0x6573_5546,
-        0x0102_1997,
-    ];
-    // What does not say what it is, is looked at file by file.
-    match rustix::fs::statfs(path).map(|found| found.f_type & 0xffff_ffff) {
-        Ok(MQUEUE) => Device::Queues,
-        Ok(found) if FILES.contains(&found) => Device::Files,
-        _ => Device::Memory,
-    }
-}
-
-/// What the fdinfo of something without a file says.
-#[must_use]
-pub fn anonymous(kind: Kind, fdinfo: &[u8]) -> Option<What> {
-    let number = |name| field(fdinfo, name).and_then(decimal);
-    Some(match kind {
-        Kind::Eventfd => {
-            let count = field(fdinfo, "eventfd-count").and_then(hexadecimal).unwrap_or(0);
-            What::Eventfd(number("eventfd-id")?, count)
-        }
-        Kind::Epoll => What::Epoll(Some(watched(fdinfo))),
-        Kind::Signalfd => What::Signalfd(Some(field(fdinfo, "sigmask").and_then(hexadecimal)?)),
-        Kind::Timerfd => {
-            let value = field(fdinfo, "it_value").unwrap_or(b"(0, 0)");
-            What::Timerfd(value.iter().any(|byte| (b'1'..=b'9').contains(byte)))
-        }
-        Kind::Inotify => {
-            let lines = fdinfo.split(|&byte| byte == b'\n');
-            What::Inotify(Some(lines.filter(|line| line.starts_with(b"inotify wd:")).count()))
-        }
-        Kind::Pidfd => {
-            let pid = field(fdinfo, "Pid").and_then(signed);
-            let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid != 0);
-            What::Pidfd(number("ino")?, pid)
-        }
-        _ => return None,
-    })
-}
-
-/// The `tfd:` lines of an epoll instance.
-fn watched(fdinfo: &[u8]) -> Vec<(i32, u64, u32)> {
-    let lines = fdinfo.split(|&byte| byte == b'\n');
-    let found = lines.filter_map(|line| {
-        let mut parts = words(line.strip_prefix(b"tfd:")?);
-        let fd = i32::try_from(small(parts.next()?)?).ok()?;
-        let events = hexadecimal(parts.nth(1)?)?;
-        let inode = parts.find_map(|word| word.strip_prefix(b"ino:")).and_then(hexadecimal)?;
-        Some((fd, inode, u32::try_from(events & 0xffff_ffff).ok()?))
-    });
-    found.take(MOST_TARGETS).collect()
-}
-
-/// The direction in which a descriptor was opened, by `flags:` in its fdinfo: whether for reading, whether for writing.
-#[must_use]
-pub fn direction(fdinfo: &[u8]) -> Option<(bool, bool)> {
-    Some(match field(fdinfo, "flags").and_then(octal)? & 3 {
-        0 => (true, false),
-        1 => (false, true),
-        _ => (true, true),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_a_file() {
-        let eventfd = b"pos:\t0\neventfd-count:               1f\neventfd-id: 9\n";
-        assert_eq!(anonymous(Kind::Eventfd, eventfd), Some(What::Eventfd(9, 31)));
-        let epoll = b"pos:\t0\ntfd:        4 events:       1f data:                4  pos:0 ino:41234df sdev:f\ntfd: x\n";
-        assert_eq!(
-            anonymous(Kind::Epoll, epoll),
-            Some(What::Epoll(Some(vec![(4, 0x0412_34df, 0x1f)])))
-        );
-        let pidfd = b"ino:\t77\nPid:\t-1\n";
-        assert_eq!(anonymous(Kind::Pidfd, pidfd), Some(What::Pidfd(77, None)));
-        assert_eq!(anonymous(Kind::Timerfd, b"it_value: (0, 90)\n"), Some(What::Timerfd(true)));
-        assert_eq!(anonymous(Kind::Timerfd, b"it_value: (0, 0)\n"), Some(What::Timerfd(false)));
-        assert_eq!(anonymous(Kind::Eventfd, b""), None);
-        assert_eq!(direction(b"flags:\t02000001\n"), Some((false, true)));
-    }
 }

@@ -185,6 +185,25 @@ fn locks_with_their_holders() {
     assert_eq!(lock.end, None);
 }
 
+/// One that somebody else took over when its parent ended, and one whose parent is there.
+#[test]
+fn an_orphan_is_told_from_a_child() {
+    use std::process::{Command, Stdio};
+    let mut shell = Command::new("setsid");
+    shell.args(["sh", "-c", "sleep 100 >/dev/null 2>&1 & echo $!"]).stdin(Stdio::null());
+    let said = shell.output().expect("a shell").stdout;
+    let orphan: u32 = String::from_utf8_lossy(&said).trim().parse().expect("a number");
+    let mut sleep = Command::new("sleep").arg("100").spawn().expect("a child");
+    let seen = snapshot(&[Kind::Pipe]);
+    let told =
+        [orphan, sleep.id()].map(|pid| seen.process(pid).map(|process| seen.is_orphan(process)));
+    sleep.kill().expect("killed");
+    sleep.wait().expect("an end");
+    let orphan = pidfd::open(orphan).expect("a process");
+    pidfd::send_signal(&orphan, Signal::KILL).expect("killed");
+    assert_eq!(told, [Some(true), Some(false)], "{seen:#?}");
+}
+
 /// A child with a hostile name that holds a pipe.
 pub(crate) fn holder(arguments: &[String]) {
     let name = arguments[0].replace("NL", "\n");
