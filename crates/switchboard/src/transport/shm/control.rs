@@ -52,6 +52,12 @@ pub(super) enum Event<M> {
         peer: String,
         problem: String,
     },
+    /// This end's rules do not let a peer in. `came`: it is that one who came.
+    KeptOut {
+        peer: String,
+        problem: String,
+        came: bool,
+    },
     /// The peer has as many links as may be.
     Full {
         peer: String,
@@ -205,6 +211,9 @@ impl<O: Offer> Control<O> {
                 meeting::Event::Met(met) => self.met(*met, &mut events),
                 meeting::Event::Refused { peer, problem } => {
                     events.push(Event::Refused { peer: peer.to_string(), problem });
+                }
+                meeting::Event::KeptOut { peer, problem, came } => {
+                    events.push(Event::KeptOut { peer: peer.to_string(), problem, came });
                 }
                 meeting::Event::Full { peer, problem } => {
                     events.push(Event::Full { peer: peer.to_string(), problem });

@@ -13,9 +13,9 @@ use super::control::{Control, Event, LinkId, Met};
 use super::counting;
 use super::endpoint::Core;
 use super::ends::Opened;
-use super::following::OF_ONE_USER;
 use super::geometry;
 use super::hello::Pattern;
+use super::meeting::OF_ONE_USER;
 use super::memory::{Own, wake_all};
 use super::offer::WriterOffer;
 use super::park::Place;
@@ -206,6 +206,9 @@ impl<F: Feeding> Core for FeedCore<F> {
                 Event::Broke(link, problem) => {
                     self.side.control.turn_away(link, &problem);
                     self.forget(link);
+                }
+                Event::KeptOut { came: false, peer, problem } if self.readers.is_empty() => {
+                    self.side.keeps_out(&peer, &problem);
                 }
                 other => self.side.note(other),
             }

@@ -21,9 +21,11 @@ use super::counting;
 use super::endpoint::Core;
 use super::ends::{End, Opened};
 use super::hello::{Id, Pattern, Role};
+use super::meeting::OF_ONE_USER;
 use super::memory::{Bell, Own, Theirs, Unusable};
 use super::offer::{Page, ReaderOffer};
 use super::park::Place;
+use super::writing::kept_out;
 use crate::counters::{Counts, LinkCounts};
 use crate::error::{Error, ErrorKind, WaitError};
 use crate::transport::Setup;
@@ -147,10 +149,14 @@ impl<F: Following> FollowerCore<F> {
     }
 
     pub(super) fn report(&mut self, kind: ErrorKind, problem: String) {
+        self.tell(Error::new(kind, &self.setup.address, problem));
+    }
+
+    fn tell(&mut self, error: Error) {
         if self.reports.len() >= MOST_REPORTS {
             self.reports.pop_front();
         }
-        self.reports.push_back(Error::new(kind, &self.setup.address, problem));
+        self.reports.push_back(error);
     }
 
     fn join(&mut self, met: Met<Page>) {
@@ -181,8 +187,7 @@ impl<F: Following> FollowerCore<F> {
             Unusable::Short(error) => {
                 self.control.put_off(link);
                 let error = self.setup.system("no room for the memory of a peer", error);
-                self.reports.truncate(MOST_REPORTS);
-                self.reports.push_back(error);
+                self.tell(error);
             }
         }
     }
@@ -290,6 +295,13 @@ impl<F: Following> FollowerCore<F> {
                 let peer = self.control.peer_name(link);
                 self.report(ErrorKind::Mismatch, format!("{peer} does not fit: {problem}"));
             }
+            // Whoever comes and may not is written down, and ends nobody's wait.
+            Event::KeptOut { came: true, .. } => {}
+            Event::KeptOut { peer, problem, .. } => {
+                if self.writers.is_empty() && self.pending.is_empty() {
+                    self.tell(kept_out(&self.setup.address, &peer, &problem));
+                }
+            }
             Event::Refused { peer, problem } => {
                 self.report(ErrorKind::Mismatch, format!("{peer} does not fit: {problem}"));
             }
@@ -301,13 +313,10 @@ impl<F: Following> FollowerCore<F> {
                 self.report(ErrorKind::PeerMisbehaved, format!("{peer} misbehaved: {problem}"));
             }
             Event::Cancelled => self.cancelled = true,
-            Event::Failed(error) => self.reports.push_back(error),
+            Event::Failed(error) => self.tell(error),
         }
     }
 }
-
-/// What a process of another user is told.
-pub(super) const OF_ONE_USER: &str = "events and states of shm: are for processes of one user";
 
 const NO_MEMORY: &str = "it gave no memory that can be trusted";
 

@@ -57,6 +57,7 @@ mod dialling;
 
 use accepting::Silent;
 use admitting::Access;
+pub(super) use admitting::OF_ONE_USER;
 pub(crate) use dialling::Way;
 use dialling::{Outgoing, Wanted};
 
@@ -145,6 +146,12 @@ pub(crate) enum Event<M> {
     Refused {
         peer: Peer,
         problem: String,
+    },
+    /// This end's rules do not let a peer in. `came`: it is that one who came.
+    KeptOut {
+        peer: Peer,
+        problem: String,
+        came: bool,
     },
     /// A peer has as many links as may be.
     Full {

@@ -306,7 +306,9 @@ impl<P: Reading> ReaderCore<P> {
                 self.reports.push(report);
             }
             Event::Reject(..) | Event::Wake | Event::Sleeps(..) => {}
-            Event::Refused { peer, problem } | Event::Full { peer, problem } => {
+            Event::Refused { peer, problem }
+            | Event::KeptOut { peer, problem, .. }
+            | Event::Full { peer, problem } => {
                 self.reports.push(RecvError::PeerRefused { peer, problem });
             }
             Event::Misbehaved { peer, problem } => {

@@ -116,6 +116,11 @@ impl WritingSide {
         Err(SendError::TooLarge { len_bytes, limit_bytes: self.largest, limit })
     }
 
+    /// Notes that a reader was there which this side's own rules do not let in.
+    pub(super) fn keeps_out(&mut self, peer: &str, problem: &str) {
+        self.denied = Some(kept_out(&self.setup.address, peer, problem));
+    }
+
     /// Looks at what a reader gave, and finds a byte in the doorbell that nobody has.
     pub(super) fn admit<'a>(
         &mut self,
@@ -266,6 +271,12 @@ impl WritingSide {
             _ => {}
         }
     }
+}
+
+/// What an end is told whose own rules let nobody in who is there.
+pub(super) fn kept_out(address: &Address, peer: &str, problem: &str) -> Error {
+    let problem = format!("this process does not let {peer} in: {problem}");
+    Error::new(ErrorKind::PermissionDenied, address, problem)
 }
 
 /// What an end is told that a peer's rules do not let in.

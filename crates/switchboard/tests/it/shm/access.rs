@@ -15,10 +15,10 @@ use switchboard_testkit::{Child, DEADLINE, Scratch};
 use super::ends::{self, Pattern};
 
 /// Identities: a user, and the groups that it is in, its own first.
-const ALICE: &[u32] = &[2001, 2001];
-const BOB: &[u32] = &[2002, 2002, ROBOTS];
-const CAROL: &[u32] = &[2003, 2003];
-const ROOT: &[u32] = &[0, 0];
+pub(super) const ALICE: &[u32] = &[2001, 2001];
+pub(super) const BOB: &[u32] = &[2002, 2002, ROBOTS];
+pub(super) const CAROL: &[u32] = &[2003, 2003];
+pub(super) const ROOT: &[u32] = &[0, 0];
 const ROBOTS: u32 = 2100;
 
 /// What an end does.
@@ -66,11 +66,11 @@ pub(super) fn become_one(identity: &[u32]) {
     set_thread_uid(rustix::fs::Uid::from_raw(identity[0])).expect("a user");
 }
 
-fn words(identity: &[u32]) -> String {
+pub(super) fn words(identity: &[u32]) -> String {
     identity.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn identity(words: &str) -> Vec<u32> {
+pub(super) fn identity(words: &str) -> Vec<u32> {
     words.split(',').map(|word| word.parse().expect("a number")).collect()
 }
 
@@ -212,7 +212,7 @@ fn attempt(verb: &str, address: &str) -> String {
     "nothing happened".to_owned()
 }
 
-fn folder(path: &Path, mode: u32, owner: u32) {
+pub(super) fn folder(path: &Path, mode: u32, owner: u32) {
     std::fs::create_dir(path).expect("a folder");
     if effective_user_id() == 0 {
         std::os::unix::fs::chown(path, Some(owner), Some(owner)).expect("an owner");

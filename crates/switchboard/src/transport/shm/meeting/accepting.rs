@@ -61,7 +61,7 @@ impl<M> Meeting<M> {
     fn accepted<O: Offer<Made = M>>(&mut self, socket: OwnedFd, turn: &mut Turn<'_, O>) {
         let Ok(peer) = Peer::of(socket.as_fd()) else { return };
         // Who may look says so, and is not refused before.
-        if !peer.may_look() && self.admit(&socket, &peer, turn).is_none() {
+        if !peer.may_look() && self.admit(&socket, (&peer, true), turn).is_none() {
             return;
         }
         // Who dials says hello at once: mostly it is there.
@@ -149,7 +149,7 @@ impl<M> Meeting<M> {
     ) {
         let Silent { socket, peer, .. } = silent;
         let peer = peer.named(&hello.program);
-        let Some(admitted) = self.admit(&socket, &peer, turn) else { return };
+        let Some(admitted) = self.admit(&socket, (&peer, true), turn) else { return };
         if let Err(problem) = self.hello.fits(&hello) {
             greeting::refuse(socket.as_fd(), &problem);
             turn.found.push(Event::Refused { peer, problem });

@@ -18,6 +18,9 @@ use crate::transport::shm::peer::{Peer, Process, process_of};
 /// Links with one other user at most.
 pub(crate) const MOST_LINKS_OF_A_USER: usize = 64;
 
+/// What a process of another user is told.
+pub(crate) const OF_ONE_USER: &str = "events and states of shm: are for processes of one user";
+
 /// Whom an end lets in, and where it writes down whom it did not.
 #[derive(Debug)]
 pub(super) struct Access {
@@ -58,10 +61,15 @@ impl Access {
         if identity.is_mine() {
             return Ok(Admitted::SameUser);
         }
+        let (verb, mine) = (self.verb.name(), user_name(process::effective_user_id()));
+        if !Verb::ALL.contains(&self.verb) {
+            // No rule can name it.
+            let problem = format!("{identity}, may not {verb} here: {OF_ONE_USER}, here of {mine}");
+            return Err((problem, identity));
+        }
         if self.shared && self.rules.allow(self.verb, &identity) {
             return Ok(Admitted::OtherUser);
         }
-        let (verb, mine) = (self.verb.name(), user_name(process::effective_user_id()));
         let problem = format!(
             "{identity}, may not {verb} here: user {mine} says who may, with ?{verb}=user:{}, or \
              ?group= and ?mode=",
@@ -72,11 +80,11 @@ impl Access {
 }
 
 impl<M> Meeting<M> {
-    /// Lets a peer in, or says to both sides, and to the audit log, why not.
+    /// Lets a peer in, or says to both sides, and to the audit log, why not. `came`: it is that one who came.
     pub(super) fn admit<O: Offer<Made = M>>(
         &mut self,
         socket: impl AsFd,
-        peer: &Peer,
+        (peer, came): (&Peer, bool),
         turn: &mut Turn<'_, O>,
     ) -> Option<Admitted> {
         match self.access.admit(&socket, peer) {
@@ -96,7 +104,7 @@ impl<M> Meeting<M> {
                     process: process.as_ref().map(AsFd::as_fd),
                     reason: &problem,
                 });
-                turn.found.push(Event::Refused { peer: peer.clone(), problem });
+                turn.found.push(Event::KeptOut { peer: peer.clone(), problem, came });
                 None
             }
         }

@@ -105,7 +105,7 @@ impl<M> Meeting<M> {
         let Ok(peer) = Peer::of(socket.as_fd()) else {
             return self.dial_again(entry.id, turn.now);
         };
-        let Some(admitted) = self.admit(&socket, &peer, turn) else {
+        let Some(admitted) = self.admit(&socket, (&peer, false), turn) else {
             self.wanted.remove(&entry.id);
             return;
         };

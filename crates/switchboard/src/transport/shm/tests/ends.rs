@@ -130,7 +130,7 @@ impl End {
                     assert_eq!(met.descriptors.len(), met.hello.descriptors());
                     self.met.push(*met);
                 }
-                Event::Refused { peer, problem } => {
+                Event::Refused { peer, problem } | Event::KeptOut { peer, problem, .. } => {
                     self.said.push(format!("refused: {peer}: {problem}"));
                 }
                 Event::Denied { peer, problem } => {
