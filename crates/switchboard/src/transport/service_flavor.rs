@@ -100,11 +100,11 @@ impl ClientFlavor {
         }
     }
 
-    /// Looks at what happened, without waiting.
+    /// Looks at what happened, without waiting. Whether there may be something now that was not there before.
     #[inline]
-    pub(crate) fn look(&mut self) -> Result<(), CallError> {
+    pub(crate) fn look(&mut self) -> Result<bool, CallError> {
         match self {
-            Self::Stream(end) => end.look(),
+            Self::Stream(end) => end.look().map(|()| true),
             Self::Shm(end) => end.look(),
         }
     }

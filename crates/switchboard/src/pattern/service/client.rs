@@ -141,7 +141,8 @@ impl<Q: Message, A: Message> Client<Q, A> {
         Progress::of(self.flavor.borrow_mut().is_with_server(key))
     }
 
-    pub(crate) fn look(&self) -> Result<(), CallError> {
+    /// Looks what happened. Whether there may be something now that was not there before.
+    pub(crate) fn look(&self) -> Result<bool, CallError> {
         self.flavor.borrow_mut().look()
     }
 
@@ -152,14 +153,18 @@ impl<Q: Message, A: Message> Client<Q, A> {
                 Err(CallError::Full) => {}
                 result => return result,
             }
-            self.look()?;
-            match self.poll(key) {
-                Err(CallError::Full) if deadline.passed() => {
-                    return Err(CallError::TimedOut { progress: self.progress(key) });
+            // What comes while the time runs out counts.
+            let is_over = deadline.passed();
+            if self.look()? || (is_over && deadline != Deadline::AT_ONCE) {
+                match self.poll(key) {
+                    Err(CallError::Full) => {}
+                    result => return result,
                 }
-                Err(CallError::Full) => self.flavor.borrow_mut().wait(deadline)?,
-                result => return result,
             }
+            if is_over {
+                return Err(CallError::TimedOut { progress: self.progress(key) });
+            }
+            self.flavor.borrow_mut().wait(deadline)?;
         }
     }
 
@@ -169,7 +174,7 @@ impl<Q: Message, A: Message> Client<Q, A> {
     /// # Errors
     /// As [`call`](Self::call).
     pub fn drive(&self) -> Result<(), CallError> {
-        self.look()
+        self.look().map(drop)
     }
 
     /// Servers connected now.

@@ -3,7 +3,9 @@
 //! A call that a server has settled was being handed to its program; one that was not by the time the server
 //! went never began. `docs/design/service.md` has the tables.
 
+mod gone;
 mod open;
+mod servers;
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -16,21 +18,20 @@ use super::calling::{
     self, CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, MOST_BEFORE, PART, REPLY,
 };
 use super::control::LinkId;
-use super::ends::{End, Opened};
+use super::ends::End;
 use super::hello::{Id, LARGEST_WINDOW, Pattern};
 use super::receiver::ReceiverCore;
-use super::sender::{Addressee, SenderCore};
-use crate::error::{Error, RecvError, SendError};
+use super::sender::SenderCore;
+use crate::error::{Error, SendError};
 use crate::pattern::service::CallError;
 use crate::transport::service_flavor::{Ending, Heard};
 use crate::transport::{Receipt, Setup};
 
 use open::{Call, Open};
+use servers::Server;
 
 /// Answers taken in one look.
 const IN_A_LOOK: usize = 256;
-/// How long a server may take to say over the second link what it said over the first.
-const REFUSED_WITHIN: Duration = Duration::from_millis(500);
 /// While something changes that no word tells.
 const SOON: Duration = Duration::from_millis(1);
 
@@ -55,14 +56,6 @@ pub(crate) struct ShmClient {
     /// A request found a server that takes calls, and no room in its ring.
     lacks_room: bool,
     both: Both,
-}
-
-/// A server that can be called: both links are there.
-#[derive(Clone, Copy, Debug)]
-struct Server {
-    to: Addressee,
-    answers: LinkId,
-    open: usize,
 }
 
 impl ShmClient {
@@ -138,111 +131,6 @@ impl ShmClient {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         self.open.put(Call { number, server, until, cancelled: false, came: None });
         Ok(number)
-    }
-
-    /// Sends a call to a server, or to another that takes calls, where that has no room. To which.
-    #[inline]
-    fn send_call(&mut self, at: usize, head: &[u8], request: &[u8]) -> Result<usize, SendError> {
-        match self.send_to(at, head, request) {
-            Err(SendError::Full) => self.send_elsewhere(at, head, request),
-            sent => sent.map(|()| at),
-        }
-    }
-
-    #[cold]
-    fn send_elsewhere(
-        &mut self,
-        at: usize,
-        head: &[u8],
-        request: &[u8],
-    ) -> Result<usize, SendError> {
-        for other in 0..self.servers.len() {
-            let Server { to, open, .. } = &self.servers[other];
-            let takes = *open < to.window && request.len() <= calling::longest(to.largest);
-            if other == at || !takes {
-                continue;
-            }
-            match self.send_to(other, head, request) {
-                Err(SendError::Full) => {}
-                sent => return sent.map(|()| other),
-            }
-        }
-        self.lacks_room = true;
-        // In a caller's event loop its descriptor will tell of room.
-        if self.calls.arm_descriptor() {
-            self.send_to(at, head, request)?;
-            self.lacks_room = false;
-            return Ok(at);
-        }
-        Err(SendError::Full)
-    }
-
-    #[inline]
-    fn send_to(&mut self, at: usize, head: &[u8], request: &[u8]) -> Result<(), SendError> {
-        let to = &mut self.servers[at].to;
-        let sent = self.calls.call(|core, _| core.try_send_to((to.place, to.id), head, request));
-        to.place = sent?;
-        Ok(())
-    }
-
-    /// Looks which servers can be called, if that may have changed.
-    #[inline]
-    fn refresh(&mut self) {
-        let news = self.calls.quiet_news().zip(self.answers.quiet_news());
-        if news.is_none() || news != self.known {
-            self.known = news;
-            self.find_servers();
-        }
-    }
-
-    #[cold]
-    fn find_servers(&mut self) {
-        let addressees = self.calls.call(|core, _| Ok::<_, Error>(core.addressees().collect()));
-        let addressees: Vec<Addressee> = addressees.unwrap_or_default();
-        let links = self.answers.call(|core, _| Ok::<_, Error>(core.links_by_id()));
-        let links = links.unwrap_or_default();
-        self.servers.clear();
-        let open = &mut self.open;
-        self.names
-            .retain(|(id, _)| open.iter().any(|call| call.server.is_some_and(|s| s.0 == *id)));
-        for to in addressees {
-            if self.names.iter().all(|(id, _)| *id != to.id) {
-                let name = self.calls.call(|core, _| Ok::<_, Error>(core.name_of(to.id)));
-                self.names.push((to.id, name.ok().flatten().unwrap_or_default()));
-            }
-            if let Some((_, answers)) = links.iter().find(|(id, _)| *id == to.id) {
-                let mine =
-                    |call: &&mut Call| call.server == Some((to.id, *answers)) && !call.is_over();
-                let open = self.open.iter().filter(mine).count();
-                self.servers.push(Server { to, answers: *answers, open });
-            }
-        }
-    }
-
-    /// The server with the fewest calls of those that take a request of this length.
-    #[inline]
-    fn choose(&self, len: usize) -> Result<Option<usize>, CallError> {
-        let count = self.servers.len();
-        let mut best: Option<(usize, usize)> = None;
-        let (mut limit, mut fits) = (None, false);
-        for step in 0..count {
-            let at = (self.current + 1 + step) % count;
-            let one = &self.servers[at];
-            if len > calling::longest(one.to.largest) {
-                limit = limit.max(Some(calling::longest(one.to.largest)));
-                continue;
-            }
-            fits = true;
-            if one.open < one.to.window && best.is_none_or(|(_, least)| one.open < least) {
-                best = Some((at, one.open));
-            }
-        }
-        match (best, limit) {
-            (None, Some(limit)) if !fits => {
-                Err(too_large(len, limit, "what the server takes (its ?max-message=)"))
-            }
-            (best, _) => Ok(best.map(|(at, _)| at)),
-        }
     }
 
     pub(crate) fn take(&mut self, key: u64, with: &mut dyn FnMut(&[u8])) -> Option<Heard> {
@@ -341,177 +229,6 @@ impl ShmClient {
         }
     }
 
-    /// Ends the links of a server that broke the protocol, and the calls that it had.
-    #[cold]
-    fn turn_away(&mut self, link: LinkId, problem: &str) {
-        let told = self.answers.call(|core, _| {
-            let peer = core.name_and_id(link);
-            if let Some(at) = core.position(link) {
-                core.drop_liar(at, problem);
-            }
-            Ok::<_, Error>(peer)
-        });
-        if let Ok(Some((peer, id))) = told {
-            self.misbehaved(id, &peer, problem);
-        }
-    }
-
-    fn misbehaved(&mut self, id: Id, peer: &str, problem: &str) {
-        for call in self.open.iter().filter(|call| call.server.is_some_and(|(at, _)| at == id)) {
-            let (peer, problem) = (peer.to_owned(), problem.to_owned());
-            call.end(Heard::Over(Ending::Misbehaved { peer, problem, started: true }));
-        }
-        let _ = self.calls.call(|core, _| {
-            core.turn_away_id(id, problem);
-            Ok::<_, Error>(())
-        });
-        self.known = None;
-        self.reconcile(None);
-    }
-
-    /// What an error of the answers means.
-    #[cold]
-    fn after(&mut self, error: RecvError) {
-        match error {
-            RecvError::PeerMisbehaved { peer, problem } => self.reconcile(Some((&peer, &problem))),
-            RecvError::PeerDied { .. } => self.reconcile(None),
-            RecvError::Failed(error) => self.failed = Some(CallError::Failed(error)),
-            RecvError::Interrupted => self.failed = Some(CallError::Interrupted),
-            RecvError::PeerRefused { peer, problem } => {
-                self.let_both_be_refused();
-                let problem = format!("{peer} does not fit: {problem}");
-                let address = &self.setup.address;
-                let error = Error::new(crate::error::ErrorKind::Mismatch, address, problem);
-                self.failed = Some(CallError::Failed(error));
-            }
-            _ => {}
-        }
-    }
-
-    /// A server that this side does not fit is told so when its calls are to be met: before the caller goes, perhaps.
-    fn let_both_be_refused(&mut self) {
-        let deadline = Deadline::after(REFUSED_WITHIN);
-        let wanted = |core: &mut SenderCore| core.control_path().wanted();
-        while self.calls.call(|core, _| Ok::<_, Error>(wanted(core))).is_ok_and(|all| all > 0)
-            && !deadline.passed()
-        {
-            if self.calls.sleep(deadline.min(Deadline::after(SOON))).is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Finds out what became of calls whose servers went. `lied`: one of them did, and what.
-    #[cold]
-    fn reconcile(&mut self, lied: Option<(&str, &str)>) {
-        self.known = None;
-        self.refresh();
-        if let Some((peer, problem)) = lied {
-            // Its answers are not read any more, and its calls are still there.
-            let links = self.answers.call(|core, _| Ok::<_, Error>(core.links_by_id()));
-            let links = links.unwrap_or_default();
-            let gone = |call: &&mut Call| {
-                call.server.is_some_and(|(_, link)| links.iter().all(|(_, other)| *other != link))
-            };
-            let liars: Vec<Id> =
-                self.open.iter().filter(gone).filter_map(|call| Some(call.server?.0)).collect();
-            for id in liars {
-                let has = self.calls.call(|core, _| Ok::<_, Error>(core.has(id))).unwrap_or(false);
-                if has {
-                    self.misbehaved(id, peer, problem);
-                }
-            }
-        }
-        let returned = self.calls.call(|core, _| Ok::<_, Error>(core.take_returned()));
-        for (id, message, lied) in returned.unwrap_or_default() {
-            self.came_back(id, message, lied);
-        }
-        let here = self.calls.call(|core, _| {
-            let ids = core.addressees().map(|one| one.id);
-            Ok::<Vec<Id>, Error>(ids.collect())
-        });
-        let here = here.unwrap_or_default();
-        let links = self.answers.call(|core, _| Ok::<_, Error>(core.links_by_id()));
-        let links = links.unwrap_or_default();
-        let mut over = Vec::new();
-        for call in self.open.iter() {
-            let Some((id, link)) = call.server else { continue };
-            let gone = !here.contains(&id) && links.iter().all(|(_, other)| *other != link);
-            if gone && !call.is_over() {
-                let peer = name_of(&self.names, id);
-                call.end(Heard::Over(Ending::Gone { peer, started: true }));
-            }
-            if call.is_over() && call.cancelled {
-                over.push(call.number);
-            }
-        }
-        for number in over {
-            self.open.remove(number);
-        }
-        self.give_out_backlog();
-    }
-
-    /// A call that its server had not settled when it went.
-    fn came_back(&mut self, id: Id, mut message: Vec<u8>, lied: bool) {
-        let Some((kind, number, _)) = calling::read(&message) else { return };
-        if !matches!(kind, CALL | CALL_WITH_TIME) {
-            return;
-        }
-        let others = !self.servers.is_empty();
-        let Some(call) = self.open.get(number) else { return };
-        if call.is_over() || call.server.is_none_or(|(at, _)| at != id) {
-            return;
-        }
-        if call.cancelled {
-            self.open.remove(number);
-        } else if lied || !others {
-            let peer = name_of(&self.names, id);
-            call.end(Heard::Over(Ending::Gone { peer, started: lied }));
-        } else {
-            call.server = None;
-            if let (CALL_WITH_TIME, Some(until)) = (kind, call.until) {
-                let left = until.saturating_duration_since(Instant::now()).as_micros();
-                let left = u64::try_from(left).unwrap_or(u64::MAX).max(1);
-                message[8..16].copy_from_slice(&left.to_le_bytes());
-            }
-            self.backlog.push_back((number, message));
-        }
-    }
-
-    fn give_out_backlog(&mut self) {
-        while let Some((number, message)) = self.backlog.pop_front() {
-            if self.open.get(number).is_none_or(|call| call.cancelled || call.is_over()) {
-                self.open.remove(number);
-                continue;
-            }
-            let at = self.choose(message.len().saturating_sub(MOST_BEFORE)).ok().flatten();
-            let sent = at.map(|at| {
-                let to = self.servers[at].to.id;
-                self.calls.call(|core, _| core.try_send_to((0, to), &message, &[])).is_ok()
-            });
-            match (at, sent) {
-                (Some(at), Some(true)) => {
-                    self.current = at;
-                    self.servers[at].open += 1;
-                    let server = Some((self.servers[at].to.id, self.servers[at].answers));
-                    if let Some(call) = self.open.get(number) {
-                        call.server = server;
-                    }
-                }
-                _ if self.servers.is_empty() => {
-                    let peer = "the server".to_owned();
-                    if let Some(call) = self.open.get(number) {
-                        call.end(Heard::Over(Ending::Gone { peer, started: false }));
-                    }
-                }
-                _ => {
-                    self.backlog.push_front((number, message));
-                    return;
-                }
-            }
-        }
-    }
-
     pub(crate) fn is_with_server(&mut self, key: u64) -> bool {
         self.open.get(key).is_none_or(|call| call.server.is_some())
     }
@@ -528,15 +245,22 @@ impl ShmClient {
         self.say(id, calling::word(CANCEL, key).to_vec());
     }
 
-    pub(crate) fn look(&mut self) -> Result<(), CallError> {
+    /// Whether there may be something now that was not there before.
+    #[inline]
+    pub(crate) fn look(&mut self) -> Result<bool, CallError> {
         if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
         let news = self.calls.quiet_news().zip(self.answers.quiet_news());
         let quiet = news.is_some() && news == self.known;
         if quiet && self.unsaid.is_empty() && self.backlog.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
+        self.look_closely().map(|()| true)
+    }
+
+    #[cold]
+    fn look_closely(&mut self) -> Result<(), CallError> {
         self.calls.look_at_control();
         self.calls.call(|core, _| core.check())?;
         self.answers.look_at_control();
@@ -670,11 +394,6 @@ fn note(
         call.end(over);
     }
     Ok((Taken::Noted, true))
-}
-
-fn name_of(names: &[(Id, String)], id: Id) -> String {
-    let found = names.iter().find(|(known, _)| *known == id);
-    found.map_or_else(|| "the server".to_owned(), |(_, name)| name.clone())
 }
 
 fn too_large(len_bytes: usize, limit_bytes: usize, limit: &str) -> CallError {

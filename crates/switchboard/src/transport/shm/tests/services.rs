@@ -118,7 +118,9 @@ fn exchange(client: &mut ShmClient, server: &mut ShmServer) {
         let mut reply = Vec::new();
         match client.take(call, &mut |bytes| reply = bytes.to_vec()) {
             Some(Heard::Reply) => return assert_eq!(reply, b"question"),
-            None => client.look().expect("an end"),
+            None => {
+                client.look().expect("an end");
+            }
             Some(Heard::Over(Ending::Gone { .. })) => key = None,
             Some(other) => panic!("{other:?}"),
         }
