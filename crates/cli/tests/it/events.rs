@@ -88,9 +88,9 @@ fn signals_have_numbers_and_senders() {
 
 #[test]
 fn over_links_by_id() {
-    for scheme in ["unix", "unix-seqpacket"] {
+    for address in ["unix:./e", "unix-seqpacket:./e", "shm:e?scope=SCRATCH/at"] {
         let scratch = Scratch::new();
-        let address = format!("{scheme}:./e");
+        let address = address.replace("SCRATCH", scratch.path().to_str().expect("a path"));
         let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
         here(&["notify", "--no-wait", &address]).code(3);
         here(&["notify", "--timeout", "30ms", &address]).code(3).says("nobody listened for 30ms");
@@ -99,7 +99,7 @@ fn over_links_by_id() {
         let said = format!("{{\"address\":\"{address}\",\"notified\":3}}\n");
         here(&notify).code(0).prints(said);
         waiting.wait().code(0).prints("{\"count\":3,\"id\":7,\"merged\":false}\n");
-        assert!(!scratch.join("e").exists());
+        assert!(!scratch.join("e").exists() && !scratch.join("at/shm/e").exists());
 
         let command = ["sh", "-c", "echo $SWITCHBOARD_ID $SWITCHBOARD_COUNT"];
         let wait = ["wait", "--count", "4", &address, "--"];

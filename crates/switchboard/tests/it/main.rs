@@ -67,12 +67,15 @@ const ROLES: &[(&str, Role)] = &[
     #[cfg(feature = "tokio")]
     ("services-of-one-thread", tasks::services),
     ("service-client", service::client),
-    ("service-ledger", service::ledger),
     ("service-crowd", service::crowd),
     ("service-ledger", service::ledger),
+    ("service-mortal-client", service::torture::mortal_client),
+    ("service-mortal-server", service::torture::mortal_server),
     ("service-worker", service::worker),
     ("shm-access-host", shm::access::host),
     ("shm-access-visitor", shm::access::visitor),
+    ("shm-feeds-host", shm::feeds_of_others::host),
+    ("shm-feeds-visitor", shm::feeds_of_others::visitor),
     ("shm-busy-reader", shm::counts::busy_reader),
     ("shm-busy-writer", shm::counts::busy_writer),
     ("shm-idle", shm::counts::idle),
@@ -92,6 +95,8 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-short-writer", shm::shortage::writer),
     ("shm-busy-client", shm::counts::busy_client),
     ("shm-busy-server", shm::counts::busy_server),
+    #[cfg(target_arch = "x86_64")]
+    ("shm-feed-victim", shm::killstep::feed_victim),
     #[cfg(target_arch = "x86_64")]
     ("shm-service-victim", shm::killstep::service_victim),
     #[cfg(target_arch = "x86_64")]

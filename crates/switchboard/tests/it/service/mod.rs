@@ -3,6 +3,7 @@
 mod balance;
 mod deaths;
 mod liars;
+pub(crate) mod torture;
 mod worker;
 
 use std::time::{Duration, Instant};

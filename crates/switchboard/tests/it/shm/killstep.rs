@@ -4,6 +4,7 @@
 //! what docs/design/shm.md promises ("What if a process dies here", "How long things live"). That process lives
 //! through all deaths, so that it would notice descriptors and memory that are not given back.
 
+mod feeds;
 mod judge;
 mod operations;
 mod services;
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 use switchboard_testkit::killstep::{self, Boundary, Depth, How, Plan, Report};
 use switchboard_testkit::{Child, Scratch, share};
 
+pub(crate) use self::feeds::victim as feed_victim;
 pub(crate) use self::services::victim as service_victim;
 pub(crate) use self::survivor::survivor;
 pub(crate) use self::victim::victim;

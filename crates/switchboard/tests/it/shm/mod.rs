@@ -7,6 +7,7 @@ pub(crate) mod counts;
 pub(crate) mod elsewhere;
 mod ends;
 pub(crate) mod feeds;
+pub(crate) mod feeds_of_others;
 pub(crate) mod fork;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use rustix::process::{Resource, geteuid, getrlimit};
 use switchboard::{Bytes, Options, Receiver, Sender};
 use switchboard_kernel::process::{file_limit, set_file_limit};
-use switchboard_testkit::child::report;
+use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::skip::{say, skip};
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
@@ -32,19 +32,20 @@ fn pass((writer, reader): &mut Channel, number: u64) {
     assert_eq!(ends::read(&delivery.message.0), Some((number, 1)));
 }
 
-/// Role: opens a thousand channels, passes a message over each, and closes them. Says how many descriptors
-/// each took and how long that was, and what is left.
+/// Role: opens channels, passes a message over each, and closes them when it is told to. Says how many descriptors
+/// all took and how long that was, and what is left. Arguments: the scope, how many, from which number on.
 pub(crate) fn channels(arguments: &[String]) {
     let scope = &arguments[0];
+    let [count, first] = [1, 2].map(|at| arguments[at].parse::<u64>().expect("a number"));
     let (_, most) = file_limit();
     set_file_limit(most.min((THOUSAND + 10) * PER_CHANNEL)).expect("a limit");
     // The first one brings the thread, which stays.
-    pass(&mut open(scope, 0), 0);
+    pass(&mut open(scope, first), 0);
     let before = (process::descriptors(), process::shared_mappings());
     let begun = Instant::now();
     let mut channels: Vec<Channel> = Vec::new();
-    for name in 1..=THOUSAND {
-        channels.push(open(scope, name));
+    for name in 1..=count {
+        channels.push(open(scope, first + name));
         if name.is_multiple_of(100) {
             // Where the processors are busy with something else, this takes its time.
             report("a hundred more");
@@ -57,6 +58,7 @@ pub(crate) fn channels(arguments: &[String]) {
     }
     let passed = begun.elapsed();
     report(format_args!("{descriptors} {} {}", opened.as_millis(), passed.as_millis()));
+    assert_eq!(instruction().as_deref(), Some("close"));
     for (writer, reader) in channels {
         writer.close().expect("closed");
         drop(reader);
@@ -82,7 +84,8 @@ fn a_thousand_channels_in_one_process() {
     }
     let scratch = Scratch::new();
     let scope = format!("scope={}", scratch.join("scope").display());
-    let mut child = Child::role("shm-thousand-channels", &[scope]);
+    let mut child =
+        Child::role("shm-thousand-channels", &[scope, THOUSAND.to_string(), "0".into()]);
     (0..THOUSAND / 100).for_each(|_| child.expect("a hundred more"));
     let said = child.line().expect("figures");
     let figures: Vec<u64> = said.split(' ').map(|word| word.parse().expect("a number")).collect();
@@ -91,10 +94,55 @@ fn a_thousand_channels_in_one_process() {
         "{descriptors} descriptors, open after {opened_ms} ms, passed after {passed_ms} ms"
     ));
     assert!(descriptors <= THOUSAND * PER_CHANNEL, "{said}");
+    child.tell("close");
     let left = child.line().expect("what is left");
     assert_eq!(child.line().as_deref(), Some("true"), "{left}");
     assert!(child.wait().success());
     assert!(!scratch.join("scope/shm/channels%2F1").exists(), "a channel's folder is left");
+}
+
+/// Ten thousand channels at a time, of ten processes, each with a message; in short two hundred, of two.
+#[test]
+fn torture_of_a_machine_by_channels_each_of_which_works() {
+    const TEST: &str = "shm::thousand::torture_of_a_machine_by_channels_each_of_which_works";
+    let is_long = std::env::var_os("SWITCHBOARD_TORTURE_SECONDS").is_some();
+    let (processes, each) = if is_long { (10, THOUSAND) } else { (2, THOUSAND / 10) };
+    if file_limit().1 < (each + 10) * PER_CHANNEL {
+        return skip(TEST, "this user may not open so many files: see ulimit -Hn");
+    }
+    let scratch = Scratch::new();
+    let scope = format!("scope={}", scratch.join("scope").display());
+    let begun = Instant::now();
+    let mut children: Vec<Child> = (0..processes)
+        .map(|process| {
+            let first = process * (each + 1);
+            let arguments = [scope.clone(), each.to_string(), first.to_string()];
+            Child::role("shm-thousand-channels", &arguments)
+        })
+        .collect();
+    let mut descriptors = 0;
+    for child in &mut children {
+        for _ in 0..each / 100 {
+            assert_eq!(child.line_within(4 * DEADLINE).as_deref(), Some("a hundred more"));
+        }
+        let said = child.line_within(4 * DEADLINE).expect("figures");
+        let first = said.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+        descriptors += first.expect("a number");
+    }
+    say(&format!(
+        "{} channels of {processes} processes at a time: {descriptors} descriptors, all with a message after {:.1} s",
+        processes * each,
+        begun.elapsed().as_secs_f64()
+    ));
+    assert!(descriptors <= processes * each * PER_CHANNEL, "{descriptors} descriptors");
+    for child in &mut children {
+        child.tell("close");
+    }
+    for child in &mut children {
+        let left = child.line_within(4 * DEADLINE).expect("what is left");
+        assert_eq!(child.line().as_deref(), Some("true"), "{left}");
+        assert!(child.wait().success());
+    }
 }
 
 /// How many messages each subscriber is to get: three rings full.

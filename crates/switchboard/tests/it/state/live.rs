@@ -46,7 +46,7 @@ pub(super) fn asked(reader: &mut Reader, order: &str) -> String {
             Ok(keys) => return keys.len().to_string(),
             Err(error) => return failed(&error),
         },
-        "writer" => reader.wait_for_writer(Some(DEADLINE)).map(|()| "there".to_owned()),
+        "writer" => reader.wait_for_writer(Some(3 * DEADLINE)).map(|()| "there".to_owned()),
         other => panic!("{other}"),
     };
     match result {

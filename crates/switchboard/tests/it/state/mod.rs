@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use switchboard::pattern::state::{Reader, Writer};
 use switchboard::{Error, Options, State, Value, WaitError};
 use switchboard_kernel::pipe;
+use switchboard_testkit::DEADLINE;
 use switchboard_testkit::child::{Child, instruction, report};
 
 use crate::place::{Place, each_row_of};
@@ -102,7 +103,8 @@ pub(crate) fn reader(arguments: &[String]) {
 
 fn ask(child: &mut Child, order: &str) -> String {
     child.tell(order);
-    child.line().expect("an answer")
+    // Of a hundred thousand keys, on a machine that does much else.
+    child.line_within(4 * DEADLINE).expect("an answer")
 }
 
 fn writing(address: &str) -> Child {

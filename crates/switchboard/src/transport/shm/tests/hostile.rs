@@ -3,6 +3,7 @@
 mod again;
 mod between;
 mod control;
+mod feeds;
 mod given;
 mod honest;
 mod memory;

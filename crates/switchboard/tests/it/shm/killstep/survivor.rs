@@ -397,12 +397,12 @@ pub(super) fn in_time(took: Duration) -> Result<(), String> {
     Err(format!("{SLOW}a sleeper was woken after {took:?}"))
 }
 
-fn thread_id() -> i32 {
+pub(super) fn thread_id() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
 /// Waits until a thread of this process sleeps, and goes on to.
-fn asleep(thread: i32) -> Result<(), String> {
+pub(super) fn asleep(thread: i32) -> Result<(), String> {
     let path = format!("/proc/self/task/{thread}/stat");
     let (mut looks, since) = (0, Instant::now());
     while looks < 5 {

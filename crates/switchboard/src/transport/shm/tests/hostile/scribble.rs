@@ -38,7 +38,7 @@ fn seconds() -> Option<u64> {
     Some(asked.parse().expect("a number of seconds"))
 }
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     if let Ok(seed) = std::env::var("SWITCHBOARD_HOSTILE_SEED") {
         return seed.parse().expect("a number");
     }
@@ -46,8 +46,13 @@ fn seed() -> u64 {
     now.as_nanos() as u64
 }
 
+/// How long liars of each kind go on.
+pub(super) fn lasts() -> Duration {
+    seconds().map_or(QUICK, Duration::from_secs)
+}
+
 /// Says the seed when a check fails.
-struct Seed(u64);
+pub(super) struct Seed(pub(super) u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {
@@ -59,14 +64,14 @@ impl Drop for Seed {
 
 /// Numbers that look random and are the same for the same seed (xorshift64*, Vigna 2016).
 #[derive(Debug)]
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -74,16 +79,16 @@ impl Random {
     }
 
     /// A number below `end`.
-    fn below(&mut self, end: u64) -> u64 {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 16) % end.max(1)
     }
 
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len() as u64) as usize]
     }
 
     /// Anything, numbers at the ends of all, small ones, and headers that are nearly right.
-    fn word(&mut self, number: u64) -> u64 {
+    pub(super) fn word(&mut self, number: u64) -> u64 {
         match self.below(8) {
             0 => self.next(),
             1 => 0,
@@ -103,7 +108,7 @@ impl Random {
 /// Lets liars do this for a while, and looks that all others go on.
 fn scribble(pattern: Pattern, victim: Role, query: &str, lie: fn(&mut Random, &Path, Pattern)) {
     let seed = Seed(seed());
-    let lasts = seconds().map_or(QUICK, Duration::from_secs);
+    let lasts = lasts();
     let io_thread = seed.0.is_multiple_of(2);
     let query = format!("&max-message=1MiB{query}");
     let mut scene = Scene::with(pattern, victim, &query, io_thread);
@@ -136,21 +141,27 @@ fn scribble(pattern: Pattern, victim: Role, query: &str, lie: fn(&mut Random, &P
         }
     });
     let told = scene.victim.told();
-    if seconds().is_some() {
-        let (lies, kib) = (lies.load(SeqCst), (before.resident_kib, most.resident_kib));
-        tell(&format!(
-            "{lies} lies to a {pattern:?} {victim:?} ({query}, thread: {io_thread}), told {told} times; longest pause {longest:?}; {} to {} KiB, \
-             {} to {} descriptors; seed {}",
-            kib.0, kib.1, before.descriptors, most.descriptors, seed.0
-        ));
-    }
+    let kib = (before.resident_kib, most.resident_kib);
+    tell(&format!(
+        "{} lies to a {pattern:?} {victim:?} ({query}, thread: {io_thread}), told {told} times; longest pause {longest:?}; {} to {} KiB, \
+         {} to {} descriptors; seed {}",
+        lies.load(SeqCst),
+        kib.0,
+        kib.1,
+        before.descriptors,
+        most.descriptors,
+        seed.0
+    ));
     assert!(lies.load(SeqCst) > 10, "{} lies", lies.load(SeqCst));
     assert_eq!(told > 0, victim == Role::Reader, "who reads is told: {told}");
     scene.end();
 }
 
-/// Says it to `cargo xtask prove hostile`, by the file that it reads, as a line that is no result of killstep.
-fn tell(text: &str) {
+/// Says it to `cargo xtask prove hostile`, if that asks, by the file that it reads, as a line that is no result of killstep.
+pub(super) fn tell(text: &str) {
+    if seconds().is_none() {
+        return;
+    }
     let file = std::env::var_os("SWITCHBOARD_KILLS");
     let file = file.and_then(|path| OpenOptions::new().append(true).open(path).ok());
     match file {
@@ -187,7 +198,7 @@ fn receivers_that_scribble_disturb_nobody() {
     scribble(Pattern::Queue, Role::Writer, "", reads);
 }
 
-fn is_open(raw: &Raw) -> bool {
+pub(super) fn is_open(raw: &Raw) -> bool {
     let said = unix_socket::send(&raw.0, &WAKE);
     said.is_ok() || said.is_err_and(|error| error.name() == "EAGAIN")
 }
@@ -294,7 +305,7 @@ fn writes_at_random(random: &mut Random, liar: &mut LyingWriter) {
     }
 }
 
-fn says_at_random(random: &mut Random, raw: &Raw, may_leave: bool) {
+pub(super) fn says_at_random(random: &mut Random, raw: &Raw, may_leave: bool) {
     let number = random.word(0);
     // Who leaves a queue in peace has settled what its bits say: so this is not for those.
     let datagram = match random.below(if may_leave { 8 } else { 6 }) {
