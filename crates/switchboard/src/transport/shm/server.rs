@@ -3,6 +3,7 @@
 //! A call is settled before it is handed out: so a client knows of each call whether it can have begun,
 //! whatever becomes of this process.
 
+mod answering;
 mod clients;
 
 use std::collections::VecDeque;
@@ -12,15 +13,15 @@ use std::time::{Duration, Instant};
 use switchboard_kernel::io::Deadline;
 
 use super::both::Both;
-use super::calling::{self, CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, PART, REPLY};
+use super::calling::{self, CALL, CALL_WITH_TIME, CANCEL, FAIL, GRANT};
 use super::control::LinkId;
 use super::ends::End;
 use super::hello::{Id, LARGEST_WINDOW, Pattern};
 use super::receiver::ReceiverCore;
 use super::sender::SenderCore;
-use crate::error::{Error, RecvError, SendError};
-use crate::link::{Answer, failure_body};
-use crate::pattern::service::{CallState, Code, ReplyError};
+use crate::error::{Error, RecvError};
+use crate::link::failure_body;
+use crate::pattern::service::{CallState, Code};
 use crate::transport::service_flavor::Request;
 use crate::transport::{Receipt, Setup};
 
@@ -357,11 +358,6 @@ impl ShmServer {
         });
     }
 
-    /// Whether answers can go to a client now.
-    fn has(&mut self, id: Id) -> bool {
-        self.answers.call(|core, _| Ok::<_, Error>(core.has(id))).unwrap_or(false)
-    }
-
     /// Whether a client is there no more. One whose calls come before the link for its answers does is there.
     fn is_gone(&mut self, link: LinkId, id: Id) -> bool {
         if self.has(id) {
@@ -370,104 +366,6 @@ impl ShmServer {
         let Some(calls) = &mut self.calls else { return true };
         let calls = calls.call(|core, _| Ok::<_, Error>(core.position(link).is_some()));
         !calls.unwrap_or(false)
-    }
-
-    pub(crate) fn answer(
-        &mut self,
-        receipt: Receipt,
-        answer: Answer<'_>,
-    ) -> Result<(), ReplyError> {
-        let Some((at, begun)) = self.clients.begun(receipt) else {
-            return Err(ReplyError::Cancelled);
-        };
-        let one = &self.clients.all[at];
-        let (id, link, Begun { number, cancelled, .. }) = (one.id, one.link, one.begun[begun]);
-        let body;
-        let (kind, payload) = match answer {
-            _ if cancelled => (DONE, &[][..]),
-            Answer::Reply(payload) => (REPLY, payload),
-            Answer::Done => (DONE, &[][..]),
-            Answer::Fail(code, text, details) => {
-                body = failure_body(code, text, details);
-                (FAIL, &body[..])
-            }
-        };
-        if payload.len() > self.longest {
-            self.check_len(id, payload.len())?;
-        }
-        let word = calling::word(kind, number);
-        let one = &self.clients.all[at];
-        let sent = if one.unsaid.is_empty() {
-            self.answers.call(|core, _| core.try_send_to((one.place, id), &word, payload))
-        } else {
-            Err(SendError::Full)
-        };
-        let result = match sent {
-            Ok(place) => {
-                self.clients.all[at].place = place;
-                Ok(())
-            }
-            Err(SendError::Failed(error)) => Err(ReplyError::Failed(error)),
-            Err(_) if self.is_gone(link, id) => Err(ReplyError::ClientGone),
-            Err(_) => {
-                // The call goes on: it will be said of it that this was too large.
-                self.check_len(id, payload.len())?;
-                self.clients.keep(at, [&word[..], payload].concat());
-                Ok(())
-            }
-        };
-        self.clients.all[at].begun.swap_remove(begun);
-        if self.clients.have_unsaid() {
-            self.say_on();
-        }
-        match result {
-            Ok(()) if cancelled => Err(ReplyError::Cancelled),
-            result => result,
-        }
-    }
-
-    fn check_len(&mut self, id: Id, len: usize) -> Result<(), ReplyError> {
-        let own = calling::longest(self.setup.largest_message_bytes().into());
-        let theirs = self.answers.call(|core, _| {
-            let one = core.addressees().find(|one| one.id == id);
-            Ok::<_, Error>(one.map_or(usize::MAX, |one| calling::longest(one.largest)))
-        });
-        let limit_bytes = own.min(theirs.unwrap_or(usize::MAX));
-        if len <= limit_bytes {
-            return Ok(());
-        }
-        let limit = "what both sides take (?max-message=)".to_owned();
-        Err(ReplyError::TooLarge { len_bytes: len, limit_bytes, limit })
-    }
-
-    /// Says what clients had no room for.
-    fn say_on(&mut self) {
-        if !self.clients.have_unsaid() {
-            return;
-        }
-        let mut gone = false;
-        for at in 0..self.clients.all.len() {
-            loop {
-                let one = &mut self.clients.all[at];
-                let Some(said) = one.unsaid.front() else { break };
-                let to = (one.place, one.id);
-                match self.answers.call(|core, _| core.try_send_to(to, said, &[])) {
-                    Ok(place) => one.place = place,
-                    // Only once its link was there was it known how much it takes.
-                    Err(_) if self.shorten(at) => continue,
-                    Err(_) => {
-                        let (link, id) = (self.clients.all[at].link, self.clients.all[at].id);
-                        gone |= self.is_gone(link, id);
-                        break;
-                    }
-                }
-                self.clients.all[at].unsaid.pop_front();
-                self.clients.unsaid -= 1;
-            }
-        }
-        if gone {
-            self.forget_the_gone();
-        }
     }
 
     /// Puts a failure in the place of the next answer to a client, if that is longer than it takes.
@@ -487,46 +385,6 @@ impl ShmServer {
         *said = calling::word(FAIL, number).to_vec();
         said.extend_from_slice(&failure_body(Code::ResourceExhausted as u16, &text, &[]));
         true
-    }
-
-    pub(crate) fn try_part(&mut self, receipt: Receipt, bytes: &[u8]) -> Result<(), ReplyError> {
-        let Some((at, begun)) = self.clients.begun(receipt) else {
-            return Err(ReplyError::Cancelled);
-        };
-        let one = &self.clients.all[at];
-        let (id, link, place, is_behind) = (one.id, one.link, one.place, !one.unsaid.is_empty());
-        let Begun { number, cancelled, ahead: (parts, ahead), .. } = one.begun[begun];
-        if cancelled {
-            return Err(ReplyError::Cancelled);
-        }
-        self.check_len(id, bytes.len())?;
-        let window = self.answers.call(|core, _| {
-            Ok::<_, Error>(core.addressees().find(|one| one.id == id).map(|one| one.window))
-        });
-        let Ok(Some(window)) = window else {
-            return Err(if self.is_gone(link, id) {
-                ReplyError::ClientGone
-            } else {
-                ReplyError::Full
-            });
-        };
-        let after = ahead + bytes.len() as u64;
-        // The client's window of bytes is not known here: this side's is as good.
-        let most = u64::from(self.setup.options.prefetch_bytes.max(1));
-        if is_behind || parts > 0 && (parts as usize >= window || after > most) {
-            return Err(ReplyError::Full);
-        }
-        let word = calling::word(PART, number);
-        match self.answers.call(|core, _| core.try_send_to((place, id), &word, bytes)) {
-            Ok(place) => {
-                let one = &mut self.clients.all[at];
-                one.place = place;
-                one.begun[begun].ahead = (parts + 1, after);
-                Ok(())
-            }
-            Err(SendError::Failed(error)) => Err(ReplyError::Failed(error)),
-            Err(_) => Err(ReplyError::Full),
-        }
     }
 
     pub(crate) fn state(&mut self, receipt: Receipt) -> CallState {
