@@ -179,7 +179,7 @@ impl Folder {
     pub(crate) fn remove_if_empty(&self) {
         let remove =
             || private_folder::remove_at(&self.channels.folder, OsStr::new(self.name.folder()));
-        if remove().is_err_and(|error| error.name() == "ENOTEMPTY") && self.remove_unused_locks() {
+        if remove().is_ok_and(|removed| !removed) && self.remove_unused_locks() {
             let _ = remove();
         }
     }

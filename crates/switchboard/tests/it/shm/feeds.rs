@@ -62,6 +62,34 @@ fn one_writer_for_each_key_and_death_lets_go() {
     assert_eq!(refused.kind(), ErrorKind::AddressInUse, "{refused}");
 }
 
+/// What a writer that was killed leaves, the last end removes, whatever keys it has itself.
+#[test]
+fn files_of_locks_of_the_dead_are_removed() {
+    let scratch = switchboard_testkit::Scratch::new();
+    let address = format!("shm:dead?scope={}", scratch.join("scope").display());
+    let mut writer = Child::role("key-writer", &[&address]);
+    writer.expect("open");
+    for key in ["a", "b", "c", "d"] {
+        assert_eq!(ask(&mut writer, &format!("set {key} 1")), "done");
+    }
+    writer.kill();
+    let mut other = Child::role("key-writer", &[&address]);
+    other.expect("open");
+    assert_eq!(ask(&mut other, "set a 2"), "done");
+    let mut reader = State::open(&address).and_then(|state| state.reader()).expect("a reader");
+    reader.wait_for_writer(Some(DEADLINE)).expect("a writer");
+    drop(reader);
+    drop(other.stdin());
+    assert!(other.wait().success());
+    // This process's I/O thread lets go of what was closed a moment later.
+    let (folder, since) = (scratch.join("scope/shm/dead"), std::time::Instant::now());
+    while folder.exists() {
+        let left: Vec<_> = std::fs::read_dir(&folder).into_iter().flatten().flatten().collect();
+        assert!(since.elapsed() < DEADLINE, "{left:?} are left");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Who has many keys takes those that nobody has, and never those that somebody else has.
 #[test]
 fn a_writer_of_many_keys_leaves_others_theirs() {
