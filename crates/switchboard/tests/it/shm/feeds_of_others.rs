@@ -109,10 +109,14 @@ fn attempt(verb: &str, address: &str) -> String {
 }
 
 fn said(error: &Error) -> String {
-    let told = error.to_string().contains("are for processes of one user");
+    let text = error.to_string();
+    // By the ends, or by the folder, which nobody else can reach without rules.
+    let told = ["are for processes of one user", "does not let user"];
     match error.kind() {
-        ErrorKind::PermissionDenied if told => "denied".to_owned(),
-        _ => format!("failed: {error}"),
+        ErrorKind::PermissionDenied if told.iter().any(|told| text.contains(told)) => {
+            "denied".to_owned()
+        }
+        _ => format!("failed: {text}"),
     }
 }
 
