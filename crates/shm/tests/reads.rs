@@ -2,6 +2,7 @@
 //! what the lines of the cache that come over cost alone. `cargo xtask prove state` runs it for longer.
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -51,13 +52,18 @@ fn measure(writes: bool, write: impl Fn() + Sync, mut read: impl FnMut()) -> (f6
     })
 }
 
-// What was measured is for who asked for the proof.
-#[allow(clippy::print_stdout)]
+/// Says it to who asked for the proof.
 fn say(what: &str, quiet: (f64, f64), busy: (f64, f64), more: &str) {
-    println!(
-        "{what}: {:.0} ns (median {:.0}) while it is written, {:.0} ns (median {:.0}) else{more}",
-        busy.0, busy.1, quiet.0, quiet.1
-    );
+    if std::env::var_os("SWITCHBOARD_PROOF_SECONDS").is_some() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "{what}: {:.0} ns (median {:.0}) while it is written, {:.0} ns (median {:.0}) else{more}",
+            busy.0,
+            busy.1,
+            quiet.0,
+            quiet.1
+        );
+    }
 }
 
 fn words(count: usize) -> Arc<Vec<AtomicU64>> {
