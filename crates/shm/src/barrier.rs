@@ -105,11 +105,11 @@ impl Sleeper {
         self.steps = 0;
     }
 
-    /// The word after a sleep.
+    /// The word after a sleep; 0 where the other side was not told of any.
     #[must_use]
     pub fn awake(&mut self) -> u64 {
         self.asleep = false;
-        if self.fences { 0 } else { Self::LATELY }
+        if self.fences || !self.known { 0 } else { Self::LATELY }
     }
 
     /// The word becomes 0: it does not count as sleeping now and then any more.

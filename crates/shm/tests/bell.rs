@@ -27,6 +27,7 @@ fn a_byte_says_how_its_reader_sleeps_and_others_are_left_alone() {
         let how = if turn % 3 == 0 { Sleeps::OnDescriptor } else { Sleeps::OnFutex };
         bell::raise(&bell, 3, how, turn, &mut sleeper);
         assert_eq!(byte(&bell), how.number() | u64::from(turn) << 2 & 0xff);
+        sleeper.pass(|| ());
         bell::awake(&bell, 3, &mut sleeper);
         assert_eq!(byte(&bell), Sleeper::LATELY);
         if turn % 7 == 0 {
@@ -34,6 +35,15 @@ fn a_byte_says_how_its_reader_sleeps_and_others_are_left_alone() {
             assert_eq!(bell::raised_word(&bell, 0), others);
         }
     }
+}
+
+/// Of a writer that came while the reader slept, which was not told so: it need not fence.
+#[test]
+fn a_byte_that_was_not_raised_stays_down() {
+    let (bell, mut sleeper) = (Word([AtomicU64::new(0)]), Sleeper::new(Busy::TakesPart));
+    bell::awake(&bell, 3, &mut sleeper);
+    assert_eq!(byte(&bell), 0);
+    assert!((0..100).all(|_| !sleeper.step()));
 }
 
 #[test]
@@ -46,6 +56,7 @@ fn a_byte_that_others_changed_is_put_right() {
         assert_eq!(byte(&bell), 0);
         bell::raise(&bell, 3, Sleeps::OnFutex, 2, &mut sleeper);
         assert_eq!(byte(&bell), Sleeps::OnFutex.number() | 2 << 2);
+        sleeper.pass(|| ());
         bell::awake(&bell, 3, &mut sleeper);
         assert_eq!(byte(&bell), Sleeper::LATELY);
     }

@@ -27,6 +27,8 @@ pub(crate) struct Subscription {
     /// The last message lies in a block, which is its publisher's again once this one is done with it: blocks are
     /// few, and large. So its room is given back before the next one, not with the eighth of the ring.
     has_block: bool,
+    /// Where it was when it had last gone a step without sleeping.
+    stepped: u64,
     /// Nothing is missing or held, and nothing is overwritten.
     is_plain: bool,
 }
@@ -291,12 +293,16 @@ fn store_after_step(one: &mut Publisher, control: &Control<ReaderOffer>) {
 #[inline(never)]
 fn store_step(one: &mut Publisher, cursor: u64, control: &Control<ReaderOffer>) {
     one.store_cursor(cursor, control);
-    one.step();
+    // Also where it catches up before each eighth: else its publisher fenced for it for ever after one sleep.
+    if cursor.wrapping_sub(one.kept.stepped) >= one.ring.capacity() / 8 {
+        one.kept.stepped = cursor;
+        one.step();
+    }
 }
 
 /// Gives room back that the writer does not know of.
 fn store_if_moved(one: &mut Publisher, control: &Control<ReaderOffer>) {
     if let Some(cursor) = one.ring.cursor_if_moved() {
-        one.store_cursor(cursor, control);
+        store_step(one, cursor, control);
     }
 }
