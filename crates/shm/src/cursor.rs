@@ -124,8 +124,15 @@ impl<W: Words> PeerCursor<W> {
     /// When it went back, or beyond `head`.
     #[inline]
     pub fn load(&mut self, head: u64) -> Result<u64, Misbehaved> {
-        self.seen = self.peek(head)?;
-        Ok(self.seen)
+        let cursor = self.peek(head)?;
+        self.see(cursor);
+        Ok(cursor)
+    }
+
+    /// Takes for seen what [`peek`](Self::peek) returned. Something else may stand there by now, which was not checked.
+    #[inline]
+    pub fn see(&mut self, cursor: u64) {
+        self.seen = cursor;
     }
 
     /// As [`load`](Self::load), and as if nobody had looked.

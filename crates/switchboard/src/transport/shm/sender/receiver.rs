@@ -176,7 +176,7 @@ impl Receiver {
         if cursor != seen && !self.unsettled.ends_at(cursor) {
             return Err(Misbehaved("a cursor within a message"));
         }
-        self.reader.cursor.load(head)?;
+        self.reader.cursor.see(cursor);
         let mut count = 0;
         while let Some(message) = self.unsettled.pop_through(cursor) {
             count += u64::from(!message.taken_back);
