@@ -298,7 +298,14 @@ impl Serving<'_> {
                 match worker.job.take() {
                     Some(job) if succeeded && !persistent => self.reply(&job, printed),
                     Some(job) => {
-                        let status = Status::new(Code::Unknown, format!("{name} {how}"));
+                        // How it ended is of no interest where it was made to.
+                        let status = match job.ticket.remaining() {
+                            Some(Duration::ZERO) if worker.ending_for().is_some() => {
+                                let problem = format!("no reply in time: {name} was ended");
+                                Status::new(Code::DeadlineExceeded, problem)
+                            }
+                            _ => Status::new(Code::Unknown, format!("{name} {how}")),
+                        };
                         self.fail(&job, &status.with_details(printed));
                     }
                     None => output::warn(&format!("{}: {name} {how}", self.address)),
