@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::{Value, json};
 use switchboard_inspect::analysis::wakers::{Grade, Index};
 use switchboard_inspect::analysis::{stuck, why};
-use switchboard_inspect::{Request, Snapshot};
+use switchboard_inspect::{Process, Request, Snapshot, Thread};
 use switchboard_kernel::io::{Deadline, Interest, wait_for};
 
 use super::with_examples;
@@ -82,7 +82,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
 struct Sentence {
     pid: u32,
     tid: u32,
-    /// What it waits for, without times.
+    /// What it waits for, and for whom, without times.
     on: String,
     text: String,
     stuck: bool,
@@ -106,7 +106,7 @@ fn sentences(snapshot: &Snapshot, pids: &[u32]) -> Result<Vec<Sentence>, Failure
             found.push(Sentence {
                 pid: process.pid,
                 tid: thread.tid,
-                on: format!("{:?}", thread.wait.as_ref().map(|wait| &wait.on)),
+                on: without_times(&index, &set, process, thread),
                 text: why::sentence(&index, &set, process, thread),
                 stuck: set
                     .get(&thread.tid)
@@ -131,6 +131,23 @@ fn sentences(snapshot: &Snapshot, pids: &[u32]) -> Result<Vec<Sentence>, Failure
         }
     }
     Ok(found)
+}
+
+/// What a thread waits for, and which of those who can end that are stopped, gone, or stuck themselves.
+fn without_times(
+    index: &Index<'_>,
+    set: &stuck::Set<'_>,
+    process: &Process,
+    thread: &Thread,
+) -> String {
+    let Some(wait) = &thread.wait else { return String::new() };
+    let wakers = index.wakers(process, thread, wait).by;
+    let states = wakers.iter().map(|waker| {
+        let halted =
+            index.snapshot.process(waker.pid).map(|other| (other.is_stopped(), other.is_zombie()));
+        (waker.pid, halted, stuck::process_is_able(index, set, waker.pid))
+    });
+    format!("{:?} {:?}", wait.on, states.collect::<Vec<_>>())
 }
 
 fn lines(found: &[Sentence]) -> String {

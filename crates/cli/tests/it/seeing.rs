@@ -165,6 +165,32 @@ fn a_watched_process_is_told_of_when_it_waits_for_something_else() {
 }
 
 #[test]
+fn a_watched_process_is_told_of_when_whom_it_waits_for_is_stopped() {
+    use std::process::{Command, Stdio};
+    use switchboard_kernel::pidfd;
+    use switchboard_kernel::process::Signal;
+    let scratch = Scratch::new();
+    let mut writer = Command::new("sleep").arg("120").stdout(Stdio::piped()).spawn().expect("one");
+    let pipe = writer.stdout.take().expect("a pipe");
+    let mut reader = Command::new("cat").stdin(pipe).spawn().expect("another");
+    let why = Run::start(scratch.path(), &["why", "--watch", &reader.id().to_string()]);
+    let says = |what: &str| {
+        let has = |out: &[u8]| String::from_utf8_lossy(out).contains(what);
+        why.wait_stdout("a sentence", has);
+    };
+    says("to read from pipe:");
+    let stopped = pidfd::open(writer.id()).expect("a process");
+    pidfd::send_signal(&stopped, Signal::STOP).expect("stopped");
+    says(&format!("sleep[{}] is stopped (SIGSTOP)", writer.id()));
+    why.signal(Signal::INT);
+    why.wait().code(1);
+    for child in [&mut writer, &mut reader] {
+        child.kill().expect("killed");
+        child.wait().expect("an end");
+    }
+}
+
+#[test]
 fn what_is_not_there() {
     here(&["show", "/nothing/there"]).code(3).says("nothing here is called /nothing/there");
     here(&["who", "pipe:0"]).code(3).says("nothing here is called pipe:0");

@@ -194,7 +194,8 @@ fn of_processes(seen: &Seen<'_>) -> Vec<Limit> {
     type One<'a> = (&'a Process, Bounds, Usage);
     let own =
         |what: &str, flag: &str, service: &str, of: &dyn Fn(&One<'_>) -> Option<(u64, Bound)>| {
-            let candidates = all.iter().filter_map(|one| {
+            // Of those that are equally near, the oldest.
+            let candidates = all.iter().rev().filter_map(|one| {
                 let (used, bound) = of(one)?;
                 Some((used, bound.soft?, bound.hard, one.0))
             });
