@@ -56,7 +56,11 @@ fn name(process: &Process, thread: &Thread) -> String {
 fn age(wait: &Wait) -> String {
     let Some((ms, uncertain)) = wait.since_ms else { return String::new() };
     let text = duration(ms);
-    if ms < 10 * uncertain { format!(" {text} (±{uncertain} ms)") } else { format!(" {text}") }
+    if ms < uncertain.saturating_mul(10) {
+        format!(" {text} (±{uncertain} ms)")
+    } else {
+        format!(" {text}")
+    }
 }
 
 fn duration(ms: u64) -> String {

@@ -59,7 +59,7 @@ fn now_ms(processor: u32) -> Option<u64> {
 #[must_use]
 pub fn switches(status: &[u8]) -> Option<u64> {
     let number = |name| field(status, name).and_then(decimal);
-    Some(number("voluntary_ctxt_switches")? + number("nonvoluntary_ctxt_switches")?)
+    number("voluntary_ctxt_switches")?.checked_add(number("nonvoluntary_ctxt_switches")?)
 }
 
 #[cfg(test)]
@@ -73,6 +73,10 @@ mod tests {
         let sched = b"x (1, #threads: 1)\nse.exec_start    :      56560870.459553\n";
         assert_eq!(last_ran_ms(sched), Some(56_560_870));
         assert_eq!(last_ran_ms(b"se.exec_start"), None);
+        let status =
+            |own: u64| format!("voluntary_ctxt_switches:\t{own}\nnonvoluntary_ctxt_switches:\t2\n");
+        assert_eq!(switches(status(3).as_bytes()), Some(5));
+        assert_eq!(switches(status(u64::MAX).as_bytes()), None);
     }
 
     #[test]

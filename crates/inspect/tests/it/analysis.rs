@@ -322,6 +322,24 @@ fn sentences() {
     );
 }
 
+/// A file may say anything.
+#[test]
+fn no_number_is_too_large_for_a_sentence() {
+    for since in [(u64::MAX, u64::MAX), (0, u64::MAX), (u64::MAX, 0)] {
+        let mut snapshot = world("left reads pipe:1; waits data pipe:1");
+        let thread = &mut snapshot.processes[0].threads[0];
+        thread.wait.as_mut().expect("a wait").since_ms = Some(since);
+        let pipe = &mut snapshot.objects[0];
+        (pipe.fill, pipe.size) = (Some(u64::MAX), Some(0));
+        let index = Index::new(&snapshot);
+        let set = stuck::set(&index);
+        let process = &snapshot.processes[0];
+        let said = why::sentence(&index, &set, process, &process.threads[0]);
+        assert!(said.contains("to read from pipe:1"), "{said}");
+        why::looks_stuck(&index, &set, process, &process.threads[0], Duration::ZERO);
+    }
+}
+
 #[test]
 fn who_looks_stuck() {
     for (text, expected) in [
