@@ -336,7 +336,7 @@ fn no_number_is_too_large_for_a_sentence() {
         let process = &snapshot.processes[0];
         let said = why::sentence(&index, &set, process, &process.threads[0]);
         assert!(said.contains("to read from pipe:1"), "{said}");
-        why::looks_stuck(&index, &set, process, &process.threads[0], Duration::ZERO);
+        let _ = why::looks_stuck(&index, &set, process, &process.threads[0], Duration::ZERO);
     }
 }
 
