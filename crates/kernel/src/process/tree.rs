@@ -12,11 +12,12 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 
 use crate::error::{Error, OfCall, Result};
-use crate::io::{Deadline, retry, timespec};
+use crate::io::{Deadline, read_full, retry, timespec};
 use crate::pidfd;
 
 /// What the kernel says of a process: `/proc/PID/stat`. Anybody may read it.
@@ -46,11 +47,22 @@ pub struct Stat {
 /// `ESRCH`: no such process, or a `/proc` that hides it (`hidepid=`); `EPROTO`: the file is not as
 /// documented; `EMFILE`, `ENFILE`.
 pub fn stat(id: u32) -> Result<Stat> {
-    let text = std::fs::read(format!("/proc/{id}/stat")).map_err(|error| {
-        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        Error::new("read", if errno == Errno::NOENT { Errno::SRCH } else { errno })
+    let mut text = [0; STAT_BYTES];
+    let len = read_stat(id, &mut text).map_err(|error| match error.errno() {
+        libc::ENOENT => Error::new("read", Errno::SRCH),
+        _ => error,
     })?;
-    parse(&text).ok_or(Error::new("read", Errno::PROTO))
+    parse(&text[..len]).ok_or(Error::new("read", Errno::PROTO))
+}
+
+/// More than there ever is: 52 numbers of at most 20 digits, and a name of 64 bytes.
+const STAT_BYTES: usize = 2048;
+
+fn read_stat(id: u32, text: &mut [u8]) -> Result<usize> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = format!("/proc/{id}/stat");
+    let file = retry("read", || rustix::fs::open(&path, flags, Mode::empty()))?;
+    read_full(&file, text)
 }
 
 /// Which process exactly: its id and when it was started. Unlike the id alone, it is never that of
@@ -198,7 +210,11 @@ pub fn wait_any(deadline: Deadline) -> Result<Option<(u32, ExitStatus)>> {
 
 /// One child, or any; `None` when it, or none of them, has ended yet.
 fn reap(pid: Option<Pid>, options: WaitOptions) -> Result<Option<(u32, ExitStatus)>> {
-    let ended = retry("waitpid", || rustix::process::waitpid(pid, options))?;
+    let ended = retry("waitpid", || match pid {
+        Some(_) => rustix::process::waitpid(pid, options),
+        // Not `waitpid` of nobody, which waits for this process's own group alone.
+        None => rustix::process::wait(options),
+    })?;
     Ok(ended.map(|(pid, status)| {
         (pid.as_raw_nonzero().get().unsigned_abs(), ExitStatus::from_raw(status.as_raw()))
     }))

@@ -58,6 +58,7 @@ pub(crate) fn subreaper(_: &[String]) {
     adopts_past_a_parent_that_lives();
     leaves_own_children_alone();
     waits_for_whoever_comes();
+    waits_for_other_groups();
     adopts_from_a_killed_python();
     set_child_subreaper(false).unwrap();
     assert_eq!(is_child_subreaper(), Ok(false));
@@ -125,6 +126,14 @@ fn waits_for_whoever_comes() {
     drop(held);
     let (id, _) = wait_any(Deadline::NEVER).unwrap().expect("its end");
     assert_eq!(id, child.id());
+}
+
+fn waits_for_other_groups() {
+    for deadline in [Deadline::NEVER, soon()] {
+        let child = Spawn::new("true").new_process_group().spawn().unwrap();
+        let (id, status) = wait_any(deadline).unwrap().expect("its end");
+        assert_eq!((id, status.code()), (child.id(), Some(0)));
+    }
 }
 
 fn adopts_from_a_killed_python() {
