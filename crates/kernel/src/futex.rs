@@ -195,9 +195,26 @@ pub fn wait_any(words: &[(&AtomicU32, u32)], deadline: Deadline) -> Result<Waite
     if words.len() > WAIT_ANY_MAX {
         return Err(Error::new("futex_waitv", Errno::INVAL));
     }
+    // Room for the most there may be takes as long to fill as a part of the call.
+    if words.len() <= FEW {
+        wait_among(words, &mut [futex::Wait::new(); FEW], deadline)
+    } else {
+        wait_among(words, &mut [futex::Wait::new(); WAIT_ANY_MAX], deadline)
+    }
+}
+
+/// Words of most waits.
+const FEW: usize = 8;
+
+/// There is room for all words.
+#[inline]
+fn wait_among(
+    words: &[(&AtomicU32, u32)],
+    room: &mut [futex::Wait],
+    deadline: Deadline,
+) -> Result<WaitedAny> {
     let until = monotonic(deadline);
-    let mut waiters = [futex::Wait::new(); WAIT_ANY_MAX];
-    let waiters = &mut waiters[..words.len()];
+    let waiters = &mut room[..words.len()];
     for (waiter, (word, expected)) in waiters.iter_mut().zip(words) {
         waiter.val = u64::from(*expected);
         waiter.uaddr = futex::WaitPtr::new(word.as_ptr().cast());

@@ -9,15 +9,14 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 
 use libc::sem_t;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Memory, SEM_WORDS, Semaphore, VALUE_MAX, check, image};
 use crate::error::{Error, OfCall, Result};
-use crate::hidden_name::Place;
+use crate::hidden_name::descriptor_path;
 use crate::io::{retry, write_all};
 use crate::permissions::Permissions;
 use crate::shared_words::Mapped;
@@ -68,14 +67,16 @@ impl Semaphore {
     /// `sem_open(name, O_CREAT | O_EXCL)`: makes a named semaphore, or opens the one of that name
     /// unless the options say exclusive.
     ///
-    /// It is made under a hidden name in `/dev/shm`, with its count, owner and mode, and only then
-    /// gets its own: nobody finds it half made, and the umask does not apply. An existing semaphore
-    /// keeps its count, owner and mode, whatever the options say.
+    /// It is made without a name in `/dev/shm`, with its count, owner and mode, and only then gets
+    /// its own: nobody finds it half made, nothing is left behind by a death in between, and the
+    /// umask does not apply. An existing semaphore keeps its count, owner and mode, whatever the
+    /// options say.
     ///
     /// # Errors
     /// `EINVAL` for a bad name ([`validate_name`]) and for a count over [`VALUE_MAX`];
     /// `ENAMETOOLONG`; `EEXIST` when exclusive; `ENOSPC` when `/dev/shm` is full; `EPERM` when
-    /// owner or group may not be set; else as [`Semaphore::open`].
+    /// owner or group may not be set; `EOPNOTSUPP` when `/dev/shm` is no tmpfs; `ENOENT` without
+    /// `/proc`; else as [`Semaphore::open`].
     pub fn create(name: &str, options: &CreateOptions) -> Result<Self> {
         let path = path_of(name)?;
         let mut result = create_new(&path, options);
@@ -137,31 +138,33 @@ const NAME_MAX_BYTES: usize = 251;
 /// How often creating and opening may miss each other before the error is given back.
 const CREATE_ATTEMPTS: usize = 16;
 
-fn path_of(name: &str) -> Result<PathBuf> {
+fn path_of(name: &str) -> Result<String> {
     validate_name(name)?;
-    let name = name.trim_start_matches('/');
-    Ok(Path::new(FOLDER).join(format!("sem.{name}")))
+    Ok([FOLDER, "/", PREFIX, &name[1..]].concat())
 }
 
-fn create_new(path: &Path, options: &CreateOptions) -> Result<Semaphore> {
+/// Before the name, in the folder.
+const PREFIX: &str = "sem.";
+
+fn create_new(path: &str, options: &CreateOptions) -> Result<Semaphore> {
     if options.value > VALUE_MAX {
         return Err(Error::new("sem_open", Errno::INVAL));
     }
-    let place = Place::of(path, OFlags::PATH)?;
-    let mut hidden = place.hidden()?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let private = Mode::RUSR | Mode::WUSR;
-    let file =
-        retry("sem_open", || rustix::fs::openat(place.folder(), hidden.name(), flags, private))?;
-    hidden.made();
+    let nobody = Mode::empty();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(FOLDER, flags, nobody).of("open")?;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = retry("sem_open", || rustix::fs::openat(&folder, c".", flags, nobody))?;
     write_all(&file, &image(options.value, "sem_open")?)?;
-    hidden.set_permissions(FileType::RegularFile, options.permissions)?;
-    let semaphore = map(&file)?;
-    hidden.show()?;
-    Ok(semaphore)
+    options.permissions.apply(&file)?;
+    // Nobody else had it, so that it needs no look: that would bring its page in.
+    let mapped = Mapped::of(&file, size_of::<sem_t>())?;
+    let (unnamed, name) = (descriptor_path(file.as_fd()), &path[FOLDER.len() + 1..]);
+    rustix::fs::linkat(CWD, unnamed, folder, name, AtFlags::SYMLINK_FOLLOW).of("linkat")?;
+    Ok(Semaphore { memory: Memory::Named(mapped) })
 }
 
-fn open_file(path: &Path) -> Result<Semaphore> {
+fn open_file(path: &str) -> Result<Semaphore> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = retry("sem_open", || rustix::fs::open(path, flags, Mode::empty()))?;
     let stat = rustix::fs::fstat(&file).of("fstat")?;

@@ -177,12 +177,12 @@ impl Spawn {
             self.command.process_group(0);
         }
         let descriptors = std::mem::take(&mut self.descriptors);
-        let parent = rustix::process::getpid();
+        let parent = self.die_with_parent.then(rustix::process::getpid);
         let current = Arc::new(AtomicUsize::new(0));
         let mut result = Err(Error::new("dup2", Errno::BUSY));
         for attempt in 0..ATTEMPTS {
             let places = Places::reserve(&descriptors)?;
-            let (moves, die_with_parent) = (places.moves, self.die_with_parent);
+            let moves = places.moves;
             current.store(attempt, Ordering::Relaxed);
             let is_current = Arc::clone(&current);
             let child_side = move || {
@@ -190,7 +190,7 @@ impl Spawn {
                 if is_current.load(Ordering::Relaxed) != attempt {
                     return Ok(());
                 }
-                if die_with_parent {
+                if let Some(parent) = parent {
                     die_with(parent)?;
                 }
                 if has_terminal {

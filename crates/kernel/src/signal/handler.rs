@@ -226,16 +226,20 @@ fn disposition(action: Action, flags: c_int) -> libc::sigaction {
     if matches!(action, Action::Ignore) {
         new.sa_sigaction = libc::SIG_IGN;
     } else {
-        new.sa_sigaction = entry();
-        new.sa_flags = flags | libc::SA_SIGINFO | libc::SA_ONSTACK;
+        new.sa_sigaction = entry(action);
+        new.sa_flags = flags | libc::SA_ONSTACK;
+        if matches!(action, Action::Record) {
+            // Only there is it worth while that the kernel writes down what it knows.
+            new.sa_flags |= libc::SA_SIGINFO;
+        }
     }
     new
 }
 
 fn set_disposition(signal: Signal, new: &libc::sigaction) -> Result<Disposition> {
     let mut before = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: `new` is SIG_IGN, `run` with SA_SIGINFO, which is safe in any thread at any time, or
-    // what this function returned before; both places are valid.
+    // SAFETY: `new` is SIG_IGN, an entry to `run` of the kind that its flags say, which is safe in any
+    // thread at any time, or what this function returned before; both places are valid.
     let result = unsafe { libc::sigaction(signal.number(), new, before.as_mut_ptr()) };
     checked(result).of("sigaction")?;
     // SAFETY: zeroed, and written by sigaction.
@@ -251,9 +255,25 @@ fn current(signal: Signal) -> Result<Disposition> {
     Ok(Disposition(unsafe { now.assume_init() }))
 }
 
-/// The address of [`run`], as `sigaction(2)` takes it.
-fn entry() -> libc::sighandler_t {
-    run as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) as libc::sighandler_t
+/// The address of a way into [`run`], as `sigaction(2)` takes it.
+fn entry(action: Action) -> libc::sighandler_t {
+    match action {
+        Action::Record => {
+            run_with as extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)
+                as libc::sighandler_t
+        }
+        _ => run_without as extern "C" fn(c_int) as libc::sighandler_t,
+    }
+}
+
+/// With what the kernel knows of the signal.
+extern "C" fn run_with(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+    run(number, info);
+}
+
+/// Without it.
+extern "C" fn run_without(number: c_int) {
+    run(number, ptr::null());
 }
 
 /// What the handler of one signal finds. Never freed, so a handler that is late finds it too.
@@ -345,11 +365,10 @@ impl Slot {
 }
 
 /// What runs when a signal comes. Only atomics and system calls: no lock, no memory, no panic.
-extern "C" fn run(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+fn run(number: c_int, info: *const libc::siginfo_t) {
     let Some(slot) = usize::try_from(number).ok().and_then(|number| SLOTS.get(number)) else {
         return;
     };
-    slot.running.fetch_add(1, Ordering::SeqCst);
     // SAFETY: null, or from a `&'static`.
     if let Some(flag) = unsafe { slot.flag.load(Ordering::Acquire).as_ref() } {
         flag.store(true, Ordering::Release);
@@ -358,9 +377,15 @@ extern "C" fn run(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_vo
     if let Some(count) = unsafe { slot.count.load(Ordering::Acquire).as_ref() } {
         count.fetch_add(1, Ordering::Release);
     }
+    // Where nothing is to be written nobody has to wait for the end of this. An action that writes has its
+    // descriptor here before it is installed.
+    if slot.fd.load(Ordering::Acquire) < 0 {
+        return;
+    }
+    slot.running.fetch_add(1, Ordering::SeqCst);
     let fd = slot.fd.load(Ordering::SeqCst);
     if fd >= 0 {
-        // SAFETY: the kernel called this with a description; `fd` is open, because `release` waits
+        // SAFETY: the description, if there is one, is the kernel's; `fd` is open, because `release` waits
         // for `running` before it lets the descriptor be closed.
         unsafe { tell(slot, fd, info) };
     }
@@ -368,7 +393,7 @@ extern "C" fn run(number: c_int, info: *mut libc::siginfo_t, _context: *mut c_vo
 }
 
 /// # Safety
-/// `fd` is the slot's own open descriptor, non-blocking; `info` is the kernel's.
+/// `fd` is the slot's own open descriptor, non-blocking; `info` is the kernel's, or null.
 unsafe fn tell(slot: &Slot, fd: c_int, info: *const libc::siginfo_t) {
     // SAFETY: getpid has no conditions.
     let own = unsafe { libc::getpid() };
@@ -381,12 +406,17 @@ unsafe fn tell(slot: &Slot, fd: c_int, info: *const libc::siginfo_t) {
     let before = unsafe { errno.read() };
     let written = if slot.records.load(Ordering::Relaxed) {
         // SAFETY: as the caller promised.
-        let info = unsafe { &*info };
-        // SAFETY: as the caller promised.
-        let record = encode(unsafe { Fields::of(info) });
-        // SAFETY: the bytes are there; a write of fewer than PIPE_BUF is all or nothing. Not
-        // `write(3)`, which is a cancellation point.
-        unsafe { libc::syscall(libc::SYS_write, fd, record.as_ptr(), record.len()) }
+        match unsafe { info.as_ref() } {
+            Some(info) => {
+                // SAFETY: as the caller promised.
+                let record = encode(unsafe { Fields::of(info) });
+                // SAFETY: the bytes are there; a write of fewer than PIPE_BUF is all or nothing. Not
+                // `write(3)`, which is a cancellation point.
+                unsafe { libc::syscall(libc::SYS_write, fd, record.as_ptr(), record.len()) }
+            }
+            // Somebody else's handler passed a signal on to an entry of before.
+            None => -1,
+        }
     } else {
         let one = 1_u64.to_ne_bytes();
         // SAFETY: as above.
