@@ -1,19 +1,15 @@
 /* What one process does for itself: locks that nobody contends for, copies to and from shared memory,
- * memory made and removed, bytes moved inside the kernel.
+ * bytes moved inside the kernel.
  *
- * Source: flock(2), fcntl(2), inotify(7), splice(2), tee(2), vmsplice(2), memcpy(3), memfd_create(2),
- * shm_overview(7), shmop(2).
+ * Source: flock(2), fcntl(2), inotify(7), splice(2), tee(2), vmsplice(2), memcpy(3).
  */
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
-#include <sys/resource.h>
-#include <sys/shm.h>
 
 enum { PIPE_BYTES = 65536 };
 
 static int inotify_fd, first[2], second[2], nowhere;
-static char shm_name[64];
 static struct iovec pages;
 static char buffer[PAGE] __attribute__((aligned(64)));
 
@@ -43,7 +39,6 @@ static void prepare_alone(const char *name)
             die("mprotect");
     }
     nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    snprintf(shm_name, sizeof shm_name, "/dev/shm/switchboard-bench-%d", (int)getpid());
 }
 
 static ALWAYS_INLINE void set_record_lock(int command, short type)
@@ -57,45 +52,6 @@ static ALWAYS_INLINE void move_all(int from, int to)
 {
     if (splice(from, NULL, to, NULL, PIPE_BYTES, 0) != PIPE_BYTES)
         die("splice");
-}
-
-/* As Segment::create does: size, owner and mode before the name. */
-static int make_segment(void)
-{
-    char unnamed[32];
-    int folder = open("/dev/shm", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int fd = openat(folder, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0);
-    struct rlimit limit;
-    snprintf(unnamed, sizeof unnamed, "/proc/self/fd/%d", fd);
-    if (fd < 0 || getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur < PAGE ||
-        fallocate(fd, 0, 0, PAGE) != 0 || fchmod(fd, 0600) != 0 ||
-        linkat(AT_FDCWD, unnamed, folder, shm_name + strlen("/dev/shm/"), AT_SYMLINK_FOLLOW) != 0)
-        die("open");
-    close(folder);
-    return fd;
-}
-
-static int make_memfd(void)
-{
-    int fd = memfd_create("switchboard-bench", MFD_CLOEXEC | MFD_ALLOW_SEALING | 0x0008U);
-    struct rlimit limit;
-    if (fd < 0 || fchmod(fd, 0600) != 0 || getrlimit(RLIMIT_FSIZE, &limit) != 0 ||
-        limit.rlim_cur < PAGE || fallocate(fd, 0, 0, PAGE) != 0)
-        die("memfd_create");
-    return fd;
-}
-
-/* All of a file, as long as it is now, and whether it can be cut short. */
-static ALWAYS_INLINE void *map_all(int fd, size_t *len)
-{
-    struct stat status;
-    if (fstat(fd, &status) != 0)
-        die("fstat");
-    *len = (size_t)status.st_size;
-    void *start = mmap(NULL, *len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (start == MAP_FAILED || fcntl(fd, F_GET_SEALS) < 0)
-        die("mmap");
-    return start;
 }
 
 /* One event, and no more. */
@@ -129,9 +85,6 @@ static ALWAYS_INLINE void copy_out(size_t len)
 
 static ALWAYS_INLINE void once(enum mechanism mechanism)
 {
-    size_t len;
-    void *start;
-    int fd;
     switch (mechanism) {
     case PTHREAD_MUTEX:
         if (pthread_mutex_unlock(lock_mutex()) != 0)
@@ -180,30 +133,6 @@ static ALWAYS_INLINE void once(enum mechanism mechanism)
     case MEMORY_OUT_4096:
         copy_out(PAGE);
         break;
-    case MEMFD:
-        fd = make_memfd();
-        start = map_all(fd, &len);
-        close(fd);
-        munmap(start, len);
-        break;
-    case POSIX_SHM:
-        fd = make_segment();
-        start = map_all(fd, &len);
-        if (unlink(shm_name) != 0)
-            die("unlink");
-        munmap(start, len);
-        close(fd);
-        break;
-    case SYSV_SHM: {
-        struct shmid_ds status;
-        int id = shmget(IPC_PRIVATE, PAGE, IPC_CREAT | IPC_EXCL | 0600);
-        start = shmat(id, NULL, 0);
-        if (start == (void *)-1 || shmctl(id, IPC_STAT, &status) != 0 ||
-            shmctl(id, IPC_RMID, NULL) != 0)
-            die("shmctl");
-        shmdt(start);
-        break;
-    }
     default:
         break;
     }

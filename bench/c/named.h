@@ -27,7 +27,7 @@ static char *map_named(int id)
 
 static void prepare_named(const char *name)
 {
-    if (strcmp(name, "event-sem") == 0) {
+    if (strcmp(name, "event-sem") == 0 || strcmp(name, "posix-sem-named") == 0) {
         out_sem = sem_open(name_of(out_id), 0);
         in_sem = sem_open(name_of(in_id), 0);
         if (out_sem == SEM_FAILED || in_sem == SEM_FAILED)

@@ -27,10 +27,15 @@ enum { MUTEX = 128, WORDS = 192 };
 
 enum mechanism {
     PIPE, UNIX_STREAM, DATAGRAM, SEQPACKET, POSIX_MQ, SYSV_MSG, STREAM_SOCKET, PTY, EVENTFD,
-    POSIX_SEM, SYSV_SEM, FUTEX, PTHREAD, SIGNAL, SIGNALFD,
+    POSIX_SEM, SYSV_SEM, FUTEX, FUTEX_WAITV, PTHREAD, SIGNAL, SIGNALFD,
+    SYSV_SEM_UNDO, SYSV_SEM_SEVERAL, TIMERFD, TIMERFD_IDLE, EPOLL, EPOLL_ADD,
     NAMED_SEM, SHARED_VALUE,
     PTHREAD_MUTEX, FLOCK, PROCESS_LOCK, OPEN_FILE_LOCK, INOTIFY, SPLICE, TEE, VMSPLICE,
-    MEMORY_IN_64, MEMORY_OUT_64, MEMORY_IN_4096, MEMORY_OUT_4096, MEMFD, POSIX_SHM, SYSV_SHM
+    MEMORY_IN_64, MEMORY_OUT_64, MEMORY_IN_4096, MEMORY_OUT_4096,
+    MEMFD, MEMFD_SEALED, MEMFD_HUGE, POSIX_SHM, POSIX_SHM_OPEN, SYSV_SHM, SYSV_SHM_ATTACH, SYSV_KEY,
+    POSIX_SEM_MADE, POSIX_SEM_OPEN, PTY_MADE,
+    MMAP_MADE, MMAP_GROW, MMAP_PRIVATE, MMAP_ADVICE, MSYNC,
+    PIDFD, PROCESS_STAT, SPAWN, ORPHAN, SIGNAL_HANDLER
 };
 
 static int out_id, in_id;
@@ -51,6 +56,8 @@ static inline uint64_t now_ns(void)
 #include "messages.h"
 #include "wakes.h"
 #include "alone.h"
+#include "made.h"
+#include "processes.h"
 #include "named.h"
 
 /* The mechanism is a constant at every call, so choosing costs nothing. */
@@ -58,19 +65,23 @@ static ALWAYS_INLINE void put(enum mechanism mechanism, struct typed_message *me
 {
     if (mechanism <= EVENTFD)
         put_message(mechanism, message);
-    else if (mechanism <= SIGNALFD)
+    else if (mechanism <= EPOLL_ADD)
         put_wake(mechanism);
     else if (mechanism <= SHARED_VALUE)
         put_named(mechanism, message->text);
-    else
+    else if (mechanism <= MEMORY_OUT_4096)
         once(mechanism);
+    else if (mechanism <= MSYNC)
+        make(mechanism);
+    else
+        treat_process(mechanism);
 }
 
 static ALWAYS_INLINE void take(enum mechanism mechanism, struct typed_message *message)
 {
     if (mechanism <= EVENTFD)
         take_message(mechanism, message);
-    else if (mechanism <= SIGNALFD)
+    else if (mechanism <= EPOLL_ADD)
         take_wake(mechanism);
     else if (mechanism <= SHARED_VALUE)
         take_named(mechanism, message->text);
@@ -199,6 +210,8 @@ int main(int argc, char **argv)
     in_id = atoi(argv[8]);
     prepare_wakes(name);
     prepare_alone(name);
+    prepare_made(name);
+    prepare_processes(name);
     prepare_named(name);
 
     IS("pipe", PIPE)
@@ -237,6 +250,32 @@ int main(int argc, char **argv)
     IS("memfd", MEMFD)
     IS("posix-shm", POSIX_SHM)
     IS("sysv-shm", SYSV_SHM)
+    IS("posix-sem-named", NAMED_SEM)
+    IS("futex-waitv", FUTEX_WAITV)
+    IS("sysv-sem-undo", SYSV_SEM_UNDO)
+    IS("sysv-sem-several", SYSV_SEM_SEVERAL)
+    IS("timerfd", TIMERFD)
+    IS("timerfd-idle", TIMERFD_IDLE)
+    IS("epoll", EPOLL)
+    IS("epoll-add", EPOLL_ADD)
+    IS("memfd-sealed", MEMFD_SEALED)
+    IS("memfd-huge", MEMFD_HUGE)
+    IS("posix-shm-open", POSIX_SHM_OPEN)
+    IS("sysv-shm-attach", SYSV_SHM_ATTACH)
+    IS("sysv-key", SYSV_KEY)
+    IS("posix-sem-made", POSIX_SEM_MADE)
+    IS("posix-sem-open", POSIX_SEM_OPEN)
+    IS("pty-made", PTY_MADE)
+    IS("mmap-made", MMAP_MADE)
+    IS("mmap-grow", MMAP_GROW)
+    IS("mmap-private", MMAP_PRIVATE)
+    IS("mmap-advice", MMAP_ADVICE)
+    IS("msync", MSYNC)
+    IS("pidfd", PIDFD)
+    IS("process-stat", PROCESS_STAT)
+    IS("spawn", SPAWN)
+    IS("orphan", ORPHAN)
+    IS("signal-handler", SIGNAL_HANDLER)
     IS("event-sem", NAMED_SEM)
     IS("event-sysv-sem", SYSV_SEM)
     IS("event-signal", SIGNAL)

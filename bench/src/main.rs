@@ -4,6 +4,7 @@
 mod command;
 mod consumer;
 mod figures;
+mod huge_pages;
 mod inspect;
 mod lines;
 mod locks;

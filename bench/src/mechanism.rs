@@ -6,6 +6,7 @@
 use switchboard_kernel::process::{Child, Spawn};
 use switchboard_kernel::{io, pipe};
 
+use crate::huge_pages::HugePages;
 use crate::objects::Objects;
 use crate::peer::{IN, OUT};
 use crate::scratch::Scratch;
@@ -28,12 +29,21 @@ pub(crate) const TABLE: &Table = &[
     ("eventfd", &[RoundTrip, OneWay]),
     // These say that something happened, and carry no bytes.
     ("posix-sem", &[RoundTrip, Alone]),
+    ("posix-sem-named", &[RoundTrip, Alone]),
     ("sysv-sem", &[RoundTrip, Alone]),
     ("futex", &[RoundTrip, Alone]),
+    ("futex-waitv", &[RoundTrip, Alone]),
     ("pthread", &[RoundTrip, Alone]),
     ("signal", &[RoundTrip, Alone]),
     ("signalfd", &[RoundTrip, Alone]),
     // What one process does for itself.
+    ("sysv-sem-undo", &[Alone]),
+    ("sysv-sem-several", &[Alone]),
+    ("timerfd", &[Alone]),
+    ("timerfd-idle", &[Alone]),
+    ("epoll", &[Alone]),
+    ("epoll-add", &[Alone]),
+    ("signal-handler", &[Alone]),
     ("pthread-mutex", &[Alone]),
     ("flock", &[Alone]),
     ("process-lock", &[Alone]),
@@ -50,9 +60,26 @@ pub(crate) const TABLE: &Table = &[
     ("watched-out-64", &[Alone]),
     ("watched-in-4096", &[Alone]),
     ("watched-out-4096", &[Alone]),
+    ("mmap-made", &[Alone]),
+    ("mmap-grow", &[Alone]),
+    ("mmap-private", &[Alone]),
+    ("mmap-advice", &[Alone]),
+    ("msync", &[Alone]),
     ("memfd", &[Alone]),
+    ("memfd-sealed", &[Alone]),
+    (HUGE, &[Alone]),
     ("posix-shm", &[Alone]),
+    ("posix-shm-open", &[Alone]),
     ("sysv-shm", &[Alone]),
+    ("sysv-shm-attach", &[Alone]),
+    ("sysv-key", &[Alone]),
+    ("posix-sem-made", &[Alone]),
+    ("posix-sem-open", &[Alone]),
+    ("pty-made", &[Alone]),
+    ("pidfd", &[Alone]),
+    ("process-stat", &[Alone]),
+    ("spawn", &[Alone]),
+    ("orphan", &[Alone]),
 ];
 
 /// Every pattern that is measured against what it is made of. `event-signal` is `signal:` and so on;
@@ -68,20 +95,51 @@ pub(crate) const PATTERNS: &Table = &[
     ("state-get-4096", &[Alone]),
 ];
 
+/// Needs what not every machine has.
+const HUGE: &str = "memfd-huge";
+
 /// What is measured, and what is done with it.
-pub(crate) type Table = [(&'static str, &'static [Operation])];
+pub(crate) type Row = (&'static str, &'static [Operation]);
+pub(crate) type Table = [Row];
+
+/// Rows that are to be measured.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) rows: Vec<Row>,
+    /// What this machine cannot do, and why.
+    pub(crate) left_out: Vec<(&'static str, String)>,
+    /// Held until all is measured.
+    _pages: Option<HugePages>,
+}
+
+impl Chosen {
+    /// Says what is missing, in words.
+    pub(crate) fn print_left_out(&self) {
+        for (mechanism, why) in &self.left_out {
+            println!("not measured: {mechanism}: {why}");
+        }
+    }
+}
 
 /// The rows of a table with these names, all if there are none.
-pub(crate) fn chosen(
-    table: &'static Table,
-    only: &[String],
-) -> Result<Vec<(&'static str, &'static [Operation])>, Failure> {
+pub(crate) fn chosen(table: &'static Table, only: &[String]) -> Result<Chosen, Failure> {
     if let Some(unknown) = only.iter().find(|name| table.iter().all(|(known, _)| known != name)) {
         let known: Vec<&str> = table.iter().map(|(name, _)| *name).collect();
         return Err(format!("no mechanism {unknown:?}; there are {known:?}").into());
     }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
-    Ok(table.iter().filter(|(name, _)| wanted(name)).copied().collect())
+    let rows = table.iter().filter(|(name, _)| wanted(name)).copied().collect();
+    let mut chosen = Chosen { rows, left_out: Vec::new(), _pages: None };
+    if chosen.rows.iter().any(|(name, _)| *name == HUGE) {
+        match HugePages::set_aside() {
+            Ok(pages) => chosen._pages = Some(pages),
+            Err(why) => {
+                chosen.rows.retain(|(name, _)| *name != HUGE);
+                chosen.left_out.push((HUGE, why));
+            }
+        }
+    }
+    Ok(chosen)
 }
 
 /// Which program is measured.

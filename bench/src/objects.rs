@@ -12,13 +12,14 @@ use switchboard_kernel::pty::{Master, Modes};
 use switchboard_kernel::shared_words::{OBJECT_BYTES, SharedWords};
 use switchboard_kernel::unix_socket::{Kind, enable_packet_ends};
 use switchboard_kernel::{
-    Permissions, fifo, io, pipe, posix_sem, posix_shm, sysv_msg, sysv_sem, tcp, udp, unix_socket,
+    Permissions, fifo, io, mmap, pipe, posix_sem, posix_shm, sysv_msg, sysv_sem, sysv_shm, tcp,
+    udp, unix_socket,
 };
 
-use crate::Failure;
 use crate::mechanism::{Operation, Run};
 use crate::peer::{BYTES, MUTEX, PAGE};
 use crate::scratch::Scratch;
+use crate::{Failure, huge_pages};
 
 /// One side's way to its peer.
 #[derive(Default)]
@@ -69,6 +70,7 @@ struct Named {
     sets: Vec<sysv_sem::SemaphoreSet>,
     semaphores: Vec<String>,
     segments: Vec<String>,
+    attachable: Vec<sysv_shm::Segment>,
 }
 
 impl Drop for Named {
@@ -85,13 +87,19 @@ impl Drop for Named {
         for name in &self.segments {
             let _ = posix_shm::unlink(name);
         }
+        for segment in &self.attachable {
+            let _ = segment.remove();
+        }
     }
 }
 
 impl Objects {
     pub(crate) fn new(run: &Run, scratch: &Scratch) -> Result<Self, Failure> {
-        if run.mechanism.starts_with("event-") || run.mechanism.starts_with("state-") {
-            return Self::of_pattern(run);
+        let by_name =
+            matches!(run.mechanism, "posix-sem-named" | "posix-sem-open" | "posix-shm-open");
+        let pattern = run.mechanism.starts_with("event-") || run.mechanism.starts_with("state-");
+        if by_name || pattern {
+            return Self::by_name(run);
         }
         if run.operation == Operation::Alone {
             return Self::alone(run.mechanism, scratch);
@@ -112,7 +120,7 @@ impl Objects {
                 (End::new(to_far, from_far), End::new(to_near, from_near))
             }
             "sysv-msg" => return Self::sysv_msg(),
-            "sysv-sem" => return Self::sysv_sem(),
+            "sysv-sem" => return Self::sysv_sem(1),
             "tcp" => tcp_pair()?,
             "udp" => udp_pair()?,
             "pty" => pty_pair()?,
@@ -134,8 +142,8 @@ impl Objects {
         Ok(Self { near, far, ..Self::default() })
     }
 
-    /// What a pattern finds by a name or a key: one for each way, or one if there is only one side.
-    fn of_pattern(run: &Run) -> Result<Self, Failure> {
+    /// What is found by a name or a key: one for each way, or one if there is only one side.
+    fn by_name(run: &Run) -> Result<Self, Failure> {
         let there = 2 * i32::try_from(std::process::id())?;
         let alone = run.operation == Operation::Alone;
         let back = if alone { there } else { there + 1 };
@@ -150,7 +158,7 @@ impl Objects {
         for id in there..=back {
             let name = name_of(id);
             match run.mechanism {
-                "event-sem" => {
+                "event-sem" | "posix-sem-named" | "posix-sem-open" => {
                     let options = posix_sem::CreateOptions::new().exclusive(true);
                     posix_sem::Semaphore::create(&name, &options)?;
                     objects.named.semaphores.push(name);
@@ -174,19 +182,38 @@ impl Objects {
     /// What one process needs that puts and takes by itself.
     fn alone(mechanism: &str, scratch: &Scratch) -> Result<Self, Failure> {
         let near = match mechanism {
-            "posix-sem" | "futex" | "pthread" | "pthread-mutex" => {
+            "posix-sem" | "futex" | "futex-waitv" | "pthread" | "pthread-mutex" => {
                 End::in_memory(&words(mechanism)?, 0, 0)?
             }
             "sysv-sem" => {
-                let mut both = Self::sysv_sem()?;
+                let mut both = Self::sysv_sem(1)?;
                 both.near.in_id = both.near.out_id;
                 return Ok(both);
+            }
+            "sysv-sem-undo" | "sysv-sem-several" => return Self::sysv_sem(2),
+            "sysv-shm-attach" => {
+                let (mut one, options) = (Self::default(), sysv_shm::CreateOptions::new());
+                let made = sysv_shm::Segment::create(&sysv_shm::Key::Private, PAGE, &options)?;
+                one.near.out_id = made.id();
+                one.named.attachable.push(made);
+                return Ok(one);
+            }
+            "memfd-huge" => {
+                let page_bytes =
+                    huge_pages::page_bytes().ok_or("this machine has no huge pages")?;
+                End::numbered(i32::try_from(page_bytes >> 10)?, 0)
             }
             "signal" | "signalfd" => to_itself()?,
             "flock" | "process-lock" | "open-file-lock" | "inotify" => {
                 let mut options = std::fs::File::options();
                 let options = options.create(true).truncate(false).read(true).write(true);
                 End::only(options.open(scratch.path("file"))?.into())
+            }
+            "msync" | "mmap-grow" | "mmap-private" | "mmap-advice" => {
+                let path = scratch.path("mapped");
+                // Of the run before.
+                let _ = std::fs::remove_file(&path);
+                End::only(mmap::create_file(&path, PAGE as u64, Permissions::new())?)
             }
             memory if memory.starts_with("memory-") || memory.starts_with("watched-") => {
                 let memfd = Memfd::create("switchboard-bench", 2 * PAGE as u64)?;
@@ -195,8 +222,7 @@ impl Objects {
                 }
                 End::only(memfd.into())
             }
-            "splice" | "tee" | "vmsplice" | "memfd" | "posix-shm" | "sysv-shm" => End::default(),
-            other => return Err(format!("no such mechanism: {other}").into()),
+            _ => End::default(),
         };
         Ok(Self { near, ..Self::default() })
     }
@@ -213,10 +239,11 @@ impl Objects {
         Ok(objects)
     }
 
-    fn sysv_sem() -> Result<Self, Failure> {
+    /// A set of so many semaphores for each way.
+    fn sysv_sem(count: usize) -> Result<Self, Failure> {
         let mut objects = Self::default();
         for _ in 0..2 {
-            let options = sysv_sem::CreateOptions::new();
+            let options = sysv_sem::CreateOptions::new().values(vec![0; count]);
             let set = sysv_sem::SemaphoreSet::create(&sysv_sem::Key::Private, &options)?;
             objects.named.sets.push(set);
         }
@@ -242,7 +269,7 @@ fn words(mechanism: &str) -> Result<SharedWords, Failure> {
         match mechanism {
             "posix-sem" => drop(posix_sem::Semaphore::create_in(slot, 0)?),
             "pthread" => drop(Condition::create(slot)?),
-            "futex" | "pthread-mutex" => {}
+            "futex" | "futex-waitv" | "pthread-mutex" => {}
             other => return Err(format!("no such mechanism: {other}").into()),
         }
     }

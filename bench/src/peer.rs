@@ -2,8 +2,10 @@
 //! same arguments and print the same line.
 
 mod alone;
+mod made;
 mod messages;
 mod patterns;
+mod processes;
 mod wakes;
 
 use std::time::Instant;
@@ -42,7 +44,8 @@ pub(crate) fn main(arguments: &[String]) -> std::result::Result<(), Failure> {
         warm_up: warm_up.parse()?,
     };
     let ids = (out_id.parse()?, in_id.parse()?);
-    for run in [messages::run, wakes::run, alone::run, patterns::run] {
+    let runs = [messages::run, wakes::run, alone::run, made::run, processes::run, patterns::run];
+    for run in runs {
         if run(&job, name, ids)? {
             return Ok(());
         }

@@ -34,7 +34,8 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
     let mut rows = Vec::new();
     let mut entries = Vec::new();
     let mut same = true;
-    for (mechanism, operations) in chosen(TABLE, &arguments.only)? {
+    let chosen = chosen(TABLE, &arguments.only)?;
+    for &(mechanism, operations) in &chosen.rows {
         for operation in operations.iter().copied() {
             eprintln!("{mechanism}, {}", operation.name());
             let c = data_path(mechanism, operation, messages, Language::C, &scratch)?;
@@ -59,11 +60,13 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
         }
     }
     if arguments.json {
-        let document = json!({ "benchmark": "syscalls", "messages": messages, "cases": entries });
+        let document = json!({ "benchmark": "syscalls", "messages": messages,
+            "not_measured": chosen.left_out, "cases": entries });
         println!("{document:#}");
     } else {
         println!("System calls for {messages} messages, start-up not counted:\n");
         println!("{}", table(["mechanism", "what", "C", "Rust", ""], &rows));
+        chosen.print_left_out();
     }
     Ok(same)
 }
@@ -75,7 +78,16 @@ fn depends_on_the_moment(mechanism: &str, operation: Operation, side: &str) -> b
     match operation {
         Operation::OneWay => matches!((mechanism, side), ("tcp" | "pty", "far")),
         Operation::RoundTrip => {
-            matches!(mechanism, "posix-sem" | "futex" | "pthread" | "signalfd" | "pty")
+            matches!(
+                mechanism,
+                "posix-sem"
+                    | "posix-sem-named"
+                    | "futex"
+                    | "futex-waitv"
+                    | "pthread"
+                    | "signalfd"
+                    | "pty"
+            )
         }
         Operation::Alone => false,
     }
@@ -147,8 +159,8 @@ fn parse_counts(text: &str) -> Counts {
 }
 
 /// Two names of the kernel's for one call: the C library takes the one, rustix the other.
-const NEW_NAMES: [(&str, &str); 3] =
-    [("open", "openat"), ("unlink", "unlinkat"), ("newfstatat", "fstat")];
+const NEW_NAMES: [(&str, &str); 4] =
+    [("open", "openat"), ("unlink", "unlinkat"), ("newfstatat", "fstat"), ("chmod", "fchmodat")];
 
 fn shown(counts: &Counts) -> String {
     let each: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::figures::{median, median_ratio, table};
-use crate::mechanism::{Language, Operation, PATTERNS, Run, TABLE, Table, chosen};
+use crate::mechanism::{Chosen, Language, Operation, PATTERNS, Run, TABLE, Table, chosen};
 use crate::peer::{MOST_SAMPLES, UDP_BURST};
 use crate::scratch::Scratch;
 use crate::{Failure, load, two_cpus};
@@ -140,7 +140,8 @@ fn compare(
     let rounds = arguments.rounds.unwrap_or(if arguments.quick { 5 } else { 11 });
     let target = Duration::from_millis(if arguments.quick { 8 } else { 24 });
     let scratch = Scratch::new()?;
-    let mut cases = cases(table, arguments)?;
+    let chosen = chosen(table, &arguments.only)?;
+    let mut cases = cases(&chosen)?;
     for case in &mut cases {
         case.calibrate(target, &scratch)?;
     }
@@ -162,9 +163,10 @@ fn compare(
         }
     }
     if arguments.json {
-        println!("{:#}", as_json(benchmark, &cases, second));
+        println!("{:#}", as_json(benchmark, &chosen, &cases, second));
     } else {
         print(&cases, second);
+        chosen.print_left_out();
     }
     let Some(most) = most_ratio else { return Ok(true) };
     if !arguments.json {
@@ -173,7 +175,7 @@ fn compare(
     Ok(arguments.control || cases.iter().all(|case| case.ratio() <= most))
 }
 
-fn cases(table: &'static Table, arguments: &Arguments) -> Result<Vec<Case>, Failure> {
+fn cases(chosen: &Chosen) -> Result<Vec<Case>, Failure> {
     let (first, second) = two_cpus()?;
     let mut placements = vec![("same core", (first, first))];
     if first == second {
@@ -181,10 +183,11 @@ fn cases(table: &'static Table, arguments: &Arguments) -> Result<Vec<Case>, Fail
     } else {
         placements.push(("two cores", (first, second)));
     }
-    let chosen = chosen(table, &arguments.only)?;
     let mut cases = Vec::new();
     for operation in Operation::ALL {
-        for (mechanism, _) in chosen.iter().filter(|(_, measured)| measured.contains(&operation)) {
+        for (mechanism, _) in
+            chosen.rows.iter().filter(|(_, measured)| measured.contains(&operation))
+        {
             let alone = [("one process", (first, first))];
             let placements = if operation == Operation::Alone { &alone } else { &placements[..] };
             for (placement, cpus) in placements.iter().copied() {
@@ -276,7 +279,7 @@ fn print_alone(cases: &[&Case], other: &str) {
     println!("{}\n", table(heads, &cases.iter().map(row).collect::<Vec<_>>()));
 }
 
-fn as_json(benchmark: &str, cases: &[Case], second: Language) -> Value {
+fn as_json(benchmark: &str, chosen: &Chosen, cases: &[Case], second: Language) -> Value {
     let contender = |case: &Case, which: usize| {
         let round = |round: &[Sample; 2]| {
             let Sample { each, percentiles: [p50, p90, p99, p999] } = round[which];
@@ -304,6 +307,7 @@ fn as_json(benchmark: &str, cases: &[Case], second: Language) -> Value {
         "benchmark": benchmark,
         "first": Language::C.name(),
         "second": second.name(),
+        "not_measured": chosen.left_out,
         "cases": cases.iter().map(case).collect::<Vec<_>>(),
     })
 }

@@ -1,5 +1,5 @@
 //! What one process does for itself, through the wrappers: locks that nobody contends for, copies to
-//! and from shared memory, memory made and removed, bytes moved inside the kernel.
+//! and from shared memory, bytes moved inside the kernel.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -7,13 +7,11 @@ use std::os::unix::fs::FileExt;
 use switchboard_kernel::file_lock::{Lock, Mode as LockMode};
 use switchboard_kernel::inotify::{Buffer, Inotify, Mask};
 use switchboard_kernel::io;
-use switchboard_kernel::memfd::Memfd;
 use switchboard_kernel::mmap::{Mapping, Mode};
-use switchboard_kernel::posix_shm::{self, Segment};
 use switchboard_kernel::pthread::Mutex;
 use switchboard_kernel::shared_words::{OBJECT_BYTES, SharedWords};
 use switchboard_kernel::splice::{Pages, SpliceFlags, splice, tee};
-use switchboard_kernel::{Permissions, Result, pipe, process, sysv_shm};
+use switchboard_kernel::{Result, pipe, process};
 
 use super::{Aligned, BYTES, Job, Known, MUTEX, OUT, PAGE, repeat};
 
@@ -35,27 +33,6 @@ pub(super) fn run(job: &Job, name: &str, _: (i32, i32)) -> Known {
         "memory-out-64" | "watched-out-64" => copy_out::<BYTES>(job),
         "memory-in-4096" | "watched-in-4096" => copy_in::<PAGE>(job),
         "memory-out-4096" | "watched-out-4096" => copy_out::<PAGE>(job),
-        "memfd" => repeat(job, || {
-            Memfd::create("switchboard-bench", PAGE as u64)?.map(Mode::ReadWrite).map(drop)
-        }),
-        "posix-shm" => {
-            let name = format!("/switchboard-bench-{}", std::process::id());
-            repeat(job, || {
-                let made = Segment::create(&name, PAGE as u64, Permissions::new())?;
-                let mapped = made.map(Mode::ReadWrite);
-                posix_shm::unlink(&name)?;
-                mapped.map(drop)
-            })
-        }
-        "sysv-shm" => {
-            let options = sysv_shm::CreateOptions::new();
-            repeat(job, || {
-                let made = sysv_shm::Segment::create(&sysv_shm::Key::Private, PAGE, &options)?;
-                let attached = made.attach(sysv_shm::Access::ReadWrite);
-                made.remove()?;
-                attached.map(drop)
-            })
-        }
         _ => Ok(false),
     }
 }

@@ -1,19 +1,25 @@
 //! Mechanisms by which processes wake each other, each through its wrapper. They carry no bytes.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use switchboard_kernel::io::Deadline;
+use switchboard_kernel::epoll::{Epoll, Events};
+use switchboard_kernel::eventfd::EventFd;
+use switchboard_kernel::futex::WaitedAny;
+use switchboard_kernel::io::{Deadline, Interest};
 use switchboard_kernel::posix_sem::Semaphore;
 use switchboard_kernel::pthread::{Condition, Guard, Mutex};
 use switchboard_kernel::shared_words::{OBJECT_BYTES, SharedWords, Slot};
 use switchboard_kernel::signal::{self, Signal, SignalSet};
 use switchboard_kernel::signalfd::SignalFd;
 use switchboard_kernel::sysv_sem::{Operation, SemaphoreSet};
+use switchboard_kernel::timerfd::TimerFd;
 use switchboard_kernel::{Result, futex, io, process};
 
 use crate::Failure;
+use crate::objects::name_of;
 
-use super::{BYTES, Channel, IN, Job, Known, MUTEX, OUT, WORDS, run as run_channel};
+use super::{BYTES, Channel, IN, Job, Known, MUTEX, OUT, WORDS, repeat, run as run_channel};
 
 pub(super) fn run(job: &Job, name: &str, (out_id, in_id): (i32, i32)) -> Known {
     let memory = || SharedWords::from_fd(process::inherited_descriptor(OUT)?);
@@ -24,15 +30,39 @@ pub(super) fn run(job: &Job, name: &str, (out_id, in_id): (i32, i32)) -> Known {
             let (out, from) = both_ways(out_id, in_id, open)?;
             run_channel(job, PosixSem { out: &out, from: from.as_ref().unwrap_or(&out) })
         }
+        "posix-sem-named" => {
+            let (out, from) =
+                (Semaphore::open(&name_of(out_id))?, Semaphore::open(&name_of(in_id))?);
+            run_channel(job, PosixSem { out: &out, from: &from })
+        }
         "sysv-sem" => {
             let (out, from) = (SemaphoreSet::from_id(out_id), SemaphoreSet::from_id(in_id));
             run_channel(job, SysvSem { out, from })
+        }
+        "sysv-sem-undo" => {
+            let set = SemaphoreSet::from_id(out_id);
+            let (add, take) = ([Operation::add_one(0).undo()], [Operation::take_one(0).undo()]);
+            repeat(job, || set.operate(&add).and_then(|()| set.operate(&take)))
+        }
+        "sysv-sem-several" => {
+            let set = SemaphoreSet::from_id(out_id);
+            let add = [Operation::add_one(0), Operation::add_one(1)];
+            let take = [Operation::take_one(0), Operation::take_one(1)];
+            repeat(job, || set.operate(&add).and_then(|()| set.operate(&take)))
         }
         "futex" => {
             let memory = memory()?;
             let open = |at| memory.slot(at, OBJECT_BYTES);
             let (out, from) = both_ways(out_id, in_id, open)?;
             run_channel(job, Futex { out: &out, from: from.as_ref().unwrap_or(&out) })
+        }
+        "futex-waitv" => {
+            let memory = memory()?;
+            let open = |at| memory.slot(at, OBJECT_BYTES);
+            let (out, from) = both_ways(out_id, in_id, open)?;
+            let quiet = memory.slot(MUTEX, OBJECT_BYTES)?;
+            let from = from.as_ref().unwrap_or(&out);
+            run_channel(job, FutexOfTwo { out: &out, from, quiet: &quiet })
         }
         "pthread" => {
             let memory = memory()?;
@@ -54,6 +84,39 @@ pub(super) fn run(job: &Job, name: &str, (out_id, in_id): (i32, i32)) -> Known {
             let (peer, set) = meet_blocking()?;
             let signals = SignalFd::new(&set)?;
             run_channel(job, SignalDescriptor { peer, signal: queued(), signals })
+        }
+        "timerfd" => {
+            let timer = TimerFd::new()?;
+            repeat(job, || {
+                timer.arm(Duration::ZERO, None)?;
+                io::wait_for(&timer, Interest::Readable, Deadline::NEVER)?;
+                timer.clear().map(|expired| assert_eq!(expired, 1))
+            })
+        }
+        "timerfd-idle" => {
+            let timer = TimerFd::new()?;
+            repeat(job, || {
+                timer.arm(Duration::from_secs(3600), None)?;
+                timer.clear().map(|expired| assert_eq!(expired, 0))
+            })
+        }
+        "epoll" => {
+            let (event, epoll, mut events) =
+                (EventFd::new(0)?, Epoll::new()?, Events::with_capacity(8));
+            epoll.add(&event, 7, Interest::Readable)?;
+            repeat(job, || {
+                event.add(1)?;
+                epoll.wait(&mut events, Deadline::NEVER)?;
+                assert!(events.iter().all(|(token, ready)| token == 7 && ready.readable));
+                event.take().map(|count| assert_eq!(count, 1))
+            })
+        }
+        "epoll-add" => {
+            let (event, epoll) = (EventFd::new(0)?, Epoll::new()?);
+            repeat(job, || {
+                epoll.add(&event, 7, Interest::Readable)?;
+                epoll.delete(&event)
+            })
         }
         _ => Ok(false),
     }
@@ -125,6 +188,33 @@ impl Channel for Futex<'_> {
         let word = &self.from.words()[0];
         loop {
             futex::wait(word, 0, Deadline::NEVER)?;
+            // Partner: the store in `put`.
+            if word.swap(0, Ordering::Acquire) == 1 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// As `Futex`, by a wait for two words, of which the second never changes.
+struct FutexOfTwo<'a> {
+    out: &'a Slot,
+    from: &'a Slot,
+    quiet: &'a Slot,
+}
+
+impl Channel for FutexOfTwo<'_> {
+    #[inline(always)]
+    fn put(&mut self, message: &[u8; BYTES]) -> Result<()> {
+        Futex { out: self.out, from: self.from }.put(message)
+    }
+
+    #[inline(always)]
+    fn take(&mut self, _: &mut [u8; BYTES]) -> Result<()> {
+        let (word, quiet) = (&self.from.words()[0], &self.quiet.words()[0]);
+        loop {
+            let waited = futex::wait_any(&[(word, 0), (quiet, 0)], Deadline::NEVER)?;
+            assert_ne!(waited, WaitedAny::Woken(1));
             // Partner: the store in `put`.
             if word.swap(0, Ordering::Acquire) == 1 {
                 return Ok(());
