@@ -115,6 +115,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    switchboard_testkit::signals::restore_defaults();
     let mut tally = Tally::default();
     match Workspace::find() {
         Err(message) => tally.fail("the workspace", &message),

@@ -19,6 +19,7 @@ pub mod gallery;
 pub mod killstep;
 pub mod scratch;
 pub mod share;
+pub mod signals;
 pub mod skip;
 
 pub use child::{Child, DEADLINE};

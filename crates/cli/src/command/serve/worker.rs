@@ -19,6 +19,8 @@ use crate::program::{GRACE, ended};
 pub(super) const TOKENS: u64 = 3;
 /// Read in one go.
 const READ_BYTES: usize = 64 << 10;
+/// Read before it is looked at, from one that goes on printing: it may print for ever, faster than it is read.
+const READ_MOST_BYTES: usize = 1 << 20;
 
 /// What a process came to.
 pub(super) enum Said {
@@ -141,8 +143,8 @@ impl Worker {
     pub(super) fn progress(&mut self) -> kernel::Result<Said> {
         self.write_on();
         let status = self.child.wait(Deadline::after(Duration::ZERO))?;
-        // What it printed before its end is there by now.
-        self.read_on();
+        // What it printed before its end is there by now, and is read to the end.
+        self.read_on(if status.is_some() { usize::MAX } else { READ_MOST_BYTES });
         if self.printed.len() > LONGEST_ITEM_BYTES {
             let most = LONGEST_ITEM_BYTES;
             return Ok(Said::Nonsense(format!("it printed more than {most} bytes")));
@@ -164,10 +166,12 @@ impl Worker {
         })
     }
 
-    fn read_on(&mut self) {
+    /// Reads what is there, so many bytes at most; the rest is announced again.
+    fn read_on(&mut self, most: usize) {
         let Some(output) = &self.output else { return };
         let mut room = [0; READ_BYTES];
-        while self.printed.len() <= LONGEST_ITEM_BYTES {
+        let enough = self.printed.len().saturating_add(most);
+        while self.printed.len() <= LONGEST_ITEM_BYTES.min(enough) {
             match io::read(output, &mut room) {
                 Ok(0) => {
                     // It goes with its descriptor out of the epoll set.
