@@ -30,7 +30,7 @@ pub struct Request {
     pub(crate) details: bool,
     /// How long after the first look at waits a second one follows.
     pub(crate) gap: Option<Duration>,
-    /// Command lines.
+    /// Command lines and control groups.
     pub(crate) commands: bool,
     /// Limits and what the kernel can do.
     pub(crate) limits: bool,
@@ -113,7 +113,7 @@ impl Request {
         self
     }
 
-    /// With command lines.
+    /// With command lines and control groups.
     #[must_use]
     pub fn commands(mut self) -> Self {
         self.commands = true;
@@ -328,6 +328,9 @@ impl Reader<'_> {
         }
         if request.commands && folder.read_record(c"cmdline", &mut self.buffer).is_ok() {
             one.command = process::arguments(&self.buffer);
+        }
+        if request.commands && folder.read_record(c"cgroup", &mut self.buffer).is_ok() {
+            one.cgroup = process::control_group(&self.buffer);
         }
         Some(())
     }

@@ -141,6 +141,9 @@ pub struct Process {
     pub inner_pid: Option<u32>,
     /// Its namespaces.
     pub namespaces: Namespaces,
+    /// The path of its control group, escaped; empty if command lines were not asked for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cgroup: String,
     /// Signals that it handles, a bit each.
     pub caught_signals: u64,
     /// Whether its descriptors could be read.

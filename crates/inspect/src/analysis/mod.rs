@@ -5,6 +5,7 @@
 pub mod deadlocks;
 pub mod difference;
 pub mod doubts;
+pub mod graph;
 pub mod peers;
 pub mod stuck;
 pub mod wakers;

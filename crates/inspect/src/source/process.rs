@@ -59,6 +59,27 @@ fn device(number: u64) -> (u32, u32) {
     (part(number >> 8 & 0xfff), part(number & 0xff | number >> 12 & 0xf_ff00))
 }
 
+/// The path in `cgroup`, escaped: that of the unified hierarchy, or the longest of the others. Empty if there is none.
+#[must_use]
+pub fn control_group(text: &[u8]) -> String {
+    let mut best: &[u8] = b"";
+    for line in text.split(|&byte| byte == b'\n') {
+        let mut fields = line.splitn(3, |&byte| byte == b':');
+        let (Some(number), Some(_), Some(path)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if number == b"0" && path.len() > 1 {
+            best = path;
+            break;
+        }
+        if path.len() > best.len() {
+            best = path;
+        }
+    }
+    escaped(best)
+}
+
 /// What `status` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {

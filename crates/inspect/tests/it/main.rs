@@ -6,6 +6,7 @@ mod agreement;
 mod analysis;
 mod fuzz;
 mod gallery;
+mod graph;
 mod hostile;
 mod objects;
 mod recorded;

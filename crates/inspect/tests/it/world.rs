@@ -12,15 +12,18 @@
 //! |---|---|
 //! | `has O…`, `reads O…`, `writes O…` | descriptors of objects |
 //! | `maps O…` | memory that it maps |
+//! | `stdin O`, `stdout O` | its standard streams |
+//! | `used O…` | it used that last |
 //! | `waits NEED O…` | any of these: `data`, `room`, `delivery`, `client`, `acceptance`, `reader`, `writer`, `count`, `change` |
 //! | `waits lock O of P…` | until P lets go; `locks` until all of them do; `lock? … of` if that is not sure; `of dead` |
 //! | `waits children P…`, `waits signal`, `waits time`, `waits other` | |
 //! | `timed`, `once`, `moved`, `doubted` | of the wait: it ends by itself; nobody looked twice; it was another one the second time; it may end by itself |
 //! | `runs`, `stopped`, `ended` | its state |
 //! | `handles N…` | signals, by number |
-//! | `child of P`, `session P`, `ring`, `unreadable` | |
+//! | `child of P`, `session P`, `ring`, `unreadable`, `user N`, `space N`, `group PATH` | its parent, session, user, PID namespace, control group |
 //!
-//! A line that begins with `!` is about objects: `! peers A B`, `! listens A`, `! pidfd A of P`, `! held A of readers`.
+//! A line that begins with `!` is about objects: `! peers A B`, `! sends A B` (to an address that others send to), `! listens A`,
+//! `! pending A at B` (not accepted yet), `! pidfd A of P`.
 
 use switchboard_inspect::{
     Coverage, End, Kind, Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn,
@@ -127,6 +130,17 @@ impl World {
                 self.object(a).peer = Some((*b).to_owned());
                 self.object(b).peer = Some((*a).to_owned());
             }
+            ["sends", a, b] => {
+                self.object(b);
+                self.object(a).peer = Some((*b).to_owned());
+            }
+            ["pending", a, "at", listener] => {
+                let (a, unaccepted) = ((*a).to_owned(), format!("{a}0"));
+                self.object(&a).peer = Some(unaccepted.clone());
+                let unaccepted = self.object(&unaccepted);
+                unaccepted.peer = Some(a);
+                unaccepted.details.insert("listener", (*listener).to_owned());
+            }
             ["listens", id] => self.object(id).state = Some("listening".into()),
             ["pidfd", id, "of", process] => {
                 let pid = self.pid(process);
@@ -150,6 +164,20 @@ impl World {
                     self.object(id).ends.push(End { pid, via, reads, writes });
                 }
             }
+            "stdin" | "stdout" => {
+                let (fd, reads) = if verb == "stdin" { (0, true) } else { (1, false) };
+                let end = End { pid, via: Via::Fd(fd), reads, writes: !reads };
+                self.object(rest[0]).ends.push(end);
+            }
+            "used" => {
+                for id in rest {
+                    let end = End { pid, via: Via::Used, reads: true, writes: true };
+                    self.object(id).ends.push(end);
+                }
+            }
+            "user" => self.at(name).uid = rest[0].parse().expect("a user"),
+            "space" => self.at(name).namespaces.pid = Some(rest[0].parse().expect("a namespace")),
+            "group" => self.at(name).cgroup = rest[0].to_owned(),
             "waits" => {
                 let wait = self.wait(rest);
                 self.at(name).threads[thread].wait = Some(wait);

@@ -54,6 +54,15 @@ pub(super) const TABLE: &[Parser] = &[
         },
     },
     Parser {
+        name: "cgroup",
+        seeds: || files(&["self/cgroup", "1/cgroup"]),
+        read: |text| {
+            let found = process::control_group(text);
+            safe(&found);
+            shape(&found.len().min(300))
+        },
+    },
+    Parser {
         name: "maps",
         seeds: maps_seeds,
         read: |text| {
