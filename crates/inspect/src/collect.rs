@@ -193,6 +193,7 @@ impl Request {
         Snapshot {
             format: FORMAT,
             taken_unix_ms: unix_ms(),
+            booted_unix_ms: booted_unix_ms(),
             machine: machine(),
             viewer,
             coverage,
@@ -407,6 +408,9 @@ fn coverage(
         kinds,
         waits: waits == Waits::All,
         missing,
+        hides_processes: !std::path::Path::new("/proc/1").exists(),
+        in_flight: false,
+        places: Vec::new(),
     }
 }
 
@@ -426,4 +430,12 @@ fn machine() -> String {
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When the machine was started, by the clock of now.
+fn booted_unix_ms() -> Option<u64> {
+    use rustix::time::{ClockId, clock_gettime};
+    let up = clock_gettime(ClockId::Boottime);
+    let up_ms = u64::try_from(up.tv_sec).ok()?.checked_mul(1000)?;
+    unix_ms().checked_sub(up_ms + u64::try_from(up.tv_nsec).ok()? / 1_000_000)
 }

@@ -31,6 +31,7 @@ mod poll_sets;
 mod saved;
 pub mod source;
 pub mod text;
+pub mod times;
 mod waits;
 
 pub use collect::Request;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::details::Details;
 use crate::kind::Kind;
+pub use crate::times::Times;
 
 /// The layout of a snapshot as JSON; a reader refuses others.
 pub const FORMAT: u32 = 1;
@@ -20,6 +21,9 @@ pub struct Snapshot {
     pub format: u32,
     /// When, in milliseconds since 1970.
     pub taken_unix_ms: u64,
+    /// When the machine was started, by the same clock: from then on processes count theirs. None: unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted_unix_ms: Option<u64>,
     /// The machine's name and its kernel.
     pub machine: String,
     /// Who looked.
@@ -104,6 +108,15 @@ pub struct Coverage {
     pub waits: bool,
     /// What could not be seen, and why, a sentence each.
     pub missing: Vec<String>,
+    /// Processes of others are hidden as a whole (`hidepid=`): that one is not there does not mean that it has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hides_processes: bool,
+    /// Whether descriptors in flight in sockets were looked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_flight: bool,
+    /// Folders in which files of sockets and FIFOs were looked for, a phrase each; none: nobody looked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<String>,
 }
 
 impl Coverage {
@@ -317,6 +330,9 @@ pub struct Object {
     pub peer: Option<String>,
     /// The namespace in which its name means something, if that is not the viewer's.
     pub namespace: Option<u64>,
+    /// When it was made and used, where the kernel says.
+    #[serde(default, skip_serializing_if = "Times::is_empty")]
+    pub times: Times,
     /// More, by name.
     pub details: Details,
     /// Who has it.
@@ -358,6 +374,7 @@ impl Object {
             state: None,
             peer: None,
             namespace: None,
+            times: Times::default(),
             details: Details::default(),
             ends: Vec::new(),
             locks: Vec::new(),

@@ -1,12 +1,15 @@
-//! What follows from a snapshot: who talks to whom, who waits for whom, who waits for ever, what changed.
+//! What follows from a snapshot: who talks to whom, who waits for whom, who waits for ever, what was left behind, what changed.
 //!
-//! Source: docs/design/inspect.md. Pure functions: they read the snapshot and nothing else.
+//! Source: docs/design/inspect.md, docs/design/leaks.md. Pure functions: they read the snapshot and nothing else.
 
 pub mod deadlocks;
 pub mod difference;
 pub mod doubts;
 pub mod graph;
+pub mod leaks;
 pub mod peers;
 pub mod stuck;
 pub mod wakers;
 pub mod why;
+
+pub use leaks::leaks;

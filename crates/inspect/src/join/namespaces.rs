@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::{Inet, Join, Key};
 use crate::collect::Found;
 use crate::kind::{Kind, Kinds};
-use crate::model::{End, Via};
+use crate::model::{End, Times, Via};
 use crate::source::inet::{self, Protocol};
 use crate::source::queues::{self, Queue};
 use crate::source::sysv::{self, Count, Row, Table};
@@ -235,6 +235,11 @@ impl Join {
                 );
                 self.objects[at].details.insert(format!("semaphore {index}"), text);
             }
+            let waiting = |count: &Count| u64::from(count.waiting.0) + u64::from(count.waiting.1);
+            let waiting: u64 = counts.iter().map(waiting).sum();
+            if waiting > 0 {
+                self.objects[at].details.insert("waiting", waiting.to_string());
+            }
             self.objects[at].details.insert("semaphores", row.size.to_string());
         }
         for row in found.memory {
@@ -268,6 +273,10 @@ impl Join {
         object.namespace = ipc.filter(|_| ipc != own);
         (object.uid, object.gid) = (Some(row.uid), Some(row.gid));
         object.mode = Some(row.mode & 0o777);
+        object.times = Times::of_seconds(row.changed, row.used);
+        if row.maker_uid != row.uid {
+            object.details.insert("made by user", row.maker_uid.to_string());
+        }
         let key = if row.key == 0 { "private".to_owned() } else { format!("0x{:08x}", row.key) };
         object.details.insert("key", key.clone());
         if row.key != 0 {
@@ -290,6 +299,7 @@ impl Join {
         object.add_name(queue.name);
         (object.uid, object.gid) = (Some(queue.uid), Some(queue.gid));
         object.mode = Some(queue.mode);
+        object.times = queue.times;
         if let Some(attributes) = queue.attributes {
             object.size = Some(attributes.max_messages.into());
             object.fill = Some(attributes.waiting_messages.into());
@@ -308,6 +318,7 @@ impl Join {
             object.add_name(file.name);
             (object.uid, object.gid) = (Some(file.uid), Some(file.gid));
             (object.mode, object.size) = (Some(file.mode), Some(file.size));
+            object.times = file.times;
         }
     }
 }

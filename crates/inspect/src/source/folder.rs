@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::path::Arg;
 
 use super::numbers::small;
+use crate::times::Times;
 
 /// Larger files of /proc are cut.
 const LONGEST: usize = 64 << 20;
@@ -136,7 +137,8 @@ impl Folder {
     }
 
     fn statx(&self, name: impl Arg, flags: AtFlags) -> Result<Statx, Errno> {
-        rustix::fs::statx(&self.0, name, flags, StatxFlags::BASIC_STATS)
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        rustix::fs::statx(&self.0, name, flags, wanted)
     }
 
     /// Who owns it: of a process's folder, its effective user and group.
@@ -217,4 +219,21 @@ pub fn bracketed(link: &[u8], name: &[u8]) -> Option<u64> {
 #[must_use]
 pub fn device(status: &Statx) -> u64 {
     rustix::fs::makedev(status.stx_dev_major, status.stx_dev_minor)
+}
+
+/// The times of a file: made, changed in any way, used.
+#[must_use]
+pub fn times(status: &Statx) -> Times {
+    let ms = |seconds: i64, nanoseconds: u32| {
+        u64::try_from(seconds)
+            .ok()
+            .map(|s| s.saturating_mul(1000) + u64::from(nanoseconds / 1_000_000))
+    };
+    let made = status.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let (b, c, m, a) = (status.stx_btime, status.stx_ctime, status.stx_mtime, status.stx_atime);
+    Times {
+        made_ms: if made { ms(b.tv_sec, b.tv_nsec) } else { None },
+        changed_ms: ms(c.tv_sec, c.tv_nsec),
+        used_ms: ms(m.tv_sec, m.tv_nsec).max(ms(a.tv_sec, a.tv_nsec)),
+    }
 }

@@ -4,12 +4,14 @@
 //! changing anything; others need `/dev/mqueue`. A queue is opened to ask how many messages it has; it is not read, because that would
 //! change its times.
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use switchboard_kernel::posix_mq::{Attributes, MessageQueue};
 
+use super::folder::{device, times};
 use crate::text::escaped;
+use crate::times::Times;
 
 /// A queue with a name.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct Queue {
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,
+    /// When it was made and used.
+    pub times: Times,
     /// Its sizes and depth, if it may be opened.
     pub attributes: Option<Attributes>,
 }
@@ -50,15 +54,17 @@ pub fn all() -> Result<Vec<Queue>, Errno> {
         }
     }
     let queues = names.iter().filter_map(|name| {
-        let status = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let status = rustix::fs::statx(&folder, name, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
         let open = rustix::fs::openat(&folder, name, READ, Mode::empty());
         Some(Queue {
             name: format!("/{}", escaped(name.to_bytes())),
-            device: status.st_dev,
-            inode: status.st_ino,
-            uid: status.st_uid,
-            gid: status.st_gid,
-            mode: status.st_mode & 0o7777,
+            device: device(&status),
+            inode: status.stx_ino,
+            uid: status.stx_uid,
+            gid: status.stx_gid,
+            mode: u32::from(status.stx_mode) & 0o7777,
+            times: times(&status),
             attributes: open.ok().and_then(|fd| MessageQueue::from(fd).attributes().ok()),
         })
     });

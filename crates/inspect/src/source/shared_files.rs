@@ -5,10 +5,11 @@
 
 use rustix::fs::FileType;
 
-use super::folder::{Folder, device};
+use super::folder::{Folder, device, times};
 use super::maps::kind;
 use crate::kind::Kind;
 use crate::text::escaped;
+use crate::times::Times;
 
 /// A file in /dev/shm.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct File {
     pub mode: u32,
     /// Its size.
     pub size: u64,
+    /// When it was made, changed and used.
+    pub times: Times,
 }
 
 /// The files at the top of a folder that is some process's /dev/shm. What lies in folders below is not the C library's.
@@ -54,6 +57,7 @@ pub fn all(path: &str) -> Vec<File> {
             gid: status.stx_gid,
             mode: u32::from(status.stx_mode) & 0o7777,
             size: status.stx_size,
+            times: times(&status),
         });
     });
     files

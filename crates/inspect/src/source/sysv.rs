@@ -28,6 +28,12 @@ pub struct Row {
     pub first: u32,
     /// Who attached or detached last, or received last.
     pub last: u32,
+    /// The user who made it.
+    pub maker_uid: u32,
+    /// When it was made, or its owner, mode or values were set: seconds since 1970.
+    pub changed: u64,
+    /// When it was used last, likewise; 0 for never.
+    pub used: u64,
 }
 
 /// Which of the three.
@@ -76,12 +82,17 @@ fn row(kind: Table, line: &[u8]) -> Option<Row> {
     match kind {
         Table::Messages => {
             (row.count, row.first, row.last) = (number(4)?, id(5)?, id(6)?);
-            (row.uid, row.gid) = (id(7)?, id(8)?);
+            (row.uid, row.gid, row.maker_uid) = (id(7)?, id(8)?, id(9)?);
+            (row.used, row.changed) = (number(11)?.max(number(12)?), number(13)?);
         }
-        Table::Semaphores => (row.uid, row.gid) = (id(4)?, id(5)?),
+        Table::Semaphores => {
+            (row.uid, row.gid, row.maker_uid) = (id(4)?, id(5)?, id(6)?);
+            (row.used, row.changed) = (number(8)?, number(9)?);
+        }
         Table::Memory => {
             (row.first, row.last, row.count) = (id(4)?, id(5)?, number(6)?);
-            (row.uid, row.gid) = (id(7)?, id(8)?);
+            (row.uid, row.gid, row.maker_uid) = (id(7)?, id(8)?, id(9)?);
+            (row.used, row.changed) = (number(11)?.max(number(12)?), number(13)?);
         }
     }
     Some(row)
@@ -129,13 +140,17 @@ mod tests {
     #[test]
     fn rows() {
         let text = b"       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid\n\
- -559038737          3  1600                  4096    10    11      2     7     8     7     8 0 0 0\nx\n";
+ -559038737          3  1600                  4096    10    11      2     7     8     9     8 20 30 25\nx\n";
         let found = table(Table::Memory, text);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].key, found[0].id, found[0].mode), (0xdead_beef, 3, 0o1600));
         assert_eq!((found[0].first, found[0].last, found[0].count), (10, 11, 2));
+        assert_eq!((found[0].maker_uid, found[0].used, found[0].changed), (9, 30, 25));
         let text = b"t\n 1 2 600 4 5 6 7 8 9 0 0 0 0 0\n";
         let found = table(Table::Messages, text);
         assert_eq!((found[0].size, found[0].count, found[0].uid), (4, 5, 8));
+        let text = b"t\n 1 2 600 4 5 6 7 8 90 80\n";
+        let found = table(Table::Semaphores, text);
+        assert_eq!((found[0].maker_uid, found[0].used, found[0].changed), (7, 90, 80));
     }
 }

@@ -8,6 +8,7 @@ mod fuzz;
 mod gallery;
 mod graph;
 mod hostile;
+mod leaks;
 mod objects;
 mod recorded;
 mod whole_machine;

@@ -21,13 +21,18 @@
 //! | `runs`, `stopped`, `ended` | its state |
 //! | `handles N…` | signals, by number |
 //! | `child of P`, `session P`, `ring`, `unreadable`, `user N`, `space N`, `group PATH` | its parent, session, user, PID namespace, control group |
+//! | `started S`, `ipc N` | when it was started, its IPC namespace |
 //!
 //! A line that begins with `!` is about objects: `! peers A B`, `! sends A B` (to an address that others send to), `! listens A`,
-//! `! pending A at B` (not accepted yet), `! pidfd A of P`.
+//! `! pending A at B` (not accepted yet), `! pidfd A of P`; `! fact A NAME VALUE …` says what else is known of one ([`World::fact`]);
+//! `! hidden`, `! no flights`, `! no waits` are about what was looked at. Seconds are counted from the machine's start, and it is [`NOW`].
 
 use switchboard_inspect::{
     Coverage, End, Kind, Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn,
 };
+
+/// When a world is looked at, in seconds.
+pub(crate) const NOW: u64 = 100_000;
 
 /// The snapshot of this text.
 pub(crate) fn world(text: &str) -> Snapshot {
@@ -73,8 +78,17 @@ impl Finish for Snapshot {
             readable,
             waits_readable: readable,
             waits: true,
-            ..Coverage::default()
+            in_flight: true,
+            ..self.coverage
         };
+        for note in std::mem::take(&mut self.coverage.missing) {
+            match note.as_str() {
+                "no flights" => self.coverage.in_flight = false,
+                "no waits" => self.coverage.waits = false,
+                _ => self.coverage.hides_processes = true,
+            }
+        }
+        (self.booted_unix_ms, self.taken_unix_ms) = (Some(0), NOW * 1000);
         self.format = switchboard_inspect::model::FORMAT;
         self
     }
@@ -146,7 +160,38 @@ impl World {
                 let pid = self.pid(process);
                 self.object(id).state = Some(format!("process {pid}").into());
             }
+            ["fact", id, facts @ ..] => {
+                for fact in facts.chunks(2) {
+                    self.fact(id, fact[0], fact[1]);
+                }
+            }
+            ["hidden"] | ["no", _] => self.snapshot.coverage.missing.push(words.join(" ")),
             _ => panic!("not understood: {words:?}"),
+        }
+    }
+
+    /// A fact about an object: a name (`_` stands for a space) and a value, of which a process may be named.
+    fn fact(&mut self, id: &str, name: &str, value: &str) {
+        let named = self.snapshot.processes.iter().find(|one| one.name == value);
+        let value = named.map_or_else(|| value.to_owned(), |one| one.pid.to_string());
+        let ms = || Some(value.parse::<u64>().expect("seconds") * 1000);
+        let number = || value.parse().expect("a number");
+        let object = self.object(id);
+        match name {
+            "uid" => object.uid = Some(number()),
+            "gid" => object.gid = Some(number()),
+            "mode" => object.mode = u32::from_str_radix(&value, 8).ok(),
+            "namespace" => object.namespace = Some(number().into()),
+            "fill" => object.fill = Some(number().into()),
+            "name" => object.names.push(value),
+            "state" => object.state = Some(value.replace('_', " ").into()),
+            "made" => object.times.made_ms = ms(),
+            "changed" => object.times.changed_ms = ms(),
+            "used" => object.times.used_ms = ms(),
+            "user" => {
+                object.ends.push(End { pid: number(), via: Via::Used, reads: true, writes: true })
+            }
+            _ => object.details.insert(name.replace('_', " "), value),
         }
     }
 
@@ -201,6 +246,10 @@ impl World {
                     self.at(name).caught_signals |= 1 << bit;
                 }
             }
+            "started" => {
+                self.at(name).started_ticks = rest[0].parse::<u64>().expect("seconds") * 100;
+            }
+            "ipc" => self.at(name).namespaces.ipc = rest[0].parse().ok(),
             "child" => self.at(name).parent = self.pid(rest[1]),
             "session" => self.at(name).session = self.pid(rest[0]),
             _ => panic!("not understood: {words:?}"),
