@@ -54,6 +54,21 @@ pub(crate) fn writer(arguments: &[String]) {
     }
 }
 
+/// Maps the segment to read, says each value of its first word that is new, and goes on until killed.
+pub(crate) fn reader(arguments: &[String]) {
+    let segment = Segment::open(&arguments[0], Access::ReadOnly).expect("a segment");
+    let memory = segment.map(Mode::ReadOnly).expect("a mapping");
+    let mut last = 0;
+    loop {
+        let value = memory.load_u64(0).expect("a word");
+        if value != last {
+            last = value;
+            report(value);
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Makes a segment, writes to it, and waits to be killed.
 pub(crate) fn creator(arguments: &[String]) {
     let segment = Segment::create(&arguments[0], 100, Permissions::new()).expect("a segment");
@@ -74,6 +89,27 @@ fn what_a_killed_writer_wrote_stays() {
     assert_eq!(&found, b"from the writer");
     let count = memory.load_u64(0).expect("a word");
     assert_eq!(memory.load_u64(0), Ok(count), "nobody counts any more");
+}
+
+#[test]
+fn a_killed_reader_leaves_writer_and_readers_alone() {
+    let name = Name::new("reader");
+    let segment = name.create();
+    let memory = segment.map(Mode::ReadWrite).expect("a mapping");
+    let word = memory.atomic_u64(0).expect("a word");
+    let mut readers = [0, 1].map(|_| Child::role("posix_shm_reader", &[&name.0]));
+    word.store(1, Ordering::Release);
+    readers.iter_mut().for_each(|reader| reader.expect("1"));
+    let [mut killed, mut other] = readers;
+    killed.kill();
+    word.store(2, Ordering::Release);
+    other.expect("2");
+    // Without its name, it is there for those who have it, killed or not.
+    unlink(&name.0).expect("unlinked");
+    other.kill();
+    assert_eq!(memory.load_u64(0), Ok(2));
+    assert_eq!(segment.status().expect("a status").len_bytes, 4096);
+    assert_eq!(error_of(Segment::open(&name.0, Access::ReadOnly)), "ENOENT");
 }
 
 #[test]

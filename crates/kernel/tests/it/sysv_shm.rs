@@ -48,6 +48,39 @@ pub(crate) fn user(arguments: &[String]) {
     let _ = instruction();
 }
 
+/// Attaches a segment to read, says each value of its first word that is new, and goes on until killed.
+pub(crate) fn reader(arguments: &[String]) {
+    let segment = Segment::from_id(arguments[0].parse().expect("an id"));
+    let memory = segment.attach(Access::ReadOnly).expect("attached");
+    let mut last = 0;
+    loop {
+        let value = memory.load_u64(0).expect("a word");
+        if value != last {
+            last = value;
+            report(value);
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_killed_reader_leaves_writer_and_readers_alone() {
+    let segment = Removed::new();
+    let memory = segment.attach();
+    let word = memory.atomic_u64(0).expect("a word");
+    let mut readers = [0, 1].map(|_| Child::role("sysv_shm_reader", &[segment.0.id()]));
+    word.store(1, Ordering::Release);
+    readers.iter_mut().for_each(|reader| reader.expect("1"));
+    let [mut killed, mut other] = readers;
+    killed.kill();
+    assert_eq!(segment.0.status().expect("a status").attached, 2);
+    word.store(2, Ordering::Release);
+    other.expect("2");
+    other.kill();
+    assert_eq!(segment.0.status().expect("a status").attached, 1);
+    assert_eq!(memory.load_u64(0), Ok(2));
+}
+
 #[test]
 fn what_a_killed_user_wrote_stays() {
     let segment = Removed::new();

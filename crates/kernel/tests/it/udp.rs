@@ -93,6 +93,49 @@ fn a_closed_port_is_refused_once_known() {
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
+/// Role: receives at a port of its own, which it says; with one given, sends there first. Says what it gets.
+pub(crate) fn talker(arguments: &[String]) {
+    let fd = udp::bind(V4, true).unwrap();
+    if let Some(to) = arguments.first() {
+        udp::send_to(&fd, b"last words", to.parse().unwrap()).unwrap();
+    }
+    report(udp::local_address(&fd).unwrap());
+    let mut buffer = [0; 64];
+    loop {
+        ready(&fd);
+        let (received, _) = udp::recv_from(&fd, &mut buffer).unwrap();
+        report(String::from_utf8_lossy(&buffer[..received.len]));
+    }
+}
+
+#[test]
+fn a_killed_receiver_is_refused_once_known() {
+    let mut receiver = Child::role("udp-talker", &[] as &[&str]);
+    let client = udp::connect(receiver.line().unwrap().parse().unwrap(), true).unwrap();
+    assert_eq!(udp::send(&client, b"one"), Ok(3));
+    receiver.expect("one");
+    receiver.kill();
+    // The first one is taken; that nobody has the port comes back, and is told with the next.
+    assert_eq!(udp::send(&client, b"two"), Ok(3));
+    let error = udp::send(&client, b"three").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn what_a_killed_sender_sent_is_there() {
+    let server = udp::bind(V4, true).unwrap();
+    let local = udp::local_address(&server).unwrap();
+    let mut sender = Child::role("udp-talker", &[local]);
+    let from: SocketAddr = sender.line().unwrap().parse().unwrap();
+    sender.kill();
+    ready(&server);
+    let mut buffer = [0; 64];
+    let (received, peer) = udp::recv_from(&server, &mut buffer).unwrap();
+    assert_eq!((&buffer[..received.len], peer), (&b"last words"[..], from));
+    let error = udp::recv_whole(&server, &mut buffer).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock, "nobody says that it is gone");
+}
+
 #[test]
 fn a_port_is_shared_only_when_asked() {
     let first = udp::bind(V4, true).unwrap();
