@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::join::{Join, Tables};
 use crate::kind::{Kind, Kinds};
@@ -15,9 +16,9 @@ use crate::model::{Coverage, FORMAT, Namespaces, Process, Snapshot, Viewer};
 use crate::source::descriptors::{self, Descriptor, Plain, Search, What};
 use crate::source::folder::Folder;
 use crate::source::maps::{self, Mapped};
-use crate::source::{limits, locks, process};
+use crate::source::{io, limits, locks, process};
 use crate::text::escaped;
-use crate::waits::{self, Asleep};
+use crate::waits::{self, Asleep, Before};
 
 /// What is asked of the machine. The less, the faster.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +33,8 @@ pub struct Request {
     pub(crate) gap: Option<Duration>,
     /// Command lines and control groups.
     pub(crate) commands: bool,
+    /// What processes read and write.
+    pub(crate) traffic: bool,
     /// Limits and what the kernel can do.
     pub(crate) limits: bool,
 }
@@ -88,7 +91,15 @@ impl Request {
     pub fn of(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let kinds: Kinds = kinds.into_iter().collect();
         let waits = if kinds.has_any(SLEPT_ON) { Waits::OfObjects } else { Waits::No };
-        Self { kinds, waits, details: false, gap: None, commands: false, limits: false }
+        Self {
+            kinds,
+            waits,
+            details: false,
+            gap: None,
+            commands: false,
+            traffic: false,
+            limits: false,
+        }
     }
 
     /// Everything, but nobody is looked at twice.
@@ -105,8 +116,8 @@ impl Request {
         self.details()
     }
 
-    /// With what costs a reading more: what epoll instances, signalfds and inotify instances look out for, and the signals that
-    /// processes handle.
+    /// With what costs a reading more: what epoll instances, signalfds and inotify instances look out for, the signals that
+    /// processes handle, the memory and traffic of sockets.
     #[must_use]
     pub fn details(mut self) -> Self {
         self.details = true;
@@ -118,6 +129,13 @@ impl Request {
     pub fn commands(mut self) -> Self {
         self.commands = true;
         self
+    }
+
+    /// With what each process has read and written.
+    #[must_use]
+    pub fn traffic(mut self) -> Self {
+        self.traffic = true;
+        self.details()
     }
 
     /// With limits, and what the kernel can do.
@@ -138,6 +156,11 @@ impl Request {
     /// Looks. Blocks for as long as reading takes, and the gap of [`Request::twice`].
     #[must_use]
     pub fn take(&self) -> Snapshot {
+        self.look(None)
+    }
+
+    /// Looks; with what was seen the last time, not again at what cannot have changed since.
+    pub(crate) fn look(&self, before: Option<&mut Before>) -> Snapshot {
         let mut missing = Vec::new();
         let mut pids = Vec::new();
         match Folder::open("/proc").and_then(|proc| proc.numbers(|pid| pids.push(pid))) {
@@ -148,7 +171,7 @@ impl Request {
         let (mut found, lines) = std::thread::scope(|scope| {
             // The kernel has that wait, ten milliseconds and more, until all processors have taken note.
             let lines = self.kinds.has(Kind::Lock).then(|| scope.spawn(lock_lines));
-            let found = self.read_all(&pids);
+            let found = self.read_all(&pids, before.as_deref());
             (found, lines.and_then(|lines| lines.join().ok()).unwrap_or_default())
         });
         found.sort_unstable_by_key(|one| one.process.pid);
@@ -162,9 +185,9 @@ impl Request {
             net: namespace("ns/net"),
             ipc: namespace("ns/ipc"),
         };
-        let mut join = Join::new(self.kinds, viewer, self.waits == Waits::All);
+        let mut join = Join::new(self.kinds, viewer, self.waits == Waits::All, self.details);
         let own = std::thread::scope(|scope| {
-            let own = scope.spawn(|| Tables::of_here(self.kinds));
+            let own = scope.spawn(|| Tables::of_here(self.kinds, self.details));
             join.processes(&found, &lines);
             own.join().unwrap_or_default()
         });
@@ -175,9 +198,16 @@ impl Request {
         if self.waits != Waits::No {
             waits_readable = waits::readable(&found);
             let mut looked = waits::look(&mut join, &mut found, self.waits == Waits::All);
-            if let Some(gap) = self.gap {
-                std::thread::sleep(gap);
-                looked.again(&mut found);
+            match (self.gap, &before) {
+                (_, Some(before)) if before.is_something() => looked.compare(&mut found, before),
+                (Some(gap), _) => {
+                    std::thread::sleep(gap);
+                    looked.again(&mut found);
+                }
+                (None, _) => {}
+            }
+            if let Some(before) = before {
+                *before = looked.remember(&found);
             }
         }
         missing.append(&mut join.missing);
@@ -194,6 +224,7 @@ impl Request {
             format: FORMAT,
             taken_unix_ms: unix_ms(),
             booted_unix_ms: booted_unix_ms(),
+            since_boot_ms: since_boot_ms(),
             machine: machine(),
             viewer,
             coverage,
@@ -204,7 +235,7 @@ impl Request {
         }
     }
 
-    fn read_all(&self, pids: &[u32]) -> Vec<Found> {
+    fn read_all(&self, pids: &[u32], before: Option<&Before>) -> Vec<Found> {
         let next = AtomicUsize::new(0);
         let all = Mutex::new(Vec::with_capacity(pids.len()));
         let own = Folder::open("/proc/self").ok();
@@ -212,6 +243,7 @@ impl Request {
         let work = || {
             let mut reader = Reader {
                 request: self,
+                before,
                 internal: internal_device(),
                 search: Search::new(self.kinds, self.details),
                 own_pid_namespace,
@@ -241,6 +273,7 @@ impl Request {
 /// Reads processes, one after the other.
 struct Reader<'a> {
     request: &'a Request,
+    before: Option<&'a Before>,
     internal: u64,
     search: Search,
     own_pid_namespace: Option<u64>,
@@ -300,7 +333,7 @@ impl Reader<'_> {
         if self.request.waits != Waits::No && !one.is_zombie() {
             let whole = self.request.waits == Waits::All;
             let head = (stat.threads, stat.processor);
-            asleep = waits::read(&folder, &mut one, head, whole, &mut self.buffer);
+            asleep = waits::read(&folder, &mut one, head, whole, self.before, &mut self.buffer);
         }
         let files = std::mem::take(&mut self.search.files);
         Some(Found { process: one, asleep, descriptors, files, mapped })
@@ -332,6 +365,9 @@ impl Reader<'_> {
         }
         if request.commands && folder.read_record(c"cgroup", &mut self.buffer).is_ok() {
             one.cgroup = process::control_group(&self.buffer);
+        }
+        if request.traffic && folder.read_record(c"io", &mut self.buffer).is_ok() {
+            one.io = io::counts(&self.buffer);
         }
         Some(())
     }
@@ -425,6 +461,13 @@ fn machine() -> String {
     let name = rustix::system::uname();
     let text = |part: &std::ffi::CStr| escaped(part.to_bytes());
     format!("{} ({} {})", text(name.nodename()), text(name.sysname()), text(name.release()))
+}
+
+/// Since the machine was started, by a clock that nobody sets.
+pub(crate) fn since_boot_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    part(now.tv_sec).saturating_mul(1000).saturating_add(part(now.tv_nsec) / 1_000_000)
 }
 
 fn unix_ms() -> u64 {

@@ -28,6 +28,8 @@ pub(crate) struct Join {
     pub(crate) missing: Vec<String>,
     /// Whether it will be asked what a descriptor leads to.
     keeps_descriptors: bool,
+    /// Whether the memory and traffic of sockets are wanted.
+    usage: bool,
     known: HashMap<Key, usize>,
     /// Sockets by inode.
     sockets: HashMap<u64, usize>,
@@ -106,13 +108,14 @@ struct Inet {
 }
 
 impl Join {
-    pub(crate) fn new(kinds: Kinds, viewer: Viewer, keeps_descriptors: bool) -> Self {
+    pub(crate) fn new(kinds: Kinds, viewer: Viewer, keeps_descriptors: bool, usage: bool) -> Self {
         Self {
             kinds,
             viewer,
             objects: Vec::new(),
             missing: Vec::new(),
             keeps_descriptors,
+            usage,
             known: HashMap::new(),
             sockets: HashMap::new(),
             descriptors: HashMap::new(),

@@ -15,7 +15,7 @@
 //! assert!(pipes.coverage.readable >= 1, "this process, at least");
 //! ```
 //!
-//! What this crate does not do: it changes nothing, keeps no state between calls, and neither prints nor decides.
+//! What this crate does not do: it changes nothing, keeps no state between calls (but what a [`Watch`] holds), and neither prints nor decides.
 
 #![forbid(unsafe_code)]
 
@@ -32,12 +32,15 @@ mod saved;
 pub mod source;
 pub mod text;
 pub mod times;
+mod traffic;
 mod waits;
+mod watch;
 
 pub use collect::Request;
 pub use kind::{Kind, Kinds};
 pub use model::{
-    Coverage, End, Feature, Limit, Need, Object, Process, Snapshot, Target, Thread, Via, Wait,
-    WaitOn,
+    Coverage, End, Feature, Limit, Need, Object, Process, Snapshot, SocketUse, Target, Thread,
+    Traffic, Via, Wait, WaitOn,
 };
 pub use saved::LoadError;
+pub use watch::Watch;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::details::Details;
 use crate::kind::Kind;
 pub use crate::times::Times;
+pub use crate::traffic::{SocketUse, Traffic};
 
 /// The layout of a snapshot as JSON; a reader refuses others.
 pub const FORMAT: u32 = 1;
@@ -24,6 +25,9 @@ pub struct Snapshot {
     /// When the machine was started, by the same clock: from then on processes count theirs. None: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub booted_unix_ms: Option<u64>,
+    /// When, in milliseconds since the machine was started, by a clock that nobody sets; 0 where unknown.
+    #[serde(default)]
+    pub since_boot_ms: u64,
     /// The machine's name and its kernel.
     pub machine: String,
     /// Who looked.
@@ -165,6 +169,9 @@ pub struct Process {
     pub descriptors: u32,
     /// It has an io_uring: what it waits for and does there cannot be seen.
     pub io_uring: bool,
+    /// What it read and wrote, if that was asked for and may be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<Traffic>,
     /// Its threads, if waits were asked for.
     pub threads: Vec<Thread>,
 }
@@ -333,6 +340,9 @@ pub struct Object {
     /// When it was made and used, where the kernel says.
     #[serde(default, skip_serializing_if = "Times::is_empty")]
     pub times: Times,
+    /// Of a socket: its memory and traffic, if details were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<SocketUse>,
     /// More, by name.
     pub details: Details,
     /// Who has it.
@@ -375,6 +385,7 @@ impl Object {
             peer: None,
             namespace: None,
             times: Times::default(),
+            socket: None,
             details: Details::default(),
             ends: Vec::new(),
             locks: Vec::new(),

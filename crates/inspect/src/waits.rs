@@ -3,6 +3,7 @@
 //! Source: docs/design/inspect.md, "Waits".
 
 mod addresses;
+mod before;
 mod files;
 mod resolve;
 
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 
 use rustix::io::Errno;
 
-use crate::collect::Found;
+use crate::collect::{Found, since_boot_ms};
 use crate::join::Join;
 use crate::kind::{Kind, Kinds};
 use crate::model::{Process, Thread, Wait, WaitOn};
@@ -22,6 +23,8 @@ use crate::source::process;
 use crate::source::schedule::{self, Clocks, UNCERTAIN_MS};
 use crate::source::system_call::{self, Line, Shape};
 use crate::text::escaped;
+
+pub(crate) use before::Before;
 
 /// What was seen of threads that wait, to look again.
 pub(crate) struct Looked {
@@ -36,6 +39,8 @@ struct Entry {
     thread: usize,
     /// Its `syscall`, as it was.
     line: Vec<u8>,
+    /// Its `wchan`, as it was.
+    channel: Option<String>,
     /// Its `schedstat`, as it was.
     runs: Option<u64>,
     /// Where it ran last.
@@ -80,8 +85,8 @@ pub(crate) fn look(join: &mut Join, found: &mut [Found], whole: bool) -> Looked 
             let Some(wait) = wait else { continue };
             let Some(slot) = found[at].process.threads.get_mut(thread) else { continue };
             slot.wait = Some(wait);
-            let Asleep { line, runs, processor, .. } = asleep;
-            looked.entries.push(Entry { at, thread, line, runs, processor });
+            let Asleep { line, channel, runs, processor } = asleep;
+            looked.entries.push(Entry { at, thread, line, channel, runs, processor });
         }
     }
     if !whole {
@@ -123,6 +128,7 @@ pub(crate) fn read(
     process: &mut Process,
     head: (u32, u32),
     whole: bool,
+    before: Option<&Before>,
     buffer: &mut Vec<u8>,
 ) -> Vec<Asleep> {
     let (count, processor) = head;
@@ -136,7 +142,8 @@ pub(crate) fn read(
             state: process.state,
             wait: None,
         }];
-        all.push(Asleep { processor, ..asleep(folder, whole, buffer) });
+        let before = before.and_then(|before| before.of(process, process.pid));
+        all.push(Asleep { processor, ..asleep(folder, whole, before, buffer) });
         return all;
     }
     let Ok(tasks) = folder.within(c"task") else { return all };
@@ -144,8 +151,9 @@ pub(crate) fn read(
         let Some(tid) = small(name.to_bytes()) else { return };
         let Ok(task) = tasks.within(name) else { return };
         if let Some((thread, processor)) = thread(&task, tid, inside, whole, buffer) {
+            let before = before.and_then(|before| before.of(process, tid));
             process.threads.push(thread);
-            all.push(Asleep { processor, ..asleep(&task, whole, buffer) });
+            all.push(Asleep { processor, ..asleep(&task, whole, before, buffer) });
         }
     });
     all
@@ -172,11 +180,22 @@ fn thread(
     Some((thread, processor))
 }
 
-fn asleep(task: &Folder, whole: bool, buffer: &mut Vec<u8>) -> Asleep {
+fn asleep(
+    task: &Folder,
+    whole: bool,
+    before: Option<&before::Slept>,
+    buffer: &mut Vec<u8>,
+) -> Asleep {
     let mut asleep = Asleep::default();
     if whole {
         asleep.runs =
             task.read_record(c"schedstat", buffer).ok().and_then(|()| schedule::runs(buffer));
+        // Who was not given a processor since is where it was.
+        if let Some(slept) = before.filter(|slept| Some(slept.runs) == asleep.runs) {
+            asleep.line.clone_from(&slept.line);
+            asleep.channel.clone_from(&slept.channel);
+            return asleep;
+        }
     }
     if task.read_record(c"syscall", buffer).is_ok() {
         asleep.line.clone_from(buffer);

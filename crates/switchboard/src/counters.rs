@@ -13,6 +13,7 @@
 //! # Ok::<(), switchboard::Error>(())
 //! ```
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,44 @@ pub struct LinkCounts {
     /// Bytes of the ring between its head and the reader's cursor, as it was stored last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind_bytes: Option<u64>,
+}
+
+/// The channels that were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Around {
+    /// Those that somebody has open, by their addresses.
+    pub channels: Vec<Nearby>,
+    /// Folders that were named and could not be looked into, and why.
+    pub not_seen: Vec<String>,
+}
+
+/// A channel that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Nearby {
+    /// Its address, as an end of this user says it; of a name too long for a folder, how it begins.
+    pub address: String,
+    /// Where its ends meet.
+    pub folder: PathBuf,
+    /// Its ends.
+    pub channel: Channel,
+}
+
+/// Finds every channel of `shm:` where this user's ends meet, the system's, and other users' as far as they let this one in, and in
+/// the scopes that are named (`?scope=`); asks all their ends as [`look`] does. Changes nothing. The timeout is for 64 ends
+/// together.
+///
+/// # Limits
+/// 4096 channels, 4096 ends.
+#[must_use]
+pub fn look_around(scopes: &[PathBuf], timeout: Duration) -> Around {
+    let mut around = crate::transport::look_around(scopes, timeout);
+    for one in &mut around.channels {
+        merge(&mut one.channel.ends);
+        fill_in(&mut one.channel);
+    }
+    around
 }
 
 /// Asks each end of a channel for its counters, and waits for all answers together so long at most. Changes

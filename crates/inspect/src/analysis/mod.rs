@@ -1,4 +1,4 @@
-//! What follows from a snapshot: who talks to whom, who waits for whom, who waits for ever, what was left behind, what changed.
+//! What follows from a snapshot: who talks to whom, who waits for whom, who waits for ever, what was left behind, how full things are, what changed.
 //!
 //! Source: docs/design/inspect.md, docs/design/leaks.md. Pure functions: they read the snapshot and nothing else.
 
@@ -8,6 +8,8 @@ pub mod doubts;
 pub mod graph;
 pub mod leaks;
 pub mod peers;
+pub mod pressure;
+pub mod rates;
 pub mod stuck;
 pub mod wakers;
 pub mod why;

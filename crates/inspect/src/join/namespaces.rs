@@ -16,6 +16,7 @@ use crate::source::inet::{self, Protocol};
 use crate::source::queues::{self, Queue};
 use crate::source::sysv::{self, Count, Row, Table};
 use crate::source::{shared_files, unix};
+use crate::traffic::SocketUse;
 
 const NETWORK: &[Kind] = &[Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
 const IPC: &[Kind] = &[Kind::SysvMsg, Kind::SysvSem, Kind::SysvShm, Kind::Mq];
@@ -30,10 +31,10 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Reads them.
-    pub(crate) fn of_here(kinds: Kinds) -> Self {
+    /// Reads them; `usage`: with the memory and traffic of sockets.
+    pub(crate) fn of_here(kinds: Kinds, usage: bool) -> Self {
         let (unix, tcp, udp) = protocols(kinds);
-        let sockets = || Sockets::of_here(unix, tcp, udp).or_fill(unix, tcp, udp, "self");
+        let sockets = || Sockets::of_here(unix, tcp, udp, usage).or_fill(unix, tcp, udp, "self");
         let files = kinds.has_any(MEMORY_FILES);
         Self {
             sockets: kinds.has_any(NETWORK).then(sockets),
@@ -65,14 +66,15 @@ impl Join {
     fn network(&mut self, found: &[Found], own_sockets: Option<Sockets>) {
         let Some(sockets) = own_sockets else { return };
         let (unix, tcp, udp) = protocols(self.kinds);
-        let own = self.viewer.net;
+        let (own, usage) = (self.viewer.net, self.usage);
         self.add_sockets(own, sockets);
         for (net, pid) in representatives(found, |one| one.process.namespaces.net) {
             if Some(net) == own {
                 continue;
             }
-            let inside =
-                within(pid, "net", LinkNameSpaceType::Network, || Sockets::of_here(unix, tcp, udp));
+            let inside = within(pid, "net", LinkNameSpaceType::Network, || {
+                Sockets::of_here(unix, tcp, udp, usage)
+            });
             let sockets = inside.unwrap_or_default().or_fill(unix, tcp, udp, &pid.to_string());
             if sockets.unix.is_none() && unix {
                 self.missing.push(format!("sockets of network namespace {net}: root sees them"));
@@ -124,6 +126,7 @@ impl Join {
             self.pending.insert(client, at);
         }
         let namespace = self.foreign(net);
+        let usage = self.usage;
         let object = &mut self.objects[at];
         object.namespace = namespace;
         object.uid = socket.uid;
@@ -150,6 +153,9 @@ impl Join {
         } else if socket.connected {
             object.state = Some("peer closed".into());
         }
+        if let (true, Some(_)) = (usage, socket.unread) {
+            object.socket = Some(SocketUse { sent: socket.unread, ..SocketUse::default() });
+        }
         if let Some((unread, limit)) = socket.unread.filter(|&(unread, _)| unread > 1) {
             object.details.insert("sent and not read", format!("{unread} of {limit}"));
         }
@@ -172,6 +178,7 @@ impl Join {
         object.uid = Some(socket.uid).filter(|_| socket.inode != 0);
         object.add_name(socket.local.to_string());
         object.fill = Some(socket.receive.into());
+        object.socket = socket.usage;
         if protocol == Kind::Tcp {
             object.state = Some(inet::state_name(socket.state).into());
             if socket.is_listening() {
@@ -359,12 +366,12 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn of_here(unix: bool, tcp: bool, udp: bool) -> Self {
+    fn of_here(unix: bool, tcp: bool, udp: bool, usage: bool) -> Self {
         Self {
             unix: if unix { unix::all().ok() } else { None },
             unix_without_peers: false,
-            tcp: if tcp { inet::all(Protocol::Tcp).ok() } else { None },
-            udp: if udp { inet::all(Protocol::Udp).ok() } else { None },
+            tcp: if tcp { inet::all(Protocol::Tcp, usage).ok() } else { None },
+            udp: if udp { inet::all(Protocol::Udp, usage).ok() } else { None },
         }
     }
 

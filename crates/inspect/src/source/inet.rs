@@ -7,8 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rustix::io::Errno;
 
-use super::netlink::{dump, u32_at};
+use super::netlink::{attributes, dump, u32_at, u64_at};
 use super::numbers::{decimal, hexadecimal, small, words};
+use crate::traffic::{SocketUse, Traffic};
 
 /// A socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Socket {
     pub backlog_known: bool,
     /// The user who made it.
     pub uid: u32,
+    /// Its memory and traffic, if they were asked for.
+    pub usage: Option<SocketUse>,
 }
 
 /// TCP or UDP.
@@ -69,18 +72,21 @@ pub fn state_name(state: u8) -> &'static str {
     NAMES.get(usize::from(state)).copied().unwrap_or("unknown")
 }
 
-/// All of this network namespace, over IPv4 and IPv6.
+/// `INET_DIAG_INFO` and `INET_DIAG_SKMEMINFO`, a bit each, of which the first is 1.
+const TRAFFIC_AND_MEMORY: u8 = 1 << 1 | 1 << 6;
+
+/// All of this network namespace, over IPv4 and IPv6; with their memory and traffic, if those are wanted.
 ///
 /// # Errors
 /// As [`dump`].
-pub fn all(protocol: Protocol) -> Result<Vec<Socket>, Errno> {
+pub fn all(protocol: Protocol, usage: bool) -> Result<Vec<Socket>, Errno> {
     let number = match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
     };
     let mut sockets = Vec::new();
     for family in [2, 10] {
-        let mut request = vec![family, number, 0, 0];
+        let mut request = vec![family, number, if usage { TRAFFIC_AND_MEMORY } else { 0 }, 0];
         request.extend(u32::MAX.to_ne_bytes());
         request.extend([0; 48]);
         match dump(&request, |body| sockets.extend(one(body))) {
@@ -108,7 +114,32 @@ pub fn one(body: &[u8]) -> Option<Socket> {
         backlog_known: true,
         uid: u32_at(body, 64)?,
         inode: u32_at(body, 68)?.into(),
+        usage: usage(body.get(72..)?),
     })
+}
+
+/// Reads the attributes of an answer: `struct tcp_info` of a connection, and the memory of a socket.
+fn usage(bytes: &[u8]) -> Option<SocketUse> {
+    let mut found = None;
+    for (kind, value) in attributes(bytes) {
+        let of: &mut SocketUse = match kind {
+            2 | 7 => found.get_or_insert_default(),
+            _ => continue,
+        };
+        if kind == 2 {
+            let (sent, received) = (u64_at(value, 120), u64_at(value, 128));
+            of.traffic = received
+                .zip(sent)
+                .map(|(received_bytes, sent_bytes)| Traffic { received_bytes, sent_bytes });
+        } else {
+            of.received = u32_at(value, 0).zip(u32_at(value, 4));
+            // Of a stream what is queued counts, of datagrams what is on its way.
+            let sent = u32_at(value, 8).max(u32_at(value, 20));
+            of.sent = sent.zip(u32_at(value, 12));
+            of.dropped = u32_at(value, 32).unwrap_or(0);
+        }
+    }
+    found
 }
 
 fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
@@ -137,6 +168,7 @@ fn line(line: &[u8]) -> Option<Socket> {
         send: queue(&queues[..colon])?,
         receive: queue(&queues[colon + 1..])?,
         backlog_known: false,
+        usage: None,
         uid: small(parts.get(7)?)?,
         inode: decimal(parts.get(9)?)?,
     })
@@ -186,5 +218,58 @@ mod tests {
         for cut in 0..72 {
             assert_eq!(one(&body[..cut]), None);
         }
+        assert_eq!(socket.usage, None);
+    }
+
+    #[test]
+    fn memory_and_traffic() {
+        let mut body = vec![0; 72];
+        body[0] = 2;
+        let attribute = |kind: u16, value: &[u8]| {
+            let len = u16::try_from(4 + value.len()).expect("short");
+            [&len.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat()
+        };
+        let mut info = vec![0; 136];
+        info[120..128].copy_from_slice(&7_u64.to_ne_bytes());
+        info[128..136].copy_from_slice(&u64::MAX.to_ne_bytes());
+        body.extend(attribute(2, &info));
+        let memory: [u32; 9] = [10, 100, 3, 200, 0, 50, 0, 0, 4];
+        body.extend(attribute(7, &memory.map(u32::to_ne_bytes).concat()));
+        let found = one(&body).and_then(|socket| socket.usage).expect("what is used");
+        let traffic = Traffic { received_bytes: u64::MAX, sent_bytes: 7 };
+        let expected = SocketUse {
+            received: Some((10, 100)),
+            sent: Some((50, 200)),
+            dropped: 4,
+            traffic: Some(traffic),
+        };
+        assert_eq!(found, expected);
+        for cut in 72..body.len() {
+            assert!(one(&body[..cut]).is_some(), "an attribute that is cut is left out");
+        }
+    }
+
+    /// What a program sent is what the kernel says.
+    #[test]
+    fn a_connection_counts_its_bytes() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let place = listener.local_addr().expect("an address");
+        let mut client = std::net::TcpStream::connect(place).expect("a connection");
+        let (mut server, from) = listener.accept().expect("a client");
+        client.write_all(&[7; 1000]).expect("sent");
+        server.read_exact(&mut [0; 600]).expect("received");
+        let found = all(Protocol::Tcp, true).expect("sockets");
+        let used = |local| {
+            let one = found.iter().find(|one| one.local == local && !one.is_listening());
+            one.and_then(|one| one.usage).expect("what is used")
+        };
+        let (sent, received) = (used(from), used(place));
+        assert_eq!(received.traffic.expect("traffic").received_bytes, 1000);
+        // The connection's first packet counts as a byte.
+        assert!((1000..=1001).contains(&sent.traffic.expect("traffic").sent_bytes), "{sent:?}");
+        assert!(received.received.is_some_and(|(used, most)| used > 0 && most >= used));
+        let bare = all(Protocol::Tcp, false).expect("sockets");
+        assert!(bare.iter().all(|one| one.usage.is_none()));
     }
 }

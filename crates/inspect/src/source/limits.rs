@@ -298,7 +298,7 @@ pub(crate) fn features() -> Vec<Feature> {
         ),
         feature(
             "sock_diag of TCP",
-            super::inet::all(super::inet::Protocol::Tcp).is_ok(),
+            super::inet::all(super::inet::Protocol::Tcp, false).is_ok(),
             "how many connections may wait is unknown; modprobe tcp_diag",
         ),
         feature(

@@ -7,6 +7,7 @@ pub mod borrowed;
 pub mod descriptors;
 pub mod folder;
 pub mod inet;
+pub mod io;
 pub(crate) mod limits;
 pub mod locks;
 pub mod maps;
@@ -114,6 +115,12 @@ pub const TABLE: &[Source] = &[
         reads: "/proc/PID/task/TID/schedstat, sched",
         gives: "whether a thread ran meanwhile, and since when it sleeps",
         needs: "nothing",
+    },
+    Source {
+        name: "io",
+        reads: "/proc/PID/io",
+        gives: "how much a process has read and written",
+        needs: "the right to trace",
     },
     Source {
         name: "limits",

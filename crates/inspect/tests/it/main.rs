@@ -11,6 +11,7 @@ mod hostile;
 mod leaks;
 mod objects;
 mod recorded;
+mod watch;
 mod whole_machine;
 mod world;
 

@@ -20,6 +20,7 @@ use std::str::FromStr;
 
 pub use query::OPTIONS;
 pub(crate) use query::Query;
+pub(crate) use query::SYSTEM_SCOPE;
 use query::parse_option;
 pub(crate) use target::Target;
 pub use target::TargetForm;

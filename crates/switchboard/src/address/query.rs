@@ -271,7 +271,7 @@ pub(super) fn parse_option(
 }
 
 /// Which the administrator makes: docs/design/access.md.
-const SYSTEM_SCOPE: &str = "/run/switchboard";
+pub(crate) const SYSTEM_SCOPE: &str = "/run/switchboard";
 const SEGMENT: &str = "a segment has 4096 bytes or more, below 4 GiB: 64KiB, 16MiB";
 const SIZE: &str = "a size is a number of bytes, or with KiB, MiB or GiB, below 4 GiB";
 

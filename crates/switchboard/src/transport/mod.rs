@@ -61,7 +61,7 @@ use setup::LINK_MESSAGE_BYTES;
 pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
 #[cfg(test)]
 pub(crate) use shm::ROLES;
-pub(crate) use shm::look as look_at_channel;
+pub(crate) use shm::{look as look_at_channel, look_around};
 pub(crate) use state_flavor::{LiveReader, LiveWriter};
 pub(crate) use state_memory::{StateMemory, WriterLock};
 pub(crate) use stream_client::StreamClient;

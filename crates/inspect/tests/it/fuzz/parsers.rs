@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use switchboard_inspect::source::descriptors::{anonymous, direction};
 use switchboard_inspect::source::{
-    inet, locks, maps, netlink, numbers, own_limits, process, schedule, system_call, sysv, unix,
+    inet, io, locks, maps, netlink, numbers, own_limits, process, schedule, system_call, sysv, unix,
 };
 use switchboard_inspect::text::{escaped, tamed};
 use switchboard_inspect::{Kind, Kinds, name};
@@ -43,6 +43,11 @@ pub(super) const TABLE: &[Parser] = &[
         read: |text| {
             shape(&(own_limits::bounds(text).is_some(), own_limits::usage(text).is_some()))
         },
+    },
+    Parser {
+        name: "io",
+        seeds: || files(&["self/io"]),
+        read: |text| shape(&io::counts(text).map(|found| found.sent_bytes > 0)),
     },
     Parser {
         name: "cmdline",
@@ -124,7 +129,11 @@ pub(super) const TABLE: &[Parser] = &[
                 found.iter().flat_map(|one| &one.name).for_each(|name| safe(name));
                 let understood =
                     found.map(|one| (one.listening, one.clients.len().min(9), one.name.is_some()));
-                ways.push((understood, inet::one(body).map(|one| one.local.is_ipv6())));
+                let inet = inet::one(body).map(|one| {
+                    let traffic = one.usage.map(|usage| usage.traffic.is_some());
+                    (one.local.is_ipv6(), traffic)
+                });
+                ways.push((understood, inet));
             });
             shape(&(ways, ended.is_ok()))
         },

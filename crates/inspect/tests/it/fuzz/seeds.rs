@@ -93,6 +93,8 @@ pub(super) fn datagram_seeds() -> Vec<Vec<u8>> {
     unix.extend(attribute(7, &1000_u32.to_ne_bytes()));
     let mut inet = vec![2, 1, 0, 0, 0x1f, 0x90, 0xc3, 0x50, 127, 0, 0, 1];
     inet.resize(72, 0);
+    inet.extend(attribute(2, &[1; 232]));
+    inet.extend(attribute(7, &[2; 36]));
     let error = (-2_i32).to_ne_bytes();
     let done = message(3, &[0; 4]);
     vec![

@@ -197,6 +197,12 @@ pub(crate) fn find(
     Ok(Some(OpenFolder { folder, path }))
 }
 
+/// The folder of this user's own things, whether it is there or not.
+pub(crate) fn own_folder(surroundings: &Surroundings) -> PathBuf {
+    let (given, own) = choose(surroundings);
+    given.join(own)
+}
+
 /// A folder that is there already, and the name of ours in it.
 fn choose(surroundings: &Surroundings) -> (PathBuf, String) {
     let user = process::effective_user_id();

@@ -24,9 +24,9 @@ use crate::error::{Error, ErrorKind};
 use crate::link::printable;
 
 /// Ends that are asked at most.
-const MOST_ENDS: usize = 4096;
+pub(super) const MOST_ENDS: usize = 4096;
 /// Connections at a time.
-const AT_A_TIME: usize = 64;
+pub(super) const AT_A_TIME: usize = 64;
 const LONGEST_PROGRAM: usize = 64;
 
 /// Asks all ends of a channel, for so long at most.
@@ -58,10 +58,15 @@ fn nobody(address: &Address) -> Error {
 
 /// The ends that have a name, writing ones first.
 fn entries_of(address: &Address, folder: &OpenFolder) -> Result<Vec<Entry>, Error> {
-    let names = private_folder::names(&folder.folder).map_err(|error| {
+    entries_in(&folder.folder).map_err(|error| {
         let doing = format!("cannot list the names in {}", folder.path.display());
         Error::system(address, &doing, error)
-    })?;
+    })
+}
+
+/// As [`entries_of`], of any folder.
+pub(super) fn entries_in(folder: impl AsFd) -> kernel::Result<Vec<Entry>> {
+    let names = private_folder::names(folder)?;
     let entry = |name: &OsStr| match name.to_str().and_then(Entry::parse) {
         Some(Found::Visible(entry)) => Some(entry),
         _ => None,
@@ -72,7 +77,7 @@ fn entries_of(address: &Address, folder: &OpenFolder) -> Result<Vec<Entry>, Erro
 }
 
 /// An end to which a connection was made.
-struct Asked {
+pub(super) struct Asked {
     entry: Entry,
     /// None where this process may not connect to it.
     peer: Option<Peer>,
@@ -81,7 +86,7 @@ struct Asked {
 }
 
 /// Asks an end; none if nobody is there any more.
-fn ask(folder: &OpenFolder, entry: Entry) -> Option<Asked> {
+pub(super) fn ask(folder: &OpenFolder, entry: Entry) -> Option<Asked> {
     let name = entry.to_string();
     let socket =
         match unix_socket::connect_in(Kind::Seqpacket, &folder.folder, OsStr::new(&name), true) {
@@ -109,7 +114,7 @@ fn why_not(error: &kernel::Error) -> String {
 
 impl Asked {
     /// What it answers until the deadline.
-    fn end(self, deadline: Deadline) -> End {
+    pub(super) fn end(self, deadline: Deadline) -> End {
         let answer = self.socket.and_then(|socket| {
             let misbehaves = |problem: &str| format!("misbehaves: {problem}");
             match wait_for(&socket, Interest::Readable, deadline) {

@@ -1,5 +1,6 @@
 //! `shm:NAME`: shared memory in which each page has one writer. `docs/design/shm.md` is its design.
 
+mod around;
 mod base;
 mod blocks;
 mod both;
@@ -58,6 +59,7 @@ use name::ChannelName;
 #[cfg(test)]
 pub(crate) use tests::ROLES;
 
+pub(crate) use around::look_around;
 pub(crate) use client::ShmClient;
 pub(crate) use ends::{ShmPublisher, ShmReceiver, ShmSender, ShmSubscriber};
 pub(crate) use listener::ShmListener;

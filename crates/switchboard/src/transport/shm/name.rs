@@ -23,7 +23,6 @@ pub(crate) struct ChannelName {
     folder: String,
 }
 
-#[cfg(test)]
 /// What the name of a folder says about its channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listed {
@@ -85,7 +84,6 @@ fn hash(bytes: &[u8]) -> u128 {
     })
 }
 
-#[cfg(test)]
 /// The channel of a folder, for whoever lists them; none for a folder that no channel has.
 pub(crate) fn channel_of(folder: &str) -> Option<Listed> {
     let (text, cut) = match folder.rsplit_once('~') {
@@ -103,7 +101,6 @@ pub(crate) fn channel_of(folder: &str) -> Option<Listed> {
     }
 }
 
-#[cfg(test)]
 fn decode(text: &str) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
