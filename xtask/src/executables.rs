@@ -51,6 +51,12 @@ pub(crate) fn build(workspace: &Workspace) -> Result<Built, String> {
     Ok(built)
 }
 
+/// Builds only the `switchboard` command.
+pub(crate) fn command(workspace: &Workspace) -> Result<PathBuf, String> {
+    let built = artifacts(workspace, &["build", "--package", "switchboard-cli"])?;
+    built.command.ok_or_else(|| "cargo built no `switchboard`".to_owned())
+}
+
 /// Builds only the test executables, optimised or not.
 pub(crate) fn build_tests(workspace: &Workspace, release: bool) -> Result<Vec<Executable>, String> {
     let tests = ["test", "--workspace", "--all-features", "--no-run", "--tests"];

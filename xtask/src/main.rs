@@ -1,4 +1,4 @@
-//! Repository tasks: `cargo xtask test`, `tidy`, `ci`, `prove`, `gallery`.
+//! Repository tasks: `cargo xtask test`, `tidy`, `ci`, `prove`, `gallery`, `screenshots`.
 //!
 //! Source: the xtask convention (a workspace member that plays the makefile).
 
@@ -15,6 +15,7 @@ mod libtest;
 mod ordinary_user;
 mod prepare;
 mod prove;
+mod screenshots;
 mod show;
 mod stage;
 mod tally;
@@ -81,6 +82,8 @@ Commands:
   gallery [NAME]  Start a situation of the gallery by hand, and keep it until Enter: processes that wait for
                   each other, or merely look so. Without NAME: list them.
 
+  screenshots     Make the pictures of `map` and `web` in docs/ anew, in chromium, of processes that this starts.
+
 The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
 with CI=true in the environment, if anything was skipped. 2: wrong usage.
 
@@ -95,6 +98,7 @@ enum Task {
     Tidy,
     Ci(test::Options),
     Gallery(Option<String>),
+    Screenshots,
     Prove(prove::Options),
     ProveAsan,
     ProveModels(prove::models::Options),
@@ -129,6 +133,7 @@ fn main() -> ExitCode {
             Task::ProveAsan => prove::asan::run(&workspace, &mut tally),
             Task::ProveTsan => prove::tsan::run(&workspace, &mut tally),
             Task::Tidy => run_tidy(&workspace, &mut tally),
+            Task::Screenshots => screenshots::run(&workspace, &mut tally),
             Task::Help | Task::Gallery(_) => {}
         },
     }
@@ -162,7 +167,9 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
     let mut options = test::Options::default();
     for argument in rest {
         match argument.as_str() {
-            "--no-install" if command != "tidy" => options.no_install = true,
+            "--no-install" if matches!(command.as_str(), "test" | "ci") => {
+                options.no_install = true
+            }
             filter if command == "test" && !filter.starts_with('-') => {
                 if options.filter.replace(filter.to_owned()).is_some() {
                     return Err("one filter at most".to_owned());
@@ -175,6 +182,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         "help" => Ok(Task::Help),
         "test" => Ok(Task::Test(options)),
         "tidy" => Ok(Task::Tidy),
+        "screenshots" => Ok(Task::Screenshots),
         "ci" => Ok(Task::Ci(options)),
         other => Err(format!("no task `{other}`")),
     }
@@ -251,6 +259,7 @@ mod tests {
         ));
         assert!(matches!(parsed("ci --no-install"), Ok(Task::Ci(o)) if o.no_install));
         assert!(matches!(parsed("tidy"), Ok(Task::Tidy)));
+        assert!(matches!(parsed("screenshots"), Ok(Task::Screenshots)));
         assert!(matches!(parsed("gallery"), Ok(Task::Gallery(None))));
         assert!(matches!(parsed("gallery x"), Ok(Task::Gallery(Some(name))) if name == "x"));
         assert!(matches!(parsed("tidy --help"), Ok(Task::Help)));
@@ -298,9 +307,16 @@ mod tests {
         ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
-        for wrong in
-            ["", "tset", "test a b", "test --fast", "tidy x", "tidy --no-install", "ci fifo"]
-        {
+        for wrong in [
+            "",
+            "tset",
+            "test a b",
+            "test --fast",
+            "tidy x",
+            "screenshots x",
+            "tidy --no-install",
+            "ci fifo",
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }

@@ -18,7 +18,10 @@ struct Package {
 }
 
 const PACKAGES: &[Package] = &[
+    Package { name: "chromium", command: Some("chromium") },
+    Package { name: "chromium-driver", command: Some("chromedriver") },
     Package { name: "gcc", command: Some("gcc") },
+    Package { name: "graphviz", command: Some("dot") },
     Package { name: "iproute2", command: Some("ip") },
     Package { name: "libc6-dev", command: None },
     Package { name: "lsof", command: Some("lsof") },

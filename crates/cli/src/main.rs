@@ -10,6 +10,7 @@ mod exit_code;
 mod format;
 mod interrupt;
 mod machine;
+mod new_file;
 mod output;
 mod program;
 mod progress;

@@ -12,6 +12,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod browser;
 pub mod child;
 pub mod fork;
 pub mod gallery;

@@ -14,6 +14,7 @@ mod get;
 mod list;
 mod lock;
 mod man;
+mod map;
 mod notify;
 mod ps;
 mod publish;
@@ -28,6 +29,7 @@ mod transports;
 mod unlink;
 mod wait;
 mod watch;
+mod web;
 mod who;
 mod why;
 
@@ -73,6 +75,8 @@ const COMMANDS: &[Command] = &[
     Command { name: "ps", group: "See", build: ps::build, run: ps::run },
     Command { name: "why", group: "See", build: why::build, run: why::run },
     Command { name: "deadlocks", group: "See", build: deadlocks::build, run: deadlocks::run },
+    Command { name: "map", group: "See", build: map::build, run: map::run },
+    Command { name: "web", group: "See", build: web::build, run: web::run },
     Command { name: "snapshot", group: "See", build: snapshot::build, run: snapshot::run },
     Command { name: "diff", group: "See", build: diff::build, run: diff::run },
     Command { name: "doctor", group: "See", build: doctor::build, run: doctor::run },

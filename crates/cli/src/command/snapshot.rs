@@ -1,8 +1,5 @@
 //! `switchboard snapshot FILE`: everything as JSON, for later.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use clap::{ArgMatches, Args, FromArgMatches};
@@ -12,6 +9,7 @@ use switchboard_inspect::Request;
 use super::with_examples;
 use crate::exit_code::Exit;
 use crate::machine::{GAP, say_missing};
+use crate::new_file::NewFile;
 use crate::output::{Failure, Outcome, counted, note, print_bytes, print_json};
 
 #[derive(Args, Debug)]
@@ -42,40 +40,19 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     if to_output && arguments.json {
         return Err(Failure::new(Exit::Usage, "standard output is either the snapshot or --json"));
     }
-    let failed = |error: std::io::Error| {
-        let exit = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => Exit::Refused,
-            _ => Exit::Failed,
-        };
-        let exists = error.kind() == std::io::ErrorKind::AlreadyExists;
-        let failure = Failure::new(exit, format!("{}: {error}", arguments.file.display()));
-        if exists { failure.hint("--force writes over it") } else { failure }
-    };
     // Whether it can be written is known before the machine is looked at.
-    let mut file = None;
-    if !to_output {
-        let mut options = OpenOptions::new();
-        // What others' command lines say is not for everybody.
-        options.write(true).mode(0o600);
-        if arguments.force {
-            options.create(true).truncate(true)
-        } else {
-            options.create_new(true)
-        };
-        file = Some(options.open(&arguments.file).map_err(failed)?);
-    }
+    let file = match to_output {
+        true => None,
+        false => Some(NewFile::create(&arguments.file, arguments.force)?),
+    };
     let snapshot = Request::everything().limits().twice(GAP).take();
     say_missing(&snapshot.coverage);
     let json = snapshot.to_json();
-    let Some(mut file) = file else {
+    let Some(file) = file else {
         print_bytes(&json)?;
         return Ok(Exit::Done);
     };
-    if let Err(error) = file.write_all(&json).and_then(|()| file.flush()) {
-        // Half a snapshot is none.
-        let _ = std::fs::remove_file(&arguments.file);
-        return Err(failed(error));
-    }
+    file.write(&json)?;
     let (objects, processes) = (snapshot.objects.len(), snapshot.processes.len());
     if arguments.json {
         print_json(&json!({

@@ -27,6 +27,8 @@ const COMMANDS: &[&str] = &[
     "ps",
     "why",
     "deadlocks",
+    "map",
+    "web",
     "snapshot",
     "diff",
     "doctor",

@@ -16,7 +16,9 @@ mod limits;
 mod live_topics;
 mod lock;
 mod logs;
+mod map;
 mod objects;
+mod pages;
 mod run;
 mod seeing;
 mod send_recv;
@@ -25,6 +27,8 @@ mod snapshots;
 mod states;
 mod topics;
 mod waiting;
+mod web;
+mod world;
 
 /// Children of these tests that are not the command: situations of the gallery.
 #[test]

@@ -167,6 +167,17 @@ fn an_inherited_end_is_held_and_not_used() {
          ! listens tcp:9",
         &["tcp:9: master r~w~, one rw, two rw"],
     );
+    // The parent has the other end, by the FIFO's name: that says nothing of this one.
+    check(
+        "parent writes fifo:1; waits children shell
+         shell child of parent; reads pipe:7 fifo:1; waits children cat
+         cat child of shell; reads pipe:7 fifo:1; waits data fifo:1
+         sleep child of shell; reads pipe:7 fifo:1; waits time",
+        &[
+            "fifo:1: parent w, shell r~, cat r, sleep r~, stuck",
+            "pipe:7: shell r?, cat r?, sleep r?",
+        ],
+    );
     // A number of its own: somebody gave it to it on purpose.
     check(
         "shell reads pipe:1; writes pipe:1; waits children a

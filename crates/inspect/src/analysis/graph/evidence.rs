@@ -254,6 +254,7 @@ impl<'a> Known<'a> {
         }
         let parent = self.process(pid).and_then(|process| entries.get(&process.parent));
         if let Some(parent) = parent
+            && parent.can[way]
             && !parent.descriptors.is_empty()
             && entry.descriptors.is_disjoint(&parent.descriptors)
         {

@@ -1,0 +1,85 @@
+//! What all forms of the map say in the same words.
+
+use switchboard_inspect::analysis::graph::{Channel, Graph, Node, Party};
+
+/// `12 processes`.
+pub(super) fn processes(count: usize) -> String {
+    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
+}
+
+/// The label of a process of the graph.
+pub(super) fn label(graph: &Graph, pid: u32) -> String {
+    graph.process(pid).map_or_else(|| format!("process {pid}"), |node| node.label.clone())
+}
+
+/// `pipe:4471 (12/65536)`, with a name that people know it by.
+pub(super) fn title(channel: &Channel) -> String {
+    let mut text = channel.objects.join(" = ");
+    if let Some(name) = channel.names.last() {
+        text += &format!(" {name}");
+    }
+    let amounts: Vec<String> = amounts(channel).into_iter().flatten().collect();
+    if !amounts.is_empty() {
+        text += &format!(" ({})", amounts.join(", "));
+    }
+    text
+}
+
+/// How full each of its objects is.
+fn amounts(channel: &Channel) -> Vec<Option<String>> {
+    let each = channel.fill.iter().zip(&channel.size);
+    each.map(|(fill, size)| match (fill, size) {
+        (Some(fill), Some(size)) if !channel.kind.is_memory() => Some(format!("{fill}/{size}")),
+        (Some(fill), None) => Some(fill.to_string()),
+        _ => None,
+    })
+    .collect()
+}
+
+/// What is said of a process besides its name.
+pub(super) fn marks(node: &Node) -> Vec<&'static str> {
+    let mut marks = Vec::new();
+    if node.deadlocked {
+        marks.push("DEADLOCKED");
+    } else if !node.stuck.is_empty() {
+        marks.push("STUCK");
+    }
+    marks.extend(node.marks.iter().map(|mark| match *mark {
+        "unreadable" => "what it holds cannot be seen",
+        mark => mark,
+    }));
+    marks
+}
+
+/// `->`, as seen from one end.
+pub(super) fn arrow(out: bool, into: bool) -> &'static str {
+    match (out, into) {
+        (true, true) => "<->",
+        (true, false) => "->",
+        (false, true) => "<-",
+        (false, false) => "--",
+    }
+}
+
+/// The same, of a process at an object.
+pub(super) fn arrow_of(party: &Party) -> &'static str {
+    arrow(party.writes.is_some(), party.reads.is_some())
+}
+
+/// `reads`, `writes`, `both`.
+pub(super) fn way(party: &Party) -> &'static str {
+    match (party.reads.is_some(), party.writes.is_some()) {
+        (true, true) => "reads and writes",
+        (true, false) => "reads",
+        (false, true) => "writes",
+        (false, false) => "has it",
+    }
+}
+
+/// A text that takes no more than so many characters.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
