@@ -75,6 +75,9 @@ Commands:
                   values while their writer sets as fast as it can: none is torn.
     --seconds N   Each test for so long; 60 unless said otherwise.
     --release     As above.
+  prove top       Measure what `switchboard top` costs with 150 processes to look at, and whether it grows.
+    --seconds N   For so long; 600 unless said otherwise.
+    --release     As above; without it the bounds are wide.
   prove asan      Run what `hostile` does, in short, and what queues and topics promise under AddressSanitizer; then a
                   test that reads beyond its memory, which has to be noticed. Takes some minutes.
   prove tsan      Run threads on all synchronisation objects under ThreadSanitizer; then one that forgets
@@ -189,7 +192,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
 }
 
 fn parse_prove(arguments: &[String]) -> Result<Task, String> {
-    const WHAT: &str = "`kill`, `torture`, `hostile`, `fuzz-inspect`, `event`, `state`, `models`, `asan` or `tsan`";
+    const WHAT: &str = "`kill`, `torture`, `hostile`, `fuzz-inspect`, `event`, `state`, `top`, `models`, `asan` or `tsan`";
     let Some((name, rest)) = arguments.split_first() else {
         return Err(format!("prove what? {WHAT}"));
     };
@@ -202,6 +205,7 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         "fuzz-inspect" => options.what = prove::What::FuzzInspect { seconds: 600 },
         "event" => options.what = prove::What::Event { seconds: 60 },
         "state" => options.what = prove::What::State { seconds: 60 },
+        "top" => options.what = prove::What::Top { seconds: 600 },
         _ => return Err(format!("cannot prove `{name}`, only {WHAT}")),
     }
     let mut rest = rest.iter();
@@ -209,7 +213,7 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         match (argument.as_str(), name.as_str(), &mut options.what) {
             (
                 "--release",
-                "kill" | "torture" | "hostile" | "fuzz-inspect" | "event" | "state",
+                "kill" | "torture" | "hostile" | "fuzz-inspect" | "event" | "state" | "top",
                 _,
             ) => options.release = true,
             ("--mistakes", "models", _) => mistakes = true,
@@ -220,7 +224,8 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
                 | prove::What::Hostile { seconds }
                 | prove::What::FuzzInspect { seconds }
                 | prove::What::Event { seconds }
-                | prove::What::State { seconds },
+                | prove::What::State { seconds }
+                | prove::What::Top { seconds },
             ) => {
                 let number = rest.next().and_then(|number| number.parse().ok());
                 let number = number.filter(|number| (1..=86_400).contains(number));

@@ -32,6 +32,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "python3-venv", command: None },
     Package { name: "socat", command: Some("socat") },
     Package { name: "strace", command: Some("strace") },
+    Package { name: "tmux", command: Some("tmux") },
     Package { name: "util-linux", command: Some("setpriv") },
 ];
 

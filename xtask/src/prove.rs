@@ -8,6 +8,7 @@
 //! | `prove fuzz-inspect` | `fuzz_inspect`: every parser of the inspector on text made at random, for ten minutes | for seconds |
 //! | `prove event` | `proof_event`: two processes that wake each other, for a minute | for a second |
 //! | `prove state` | `proof_state`: reads of what is set all the time, for a minute | for a second |
+//! | `prove top` | `proof_top`: what the live view costs, in ten minutes | in ten seconds |
 //!
 //! [`asan`], [`models`] and [`tsan`] have ways of their own.
 
@@ -48,6 +49,8 @@ pub(crate) enum What {
     Event { seconds: u32 },
     /// That no value of a state is torn, in so long.
     State { seconds: u32 },
+    /// That the live view costs little and does not grow, in so long.
+    Top { seconds: u32 },
 }
 
 impl What {
@@ -60,6 +63,7 @@ impl What {
             Self::FuzzInspect { .. } => "fuzz_inspect",
             Self::Event { .. } => "proof_event",
             Self::State { .. } => "proof_state",
+            Self::Top { .. } => "proof_top",
         }
     }
 
@@ -70,7 +74,7 @@ impl What {
             Self::Torture { seconds } => ("SWITCHBOARD_TORTURE_SECONDS", seconds.to_string()),
             Self::Hostile { seconds } => ("SWITCHBOARD_HOSTILE_SECONDS", seconds.to_string()),
             Self::FuzzInspect { seconds } => ("SWITCHBOARD_FUZZ_SECONDS", seconds.to_string()),
-            Self::Event { seconds } | Self::State { seconds } => {
+            Self::Event { seconds } | Self::State { seconds } | Self::Top { seconds } => {
                 ("SWITCHBOARD_PROOF_SECONDS", seconds.to_string())
             }
         }
@@ -102,6 +106,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         What::FuzzInspect { .. } => "Reading what nobody meant",
         What::Event { .. } => "Waking each other",
         What::State { .. } => "Reading while it is written",
+        What::Top { .. } => "Watching",
     });
     let mut total = Total::default();
     for executable in &executables {
@@ -118,6 +123,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         | What::FuzzInspect { .. }
         | What::Event { .. }
         | What::State { .. }
+        | What::Top { .. }
             if tally.is_empty() =>
         {
             tally.fail("prove", "there is no such test");
@@ -149,7 +155,7 @@ fn prove(
         // Each has the machine for itself: what they measure is time.
         command.arg("--test-threads=1");
     }
-    if matches!(options.what, What::FuzzInspect { .. }) {
+    if matches!(options.what, What::FuzzInspect { .. } | What::Top { .. }) {
         command.arg("--nocapture");
     }
     let running = thread::spawn(move || bounded::run(&mut command, LIMIT));
@@ -178,7 +184,7 @@ fn prove(
         println!("{}", outcome.output.trim_end());
     } else {
         show::good(&counts);
-        if matches!(options.what, What::Event { .. } | What::State { .. }) {
+        if matches!(options.what, What::Event { .. } | What::State { .. } | What::Top { .. }) {
             // What they counted.
             println!("{}", outcome.output.trim_end());
         }

@@ -143,9 +143,11 @@ pub(crate) struct Users(Vec<(u32, String)>);
 impl Users {
     /// Those of the live machine; of a snapshot from elsewhere, none.
     pub(crate) fn of(source: &Source) -> Self {
-        if !source.is_live() {
-            return Self::default();
-        }
+        if source.is_live() { Self::of_this_machine() } else { Self::default() }
+    }
+
+    /// Those of the live machine.
+    pub(crate) fn of_this_machine() -> Self {
         let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let user = |line: &str| {
             let mut fields = line.split(':');

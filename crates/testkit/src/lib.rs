@@ -22,6 +22,7 @@ pub mod scratch;
 pub mod share;
 pub mod signals;
 pub mod skip;
+pub mod tmux;
 
 pub use child::{Child, DEADLINE};
 pub use scratch::{Scratch, unique};

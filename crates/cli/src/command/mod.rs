@@ -25,6 +25,7 @@ mod set;
 mod show;
 mod snapshot;
 mod subscribe;
+mod top;
 mod transports;
 mod unlink;
 mod wait;
@@ -77,6 +78,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "deadlocks", group: "See", build: deadlocks::build, run: deadlocks::run },
     Command { name: "map", group: "See", build: map::build, run: map::run },
     Command { name: "web", group: "See", build: web::build, run: web::run },
+    Command { name: "top", group: "See", build: top::build, run: top::run },
     Command { name: "snapshot", group: "See", build: snapshot::build, run: snapshot::run },
     Command { name: "diff", group: "See", build: diff::build, run: diff::run },
     Command { name: "doctor", group: "See", build: doctor::build, run: doctor::run },

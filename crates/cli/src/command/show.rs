@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::json;
+use switchboard::counters::Channel;
 use switchboard_inspect::analysis::peers::{self, via};
 use switchboard_inspect::model::{Lock, LockKind};
 use switchboard_inspect::name::{Named, find};
@@ -91,6 +92,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// All about a channel.
+pub(super) fn channel_text(address: &str, channel: &Channel, users: &Users) -> String {
+    channel::text(address, channel, users)
+}
+
 /// No object has that name.
 pub(super) fn nothing(word: &str) -> Failure {
     Failure::new(Exit::Nothing, format!("nothing here is called {word}")).hint(
@@ -108,7 +114,8 @@ pub(super) fn hidden(snapshot: &Snapshot, word: &str) -> Option<Failure> {
     Some(Failure::new(Exit::Refused, problem).hint(hint))
 }
 
-fn text(snapshot: &Snapshot, object: &Object, users: &Users) -> String {
+/// All about an object.
+pub(super) fn text(snapshot: &Snapshot, object: &Object, users: &Users) -> String {
     let mut text = format!("{}: {}\n", object.id, object.kind.row().what);
     let mut line = |name: &str, value: String| text += &format!("  {name:<14}  {value}\n");
     for name in &object.names {

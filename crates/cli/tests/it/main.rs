@@ -25,6 +25,7 @@ mod send_recv;
 mod services;
 mod snapshots;
 mod states;
+mod top;
 mod topics;
 mod waiting;
 mod web;

@@ -74,7 +74,8 @@ const LINKS: &[&str] = &["from", "to", "received", "dropped", "behind", "bytes b
 /// So much of an ID tells ends apart.
 const SHORT: usize = 8;
 
-fn text(word: &str, channel: &Channel, users: &Users) -> String {
+/// All that its ends say.
+pub(super) fn text(word: &str, channel: &Channel, users: &Users) -> String {
     let mut text = format!("{}\n", shown(word));
     let (mut ends, mut links, mut silent) = (Vec::new(), Vec::new(), Vec::new());
     for end in &channel.ends {
