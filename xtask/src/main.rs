@@ -85,7 +85,8 @@ Commands:
   gallery [NAME]  Start a situation of the gallery by hand, and keep it until Enter: processes that wait for
                   each other, or merely look so. Without NAME: list them.
 
-  screenshots     Make the pictures of `map` and `web` in docs/ anew, in chromium, of processes that this starts.
+  screenshots     Make the pictures of `map`, `web` and `top` in docs/ anew, in chromium and tmux, of processes that
+                  this starts.
 
 The last line says how it went: N passed, N failed, N skipped. Exit code 1 if anything failed, or,
 with CI=true in the environment, if anything was skipped. 2: wrong usage.

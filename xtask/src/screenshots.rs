@@ -1,6 +1,9 @@
-//! `cargo xtask screenshots`: the pictures of `map` and `web` in docs/, made in a browser of processes that this starts.
+//! `cargo xtask screenshots`: the pictures in docs/, made of processes that this starts: those of `map` and `web` in a browser, those of
+//! `top` in a terminal.
 //!
 //! Source: docs/commands.md, which shows them.
+
+mod top;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -42,6 +45,11 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) {
     match make(workspace) {
         Ok(made) => made.iter().for_each(|what| tally.pass(what)),
         Err(why) => tally.fail("pictures", &why),
+    }
+    show::step("Pictures of `top`");
+    match top::make(workspace) {
+        Ok(made) => made.iter().for_each(|what| tally.pass(what)),
+        Err(why) => tally.fail("pictures of top", &why),
     }
 }
 

@@ -92,7 +92,10 @@ fn is_same(was: &Object, is: &Object) -> bool {
 }
 
 fn of_object(was: &Object, is: &Object, elapsed: Duration) -> ObjectRate {
-    let counted = |object: &Object| object.socket.and_then(|socket| socket.traffic);
+    // Through a listener goes nothing: connections do.
+    let counted = |object: &Object| {
+        object.socket.and_then(|socket| socket.traffic).filter(|_| !object.is_listening())
+    };
     let traffic = traffic(counted(was), counted(is), elapsed);
     let fill_per_s = was.fill.zip(is.fill).map(|(was, is)| change_per_s(was, is, elapsed));
     let drops = |object: &Object| object.socket.map(|socket| u64::from(socket.dropped));

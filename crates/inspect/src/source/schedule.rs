@@ -16,7 +16,7 @@ pub fn runs(schedstat: &[u8]) -> Option<u64> {
     decimal(words(schedstat).nth(2)?)
 }
 
-/// When a thread last ran, in milliseconds of its processor's clock, by its `sched`.
+/// When a thread last ran, in milliseconds of its processor's clock, by its `sched`; none where the kernel does not know.
 #[must_use]
 pub fn last_ran_ms(sched: &[u8]) -> Option<u64> {
     let line =
@@ -24,7 +24,8 @@ pub fn last_ran_ms(sched: &[u8]) -> Option<u64> {
     let at = line.iter().position(|&byte| byte == b':')?;
     let number = line.get(at + 1..)?.trim_ascii();
     let whole = number.split(|&byte| byte == b'.').next()?;
-    decimal(whole)
+    // One that was moved to another processor as it fell asleep has none: the kernel set it to 0.
+    decimal(whole).filter(|&ms| ms > 0)
 }
 
 /// The clocks of processors.
@@ -73,6 +74,11 @@ mod tests {
         let sched = b"x (1, #threads: 1)\nse.exec_start    :      56560870.459553\n";
         assert_eq!(last_ran_ms(sched), Some(56_560_870));
         assert_eq!(last_ran_ms(b"se.exec_start"), None);
+        assert_eq!(
+            last_ran_ms(b"se.exec_start    :    0.000000\n"),
+            None,
+            "since boot it did not wait"
+        );
         let status =
             |own: u64| format!("voluntary_ctxt_switches:\t{own}\nnonvoluntary_ctxt_switches:\t2\n");
         assert_eq!(switches(status(3).as_bytes()), Some(5));

@@ -51,10 +51,12 @@ impl Total {
             });
             each.reduce(u64::saturating_add)
         };
+        // Writers know how far each reader is; of one that does not answer, in bytes alone.
         let links = || {
-            let counts = ends.iter().filter_map(|end| end.answer.as_ref().ok());
+            let counts = writers.iter().filter_map(|end| end.answer.as_ref().ok());
             counts.flat_map(|counts| &counts.links)
         };
+        let lag = links().map(|link| link.behind).collect::<Option<Vec<u64>>>();
         let counts = ends.iter().filter_map(|end| end.answer.as_ref().ok());
         let problems = ends.iter().filter_map(|end| {
             let why = end.answer.as_ref().err()?;
@@ -66,7 +68,7 @@ impl Total {
             bytes_per_s: rate(&writers, |counts| counts.sent_bytes),
             received_per_s: rate(&readers, |counts| counts.received),
             dropped_per_s: rate(&readers, |counts| counts.dropped),
-            lag: links().filter_map(|link| link.behind).max(),
+            lag: lag.and_then(|all| all.into_iter().max()),
             lag_bytes: links().filter_map(|link| link.behind_bytes).max(),
             dropped: counts.filter_map(|counts| counts.dropped).reduce(u64::saturating_add),
             problems: problems.collect(),

@@ -11,7 +11,6 @@ use ratatui::widgets::{Block, Clear, Widget};
 use super::Pane;
 use super::details;
 use super::keys::HELP;
-use super::pressure::summary;
 use super::rows::{Column, Mark, Row, columns};
 use super::sample::Sample;
 use super::view::View;
@@ -138,7 +137,7 @@ fn title(pane: Pane) -> &'static str {
 
 /// The second line: how it stands, and what could not be seen.
 fn status(view: &View, sample: &Sample) -> (String, Style) {
-    let (blocked, near) = summary(sample);
+    let (blocked, near) = view.summary;
     let counted = |n: usize, one: &str, more: &str| match n {
         1 => format!("1 {one}"),
         n => format!("{n} {more}"),
@@ -243,6 +242,7 @@ fn line(screen: &mut Screen<'_>, y: u16, shown: &[(usize, u16)], all: &[Column],
         Mark::Near => NEAR,
         Mark::Bad => BAD,
     };
+    screen.style_line(y, style);
     let mut x = 0;
     for (at, width) in shown {
         if let (Some(one), Some(column)) = (row.cells.get(*at), all.get(*at)) {

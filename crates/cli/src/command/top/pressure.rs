@@ -26,9 +26,19 @@ pub(super) const COLUMNS: &[Column] = &[
 /// From here on it is near.
 const NEAR: f64 = 0.9;
 
+/// All but what this command alone has.
+fn all(sample: &Sample) -> Vec<Pressure<'_>> {
+    let own = sample.now.viewer.pid;
+    let is_own =
+        |object: &Object| !object.ends.is_empty() && object.ends.iter().all(|end| end.pid == own);
+    let mut all = pressure::all(&sample.now);
+    all.retain(|one| !is_own(one.object));
+    all
+}
+
 pub(super) fn rows(sample: &Sample) -> Vec<Row> {
     let (rates, ends) = (sample.rates(), Ends::of(&sample.now));
-    let all = pressure::all(&sample.now);
+    let all = all(sample);
     all.iter()
         .map(|one| {
             let rate = rates.object(&one.object.id);
@@ -139,7 +149,7 @@ impl<'a> Ends<'a> {
 
 pub(super) fn json(sample: &Sample, most: usize) -> Value {
     let rates = sample.rates();
-    let all = pressure::all(&sample.now);
+    let all = all(sample);
     let row = |one: &Pressure<'_>| {
         let (object, rate) = (one.object, rates.object(&one.object.id));
         let (received, sent) = match rate.traffic {

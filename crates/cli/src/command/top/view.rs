@@ -3,6 +3,7 @@
 //! Source: docs/design/top.md.
 
 use super::Pane;
+use super::pressure::summary;
 use super::rows::{self, Key, Row};
 use super::sample::Sample;
 use crate::machine::Users;
@@ -16,6 +17,8 @@ pub(super) struct View {
     pub(super) rows: Vec<Row>,
     /// How many there were before the filter.
     pub(super) total: usize,
+    /// How many objects have somebody blocked, and how many limits are near.
+    pub(super) summary: (usize, usize),
     /// The filter is being written.
     pub(super) is_filtering: bool,
     pub(super) is_paused: bool,
@@ -46,6 +49,7 @@ impl View {
             panes: Default::default(),
             rows: Vec::new(),
             total: 0,
+            summary: (0, 0),
             is_filtering: false,
             is_paused: false,
             is_help: false,
@@ -65,6 +69,7 @@ impl View {
     pub(super) fn update(&mut self, sample: &Sample, users: &Users) {
         let mut all = rows::rows(self.pane, sample, users);
         self.total = all.len();
+        self.summary = summary(sample);
         let here = self.here();
         rows::filter(&mut all, &here.filter);
         if let Some(column) = here.sort {
