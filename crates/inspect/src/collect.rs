@@ -51,7 +51,7 @@ pub(crate) enum Waits {
 }
 
 /// What was read of one process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) process: Process,
     /// What its threads sleep in, in the order of its threads.

@@ -252,9 +252,11 @@ impl<'a> Index<'a> {
                 .map(|&tid| Waker { pid: self.process_of(tid).unwrap_or(tid), tid: Some(tid) });
             let grade = match (target.dead_owner, target.sure) {
                 (None, true) => Grade::Certain,
-                (None, false) | (Some(_), true) => Grade::Probable,
-                // Only a number is left, which may be something else.
-                (Some(_), false) => Grade::Possible,
+                // The lock is one; which of those who have that number owns it is not known.
+                (None, false) if target.owners.len() > 1 => Grade::Probable,
+                (Some(_), true) => Grade::Probable,
+                // Only a number, which may be something else.
+                (_, false) => Grade::Possible,
             };
             return Wakers::closed(grade, by);
         }

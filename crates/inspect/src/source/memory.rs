@@ -46,6 +46,13 @@ impl Memory {
         Some(u32::from_ne_bytes(bytes.try_into().ok()?))
     }
 
+    /// A word of 64 bits.
+    #[must_use]
+    pub fn long(&self, address: u64) -> Option<u64> {
+        let bytes = self.bytes(address, 8)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    }
+
     /// A text that a zero ends; none if it is longer than a path can be.
     #[must_use]
     pub fn text(&self, address: u64) -> Option<Vec<u8>> {

@@ -99,8 +99,9 @@ impl Resolve<'_> {
 
     fn poll(&mut self, call: &Inside, shape: Shape) -> (WaitOn, bool) {
         let pid = self.pid();
+        let alone = self.found[self.at].process.threads.len() == 1;
         let (targets, timed) =
-            poll_sets::targets(self.join, pid, || self.process.memory(), call, shape);
+            poll_sets::targets(self.join, pid, || self.process.memory(), call, shape, alone);
         let on = match targets {
             // Nothing in the set: only a signal or the time ends it.
             Some(targets) if targets.is_empty() => {

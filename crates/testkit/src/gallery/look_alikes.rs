@@ -5,8 +5,10 @@
 #![allow(clippy::multiple_unsafe_ops_per_block)]
 
 use std::ffi::CStr;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use super::sockets::two;
 use super::stage::read_some;
 use super::{Situation, Stage, one};
 
@@ -45,6 +47,30 @@ pub(super) const TABLE: &[Situation] = &[
         "a process waits for its child, which works on in another thread than its first",
         first_thread_gone,
         &[("parent", &["for its child worker["])],
+    ),
+    one(
+        "condition-counted",
+        "a thread waits for a condition that was signalled as often as its process has for a number; another will signal it",
+        counted,
+        &[("process", &["(end of a thread)", "(condition, or another lock)"])],
+    ),
+    one(
+        "file-stream-in-use",
+        "a thread waits for the lock of a stream of the C library, which a thread at work has",
+        stream,
+        &[("process", &["(condition, or another lock)"])],
+    ),
+    one(
+        "hang-up-watched",
+        "a server waits for its worker, which waits for it, and for the end of a client",
+        |stage| hang_up(stage, Way::Poll),
+        &[("server", &["for any of ", "@client"])],
+    ),
+    one(
+        "hang-up-watched-by-epoll",
+        "the same with an epoll instance that was asked for nothing more of the client",
+        |stage| hang_up(stage, Way::Epoll),
+        &[("server", &["for any of ", "@client"])],
     ),
 ];
 
@@ -146,5 +172,85 @@ fn first_thread_gone(stage: &mut Stage) {
         let mut status = 0;
         // SAFETY: the child is this process's own.
         unsafe { libc::waitpid(child, &raw mut status, 0) };
+    });
+}
+
+fn counted(stage: &mut Stage) {
+    stage.actor("process", &[], |_| {
+        let shared = Arc::new((Mutex::new(()), Condvar::new()));
+        // The word that is slept on counts signals: now it is the number of the first thread.
+        for _ in 0..std::process::id() {
+            shared.1.notify_one();
+        }
+        let waits = shared.clone();
+        let waiter = std::thread::spawn(move || {
+            super::stage::name("waiter");
+            let held = waits.0.lock().map(|held| waits.1.wait(held).is_ok());
+            drop(held);
+        });
+        std::thread::spawn(move || {
+            super::stage::name("notifier");
+            nap();
+            shared.1.notify_one();
+        });
+        let _ = waiter.join();
+    });
+}
+
+unsafe extern "C" {
+    fn flockfile(stream: *mut libc::FILE);
+}
+
+fn stream(stage: &mut Stage) {
+    stage.actor("process", &[], |scene| {
+        // SAFETY: the names are C strings.
+        let stream = unsafe { libc::fopen(c"/dev/null".as_ptr(), c"w".as_ptr()) } as usize;
+        assert!(stream != 0, "cannot open /dev/null");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // SAFETY: the stream is open, and stays so.
+                unsafe { flockfile(stream as *mut libc::FILE) };
+                scene.meet(2);
+                nap();
+            });
+            scene.meet(2);
+            // SAFETY: as above.
+            unsafe { flockfile(stream as *mut libc::FILE) };
+        });
+    });
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Poll,
+    Epoll,
+}
+
+fn hang_up(stage: &mut Stage, way: Way) {
+    let (here, there) = two(stage, libc::SOCK_STREAM);
+    let ((answers, to_server), (orders, to_worker)) = (stage.pipe(), stage.pipe());
+    stage.actor("client", &[there], |_| nap());
+    stage.actor("worker", &[orders, to_server], |_| {
+        read_some(orders);
+    });
+    stage.actor("server", &[here, answers, to_worker], |_| match way {
+        Way::Poll => {
+            let entry = |fd, events| libc::pollfd { fd, events, revents: 0 };
+            let mut all = [entry(answers, libc::POLLIN), entry(here, libc::POLLRDHUP)];
+            // SAFETY: two entries.
+            unsafe { libc::poll(all.as_mut_ptr(), 2, -1) };
+        }
+        Way::Epoll => {
+            // SAFETY: makes a descriptor.
+            let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+            for (fd, events) in [(answers, libc::EPOLLIN as u32), (here, 0)] {
+                let mut event = libc::epoll_event { events, u64: 0 };
+                // SAFETY: the descriptors are open, the event whole.
+                unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+            }
+            let mut event = libc::epoll_event { events: 0, u64: 0 };
+            // SAFETY: room for one event.
+            unsafe { libc::epoll_wait(epoll, &raw mut event, 1, -1) };
+        }
     });
 }
