@@ -27,12 +27,14 @@ use crate::permissions::Permissions;
 use crate::socket;
 
 mod address;
+mod look;
 mod message;
 mod peer;
 mod stale;
 mod within;
 
 pub use address::{Address, local_address};
+pub use look::{is_bound, peek_descriptors};
 pub use message::{
     MAX_DESCRIPTORS, enable_packet_ends, recv_packet, recv_with_fds, send_with_fds, unsent_bytes,
 };

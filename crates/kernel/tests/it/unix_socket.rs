@@ -15,6 +15,7 @@ use crate::hand_over::{self, ready};
 use crate::python::{self, Death};
 
 pub(crate) mod descriptors;
+mod look;
 pub(crate) mod names;
 pub(crate) mod peer;
 pub(crate) mod within;
