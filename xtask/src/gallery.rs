@@ -12,17 +12,26 @@ pub(crate) fn run(name: Option<&str>) -> ExitCode {
         for situation in gallery::all() {
             println!("{:<34}  {}", situation.name, situation.tells);
         }
+        for one in gallery::left::all() {
+            println!("{:<34}  {}", one.name, one.tells);
+        }
         return ExitCode::SUCCESS;
     };
-    let Some(situation) = gallery::all().find(|one| one.name == name) else {
+    let situation = gallery::all().find(|one| one.name == name).map(|one| one.tells);
+    let left = gallery::left::all().find(|one| one.name == name).map(|one| one.tells);
+    let Some(tells) = situation.or(left) else {
         eprintln!("xtask: no situation `{name}`; `cargo xtask gallery` lists them");
         return ExitCode::from(2);
     };
-    println!("{}", situation.tells);
+    let looks =
+        if left.is_some() { "switchboard leaks --all --young 0s" } else { "switchboard deadlocks" };
+    println!("{tells}");
     gallery::keep(name, |line| {
-        let line =
-            if line == "ready" { "Enter ends it. Look: switchboard deadlocks" } else { line };
-        println!("{line}");
+        if line == "ready" {
+            println!("Enter ends it. Look: {looks}");
+        } else {
+            println!("{line}");
+        }
     });
     ExitCode::SUCCESS
 }

@@ -6,6 +6,7 @@
 
 mod datagrams;
 mod healthy;
+pub mod left;
 mod locks;
 mod look_alikes;
 mod pipes;
@@ -143,17 +144,22 @@ impl Situation {
     }
 }
 
-/// Makes the situation of this name, says `actor NAME PID` for each actor and then `ready`, and keeps it until the
+/// Makes the situation of this name, says `actor NAME PID` for each actor, `object ID` for each object that it is about, and then `ready`, and keeps it until the
 /// next line on standard input, or its end. Best in a process of its own: nobody but the actors may have their descriptors.
 ///
 /// # Panics
 /// When there is no such situation, or it cannot be made.
 pub fn keep(name: &str, say: impl Fn(&str)) {
-    let situation = all().find(|one| one.name == name).expect("a situation of this name");
+    let situation = all().find(|one| one.name == name).map(|one| one.make);
+    let left = || left::all().find(|one| one.name == name).map(|one| one.make);
+    let make = situation.or_else(left).expect("a situation of this name");
     let mut stage = Stage::new();
-    (situation.make)(&mut stage);
+    make(&mut stage);
     for (name, pid) in stage.settled() {
         say(&format!("actor {name} {pid}"));
+    }
+    for id in stage.objects() {
+        say(&format!("object {id}"));
     }
     say("ready");
     let _ = instruction();

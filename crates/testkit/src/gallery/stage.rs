@@ -8,7 +8,7 @@
 
 use std::ffi::CString;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::DEADLINE;
@@ -23,6 +23,8 @@ pub struct Stage {
     memory: Vec<(usize, usize)>,
     shared: &'static Shared,
     folder: PathBuf,
+    /// The ids of objects that the situation is about.
+    objects: Vec<String>,
     /// The write end that tells the caretaker of the stage's end.
     alive: i32,
 }
@@ -34,6 +36,12 @@ struct Shared {
     /// System V sets and queues: how many, and their ids, queues as negative numbers less one.
     count: AtomicU32,
     ids: [AtomicI32; 32],
+    /// System V segments, likewise.
+    segments: (AtomicU32, [AtomicI32; 32]),
+    /// What an actor said last, and how often one did.
+    told: (AtomicI32, AtomicU32),
+    /// Names to be removed, each with a letter before it and a zero behind: a file, or a queue.
+    names: (AtomicU32, [AtomicU8; 4096]),
 }
 
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -68,6 +76,7 @@ impl Stage {
             }
             while read_some(read) > 0 {}
             shared.remove_all();
+            shared.remove_names();
             let _ = std::fs::remove_dir_all(&folder);
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(0) };
@@ -80,6 +89,7 @@ impl Stage {
             memory: Vec::new(),
             shared,
             folder,
+            objects: Vec::new(),
             alive,
         }
     }
@@ -129,6 +139,131 @@ impl Stage {
         let id = checked(unsafe { libc::msgget(libc::IPC_PRIVATE, 0o600) }, "msgget");
         self.shared.note(-1 - id);
         id
+    }
+
+    /// A System V segment's id, which goes away.
+    pub(super) fn segment(&self, id: i32) -> i32 {
+        self.shared.note_segment(checked(id, "a segment"));
+        id
+    }
+
+    /// A System V set's id, which goes away.
+    pub(super) fn set(&self, id: i32) -> i32 {
+        self.shared.note(checked(id, "a set"));
+        id
+    }
+
+    /// A System V queue's id, which goes away.
+    pub(super) fn queue(&self, id: i32) -> i32 {
+        self.shared.note(-1 - checked(id, "a queue"));
+        id
+    }
+
+    /// A file that is removed at the end, whoever makes it.
+    pub(super) fn removes_file(&self, path: &str) -> CString {
+        self.shared.note_name(b'F', path);
+        CString::new(path).expect("a path")
+    }
+
+    /// A POSIX queue that is removed at the end.
+    pub(super) fn removes_queue(&self, name: &str) -> CString {
+        self.shared.note_name(b'Q', name);
+        CString::new(name).expect("a name")
+    }
+
+    /// An object that the situation is about, as the inspector names it.
+    pub(super) fn is_about(&mut self, id: String) {
+        self.objects.push(id);
+    }
+
+    /// The objects that the situation is about.
+    pub(super) fn objects(&self) -> &[String] {
+        &self.objects
+    }
+
+    /// Has another process do something, which ends then and is reaped; what that came to.
+    pub(super) fn by_another(&self, does: impl FnOnce() -> i32) -> i32 {
+        self.by_one_who_ends(false, does).0
+    }
+
+    /// As [`Stage::by_another`], but it is killed while it has what it made.
+    pub(super) fn by_one_killed(&self, does: impl FnOnce() -> i32) -> i32 {
+        self.by_one_who_ends(true, does).0
+    }
+
+    /// As [`Stage::by_another`], with the id that the process had.
+    pub(super) fn by_one_who_ends(&self, killed: bool, does: impl FnOnce() -> i32) -> (i32, i32) {
+        let shared = self.shared;
+        let pid = self.fork("brief", &self.descriptors, |_| {
+            let result = does();
+            shared.told.0.store(result, Ordering::SeqCst);
+            // SAFETY: ends the child at once.
+            unsafe {
+                if killed {
+                    libc::kill(libc::getpid(), libc::SIGKILL);
+                }
+                libc::_exit(0)
+            };
+        });
+        let mut status = 0;
+        // SAFETY: the child is this process's own.
+        unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        assert_eq!(status, if killed { libc::SIGKILL } else { 0 }, "a brief process failed");
+        (shared.told.0.load(Ordering::SeqCst), pid)
+    }
+
+    /// An actor that gets this process id and does nothing; needs CAP_CHECKPOINT_RESTORE.
+    pub(super) fn actor_of_id(&mut self, name: &'static str, pid: i32) {
+        let wanted = [pid];
+        // SAFETY: zeroes are valid for `clone_args`.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.exit_signal = libc::SIGCHLD as u64;
+        (arguments.set_tid, arguments.set_tid_size) = (wanted.as_ptr() as u64, 1);
+        let size = size_of::<libc::clone_args>();
+        // SAFETY: the arguments are whole, and the id lives on; the child makes system calls only.
+        let made = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size) };
+        if made == 0 {
+            // SAFETY: concerns this process alone.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            for &fd in self.descriptors.iter().chain(&[0, 1]) {
+                close(fd);
+            }
+            idle();
+        }
+        assert_eq!(made, i64::from(pid), "clone3: {}", std::io::Error::last_os_error());
+        self.actors.push((name, pid));
+    }
+
+    /// In a process that nobody waits for: sleeps until the stage is gone.
+    pub(super) fn until_the_stage_ends(stage: u32) -> ! {
+        // SAFETY: makes a descriptor; one entry, as said; ends this process.
+        unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, stage, 0) as i32;
+            let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            libc::poll(&raw mut entry, 1, -1);
+            libc::_exit(0)
+        }
+    }
+
+    /// Waits until so many are here, this one among them.
+    pub(super) fn meet(&self, count: u32) {
+        Scene { shared: self.shared }.meet(count);
+    }
+
+    /// What the actor says that was made last.
+    pub(super) fn told(&self) -> i32 {
+        let until = Instant::now() + DEADLINE;
+        while self.shared.told.1.load(Ordering::SeqCst) == 0 {
+            assert!(Instant::now() < until, "the actor says nothing");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.shared.told.1.store(0, Ordering::SeqCst);
+        self.shared.told.0.load(Ordering::SeqCst)
+    }
+
+    /// The actor that was made last.
+    pub(super) fn last(&self) -> i32 {
+        self.actors.last().expect("an actor").1
     }
 
     /// A process that does this, and then waits for ever. It has the descriptors in `keep`, and of the stage's no others.
@@ -249,7 +384,53 @@ impl Scene {
     }
 }
 
+impl Scene {
+    /// Says something to the stage.
+    pub(super) fn tell(&self, what: i32) {
+        self.shared.told.0.store(what, Ordering::SeqCst);
+        self.shared.told.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 impl Shared {
+    fn note_segment(&self, id: i32) {
+        let at = self.segments.0.fetch_add(1, Ordering::SeqCst) as usize;
+        self.segments.1[at].store(id, Ordering::SeqCst);
+    }
+
+    fn note_name(&self, kind: u8, name: &str) {
+        let bytes: Vec<u8> = [&[kind], name.as_bytes(), b"\0"].concat();
+        let at = self.names.0.load(Ordering::SeqCst) as usize;
+        for (place, byte) in self.names.1[at..at + bytes.len()].iter().zip(&bytes) {
+            place.store(*byte, Ordering::SeqCst);
+        }
+        self.names.0.store((at + bytes.len()) as u32, Ordering::SeqCst);
+    }
+
+    fn remove_names(&self) {
+        let len = self.names.0.load(Ordering::SeqCst) as usize;
+        let bytes: Vec<u8> =
+            self.names.1[..len].iter().map(|byte| byte.load(Ordering::SeqCst)).collect();
+        for name in bytes.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+            let path = CString::new(&name[1..]).expect("no zero");
+            // SAFETY: both take a C string.
+            unsafe {
+                if name[0] == b'F' {
+                    libc::unlink(path.as_ptr())
+                } else {
+                    libc::mq_unlink(path.as_ptr())
+                };
+            }
+        }
+        let count = self.segments.0.load(Ordering::SeqCst) as usize;
+        for id in self.segments.1.iter().take(count) {
+            // SAFETY: IPC_RMID uses no argument.
+            unsafe {
+                libc::shmctl(id.load(Ordering::SeqCst), libc::IPC_RMID, std::ptr::null_mut())
+            };
+        }
+    }
+
     fn note(&self, id: i32) {
         let at = self.count.fetch_add(1, Ordering::SeqCst) as usize;
         self.ids[at].store(id, Ordering::SeqCst);
