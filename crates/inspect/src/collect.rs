@@ -3,6 +3,7 @@
 //! Source: docs/design/inspect.md, "Reading". Processes end while they are read: what is missing then is left out.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,12 +17,13 @@ use crate::model::{Coverage, FORMAT, Namespaces, Process, Snapshot, Viewer};
 use crate::source::descriptors::{self, Descriptor, Plain, Search, What};
 use crate::source::folder::Folder;
 use crate::source::maps::{self, Mapped};
+use crate::source::places::{self, Place};
 use crate::source::{io, limits, locks, process};
 use crate::text::escaped;
 use crate::waits::{self, Asleep, Before};
 
 /// What is asked of the machine. The less, the faster.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Kinds of objects.
     pub(crate) kinds: Kinds,
@@ -37,6 +39,8 @@ pub struct Request {
     pub(crate) traffic: bool,
     /// Limits and what the kernel can do.
     pub(crate) limits: bool,
+    /// What only those need who look for leaks: where files of sockets and FIFOs are looked for.
+    pub(crate) places: Option<Vec<Place>>,
 }
 
 /// Which waits are wanted.
@@ -60,6 +64,8 @@ pub(crate) struct Found {
     /// Its files that may have locks, if that is of interest.
     pub(crate) files: Vec<Plain>,
     pub(crate) mapped: Vec<Mapped>,
+    /// Its Unix sockets in which descriptors are in flight, if that is of interest: descriptor, inode, how many.
+    pub(crate) in_flight: Vec<(i32, u64, u32)>,
 }
 
 /// Kinds of which each network namespace has its own.
@@ -99,6 +105,7 @@ impl Request {
             commands: false,
             traffic: false,
             limits: false,
+            places: None,
         }
     }
 
@@ -144,6 +151,14 @@ impl Request {
         self.kinds = Kinds::ALL;
         self.limits = true;
         self.details()
+    }
+
+    /// With what [`analysis::leaks`](crate::analysis::leaks()) needs: what is in flight in sockets, private mappings of shared files, and files of
+    /// sockets and FIFOs, also in these folders.
+    #[must_use]
+    pub fn leaks(mut self, folders: &[PathBuf]) -> Self {
+        self.places = Some(places::usual(folders));
+        self.waits()
     }
 
     /// Looks at waits a second time after so long: only who did not run meanwhile waits for real. 200 ms is enough.
@@ -194,6 +209,11 @@ impl Request {
         join.namespaces(&found, own);
         join.peers();
         join.fills(&found);
+        let mut places = Vec::new();
+        if let Some(wanted) = &self.places {
+            join.in_flight(&found);
+            places = join.places(wanted);
+        }
         let mut waits_readable = 0;
         if self.waits != Waits::No {
             waits_readable = waits::readable(&found);
@@ -219,7 +239,8 @@ impl Request {
             all_limits = limits::limits(&limits::Seen { processes: &processes, objects: &objects });
             features = limits::features();
         }
-        let coverage = coverage(&processes, kinds, self.waits, waits_readable, missing);
+        let mut coverage = coverage(&processes, kinds, self.waits, waits_readable, missing);
+        (coverage.in_flight, coverage.places) = (self.places.is_some(), places);
         Snapshot {
             format: FORMAT,
             taken_unix_ms: unix_ms(),
@@ -235,6 +256,11 @@ impl Request {
         }
     }
 
+    fn search(&self) -> Search {
+        let search = Search::new(self.kinds, self.details);
+        if self.places.is_some() { search.with_flights() } else { search }
+    }
+
     fn read_all(&self, pids: &[u32], before: Option<&Before>) -> Vec<Found> {
         let next = AtomicUsize::new(0);
         let all = Mutex::new(Vec::with_capacity(pids.len()));
@@ -245,7 +271,7 @@ impl Request {
                 request: self,
                 before,
                 internal: internal_device(),
-                search: Search::new(self.kinds, self.details),
+                search: self.search(),
                 own_pid_namespace,
                 buffer: Vec::with_capacity(64 << 10),
             };
@@ -304,6 +330,7 @@ impl Reader<'_> {
                 descriptors: Vec::new(),
                 files: Vec::new(),
                 mapped: Vec::new(),
+                in_flight: Vec::new(),
             });
         }
         self.describe(&folder, &mut one)?;
@@ -328,6 +355,10 @@ impl Reader<'_> {
         if self.request.kinds.has_any(MEMORY) && !one.is_zombie() {
             let shared = maps::of_process(shown, self.internal, &mut self.buffer);
             mapped = shared.unwrap_or_default();
+            if self.request.places.is_some() {
+                let private = maps::private_of_shared_files(shown, &mut self.buffer);
+                mapped.extend(private.unwrap_or_default());
+            }
         }
         let mut asleep = Vec::new();
         if self.request.waits != Waits::No && !one.is_zombie() {
@@ -336,7 +367,8 @@ impl Reader<'_> {
             asleep = waits::read(&folder, &mut one, head, whole, self.before, &mut self.buffer);
         }
         let files = std::mem::take(&mut self.search.files);
-        Some(Found { process: one, asleep, descriptors, files, mapped })
+        let in_flight = std::mem::take(&mut self.search.in_flight);
+        Some(Found { process: one, asleep, descriptors, files, mapped, in_flight })
     }
 
     /// Whose it is, its namespaces, and what else was asked for.
@@ -445,6 +477,7 @@ fn coverage(
         waits: waits == Waits::All,
         missing,
         hides_processes: !std::path::Path::new("/proc/1").exists(),
+        outside: is_within_another_namespace(),
         in_flight: false,
         places: Vec::new(),
     }
@@ -481,4 +514,11 @@ fn booted_unix_ms() -> Option<u64> {
     let up = clock_gettime(ClockId::Boottime);
     let up_ms = u64::try_from(up.tv_sec).ok()?.checked_mul(1000)?;
     unix_ms().checked_sub(up_ms + u64::try_from(up.tv_nsec).ok()? / 1_000_000)
+}
+
+/// Whether this process's PID namespace is not the first one, whose number never changes (`PROC_PID_INIT_INO`).
+fn is_within_another_namespace() -> bool {
+    const FIRST: u64 = 0xefff_fffc;
+    let own = Folder::open("/proc/self").ok().and_then(|own| own.namespace("ns/pid"));
+    own != Some(FIRST)
 }

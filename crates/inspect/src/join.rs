@@ -3,12 +3,13 @@
 //! Source: docs/design/inspect.md, "Kinds and identities".
 
 mod fill;
+mod left;
 mod namespaces;
 
 pub(crate) use namespaces::Tables;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::collect::Found;
@@ -40,6 +41,8 @@ pub(crate) struct Join {
     inet: Vec<Inet>,
     /// Client sockets that wait to be accepted, with the listener.
     pending: HashMap<u64, usize>,
+    /// Objects that turned out to be others.
+    strays: Vec<usize>,
     /// Of each semaphore: its count, and who used it last.
     pub(crate) counts: HashMap<(usize, u16), (u16, Option<u32>)>,
     /// Of each System V queue: who sent last, who received last.
@@ -122,6 +125,7 @@ impl Join {
             watched: HashMap::new(),
             inet: Vec::new(),
             pending: HashMap::new(),
+            strays: Vec::new(),
             counts: HashMap::new(),
             users: HashMap::new(),
         }
@@ -311,8 +315,11 @@ impl Join {
             Kind::SysvShm => self.ipc_key(Kind::SysvShm, mapped.inode.cast_signed(), ipc),
             kind => Key::of_file(kind, mapped.device, mapped.inode),
         });
+        let own = self.viewer.ipc;
         let object = &mut self.objects[at];
-        if mapped.kind != Kind::SysvShm {
+        if mapped.kind == Kind::SysvShm {
+            object.namespace = ipc.filter(|_| ipc != own);
+        } else {
             object.add_name(memory_name(&mapped.name));
         }
         let reaches = mapped.offset.saturating_add(mapped.end.saturating_sub(mapped.start));
@@ -442,7 +449,9 @@ impl Join {
     /// The objects that were asked for, in order.
     pub(crate) fn finish(mut self) -> Vec<Object> {
         let kinds = self.kinds;
-        self.objects.retain(|object| kinds.has(object.kind));
+        let strays: HashSet<String> =
+            self.strays.iter().map(|&at| self.objects[at].id.clone()).collect();
+        self.objects.retain(|object| kinds.has(object.kind) && !strays.contains(&object.id));
         for object in &mut self.objects {
             object.ends.sort_unstable();
             object.ends.dedup();

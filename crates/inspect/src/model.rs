@@ -115,6 +115,9 @@ pub struct Coverage {
     /// Processes of others are hidden as a whole (`hidepid=`): that one is not there does not mean that it has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hides_processes: bool,
+    /// Processes may live outside of the viewer's PID namespace, which are not seen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outside: bool,
     /// Whether descriptors in flight in sockets were looked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_flight: bool,

@@ -37,7 +37,7 @@ impl Watch {
     /// ask for waits, or none.
     #[must_use]
     pub fn look(&mut self, request: &Request) -> Snapshot {
-        let request = Request { gap: Some(self.gap), ..*request };
+        let request = Request { gap: Some(self.gap), ..request.clone() };
         request.look(Some(&mut self.before))
     }
 }

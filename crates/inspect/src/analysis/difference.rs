@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::leaks::NO_SOCKET;
 use super::peers::via;
+use crate::kind::Kind;
 use crate::model::{Object, Process, Snapshot, Via};
 
 /// What changed.
@@ -63,11 +65,19 @@ pub fn between(before: &Snapshot, after: &Snapshot) -> Difference {
     let both = |object: &&Object| {
         before.coverage.kinds.contains(&object.kind) && after.coverage.kinds.contains(&object.kind)
     };
+    // Files that nobody has open were looked for in both in the same folders, or do not count.
+    let same_places = before.coverage.places == after.coverage.places;
+    let unheld = |object: &Object| match object.kind {
+        Kind::Fifo => object.ends.is_empty(),
+        Kind::Unix => object.state.as_deref() == Some(NO_SOCKET),
+        _ => false,
+    };
+    let looked_for = |object: &&Object| same_places || !unheld(object);
     let of_others = |object: &&Object| {
         object.ends.is_empty() || !object.ends.iter().all(|end| lookers.contains(&end.pid))
     };
     let objects = |snapshot: &'_ Snapshot| -> BTreeMap<String, Object> {
-        let all = snapshot.objects.iter().filter(both).filter(of_others);
+        let all = snapshot.objects.iter().filter(both).filter(looked_for).filter(of_others);
         all.map(|object| (object.id.clone(), object.clone())).collect()
     };
     let (old, new) = (objects(before), objects(after));
@@ -121,7 +131,6 @@ fn how(was: &Object, is: &Object, lookers: [u32; 2]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::Kind;
     use crate::model::End;
 
     #[test]
@@ -158,5 +167,17 @@ mod tests {
             "the id went to another process"
         );
         assert!(between(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn files_count_where_both_looked() {
+        let mut before = Snapshot::default();
+        before.coverage.kinds = vec![Kind::Fifo];
+        before.coverage.places = vec!["/run".to_owned()];
+        let mut after = before.clone();
+        before.objects.push(Object::new(Kind::Fifo, "fifo:0:1:2"));
+        assert_eq!(between(&before, &after).vanished.len(), 1);
+        after.coverage.places.clear();
+        assert!(between(&before, &after).is_empty());
     }
 }

@@ -17,7 +17,9 @@ use super::wakers::Grade;
 use crate::kind::Kind;
 use crate::model::{Object, Snapshot};
 
+pub(crate) use files::{ASKED, NO_SOCKET};
 use people::People;
+pub(crate) use people::{IN_FLIGHT, UNKNOWN_IN_FLIGHT};
 
 /// How sure it is that something was left behind: as sure as a deadlock.
 pub type Certainty = Grade;
@@ -83,7 +85,7 @@ pub fn leaks(snapshot: &Snapshot, options: &LeakOptions) -> Vec<Leak> {
             Kind::Mq | Kind::PosixShm | Kind::PosixSem | Kind::Fifo => {
                 files::named(&people, object)
             }
-            Kind::Unix => files::socket(&people, object),
+            Kind::Unix => files::socket(object),
             _ => None,
         };
         judged.map(|case| case.closed(snapshot, object, options))

@@ -7,6 +7,7 @@ pub mod difference;
 pub mod doubts;
 pub mod graph;
 pub mod leaks;
+pub mod left;
 pub mod peers;
 pub mod pressure;
 pub mod rates;

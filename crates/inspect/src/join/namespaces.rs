@@ -11,7 +11,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::{Inet, Join, Key};
 use crate::collect::Found;
 use crate::kind::{Kind, Kinds};
-use crate::model::{End, Times, Via};
+use crate::model::{End, Object, Times, Via};
 use crate::source::inet::{self, Protocol};
 use crate::source::queues::{self, Queue};
 use crate::source::sysv::{self, Count, Row, Table};
@@ -200,6 +200,7 @@ impl Join {
         let queues = self.kinds.has(Kind::Mq);
         let own = self.viewer.ipc;
         self.add_ipc(own, tables);
+        let mut read = vec![own];
         for (ipc, pid) in representatives(found, |one| one.process.namespaces.ipc) {
             if Some(ipc) == own {
                 continue;
@@ -207,11 +208,38 @@ impl Join {
             match within(pid, "ipc", LinkNameSpaceType::InterProcessCommunication, || {
                 Ipc::of_here(queues)
             }) {
-                Some(inside) => self.add_ipc(Some(ipc), inside),
+                Some(inside) => {
+                    self.add_ipc(Some(ipc), inside);
+                    read.push(Some(ipc));
+                }
                 None => {
                     let what = format!("System V objects and queues of IPC namespace {ipc}");
                     self.missing.push(format!("{what}: root sees them"));
                 }
+            }
+        }
+        self.taken_along(&read);
+    }
+
+    /// Who goes to another IPC namespace takes attached segments along: what is mapped, and not in that namespace's table, is of another one.
+    fn taken_along(&mut self, read: &[Option<u64>]) {
+        let is_listed = |one: &Object| one.details.get("key").is_some();
+        let mut listed: HashMap<i64, Vec<usize>> = HashMap::new();
+        let mut strays = Vec::new();
+        for (key, &at) in &self.known {
+            match *key {
+                Key::Ipc(Kind::SysvShm, id, _) if is_listed(&self.objects[at]) => {
+                    listed.entry(id).or_default().push(at);
+                }
+                Key::Ipc(Kind::SysvShm, id, ipc) if read.contains(&ipc) => strays.push((id, at)),
+                _ => {}
+            }
+        }
+        for (id, stray) in strays {
+            if let Some(&[home]) = listed.get(&id).map(Vec::as_slice) {
+                let ends = std::mem::take(&mut self.objects[stray].ends);
+                self.objects[home].ends.extend(ends);
+                self.strays.push(stray);
             }
         }
     }

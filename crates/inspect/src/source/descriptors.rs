@@ -115,6 +115,9 @@ pub struct Search {
     pub found: Vec<Descriptor>,
     /// The files of that process that may have locks, if locks are wanted.
     pub files: Vec<Plain>,
+    /// Unix sockets of that process in which descriptors are in flight, if those are wanted: descriptor, inode, how many.
+    pub in_flight: Vec<(i32, u64, u32)>,
+    flights: bool,
     /// What the files of a device are.
     devices: HashMap<u64, Device>,
     link: Vec<u8>,
@@ -170,10 +173,29 @@ impl Search {
             details,
             found: Vec::new(),
             files: Vec::new(),
+            in_flight: Vec::new(),
+            flights: false,
             devices: HashMap::new(),
             link: Vec::new(),
             buffer: Vec::new(),
         }
+    }
+
+    /// Looks for descriptors in flight, too.
+    #[must_use]
+    pub fn with_flights(mut self) -> Self {
+        self.flights = true;
+        self
+    }
+
+    /// One descriptor of a process.
+    #[must_use]
+    pub fn one(&mut self, pid: u32, process: &Folder, fd: i32) -> Option<Descriptor> {
+        let links = process.within(c"fd").ok()?;
+        let mut lister = Lister { pid, process, links: &links, all: 0, infos: None };
+        let name = DecInt::new(fd);
+        let (what, reads, writes) = self.what(&mut lister, fd, name.as_c_str()).ok()??;
+        Some(Descriptor { fd, reads, writes, what })
     }
 
     /// Reads the descriptors of a process; gives how many there are of any kind.
@@ -183,16 +205,18 @@ impl Search {
     pub fn read(&mut self, pid: u32, process: &Folder) -> Result<u32, Errno> {
         self.found.clear();
         self.files.clear();
+        self.in_flight.clear();
         let links = process.within(c"fd")?;
         let all = links.size()?;
         let mut lister = Lister { pid, process, links: &links, all, infos: None };
         let (mut count, next) = self.walk(&mut lister)?;
         let Some(next) = next else { return Ok(count) };
-        let before = (self.found.len(), self.files.len());
+        let before = (self.found.len(), self.files.len(), self.in_flight.len());
         // The others: in this folder the place of a descriptor is its number, after two for the dots.
         for place in [u64::from(next.unsigned_abs()) + 2, 0] {
             self.found.truncate(before.0);
             self.files.truncate(before.1);
+            self.in_flight.truncate(before.2);
             let more = self.list(&mut lister, place, next)?;
             if u64::from(count + more) >= all || place == 0 {
                 count += more;
@@ -275,6 +299,12 @@ impl Search {
             }
             Device::Sockets => {
                 let wanted = self.kinds.has_any(SOCKETS);
+                if self.flights && lister.info(name, &mut self.buffer).is_ok() {
+                    let count = field(&self.buffer, "scm_fds").and_then(small).unwrap_or(0);
+                    if count > 0 {
+                        self.in_flight.push((fd, status.stx_ino, count));
+                    }
+                }
                 return both(wanted.then_some(What::Socket(status.stx_ino)));
             }
             Device::Anonymous => {

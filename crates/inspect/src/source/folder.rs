@@ -7,7 +7,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, SeekFrom, Statx, StatxFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
@@ -50,6 +50,14 @@ impl Folder {
     /// As [`Folder::open`]; `ESRCH` when the process is gone.
     pub fn within(&self, name: impl Arg) -> Result<Self, Errno> {
         rustix::fs::openat(&self.0, name, READ | OFlags::DIRECTORY, Mode::empty()).map(Self)
+    }
+
+    /// Which one it is: device and inode.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn identity(&self) -> Result<(u64, u64), Errno> {
+        rustix::fs::fstat(&self.0).map(|status| (status.st_dev, status.st_ino))
     }
 
     /// Reads a file in it, into a buffer that is emptied before.
@@ -182,6 +190,18 @@ impl Folder {
     /// # Errors
     /// As [`Folder::open`].
     pub fn names_from(&self, place: u64, mut each: impl FnMut(&CStr)) -> Result<(), Errno> {
+        self.entries_from(place, |name, _| each(name))
+    }
+
+    /// As [`Folder::names_from`], with what each is, as far as the file system says that here.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn entries_from(
+        &self,
+        place: u64,
+        mut each: impl FnMut(&CStr, FileType),
+    ) -> Result<(), Errno> {
         rustix::fs::seek(&self.0, SeekFrom::Start(place))?;
         let mut buffer: Vec<u8> = Vec::with_capacity(32 << 10);
         let mut entries = RawDir::new(&self.0, buffer.spare_capacity_mut());
@@ -189,7 +209,7 @@ impl Folder {
             let entry = entry?;
             let name = entry.file_name();
             if name != c"." && name != c".." {
-                each(name);
+                each(name, entry.file_type());
             }
         }
         Ok(())
@@ -199,6 +219,12 @@ impl Folder {
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<u64> {
         bracketed(&self.link(name).ok()?, name.rsplit('/').next()?.as_bytes())
+    }
+}
+
+impl From<OwnedFd> for Folder {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
     }
 }
 

@@ -78,11 +78,40 @@ pub fn of_process(
     Ok(shared(buffer, internal))
 }
 
+/// What a process has mapped for itself alone of files in /dev/shm: it reads what others write there until it writes itself.
+///
+/// # Errors
+/// As [`of_process`].
+pub fn private_of_shared_files(
+    process: &Folder,
+    buffer: &mut Vec<u8>,
+) -> Result<Vec<Mapped>, Errno> {
+    process.read(c"maps", buffer)?;
+    Ok(private(buffer))
+}
+
+/// As [`private_of_shared_files`], of text.
+#[must_use]
+pub fn private(text: &[u8]) -> Vec<Mapped> {
+    let lines = text.split(|&byte| byte == b'\n').filter(|line| contains(line, b"/dev/shm/"));
+    let found = lines.filter_map(|line| parsed(line, 0, b'p'));
+    found.filter(|one| matches!(one.kind, Kind::PosixShm | Kind::PosixSem)).take(MOST).collect()
+}
+
+fn contains(line: &[u8], part: &[u8]) -> bool {
+    line.windows(part.len()).any(|window| window == part)
+}
+
 fn one(line: &[u8], internal: u64) -> Option<Mapped> {
+    parsed(line, internal, b's')
+}
+
+/// A line of a mapping that is shared (`s`) or private (`p`).
+fn parsed(line: &[u8], internal: u64, sharing: u8) -> Option<Mapped> {
     let mut parts = line.splitn(6, |&byte| byte == b' ');
     let range = parts.next()?;
     let access = parts.next()?;
-    if access.get(3) != Some(&b's') {
+    if access.get(3) != Some(&sharing) {
         return None;
     }
     let dash = range.iter().position(|&byte| byte == b'-')?;
@@ -142,6 +171,9 @@ mod tests {
             kinds,
             [Kind::Memfd, Kind::SysvShm, Kind::Mapping, Kind::PosixSem, Kind::Anonymous]
         );
+        let text = b"7f10-7f20 r--p 00000000 00:19 5 /dev/shm/x\n7f20-7f30 rw-s 0 00:19 5 /dev/shm/x\n7f30-7f40 r--p 0 fe:1 9 /x\n";
+        let kinds: Vec<Kind> = private(text).iter().map(|mapped| mapped.kind).collect();
+        assert_eq!(kinds, [Kind::PosixShm]);
         assert_eq!((found[0].start, found[0].end, found[0].offset), (0x7f10, 0x7f20, 0x1000));
         assert_eq!(found[0].name, "/memfd:a b (deleted)");
         assert!(found[2].reads && !found[2].writes);

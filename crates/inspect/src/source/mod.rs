@@ -15,6 +15,7 @@ pub mod memory;
 pub mod netlink;
 pub mod numbers;
 pub mod own_limits;
+pub mod places;
 pub mod process;
 pub mod queues;
 pub mod schedule;
@@ -91,6 +92,12 @@ pub const TABLE: &[Source] = &[
         reads: "/dev/shm",
         gives: "POSIX shared memory and semaphores that nobody has mapped",
         needs: "nothing",
+    },
+    Source {
+        name: "places",
+        reads: "/run, /tmp and the like",
+        gives: "files of sockets without a socket, FIFOs that nobody has open",
+        needs: "to read the folders; for a file's socket the right to write to it",
     },
     Source {
         name: "locks",

@@ -82,6 +82,13 @@ pub fn device_in_text(text: &[u8]) -> Option<u64> {
     Some(rustix::fs::makedev(major, minor))
 }
 
+/// A device that is written in decimal with a colon: `254:1`.
+#[must_use]
+pub fn device_in_decimal(text: &[u8]) -> Option<u64> {
+    let at = text.iter().position(|&byte| byte == b':')?;
+    Some(rustix::fs::makedev(small(&text[..at])?, small(&text[at + 1..])?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +108,7 @@ mod tests {
         assert_eq!(field(b"a: 1\nab:\t 2 \n", "ab"), Some(&b"2"[..]));
         assert_eq!(device_in_text(b"fe:01"), Some(rustix::fs::makedev(0xfe, 1)));
         assert_eq!(device_in_text(b"fe01"), None);
+        assert_eq!(device_in_decimal(b"254:1"), Some(rustix::fs::makedev(254, 1)));
+        assert_eq!(device_in_decimal(b"254:1a"), None);
     }
 }

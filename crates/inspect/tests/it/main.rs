@@ -9,6 +9,7 @@ mod gallery;
 mod graph;
 mod hostile;
 mod leaks;
+mod left;
 mod objects;
 mod recorded;
 mod watch;

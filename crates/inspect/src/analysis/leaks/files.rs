@@ -69,7 +69,7 @@ pub(super) fn named(people: &People<'_>, object: &Object) -> Option<Case> {
 }
 
 /// A file of a socket: one that nobody has bound is of no use to anybody, for ever.
-pub(super) fn socket(people: &People<'_>, object: &Object) -> Option<Case> {
+pub(super) fn socket(object: &Object) -> Option<Case> {
     if object.state.as_deref() != Some(NO_SOCKET) || !object.ends.is_empty() {
         return None;
     }
@@ -87,15 +87,9 @@ pub(super) fn socket(people: &People<'_>, object: &Object) -> Option<Case> {
         }
         None => case.unknown(Grade::Possible, "whether a socket of another network namespace is"),
     }
-    if let Some(kind) = object.details.get(FILE_SYSTEM) {
-        let text =
-            format!("another machine or kernel may have bound it: its file system is {kind}");
-        case.but(Grade::Possible, text);
-    }
     if object.mode.is_some_and(|mode| mode & KEEP != 0) {
         case.but(Grade::Possible, "its sticky bit marks it as to be kept");
     }
-    let _ = people;
     Some(case)
 }
 
@@ -103,5 +97,3 @@ pub(super) fn socket(people: &People<'_>, object: &Object) -> Option<Case> {
 pub(crate) const NO_SOCKET: &str = "no socket";
 /// The detail of such a file: what the kernel answers to who would connect.
 pub(crate) const ASKED: &str = "connecting";
-/// The detail of such a file: its file system, if others than this kernel use that.
-pub(crate) const FILE_SYSTEM: &str = "file system";

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::kind::Kind;
 use crate::model::{Object, Process, Snapshot, WaitOn};
 
 use super::super::wakers::Grade;
@@ -114,9 +115,10 @@ impl<'a> People<'a> {
 
     /// What stands against an object that is held by descriptors and mappings, and of which none was seen.
     pub(super) fn unseen_holders(&self, case: &mut Case, object: &Object) {
-        let may = |one: &&&Process| may_use(object, one.uid, one.gid);
+        // The first process starts others, and shares with none.
+        let may = |one: &&&Process| one.pid != 1 && may_use(object, one.uid, one.gid);
         let own = self.unreadable.iter().filter(may).count();
-        let roots = self.unreadable.iter().filter(|one| one.uid == 0).count();
+        let roots = self.unreadable.iter().filter(|one| one.uid == 0 || one.pid == 1).count();
         if own > 0 {
             let text =
                 format!("what {own} processes hold that may use it: they cannot be looked into");
@@ -124,6 +126,13 @@ impl<'a> People<'a> {
         } else if roots > 0 {
             let text = format!("what {roots} processes of root hold: they cannot be looked into");
             case.unknown(Grade::Probable, text);
+        }
+        if self.snapshot.coverage.outside {
+            // A FIFO lies in folders that containers share; memory and queues do so where the IPC namespace is the machine's.
+            let shared = object.kind == Kind::Fifo
+                || self.snapshot.viewer.ipc.is_none_or(|ipc| ipc == FIRST_IPC);
+            let most = if shared { Grade::Possible } else { Grade::Probable };
+            case.unknown(most, OUTSIDE);
         }
         if !self.snapshot.coverage.in_flight {
             case.unknown(Grade::Probable, "whether a descriptor of it is in flight in a socket");
@@ -136,6 +145,12 @@ impl<'a> People<'a> {
         }
     }
 }
+
+/// What is not known to who looks from within a container.
+pub(super) const OUTSIDE: &str =
+    "who lives outside of this PID namespace: they are not seen from here";
+/// The number of the first IPC namespace, which never changes (`PROC_IPC_INIT_INO`).
+const FIRST_IPC: u64 = 0xefff_ffff;
 
 /// The detail of a socket with descriptors in flight of which it is not known what they are.
 pub(crate) const UNKNOWN_IN_FLIGHT: &str = "descriptors in flight, not identified";

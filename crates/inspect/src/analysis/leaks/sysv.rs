@@ -7,7 +7,7 @@ use crate::model::{Object, Via};
 
 use super::super::wakers::Grade;
 use super::Case;
-use super::people::{Fate, People};
+use super::people::{Fate, OUTSIDE, People};
 
 /// Mixed into the key of a segment that holds a state, it is the key of its writers' lock (`transport/sysv_shm.rs`).
 const STATE_LOCK: u32 = 0x5357_6c6b;
@@ -38,6 +38,9 @@ pub(super) fn memory(people: &People<'_>, object: &Object) -> Option<Case> {
         case.because(
             "its key is private: no other process can find it, unless it is told its number",
         );
+        if people.snapshot.coverage.outside {
+            case.unknown(Grade::Probable, OUTSIDE);
+        }
         if let Some(one) = people.candidate(object) {
             let text =
                 format!("{} or another one that may attach it could know its number", one.label());
@@ -114,6 +117,9 @@ fn without_users(
             case.because(
                 "its key is private: no other process can find it, unless it is told its number",
             );
+            if people.snapshot.coverage.outside {
+                case.unknown(Grade::Possible, OUTSIDE);
+            }
             match people.candidate(object) {
                 Some(one) => {
                     let text = format!(

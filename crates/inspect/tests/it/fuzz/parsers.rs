@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use switchboard_inspect::source::descriptors::{anonymous, direction};
 use switchboard_inspect::source::{
-    inet, io, locks, maps, netlink, numbers, own_limits, process, schedule, system_call, sysv, unix,
+    inet, io, locks, maps, netlink, numbers, own_limits, places, process, schedule, system_call,
+    sysv, unix,
 };
 use switchboard_inspect::text::{escaped, tamed};
 use switchboard_inspect::{Kind, Kinds, name};
@@ -74,6 +75,24 @@ pub(super) const TABLE: &[Parser] = &[
             let found = maps::shared(text, 1);
             found.iter().for_each(|one| safe(&one.name));
             shape(&found.iter().map(|one| (one.kind, one.writes)).collect::<Vec<_>>())
+        },
+    },
+    Parser {
+        name: "maps, private",
+        seeds: maps_seeds,
+        read: |text| {
+            let found = maps::private(text);
+            found.iter().for_each(|one| safe(&one.name));
+            shape(&found.iter().map(|one| (one.kind, one.writes)).collect::<Vec<_>>())
+        },
+    },
+    Parser {
+        name: "mountinfo",
+        seeds: || files(&["self/mountinfo"]),
+        read: |text| {
+            let found = places::local_devices(text);
+            found.values().for_each(|kind| safe(kind));
+            shape(&found.len().min(20))
         },
     },
     Parser {
