@@ -40,7 +40,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let before = load(&arguments.before)?;
     let after = match &arguments.after {
         Some(path) => load(path)?,
-        None => Request::everything().take(),
+        None => Request::everything().leaks(&[]).take(),
     };
     if before.machine != after.machine {
         note(&format!("different machines: {}, {}", before.machine, after.machine));

@@ -11,6 +11,7 @@ mod demo;
 mod diff;
 mod doctor;
 mod get;
+mod leaks;
 mod list;
 mod lock;
 mod man;
@@ -76,6 +77,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "ps", group: "See", build: ps::build, run: ps::run },
     Command { name: "why", group: "See", build: why::build, run: why::run },
     Command { name: "deadlocks", group: "See", build: deadlocks::build, run: deadlocks::run },
+    Command { name: "leaks", group: "See", build: leaks::build, run: leaks::run },
     Command { name: "map", group: "See", build: map::build, run: map::run },
     Command { name: "web", group: "See", build: web::build, run: web::run },
     Command { name: "top", group: "See", build: top::build, run: top::run },

@@ -27,6 +27,7 @@ const COMMANDS: &[&str] = &[
     "ps",
     "why",
     "deadlocks",
+    "leaks",
     "map",
     "web",
     "snapshot",

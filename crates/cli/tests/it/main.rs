@@ -12,6 +12,7 @@ mod examples;
 mod formats;
 mod help;
 mod interrupted;
+mod leaks;
 mod limits;
 mod live_topics;
 mod lock;

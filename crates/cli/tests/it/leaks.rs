@@ -1,0 +1,200 @@
+//! `leaks` and `leaks -- COMMAND`: what they print, and their exit codes. What is found, the inspector's own tests check.
+
+use std::os::unix::net::UnixListener;
+use std::time::Instant;
+
+use switchboard_kernel::process::Signal;
+use switchboard_testkit::{Child, DEADLINE, Scratch, unique};
+
+use crate::run::{Ended, Run, binary, run};
+
+fn json(ended: &Ended) -> serde_json::Value {
+    serde_json::from_slice(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended}"))
+}
+
+/// Something of the gallery, kept by a child, and its object.
+fn staged(name: &str) -> (Child, String) {
+    let mut keeper = Child::role("gallery", &[name]);
+    let mut object = String::new();
+    loop {
+        let line = keeper.line().expect("a line");
+        if let Some(id) = line.strip_prefix("object ") {
+            id.clone_into(&mut object);
+        }
+        if line == "ready" {
+            return (keeper, object);
+        }
+    }
+}
+
+fn end(mut keeper: Child) {
+    keeper.tell("end");
+    assert!(keeper.wait().success());
+}
+
+#[test]
+fn with_reasons_and_what_was_not_checked() {
+    let scratch = Scratch::new();
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    let (keeper, id) = staged("segment-private");
+    let young = here(&["leaks", "--name", &id, "sysv-shm"]).code(0);
+    assert!(young.stdout.is_empty(), "{young}");
+    young.says("nothing was left behind");
+    let young =
+        here(&["leaks", "--all", "--young", "1h", "--name", &id, "sysv-shm"]).code(0).text();
+    assert!(young.starts_with(&format!("possible {id}: ")), "{young}");
+    assert!(young.contains("but: made or used "), "{young}");
+    let found = here(&["leaks", "--young", "0s", "--name", &id]).code(4).text();
+    assert!(found.starts_with(&format!("probable {id}: ")), "{found}");
+    assert!(found.contains("no process of any namespace has it attached"), "{found}");
+    assert!(found.contains("has ended"), "{found}");
+
+    let all = here(&["leaks", "--young", "0s", "--name", &id, "--json"]).code(4);
+    let all = json(&all);
+    assert_eq!(all["leaks"][0]["object"], id);
+    assert_eq!(all["leaks"][0]["certainty"], "probable");
+    assert_eq!(all["leaks"][0]["kind"], "sysv-shm");
+    assert!(all["coverage"]["places"].as_array().is_some_and(|places| !places.is_empty()));
+    // Another kind; another user.
+    let none = here(&["leaks", "--young", "0s", "--name", &id, "fifo"]).code(0);
+    none.says("nothing was left behind");
+    here(&["leaks", "--young", "0s", "--name", &id, "--user", "61234567"]).code(0);
+    // As it was saved.
+    here(&["snapshot", "all.json"]).code(0);
+    end(keeper);
+    let saved = here(&["leaks", "--young", "0s", "--name", &id, "--from", "all.json"]).code(4);
+    assert!(saved.text().starts_with(&format!("probable {id}: ")));
+}
+
+#[test]
+fn in_folders_that_are_given() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("sockets");
+    std::fs::create_dir(&folder).expect("a folder");
+    let (dead, live) = (folder.join("dead"), folder.join("live"));
+    drop(UnixListener::bind(&dead).expect("a listener"));
+    let _listener = UnixListener::bind(&live).expect("a listener");
+    let folder = folder.to_str().expect("text");
+    let found =
+        run(scratch.path(), &["leaks", "--young", "0s", "--in", folder, "--name", folder], "");
+    let found = found.code(4).text();
+    assert!(found.contains(&format!("{folder}/dead")), "{found}");
+    assert!(!found.contains(&format!("{folder}/live")), "{found}");
+    assert!(found.starts_with("certain unix:"), "{found}");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let scratch = Scratch::new();
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    here(&["leaks", "pipe"]).code(2).says("goes with its last holder");
+    here(&["leaks", "what"]).code(2).says("no kind what");
+    here(&["leaks", "--in", "nowhere"]).code(2).says("cannot look in nowhere");
+    here(&["leaks", "--user", "nobody-of-this-name"]).code(2).says("no user");
+    here(&["leaks", "--from", "nothing.json"]).code(3);
+    here(&["leaks", "--", "no-such-program-anywhere"]).code(2).says("cannot run");
+    here(&["leaks", "--from", "x.json", "--", "true"]).code(2).says("live machine");
+}
+
+#[test]
+fn a_command_that_leaves_nothing_ends_as_it_ends() {
+    let scratch = Scratch::new();
+    let name = unique("nothing");
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    let clean = here(&["leaks", "--json", "--", "sh", "-c", "exit 7"]);
+    let seen = json(&clean);
+    assert_eq!(seen["exit_code"], 7);
+    assert_eq!(seen["processes"].as_array().map(Vec::len), Some(0), "{seen}");
+    // Tests beside this one may leave something at the same time, by the same user.
+    let own = |seen: &serde_json::Value| seen.to_string().contains(&name);
+    assert!(!own(&seen["objects"]));
+    assert!(matches!(clean.code, Some(7 | 4)));
+    // It has the command's input and output.
+    let said = run(scratch.path(), &["leaks", "--", "cat"], "hello\n");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "hello\n");
+    let killed = here(&["leaks", "--json", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(json(&killed)["exit_code"], 137);
+}
+
+#[test]
+fn a_command_that_leaves_objects() {
+    let scratch = Scratch::new();
+    let word = unique("left").replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    // A receiver that is killed cannot remove its socket.
+    let program = format!(
+        "mkfifo {word}-fifo; : > /dev/shm/{word}
+         \"$0\" recv unix:./{word}-socket & while [ ! -S {word}-socket ]; do sleep 0.01; done; kill -9 $!"
+    );
+    let binary = binary();
+    let binary = binary.to_str().expect("text");
+    let left = run(scratch.path(), &["leaks", "--", "sh", "-c", &program, binary], "");
+    let _ = std::fs::remove_file(format!("/dev/shm/{word}"));
+    let left = left.code(4);
+    for what in [format!("/dev/shm/{word}"), format!("{word}-fifo"), format!("{word}-socket")] {
+        assert!(left.stderr.contains(&what), "no {what}: {left}");
+    }
+    // The kernel keeps who made a segment.
+    let left = run(scratch.path(), &["leaks", "--", "ipcmk", "-M", "4096"], "");
+    let made = left.text();
+    let number = made.split_whitespace().last().and_then(|id| id.parse().ok());
+    let number: i32 = number.unwrap_or_else(|| panic!("no id: {left}"));
+    remove_segment(number);
+    let left = left.code(4);
+    assert!(left.stderr.contains(&format!("\nleft sysv-shm:{number}")), "{left}");
+    assert!(left.stderr.contains("of the run made it"), "{left}");
+}
+
+fn remove_segment(id: i32) {
+    let status = std::process::Command::new("ipcrm").args(["-m", &id.to_string()]).status();
+    assert!(status.expect("ipcrm").success());
+}
+
+/// A daemon is found, too: it has a session of its own, and its parent has ended.
+#[test]
+fn a_command_that_leaves_children() {
+    let scratch = Scratch::new();
+    let name = unique("daemon");
+    let program = format!(
+        "setsid sh -c 'echo $$ > {name}; exec sleep 1000' > /dev/null 2>&1 < /dev/null & while [ ! -s {name} ]; do sleep 0.01; done"
+    );
+    let left =
+        run(scratch.path(), &["leaks", "--json", "--wait", "0s", "--", "sh", "-c", &program], "");
+    let pid: u32 = std::fs::read_to_string(scratch.join(&name))
+        .ok()
+        .and_then(|pid| pid.trim().parse().ok())
+        .expect("a process id");
+    let _ = switchboard_kernel::signal::send(pid, Signal::KILL);
+    let left = left.code(4);
+    let seen = json(&left);
+    let running: Vec<u64> = seen["processes"]
+        .as_array()
+        .expect("processes")
+        .iter()
+        .filter_map(|one| one["pid"].as_u64())
+        .collect();
+    assert_eq!(running, [u64::from(pid)], "{seen}");
+    assert_eq!(seen["exit_code"], 0);
+}
+
+#[test]
+fn children_may_take_a_while_to_end() {
+    let scratch = Scratch::new();
+    let began = Instant::now();
+    let program = "sleep 0.3 > /dev/null 2>&1 < /dev/null &";
+    let seen =
+        run(scratch.path(), &["leaks", "--json", "--wait", "30s", "--", "sh", "-c", program], "");
+    assert_eq!(json(&seen)["processes"].as_array().map(Vec::len), Some(0), "{seen}");
+    assert!(began.elapsed() < DEADLINE);
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let scratch = Scratch::new();
+    let program = "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    let run = Run::start(scratch.path(), &["leaks", "--wait", "5s", "--", "sh", "-c", program]);
+    run.wait_stdout("ready", |said| said.starts_with(b"ready"));
+    run.signal(Signal::TERM);
+    let ended = run.wait();
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("got"), "{ended}");
+    assert!(matches!(ended.code, Some(9 | 4)), "{ended}");
+}
