@@ -23,16 +23,20 @@ use crate::show;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 
-/// What happens in them: two that wait for each other for ever, a topic with its publisher and subscribers, a queue, and a pipeline.
+/// What happens in them: two that wait for each other for ever, a topic with its publisher and subscribers, a queue, a pipeline, and
+/// a FIFO that somebody holds who has nothing to do with it.
 const SCENE: &str = "
-sleep 1000 | \"$0\" gallery pipes-both-full &
-(while :; do echo 21.5; sleep 0.2; done) | ./sensor publish unix:./readings.sock &
+sleep 1000 | ./pair gallery pipes-both-full &
+mkfifo orders
+(while :; do echo press; sleep 0.3; done > ticks) &
+tail -f ticks > orders &
+(exec 7<orders; ./idle 1000 & cat <&7 > /dev/null & wait) &
+tail -f ticks | ./sensor publish unix:./readings.sock &
 ./dashboard subscribe unix:./readings.sock > /dev/null &
 ./recorder subscribe unix:./readings.sock > readings.txt &
 ./worker recv unix:./jobs.sock > /dev/null &
-./worker recv unix:./jobs.sock?connect > /dev/null &
-(while :; do echo press; sleep 0.3; done) | ./planner send unix:./jobs.sock?connect &
-tail -f readings.txt | grep 21 | sort > /dev/null &
+tail -f ticks | ./planner send unix:./jobs.sock &
+tail -f readings.txt | grep press | sort > /dev/null &
 wait
 ";
 
@@ -63,7 +67,7 @@ fn make(workspace: &Workspace) -> Result<Vec<String>, String> {
 
     let page = scene.folder.path().join("map.html");
     let mut map = Command::new(&switchboard);
-    map.arg("map").args(&pids).args(["--depth", "0", "--output"]).arg(&page);
+    map.arg("map").args(&pids).args(["--depth", "0", "--group", "user", "--output"]).arg(&page);
     let status = map.stderr(Stdio::null()).status().map_err(|error| error.to_string())?;
     if !status.success() {
         return Err(format!("{map:?}: {status}"));
@@ -73,7 +77,7 @@ fn make(workspace: &Workspace) -> Result<Vec<String>, String> {
     made.push(save(&browser, &docs.join("map.png"))?);
 
     let mut web = Command::new(&switchboard);
-    web.args(["web", "--depth", "0"]).args(&pids).stderr(Stdio::null());
+    web.args(["web", "--depth", "0", "--group", "user"]).args(&pids).stderr(Stdio::null());
     let mut web = switchboard_testkit::Child::command(web);
     let url = web.line().ok_or("`web` said no address")?;
     browser.open(&url);
@@ -121,8 +125,11 @@ impl Scene {
             symlink(switchboard, folder.path().join(name)).map_err(|error| error.to_string())?;
         }
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        for (program, name) in [(own.as_path(), "pair"), (Path::new("/bin/sleep"), "idle")] {
+            symlink(program, folder.path().join(name)).map_err(|error| error.to_string())?;
+        }
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(SCENE).arg(own).current_dir(folder.path()).process_group(0);
+        shell.arg("-c").arg(SCENE).current_dir(folder.path()).process_group(0);
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let shell = shell.spawn().map_err(|error| format!("sh: {error}"))?;
         Ok(Self { shell, folder })
@@ -131,10 +138,24 @@ impl Scene {
     /// All of them, when they are what they are to be.
     fn pids(&self) -> Result<Vec<String>, String> {
         let until = Instant::now() + READY_TIME;
-        let wanted =
-            ["left", "right", "sensor", "dashboard", "recorder", "planner", "grep", "sort"];
+        let wanted = [
+            "left",
+            "right",
+            "sensor",
+            "dashboard",
+            "recorder",
+            "planner",
+            "grep",
+            "sort",
+            "idle",
+            "cat",
+        ];
+        let mut before = Vec::new();
         loop {
-            let all = self.members();
+            let now = self.members();
+            // A shell that forks is there twice for a moment.
+            let all: Vec<_> = now.iter().filter(|one| before.contains(*one)).cloned().collect();
+            before = now;
             let there = |name: &&str| all.iter().any(|(_, other)| other == name);
             if wanted.iter().all(there) {
                 return Ok(all.into_iter().map(|(pid, _)| pid.to_string()).collect());

@@ -22,7 +22,7 @@ use switchboard_inspect::analysis::graph::{Graph, Grouping, Key, Options};
 use switchboard_inspect::analysis::leaks::LeakOptions;
 use switchboard_inspect::analysis::wakers::Grade;
 use switchboard_inspect::analysis::{self, graph::Group};
-use switchboard_inspect::{Request, Snapshot};
+use switchboard_inspect::{End, Request, Snapshot};
 use switchboard_kernel::random;
 
 use super::with_examples;
@@ -195,12 +195,16 @@ pub(super) struct Picture {
 
 impl Picture {
     /// Of a snapshot. A process that is not there is a failure.
-    pub(super) fn new(snapshot: Snapshot, wanted: &Wanted, users: &Users) -> Result<Self, Failure> {
+    pub(super) fn new(
+        mut snapshot: Snapshot,
+        wanted: &Wanted,
+        users: &Users,
+    ) -> Result<Self, Failure> {
         if let Some(gone) = wanted.pids.iter().find(|&&pid| snapshot.process(pid).is_none()) {
             return Err(Failure::new(Exit::Nothing, format!("no process {gone}")));
         }
         let (kind, grouping) = wanted.by.grouping();
-        let leaks = leaks(&snapshot);
+        let mut leaks = leaks(&snapshot);
         let looker = snapshot.viewer.pid;
         let options = Options {
             grouping: kind,
@@ -210,17 +214,20 @@ impl Picture {
         let mut graph = Graph::new(&snapshot, &options);
         if !wanted.pids.is_empty() {
             graph.keep_reached(&wanted.pids, wanted.depth);
+            // The tables are about the same.
+            let has = |end: &End| graph.process(end.pid).is_some();
+            snapshot.objects.retain(|object| object.ends.iter().any(has));
+            leaks.retain(|leak| snapshot.object(&leak.object).is_some());
         }
         let name = |group: &Group| match group.key {
             Key::User(uid) => format!("user {}", users.name(uid)),
             _ => group.name.clone(),
         };
         let groups = graph.groups.iter().map(name).collect();
-        let from: Vec<String> = wanted.pids.iter().map(|&pid| snapshot.label(pid)).collect();
-        let title = if from.is_empty() {
-            format!("Switchboard: {}", snapshot.machine)
-        } else {
-            format!("Switchboard: what {} reaches", from.join(", "))
+        let title = match wanted.pids[..] {
+            [] => format!("Switchboard: {}", snapshot.machine),
+            [pid] => format!("Switchboard: what {} reaches", snapshot.label(pid)),
+            _ => format!("Switchboard: what {} processes reach", wanted.pids.len()),
         };
         Ok(Self { snapshot, graph, groups, grouping, title, leaks })
     }

@@ -107,6 +107,10 @@ fn five_hundred_processes_stay_usable(browser: &Browser, scratch: &Scratch) {
     browser.click("[data-tab='objects']");
     let rows = browser.script("return document.querySelectorAll('#table tbody tr').length");
     assert!(rows.as_u64().is_some_and(|rows| rows > 10), "{rows}");
+    // A row leads to where it is on the map.
+    let id = text(browser, "#table tbody td");
+    browser.click("#table tbody tr");
+    assert!(text(browser, "#panel").contains(&id), "{id}");
     is_clean(browser);
     switchboard_testkit::skip::say(&format!(
         "500 processes: shown in {loaded:?}, a click in {took:?}"

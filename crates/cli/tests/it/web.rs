@@ -215,6 +215,16 @@ fn so_many_may_look_and_no_more() {
     assert!(refused.contains(" 503 "), "{refused}");
     drop(viewers);
     eventually("room again", || web.view().1.contains(" 200 "));
+    // Of one process, its own objects alone.
+    let one = Web::start(&scratch, &["--from", "s.json", "30", "--depth", "0"]);
+    let data = event(&mut one.view().0).expect("an event");
+    let data: serde_json::Value = serde_json::from_str(&data).expect("JSON");
+    assert_eq!(data["processes"].as_array().map(Vec::len), Some(1), "{data}");
+    let objects = data["objects"].as_array().expect("objects");
+    let its = |object: &serde_json::Value| {
+        object["pids"].as_array().is_some_and(|pids| pids.contains(&30.into()))
+    };
+    assert!(!objects.is_empty() && objects.iter().all(its), "{objects:?}");
     // With a process that is not in it, there is nothing to serve.
     run(scratch.path(), &["web", "--from", "s.json", "7"], "").code(3).says("no process 7");
 }

@@ -107,7 +107,7 @@ impl Bundle {
     }
 }
 
-/// `pipe, 3 unix`; with `full` where one is.
+/// `pipe, unix ×3`; with `full` where one is.
 fn words(graph: &Graph, channels: &[usize]) -> String {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     let each = || channels.iter().filter_map(|&at| graph.channels.get(at));
@@ -116,7 +116,7 @@ fn words(graph: &Graph, channels: &[usize]) -> String {
     }
     let mut all: Vec<String> = kinds
         .into_iter()
-        .map(|(kind, n)| if n > 1 { format!("{n} {kind}") } else { kind.to_owned() })
+        .map(|(kind, n)| if n > 1 { format!("{kind} ×{n}") } else { kind.to_owned() })
         .collect();
     if each().any(Channel::is_full) {
         all.push("full".to_owned());

@@ -46,7 +46,7 @@
     const behind = make("g"), before = make("g");
     world.append(behind, before);
     for (const one of data.processes) addNode(before, "p" + one.pid, one, one.label, false);
-    data.channels.forEach((one, at) => { if (one.rect) addNode(before, "c" + at, one, one.title, true); });
+    data.channels.forEach((one, at) => { if (one.rect) addNode(before, "c" + at, one, one.short, true); });
     data.lines.forEach((line, at) => addEdge(behind, line, at));
     const pids = new Set(data.processes.map((one) => one.pid + " " + one.started));
     if (known) for (const one of data.processes) {
@@ -67,7 +67,7 @@
     const label = make("text", { x: r.x + 7, y: r.y + r.h / 2 + 4 });
     label.textContent = cut(text, data.longest_label);
     const title = make("title");
-    title.textContent = [text].concat(object ? of.leak : of.stuck).join("\n");
+    title.textContent = (object ? [of.title, ...of.leak] : [text, ...of.stuck]).join("\n");
     el.append(label, title);
     to.append(el);
     nodes.set(key, { el, of, object, text });
@@ -180,11 +180,28 @@
 
   function choose(what) { chosen = what; update(); }
 
+  // Of an object by its id: the object on the map, or the line that it is.
+  function placeOf(id) {
+    const at = data.channels.findIndex((one) => one.objects.includes(id));
+    if (at < 0) return null;
+    if (data.channels[at].rect) return { node: "c" + at };
+    const found = edges.find((one) => one.line.channels.includes(at));
+    return found ? { a: found.line.a, b: found.line.b } : null;
+  }
+
+  function goTo(what) {
+    if (!what) return;
+    setTab("map");
+    choose(what);
+    centre(what.node || what.a);
+  }
+
   // ---- the panel -----------------------------------------------------------------------------
 
   const link = (text, go) => make("button", { class: "link", onclick: go }, text);
   const to = (pid) => (process(pid)
-    ? link(labelOf(pid), () => { setTab("map"); choose({ node: "p" + pid }); centre("p" + pid); }) : labelOf(pid));
+    ? link(labelOf(pid), () => goTo({ node: "p" + pid })) : labelOf(pid));
+  const toObject = (id) => (placeOf(id) ? link(id, () => goTo(placeOf(id))) : id);
   const tag = (text, red) => make("span", { class: "tag" + (red ? " red" : "") }, text);
   const line = (kind, ...children) => make("p", { class: kind || "" }, ...children);
 
@@ -212,7 +229,7 @@
       panel.append(line("", to(one.pid)), ...one.stuck.map((text) => line("wrong", text)));
     }
     if (data.leaks.length) panel.append(make("h3", {}, "Leaks"));
-    for (const one of data.leaks.slice(0, 40)) panel.append(line("wrong", one.object + ": " + one.reasons.join("; ")));
+    for (const one of data.leaks.slice(0, 40)) panel.append(line("wrong", toObject(one.object), ": " + one.reasons.join("; ")));
     if (data.missing.length) panel.append(make("h3", {}, "Not seen"), ...data.missing.map((text) => line("soft", text)));
   }
 
@@ -265,19 +282,20 @@
 
   // ---- the tables ----------------------------------------------------------------------------
 
+  const ofProcess = (pid) => (process(pid) ? { node: "p" + pid } : null);
   const TABLES = {
     processes: { titles: ["process", "user", "group", "state", "channels", "alone", "command"], rows: () => data.processes.map((one) => ({
-      of: one, bad: bad(one), go: () => one.pid,
+      of: one, bad: bad(one), go: () => ofProcess(one.pid),
       cells: [one.label, one.user, (data.groups[one.group] || {}).name || "", [one.state, ...one.marks].join(" "),
         (byNode.get("p" + one.pid) || []).length, one.alone, one.command] })) },
     objects: { titles: ["object", "kind", "name", "owner", "fill", "size", "state", "processes"], rows: () => data.objects.map((one) => ({
-      of: one, bad: one.leak.length > 0, go: () => one.pids[0],
+      of: one, bad: one.leak.length > 0, go: () => placeOf(one.id) || ofProcess(one.pids[0]),
       cells: [one.id, one.kind, one.name, one.owner, one.fill ?? "", one.size ?? "", one.state || "",
         one.pids.slice(0, 6).map(labelOf).join(", ") + (one.pids.length > 6 ? ` and ${one.pids.length - 6} more` : "")] })) },
     stuck: { titles: ["process", "why"], rows: () => data.processes.filter((one) => one.stuck.length || one.deadlocked).map((one) => ({
-      of: one, bad: true, go: () => one.pid, cells: [one.label + (one.deadlocked ? " (deadlocked)" : ""), one.stuck.join("; ")] })) },
+      of: one, bad: true, go: () => ofProcess(one.pid), cells: [one.label + (one.deadlocked ? " (deadlocked)" : ""), one.stuck.join("; ")] })) },
     leaks: { titles: ["object", "how sure", "why", "not checked"], rows: () => data.leaks.map((one) => ({
-      of: { title: one.object }, bad: true, go: () => null,
+      of: { title: one.object }, bad: true, go: () => placeOf(one.object),
       cells: [one.object, one.certainty, one.reasons.join("; "), one.not_checked.join("; ")] })) },
   };
 
@@ -297,8 +315,7 @@
       table();
     } }, title)));
     const body = make("tbody", {}, ...rows.map((row) => make("tr", { class: row.bad ? "wrong" : "", onclick: () => {
-      const pid = row.go();
-      if (pid !== null && pid !== undefined && process(pid)) { setTab("map"); choose({ node: "p" + pid }); centre("p" + pid); }
+      goTo(row.go());
     } }, ...row.cells.map((cell) => make("td", {}, String(cell))))));
     const top = place.scrollTop;
     place.replaceChildren(make("table", {}, make("thead", {}, head), body));

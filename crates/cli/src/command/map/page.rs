@@ -67,9 +67,11 @@ struct ProcessOf<'a> {
 
 #[derive(Debug, Serialize)]
 struct ChannelOf<'a> {
-    id: &'a str,
+    objects: &'a [String],
     kind: Kind,
     title: String,
+    /// What is written in its box.
+    short: String,
     state: Option<&'a str>,
     parties: Vec<PartyOf<'a>>,
     flows: Vec<Flow>,
@@ -242,9 +244,10 @@ fn channels<'a>(graph: &'a Graph, layout: &Layout) -> Vec<ChannelOf<'a>> {
             why: party.why(),
         });
         ChannelOf {
-            id: &channel.id,
+            objects: &channel.objects,
             kind: channel.kind,
             title: words::title(channel),
+            short: words::label_of(channel, LONGEST_LABEL),
             state: channel.state.as_deref(),
             parties: parties.collect(),
             flows: channel.flows(),

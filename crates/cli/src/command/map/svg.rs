@@ -145,7 +145,8 @@ fn draw_place(text: &mut String, graph: &Graph, at: Place, rect: &Rect) {
             let Some(channel) = graph.channels.get(number) else { return };
             let wrong = channel.stuck || !channel.leak.is_empty();
             let class = if wrong { "object red" } else { "object" };
-            (class, words::title(channel), words::title(channel), rect.h / 2.0)
+            let label = words::label_of(channel, LONGEST_LABEL);
+            (class, label, words::title(channel), rect.h / 2.0)
         }
     };
     let _ = writeln!(

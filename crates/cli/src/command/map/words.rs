@@ -25,6 +25,19 @@ pub(super) fn title(channel: &Channel) -> String {
     text
 }
 
+/// What is written in a box of so many characters: the kind with the end of a name, which says more than its beginning; else the title.
+pub(super) fn label_of(channel: &Channel, most: usize) -> String {
+    let Some(name) = channel.names.last() else { return title(channel) };
+    let kind = channel.kind.name();
+    let room = most.saturating_sub(kind.len() + 1);
+    let count = name.chars().count();
+    if count <= room {
+        return format!("{kind} {name}");
+    }
+    let end: String = name.chars().skip(count + 1 - room.max(1)).collect();
+    format!("{kind} …{end}")
+}
+
 /// How full each of its objects is.
 fn amounts(channel: &Channel) -> Vec<Option<String>> {
     let each = channel.fill.iter().zip(&channel.size);
@@ -82,4 +95,22 @@ pub(super) fn cut(text: &str, most: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::map::world;
+
+    #[test]
+    fn a_label_keeps_the_end_of_a_name() {
+        let graph = world::graph(60, 4);
+        let named = graph.channels.iter().find(|one| !one.names.is_empty()).expect("memory");
+        let name = named.names.last().expect("a name");
+        assert!(label_of(named, 100).ends_with(name.as_str()));
+        let short = label_of(named, 20);
+        assert_eq!(short.chars().count(), 20, "{short}");
+        let end: String = name.chars().skip(name.chars().count() - 6).collect();
+        assert!(short.starts_with("posix-shm …") && short.ends_with(&end), "{short}");
+    }
 }
