@@ -68,9 +68,9 @@ fn make(workspace: &Workspace) -> Result<Vec<String>, String> {
     let page = scene.folder.path().join("map.html");
     let mut map = Command::new(&switchboard);
     map.arg("map").args(&pids).args(["--depth", "0", "--group", "user", "--output"]).arg(&page);
-    let status = map.stderr(Stdio::null()).status().map_err(|error| error.to_string())?;
-    if !status.success() {
-        return Err(format!("{map:?}: {status}"));
+    let output = map.output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("{map:?}: {}", String::from_utf8_lossy(&output.stderr)));
     }
     browser.open(&format!("file://{}", page.display()));
     choose(&browser, "left[");

@@ -128,6 +128,30 @@ fn a_file_says_by_its_name_what_it_is_to_be() {
     assert!(map(&["--group", "container"]).code(0).text().starts_with("this machine: 12"));
 }
 
+/// A segment whose maker is gone: half an hour later, as a snapshot says, nobody is setting it up any more.
+#[test]
+fn what_leaks_is_on_it() {
+    let scratch = Scratch::new();
+    let made = Command::new("ipcmk").args(["-M", "64", "-p", "0600"]).output().expect("ipcmk");
+    let said = String::from_utf8_lossy(&made.stdout).into_owned();
+    let number = said.trim().rsplit(' ').next().expect("a number").to_owned();
+    let taken = here(&["snapshot", "-"]);
+    let removed = Command::new("ipcrm").args(["-m", &number]).status().expect("ipcrm");
+    assert!(removed.success(), "{said}");
+    let mut snapshot: Value = serde_json::from_slice(&taken.code(0).stdout).expect("JSON");
+    let later = snapshot["taken_unix_ms"].as_u64().expect("a time") + 1_800_000;
+    snapshot["taken_unix_ms"] = later.into();
+    std::fs::write(scratch.join("s.json"), snapshot.to_string()).expect("a snapshot");
+    let id = format!("sysv-shm:{number}");
+    let text = run(scratch.path(), &["map", "--from", "s.json"], "").code(0).text();
+    let (_, shared) = text.split_once("\nshared objects:\n").expect("objects");
+    let (_, about) = shared.split_once(&format!("  {id}")).expect("the segment");
+    assert!(about.lines().nth(1).is_some_and(|line| line.starts_with("    ! leaks: ")), "{about}");
+    let graph = json(run(scratch.path(), &["map", "--from", "s.json", "--json"], ""));
+    let leaks = graph["leaks"].as_array().expect("leaks");
+    assert!(leaks.iter().any(|leak| leak["object"] == id.as_str()), "{graph}");
+}
+
 #[test]
 fn graphviz_takes_it_whatever_processes_are_called() {
     if Command::new("dot").arg("-V").output().is_err() {

@@ -100,10 +100,12 @@
   function fit() {
     const box = canvas.getBoundingClientRect();
     if (!data || !box.width) return;
-    const k = Math.min(box.width / (data.width + 60), box.height / (data.height + 60), 1.4);
+    // The legend lies over the rest.
+    const height = box.height - 44;
+    const k = Math.min(box.width / (data.width + 60), height / (data.height + 30), 1.4);
     eye.k = Math.max(k, 0.02);
     eye.x = (box.width - data.width * eye.k) / 2;
-    eye.y = Math.max((box.height - data.height * eye.k) / 2, 8);
+    eye.y = Math.max((height - data.height * eye.k) / 2, 8);
     look();
   }
 
