@@ -1,6 +1,6 @@
 //! The folder of a log: its files, its locks and its bell.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,17 +11,17 @@ use std::sync::atomic::{AtomicU64, fence};
 
 use switchboard_kernel::file_lock::{self, Guard, Lock, Range};
 use switchboard_kernel::folder_file::{self as files, Access};
-use switchboard_kernel::mmap::{self, Mapping, Mode};
+use switchboard_kernel::mmap::{Mapping, Mode};
 use switchboard_kernel::process;
 use switchboard_kernel::{self as kernel, Permissions};
 
 use super::content::{hidden_pid, is_ours, is_readers};
+use super::making::{Hidden, make_log, make_long, of_folder, open_or_make};
 use super::segment;
 use super::table::LANES;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 
-const EINVAL: i32 = 22;
 pub(super) const LOCK: &str = "lock";
 pub(super) const BELL: &str = "bell";
 /// Who has what, in a queue.
@@ -231,10 +231,7 @@ impl Folder {
         let failed = |error| self.kernel("cannot make a file of the log", error);
         let hidden = Hidden::make(self.this.as_fd(), &self.permissions, bytes).map_err(failed)?;
         kernel::io::write_all_at(&hidden.file, content, 0).map_err(failed)?;
-        let name = OsStr::new(name);
-        let rename =
-            |hidden: &HiddenName<'_>| files::rename(&self.this, &hidden.name, &self.this, name);
-        hidden.show_as(rename).map_err(failed)
+        hidden.replace(&self.this, name).map_err(failed)
     }
 
     /// Makes a file that nobody finds until it is [shown](Self::show).
@@ -449,108 +446,4 @@ fn permissions_like(bell: &std::fs::Metadata, address: &Address) -> Permissions 
         permissions.group = Some(group);
     }
     permissions
-}
-
-/// Makes the folder of a log, or opens it where somebody else was faster.
-fn make_log(path: &Path, permissions: Permissions) -> kernel::Result<OwnedFd> {
-    let name = path.file_name().ok_or(kernel::Error::from_raw("mkdirat", EINVAL))?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    match files::make_folder_at(files::open_folder(parent)?, name, of_folder(permissions)) {
-        Err(error) if error.name() == "EEXIST" => files::open_folder(path),
-        made => made,
-    }
-}
-
-/// Who may read a file may enter its folder.
-fn of_folder(permissions: Permissions) -> Permissions {
-    let mode = permissions.mode;
-    permissions.mode(mode | (mode & 0o444) >> 2)
-}
-
-fn open_or_make(
-    folder: BorrowedFd<'_>,
-    name: &str,
-    permissions: &Permissions,
-    bytes: u64,
-) -> kernel::Result<File> {
-    loop {
-        match files::open(folder, OsStr::new(name), Access::ReadWrite) {
-            Err(error) if error.name() == "ENOENT" => {}
-            opened => return opened.map(File::from),
-        }
-        let hidden = Hidden::make(folder, permissions, 0)?;
-        if bytes > 0 {
-            make_long(&hidden.file, bytes)?;
-        }
-        // Of several that make it at the same time one wins.
-        match hidden.show(folder, name) {
-            Err(error) if error.name() == "EEXIST" => {}
-            shown => return shown,
-        }
-    }
-}
-
-/// Makes a short file long enough, with room on the disk where the file system can reserve it: a store to a
-/// page of it that found none would be a fault.
-fn make_long(file: &File, bytes: u64) -> kernel::Result<()> {
-    match mmap::reserve(file, bytes) {
-        Err(error) if error.kind() == kernel::ErrorKind::NotSupported => mmap::set_len(file, bytes),
-        reserved => reserved,
-    }
-}
-
-/// A file that nobody looks for, with owner and mode. It is removed on drop, unless it was shown.
-#[derive(Debug)]
-pub(crate) struct Hidden<'a> {
-    pub(crate) file: File,
-    name: HiddenName<'a>,
-}
-
-#[derive(Debug)]
-struct HiddenName<'a> {
-    folder: BorrowedFd<'a>,
-    name: OsString,
-    is_shown: bool,
-}
-
-impl Drop for HiddenName<'_> {
-    fn drop(&mut self) {
-        if !self.is_shown {
-            let _ = files::remove(self.folder, &self.name);
-        }
-    }
-}
-
-impl<'a> Hidden<'a> {
-    fn make(folder: BorrowedFd<'a>, permissions: &Permissions, bytes: u64) -> kernel::Result<Self> {
-        // Unique while the process lives.
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Relaxed);
-        let name = OsString::from(format!(".new-{}-{count}", std::process::id()));
-        let _ = files::remove(folder, &name);
-        let file = File::from(files::create(folder, &name)?);
-        let name = HiddenName { folder, name, is_shown: false };
-        mmap::set_len(&file, bytes)?;
-        files::set_permissions(&file, *permissions)?;
-        Ok(Self { file, name })
-    }
-
-    /// Gives it a name in a folder that nothing has yet.
-    pub(crate) fn show(self, folder: impl AsFd, name: &str) -> kernel::Result<File> {
-        self.show_as(|hidden| {
-            files::rename_new(hidden.folder, &hidden.name, folder, OsStr::new(name))
-        })
-    }
-
-    fn show_as(
-        mut self,
-        rename: impl FnOnce(&HiddenName<'_>) -> kernel::Result<()>,
-    ) -> kernel::Result<File> {
-        rename(&self.name)?;
-        self.name.is_shown = true;
-        Ok(self.file)
-    }
 }

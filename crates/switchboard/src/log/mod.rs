@@ -9,6 +9,7 @@ pub(crate) mod content;
 pub(crate) mod folder;
 pub(crate) mod frame;
 pub(crate) mod gone;
+pub(crate) mod making;
 mod mapped;
 pub(crate) mod places;
 pub(crate) mod progress;
