@@ -1,4 +1,4 @@
-//! Whether the files in a log's folder are what their names say, before any is removed.
+//! Whether the files in a log's folder are what their names say, before any is written to or removed.
 //!
 //! Names alone prove nothing: `lock` and `queue` are ordinary words. What a log makes is told by how it
 //! begins, and files that a death or a power cut left empty or full of zeros count as the log's, too.
@@ -28,29 +28,115 @@ pub(crate) struct Foreign {
     pub(crate) problem: &'static str,
 }
 
+/// What a folder is, for who wants to open a log in it.
+#[derive(Debug)]
+pub(crate) enum Holds {
+    Nothing,
+    /// A log, or what a log is begun with.
+    Log,
+    Foreign(Foreign),
+}
+
+/// What a file says of the folder that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    /// Only a log makes that.
+    Log,
+    /// Nothing: it is empty, or zeros.
+    Nothing,
+    /// A bell that was cut off, if the rest is a log: what is left of it could be anything.
+    IfLog,
+    /// No log makes that.
+    Foreign,
+}
+
+/// Looks whether a log may be opened in a folder. Nothing is changed.
+///
+/// A folder in which something proves that it is a log is one, whatever else is in it. Without proof it has to be
+/// empty, or hold only what one who begins a log makes first, and may have died after.
+///
+/// # Errors
+/// What the system says; `EACCES` where the bell may not be read.
+pub(crate) fn look(folder: impl AsFd, path: &Path) -> Result<Holds> {
+    match files::open(&folder, OsStr::new(BELL), Access::Read) {
+        Ok(bell) => {
+            if in_call(bell_says(&File::from(bell)))? == Says::Log {
+                return Ok(Holds::Log);
+            }
+        }
+        Err(error) if error.name() == "ENOENT" || files::is_no_file(error) => {}
+        Err(error) => return Err(error),
+    }
+    let all = walk(&folder, path)?;
+    Ok(match all.foreign {
+        _ if all.is_proven => Holds::Log,
+        Some(foreign) => Holds::Foreign(foreign),
+        None if all.is_empty => Holds::Nothing,
+        None => Holds::Log,
+    })
+}
+
 /// What is in the folder and not of the log, if there is something. `path` is what the folder is called.
 pub(crate) fn find_foreign(folder: impl AsFd, path: &Path) -> Result<Option<Foreign>> {
+    walk(folder, path).map(|all| all.foreign)
+}
+
+/// Whether an open file may be used as the bell of a folder that holds a log: it is one, or what is left of one, or
+/// as long as one; then somebody lied in it, or the disk did.
+pub(super) fn may_be_bell(file: &File) -> io::Result<bool> {
+    Ok(bell_says(file)? != Says::Foreign || file.metadata()?.len() == BELL_BYTES as u64)
+}
+
+/// All that was found in a folder.
+#[derive(Debug)]
+struct All {
+    is_empty: bool,
+    /// Something in it proves that it is a log.
+    is_proven: bool,
+    foreign: Option<Foreign>,
+}
+
+fn walk(folder: impl AsFd, path: &Path) -> Result<All> {
+    let mut all = All { is_empty: true, is_proven: false, foreign: None };
+    let mut if_log = None;
     for (name, kind) in files::entries(&folder)? {
-        let foreign = if is_readers(&name, kind) {
-            let readers = files::open_folder_at(&folder, &name)?;
-            files::entries(&readers)?
-                .into_iter()
-                .find_map(|(place, kind)| {
-                    check(&readers, &path.join(READERS), &place, kind, is_place).transpose()
-                })
-                .transpose()?
+        all.is_empty = false;
+        if is_readers(&name, kind) {
+            let readers = match files::open_folder_at(&folder, &name) {
+                Err(error) if error.name() == "ENOENT" => continue,
+                opened => opened?,
+            };
+            for (place, kind) in files::entries(&readers)? {
+                let found = check(&readers, &path.join(READERS), &place, kind, place_says)?;
+                all.add(found);
+            }
         } else if is_ours(&name, kind) {
-            check(&folder, path, &name, kind, |file| {
-                is_what_it_is_called(&name.to_string_lossy(), file)
-            })?
+            let says = |file: &File| says(&name.to_string_lossy(), file);
+            let found = check(&folder, path, &name, kind, says)?;
+            if found == Ok(Says::IfLog) {
+                if_log = Some(Foreign { path: path.join(&name), problem: OTHER_CONTENT });
+            }
+            all.add(found);
         } else {
-            Some(Foreign { path: path.join(&name), problem: "is not of the log" })
-        };
-        if foreign.is_some() {
-            return Ok(foreign);
+            let problem = "is not of the log";
+            all.add(Err(Foreign { path: path.join(&name), problem }));
         }
     }
-    Ok(None)
+    if !all.is_proven {
+        all.foreign = all.foreign.or(if_log);
+    }
+    Ok(all)
+}
+
+impl All {
+    fn add(&mut self, found: std::result::Result<Says, Foreign>) {
+        match found {
+            Ok(says) => self.is_proven |= says == Says::Log,
+            Err(foreign) => {
+                self.foreign.get_or_insert(foreign);
+            }
+        }
+    }
 }
 
 /// Whether a file of the folder has a name and a kind as a log makes them there.
@@ -72,21 +158,24 @@ pub(crate) fn hidden_pid(name: &str) -> Option<u32> {
     name.strip_prefix(".new-")?.split_once('-')?.0.parse().ok()
 }
 
+const OTHER_CONTENT: &str = "is not of the log: its content is something else";
+
+/// What a file says, or why it is none of the log's.
 fn check(
     folder: impl AsFd,
     path: &Path,
     name: &OsStr,
     kind: Kind,
-    is_of_the_log: impl FnOnce(&File) -> io::Result<bool>,
-) -> Result<Option<Foreign>> {
-    let foreign = |problem| Ok(Some(Foreign { path: path.join(name), problem }));
+    says: impl FnOnce(&File) -> io::Result<Says>,
+) -> Result<std::result::Result<Says, Foreign>> {
+    let foreign = |problem| Ok(Err(Foreign { path: path.join(name), problem }));
     if kind != Kind::File {
         return foreign("is not of the log");
     }
     let file = match files::open(folder, name, Access::Read) {
         Ok(file) => File::from(file),
-        // Somebody else removed it meanwhile.
-        Err(error) if error.name() == "ENOENT" => return Ok(None),
+        // Somebody else removed it meanwhile, or gave it its name.
+        Err(error) if error.name() == "ENOENT" => return Ok(Ok(Says::Nothing)),
         Err(error) if error.name() == "EACCES" => {
             return foreign("may not be read, so whether it is of the log is not known");
         }
@@ -96,31 +185,41 @@ fn check(
         Err(error) if files::is_no_file(error) => return foreign("is not of the log"),
         Err(error) => return Err(error),
     };
-    match is_of_the_log(&file) {
-        Ok(true) => Ok(None),
-        Ok(false) => foreign("is not of the log: its content is something else"),
-        Err(error) => {
-            const EIO: i32 = 5;
-            Err(switchboard_kernel::Error::from_raw("pread", error.raw_os_error().unwrap_or(EIO)))
-        }
+    match in_call(says(&file))? {
+        Says::Foreign => foreign(OTHER_CONTENT),
+        says => Ok(Ok(says)),
     }
 }
 
-fn is_what_it_is_called(name: &str, file: &File) -> io::Result<bool> {
+fn in_call<T>(read: io::Result<T>) -> Result<T> {
+    const EIO: i32 = 5;
+    read.map_err(|error| {
+        switchboard_kernel::Error::from_raw("pread", error.raw_os_error().unwrap_or(EIO))
+    })
+}
+
+fn says(name: &str, file: &File) -> io::Result<Says> {
     match name {
-        LOCK => Ok(file.metadata()?.len() == 0),
-        BELL => is_bell(file),
-        TABLE => is_table(file),
+        LOCK if file.metadata()?.len() == 0 => Ok(Says::Nothing),
+        LOCK => Ok(Says::Foreign),
+        BELL => bell_says(file),
+        TABLE => table_says(file),
         // What is made under a hidden name becomes a segment, the table, or a place.
         _ if hidden_pid(name).is_some() => {
-            Ok(is_segment(file)? || is_table(file)? || is_place(file)?)
+            for says in [segment_says, table_says, place_says] {
+                let says = says(file)?;
+                if says != Says::Foreign {
+                    return Ok(says);
+                }
+            }
+            Ok(Says::Foreign)
         }
-        _ => is_segment(file),
+        _ => segment_says(file),
     }
 }
 
 /// A count, two flags, the byte that is rung, how far the lanes are, and zeros; or the beginning of that.
-fn is_bell(file: &File) -> io::Result<bool> {
+fn bell_says(file: &File) -> io::Result<Says> {
     let page = read(file, 0, BELL_BYTES + 1)?;
     let is_expected = |(at, byte): (usize, &u8)| match at {
         0..FLAG_AT => true,
@@ -128,29 +227,44 @@ fn is_bell(file: &File) -> io::Result<bool> {
         _ if (ENDS_AT..ENDS_AT + ENDS_BYTES).contains(&at) => true,
         _ => *byte == 0,
     };
-    Ok(page.len() <= BELL_BYTES && page.iter().enumerate().all(is_expected))
+    let is_bell = page.len() <= BELL_BYTES && page.iter().enumerate().all(is_expected);
+    Ok(match is_bell {
+        false => Says::Foreign,
+        true if page.len() == BELL_BYTES => Says::Log,
+        true if is_zero(&page) => Says::Nothing,
+        true => Says::IfLog,
+    })
 }
 
-fn is_segment(file: &File) -> io::Result<bool> {
+fn segment_says(file: &File) -> io::Result<Says> {
     let header = read(file, 0, segment::HEADER_BYTES)?;
-    Ok(header.starts_with(&segment::MAGIC) || is_zero(&header))
+    Ok(match header.starts_with(&segment::MAGIC) {
+        true => Says::Log,
+        // Cut off in it.
+        false if segment::MAGIC.starts_with(&header) => Says::Nothing,
+        false => nothing_or_foreign(&header),
+    })
 }
 
-fn is_table(file: &File) -> io::Result<bool> {
-    has_copies(file, table::COPIES_AT, &table::MAGIC)
+fn table_says(file: &File) -> io::Result<Says> {
+    copies_say(file, table::COPIES_AT, &table::MAGIC)
 }
 
-fn is_place(file: &File) -> io::Result<bool> {
-    has_copies(file, places::COPIES_AT.map(|at| at as u64), &places::MAGIC)
+fn place_says(file: &File) -> io::Result<Says> {
+    copies_say(file, places::COPIES_AT.map(|at| at as u64), &places::MAGIC)
 }
 
 /// Whether one of two copies begins as it should, or nothing was written yet.
-fn has_copies(file: &File, at: [u64; 2], magic: &[u8; 8]) -> io::Result<bool> {
+fn copies_say(file: &File, at: [u64; 2], magic: &[u8; 8]) -> io::Result<Says> {
     let mut copies = at.into_iter();
     if copies.any(|at| read(file, at, magic.len()).is_ok_and(|found| found == magic)) {
-        return Ok(true);
+        return Ok(Says::Log);
     }
-    Ok(is_zero(&read(file, 0, at[1] as usize + magic.len())?))
+    Ok(nothing_or_foreign(&read(file, 0, at[1] as usize + magic.len())?))
+}
+
+fn nothing_or_foreign(bytes: &[u8]) -> Says {
+    if is_zero(bytes) { Says::Nothing } else { Says::Foreign }
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

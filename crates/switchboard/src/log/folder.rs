@@ -15,7 +15,7 @@ use switchboard_kernel::mmap::{Mapping, Mode};
 use switchboard_kernel::process;
 use switchboard_kernel::{self as kernel, Permissions};
 
-use super::content::{hidden_pid, is_ours, is_readers};
+use super::content::{Foreign, Holds, hidden_pid, is_ours, is_readers, look, may_be_bell};
 use super::making::{Hidden, make_log, make_long, of_folder, open_or_make};
 use super::segment;
 use super::table::LANES;
@@ -63,7 +63,8 @@ impl Folder {
     /// Opens the folder of a log. With `make` it is made where it is not there.
     ///
     /// # Errors
-    /// `NotFound` without `make`; what the system says.
+    /// `NotFound` without `make`; `Mismatch`: the folder holds something else, and nothing was changed; what the
+    /// system says.
     pub(crate) fn open(address: &Address, make: bool) -> Result<Self, Error> {
         let path =
             address.path().ok_or_else(|| Error::new(ErrorKind::BadAddress, address, "no path"))?;
@@ -83,15 +84,13 @@ impl Folder {
             }
             Err(error) => return Err(Error::system(address, "cannot open the log", error)),
         };
-        if !make && !holds_log(&this) {
-            let problem = "there is no log of this name, but another folder";
-            return Err(Error::new(ErrorKind::NotFound, address, problem));
-        }
+        check_is_log(&this, path, address, make)?;
         let open = |name: &str, bytes: u64| {
             open_or_make(this.as_fd(), name, &permissions, bytes)
                 .map_err(|error| cannot_open(address, name, error))
         };
         let (lock, bell) = (open(LOCK, 0)?, open(BELL, BELL_BYTES as u64)?);
+        check_is_bell(&bell, path, address)?;
         let found = bell.metadata().map_err(|error| system(address, "fstat", BELL, error))?;
         if found.len() < BELL_BYTES as u64 {
             // What a power cut left, or somebody who cut it: it is as good as a new one.
@@ -120,6 +119,7 @@ impl Folder {
             opened.map(File::from).map_err(|error| cannot_open(address, name, error))
         };
         let (lock, bell) = (open(LOCK)?, open(BELL)?);
+        check_is_bell(&bell, path, address)?;
         if bell.metadata().is_ok_and(|found| found.len() < BELL_BYTES as u64) {
             let problem = "the log's bell is cut off";
             return Err(Error::new(ErrorKind::Mismatch, address, problem)
@@ -430,6 +430,47 @@ pub(crate) fn byte_lock(byte: u64) -> Lock {
 pub(crate) fn holds_log(folder: impl AsFd) -> bool {
     let Ok(entries) = files::entries(folder) else { return true };
     entries.iter().any(|(name, kind)| is_ours(name, *kind))
+}
+
+/// Refuses a folder that is not empty and no log, before anything in it is changed.
+fn check_is_log(
+    folder: impl AsFd,
+    path: &Path,
+    address: &Address,
+    make: bool,
+) -> Result<(), Error> {
+    let held = look(&folder, path).map_err(|error| cannot_open(address, BELL, error))?;
+    match held {
+        Holds::Log => Ok(()),
+        Holds::Nothing if make => Ok(()),
+        Holds::Nothing => {
+            let problem = "there is no log of this name, but an empty folder";
+            Err(Error::new(ErrorKind::NotFound, address, problem))
+        }
+        Holds::Foreign(Foreign { path, problem }) if make || holds_log(&folder) => {
+            let problem = format!("this folder is no log: {} {problem}", path.display());
+            Err(Error::new(ErrorKind::Mismatch, address, problem)
+                .hint("nothing was changed; choose a name that is free, or an empty folder"))
+        }
+        Holds::Foreign(Foreign { path, problem }) => {
+            let problem = format!(
+                "there is no log of this name, but another folder: {} {problem}",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::NotFound, address, problem))
+        }
+    }
+}
+
+/// Refuses what has the name of the bell in a log and is something else, before it is made longer or mapped.
+fn check_is_bell(bell: &File, path: &Path, address: &Address) -> Result<(), Error> {
+    if may_be_bell(bell).map_err(|error| system(address, "pread", BELL, error))? {
+        return Ok(());
+    }
+    let problem =
+        format!("{} is not of the log: its content is something else", path.join(BELL).display());
+    Err(Error::new(ErrorKind::Mismatch, address, problem)
+        .hint("it is not used, and was not changed; move it away, and the log makes another"))
 }
 
 /// Whose new files are: as the address says, or else like the bell, so that those who share a log need not

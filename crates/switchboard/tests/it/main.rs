@@ -40,6 +40,7 @@ const ROLES: &[(&str, Role)] = &[
     ("lender", loans::lender),
     ("log-endless", log::batches::endless),
     ("log-feeder", log::batches::feeder),
+    ("log-maker", log::foreign::maker),
     ("log-limited", log::batches::limited),
     ("log-repeater", log::batches::repeater),
     #[cfg(target_arch = "x86_64")]

@@ -3,6 +3,7 @@
 pub(crate) mod batches;
 pub(crate) mod crash;
 mod damage;
+pub(crate) mod foreign;
 pub(crate) mod given_back;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
