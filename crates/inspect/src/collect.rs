@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::join::{Join, Tables};
+use crate::kept::Kept;
 use crate::kind::{Kind, Kinds};
 use crate::model::{Coverage, FORMAT, Namespaces, Process, Snapshot, Viewer};
 use crate::source::descriptors::{self, Descriptor, Plain, Search, What};
@@ -66,6 +67,8 @@ pub(crate) struct Found {
     pub(crate) mapped: Vec<Mapped>,
     /// Its Unix sockets in which descriptors are in flight, if that is of interest: descriptor, inode, how many.
     pub(crate) in_flight: Vec<(i32, u64, u32)>,
+    /// What of it the next look may take for true.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// Kinds of which each network namespace has its own.
@@ -183,12 +186,11 @@ impl Request {
             Err(error) => missing.push(format!("no process: /proc cannot be read ({error})")),
         }
         pids.sort_unstable();
-        let (mut found, lines) = std::thread::scope(|scope| {
-            // The kernel has that wait, ten milliseconds and more, until all processors have taken note.
-            let lines = self.kinds.has(Kind::Lock).then(|| scope.spawn(lock_lines));
-            let found = self.read_all(&pids, before.as_deref());
-            (found, lines.and_then(|lines| lines.join().ok()).unwrap_or_default())
-        });
+        // Who looks again and again is to cost little; who looks once is waited for.
+        let alone = before.is_some();
+        // The kernel has that wait, ten milliseconds and more, until all processors have taken note.
+        let lines = || if self.kinds.has(Kind::Lock) { lock_lines() } else { Vec::new() };
+        let (mut found, lines) = both(alone, || self.read_all(&pids, before.as_deref()), lines);
         found.sort_unstable_by_key(|one| one.process.pid);
         locked_files(&mut found, &lines);
 
@@ -201,14 +203,11 @@ impl Request {
             ipc: namespace("ns/ipc"),
         };
         let mut join = Join::new(self.kinds, viewer, self.waits == Waits::All, self.details);
-        let own = std::thread::scope(|scope| {
-            let own = scope.spawn(|| Tables::of_here(self.kinds, self.details));
-            join.processes(&found, &lines);
-            own.join().unwrap_or_default()
-        });
+        let tables = || Tables::of_here(self.kinds, self.details);
+        let ((), own) = both(alone, || join.processes(&found, &lines), tables);
         join.namespaces(&found, own);
         join.peers();
-        join.fills(&found);
+        join.fills(&found, alone);
         let mut places = Vec::new();
         if let Some(wanted) = &self.places {
             join.in_flight(&found);
@@ -227,7 +226,7 @@ impl Request {
                 (None, _) => {}
             }
             if let Some(before) = before {
-                *before = looked.remember(&found);
+                *before = looked.remember(&mut found);
             }
         }
         missing.append(&mut join.missing);
@@ -285,7 +284,8 @@ impl Request {
             }
         };
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = processors.min(MOST_THREADS).min(1 + pids.len() / WORTH_A_THREAD);
+        let threads = if before.is_some() { 1 } else { processors };
+        let threads = threads.min(MOST_THREADS).min(1 + pids.len() / WORTH_A_THREAD);
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(work);
@@ -294,6 +294,22 @@ impl Request {
         });
         all.into_inner().unwrap_or_default()
     }
+}
+
+/// Does two things: one after the other, or the second on a thread of its own.
+fn both<A, B: Default + Send>(
+    alone: bool,
+    one: impl FnOnce() -> A,
+    other: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if alone {
+        return (one(), other());
+    }
+    std::thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        (one, other.join().unwrap_or_default())
+    })
 }
 
 /// Reads processes, one after the other.
@@ -311,6 +327,12 @@ impl Reader<'_> {
         let folder = Folder::open(&format!("/proc/{pid}")).ok()?;
         folder.read_record(c"stat", &mut self.buffer).ok()?;
         let stat = process::stat(&self.buffer)?;
+        // What is in flight to it changes by others.
+        let before = self.before.filter(|_| self.request.places.is_none());
+        let kept = before.and_then(|before| before.kept(pid));
+        if let Some(found) = kept.and_then(|kept| kept.again(&folder, &stat, &mut self.buffer)) {
+            return Some(found);
+        }
         // It lives on in its other threads, and what it holds with it.
         let first_thread_gone = stat.state == 'Z' && stat.threads > 1;
         let mut one = Process {
@@ -331,6 +353,7 @@ impl Reader<'_> {
                 files: Vec::new(),
                 mapped: Vec::new(),
                 in_flight: Vec::new(),
+                kept: None,
             });
         }
         self.describe(&folder, &mut one)?;
@@ -368,7 +391,12 @@ impl Reader<'_> {
         }
         let files = std::mem::take(&mut self.search.files);
         let in_flight = std::mem::take(&mut self.search.in_flight);
-        Some(Found { process: one, asleep, descriptors, files, mapped, in_flight })
+        let mut found =
+            Found { process: one, asleep, descriptors, files, mapped, in_flight, kept: None };
+        if before.is_some() && !first_thread_gone {
+            found.kept = Kept::of(&found, kept.is_some());
+        }
+        Some(found)
     }
 
     /// Whose it is, its namespaces, and what else was asked for.

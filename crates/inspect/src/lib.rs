@@ -24,6 +24,7 @@ mod collect;
 mod details;
 mod futex;
 mod join;
+mod kept;
 pub mod kind;
 pub mod model;
 pub mod name;

@@ -48,13 +48,22 @@ struct Entry {
 }
 
 /// What a thread sleeps in, as it was read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Asleep {
     /// Its `syscall`; empty if that could not be read.
     line: Vec<u8>,
     channel: Option<String>,
-    runs: Option<u64>,
+    pub(crate) runs: Option<u64>,
     processor: u32,
+    /// It was not given a processor since the look before.
+    is_as_before: bool,
+}
+
+impl Asleep {
+    /// Whether it sleeps where it slept at the look before, without having run.
+    pub(crate) fn is_as_before(&self) -> bool {
+        self.is_as_before && self.runs.is_some()
+    }
 }
 
 const SOCKETS: [Kind; 4] = [Kind::Unix, Kind::Tcp, Kind::Udp, Kind::Socket];
@@ -85,7 +94,7 @@ pub(crate) fn look(join: &mut Join, found: &mut [Found], whole: bool) -> Looked 
             let Some(wait) = wait else { continue };
             let Some(slot) = found[at].process.threads.get_mut(thread) else { continue };
             slot.wait = Some(wait);
-            let Asleep { line, channel, runs, processor } = asleep;
+            let Asleep { line, channel, runs, processor, .. } = asleep;
             looked.entries.push(Entry { at, thread, line, channel, runs, processor });
         }
     }
@@ -194,6 +203,7 @@ fn asleep(
         if let Some(slept) = before.filter(|slept| Some(slept.runs) == asleep.runs) {
             asleep.line.clone_from(&slept.line);
             asleep.channel.clone_from(&slept.channel);
+            asleep.is_as_before = true;
             return asleep;
         }
     }

@@ -35,5 +35,8 @@ mod world;
 /// Children of these tests that are not the command: situations of the gallery.
 #[test]
 fn child_process() {
-    switchboard_testkit::child::enter(&[("gallery", switchboard_testkit::gallery::role)]);
+    switchboard_testkit::child::enter(&[
+        ("crowd", top::cost::crowd),
+        ("gallery", switchboard_testkit::gallery::role),
+    ]);
 }

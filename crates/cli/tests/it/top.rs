@@ -1,6 +1,6 @@
 //! `top`: what it prints for scripts, and, in tmux, what it draws and what keys and signals do.
 
-mod cost;
+pub(crate) mod cost;
 mod scripts;
 mod terminal;
 

@@ -18,8 +18,8 @@ use crate::model::{Object, Via};
 use crate::source::borrowed::Lender;
 
 impl Join {
-    /// Asks each pipe and FIFO, and what else does not say it elsewhere; many of them on all processors.
-    pub(crate) fn fills(&mut self, found: &[Found]) {
+    /// Asks each pipe and FIFO, and what else does not say it elsewhere; many of them on all processors, unless it is to be done alone.
+    pub(crate) fn fills(&mut self, found: &[Found], alone: bool) {
         const WORTH_A_THREAD: usize = 256;
         const MOST_THREADS: usize = 8;
         let kinds = self.kinds;
@@ -30,7 +30,8 @@ impl Join {
         };
         let mut wanted: Vec<&mut Object> = self.objects.iter_mut().filter(wants).collect();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = processors.min(MOST_THREADS).min(1 + wanted.len() / WORTH_A_THREAD);
+        let threads = if alone { 1 } else { processors };
+        let threads = threads.min(MOST_THREADS).min(1 + wanted.len() / WORTH_A_THREAD);
         let each = wanted.len().div_ceil(threads).max(1);
         let ask_all = |objects: &mut [&mut Object]| {
             let mut lender = Lender::default();

@@ -6,13 +6,22 @@ use std::collections::HashMap;
 
 use super::{Looked, since_boot_ms};
 use crate::collect::Found;
+use crate::kept::Kept;
 use crate::model::Process;
 use crate::source::folder::Folder;
 use crate::source::schedule::{self, Clocks, UNCERTAIN_MS};
 
-/// Threads that slept when they were looked at last, by thread id.
+/// What was seen at the last look; nothing before the first.
 #[derive(Debug, Default)]
-pub(crate) struct Before(Option<HashMap<u32, Slept>>);
+pub(crate) struct Before(Option<Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    /// Threads that slept, by thread id.
+    slept: HashMap<u32, Slept>,
+    /// Processes that did not run, by process id.
+    kept: HashMap<u32, Kept>,
+}
 
 /// A thread that slept.
 #[derive(Debug)]
@@ -35,9 +44,14 @@ impl Before {
         self.0.is_some()
     }
 
+    /// What was kept of a process.
+    pub(crate) fn kept(&self, pid: u32) -> Option<&Kept> {
+        self.0.as_ref()?.kept.get(&pid)
+    }
+
     /// What was seen of a thread of a process.
     pub(super) fn of(&self, process: &Process, tid: u32) -> Option<&Slept> {
-        let slept = self.0.as_ref()?.get(&tid)?;
+        let slept = self.0.as_ref()?.slept.get(&tid)?;
         (slept.started_ticks == process.started_ticks).then_some(slept)
     }
 }
@@ -69,8 +83,10 @@ impl Looked {
     }
 
     /// What the next look needs.
-    pub(crate) fn remember(self, found: &[Found]) -> Before {
+    pub(crate) fn remember(self, found: &mut [Found]) -> Before {
         let now_ms = since_boot_ms();
+        let kept = found.iter_mut().filter_map(|one| Some((one.process.pid, one.kept.take()?)));
+        let kept = kept.collect();
         let slept = self.entries.into_iter().filter_map(|entry| {
             let process = &found.get(entry.at)?.process;
             let thread = process.threads.get(entry.thread)?;
@@ -84,6 +100,6 @@ impl Looked {
             };
             Some((thread.tid, slept))
         });
-        Before(Some(slept.collect()))
+        Before(Some(Seen { slept: slept.collect(), kept }))
     }
 }

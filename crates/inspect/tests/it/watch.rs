@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use switchboard_inspect::analysis::wakers::Index;
 use switchboard_inspect::analysis::{pressure, rates, stuck, why};
-use switchboard_inspect::{Request, Snapshot, Thread, Wait, WaitOn, Watch};
-use switchboard_kernel::{io, pipe};
+use switchboard_inspect::{Kind, Request, Snapshot, Thread, Wait, WaitOn, Watch};
+use switchboard_kernel::{Permissions, io, pipe};
+use switchboard_testkit::Scratch;
 
 const GAP: Duration = Duration::from_millis(30);
 
@@ -119,4 +120,53 @@ fn rates_of_a_process_and_a_connection() {
     assert!(rate.moved && traffic.sent_bytes_per_s == 0, "{rate:?}");
     drop(to_cat);
     cat.wait().expect("an end");
+}
+
+/// A shell that is told what to open and close, and sleeps in between.
+#[test]
+fn what_is_kept_is_true() {
+    let scratch = Scratch::new();
+    let (fifo, other) = (scratch.join("a"), scratch.join("b"));
+    switchboard_kernel::fifo::create(&fifo, Permissions::default()).expect("a FIFO");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "while read line; do eval \"$line\"; done"]).current_dir(scratch.path());
+    let mut shell = shell.stdin(Stdio::piped()).spawn().expect("a shell");
+    let pid = shell.id();
+    let mut input = shell.stdin.take().expect("a pipe");
+    let mut watch = Watch::new(GAP);
+    let held = |snapshot: &Snapshot| {
+        let fifos = snapshot.objects_of(pid).filter(|object| object.kind == Kind::Fifo);
+        fifos.flat_map(|object| object.names.clone()).collect::<Vec<String>>()
+    };
+    let idle = |watch: &mut Watch| {
+        // So many looks that what it holds is kept.
+        let looks: Vec<Snapshot> =
+            (0..4).map(|_| watch.look(&Request::everything().traffic())).collect();
+        let of = |snapshot: &Snapshot| snapshot.objects_of(pid).cloned().collect::<Vec<_>>();
+        let ids =
+            |snapshot| of(snapshot).into_iter().map(|one| (one.id, one.ends)).collect::<Vec<_>>();
+        let fresh = Request::everything().take();
+        assert_eq!(ids(looks.last().expect("a look")), ids(&fresh), "as without anything kept");
+    };
+    idle(&mut watch);
+    for name in ["a", "b"] {
+        writeln!(input, "exec 7<>{name}").expect("told");
+        look_until(&mut watch, "it is open", |now| {
+            held(now).iter().any(|path| path.ends_with(&format!("/{name}")))
+        });
+        idle(&mut watch);
+        if name == "a" {
+            // It is given another name while its holder sleeps: that shows, too, before long.
+            std::fs::rename(&fifo, &other).expect("renamed");
+            look_until(&mut watch, "its new name", |now| {
+                held(now).iter().any(|path| path.ends_with("/b"))
+            });
+        }
+        writeln!(input, "exec 7>&-").expect("told");
+        look_until(&mut watch, "it is closed", |now| held(now).is_empty());
+        idle(&mut watch);
+    }
+    drop(input);
+    shell.wait().expect("an end");
+    assert!(watch.look(&Request::everything()).process(pid).is_none());
 }
