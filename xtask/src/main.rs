@@ -78,6 +78,10 @@ Commands:
   prove top       Measure what `switchboard top` costs with 150 processes to look at, and whether it grows.
     --seconds N   For so long; 600 unless said otherwise.
     --release     As above; without it the bounds are wide.
+  prove clean     Let processes make, use, pass and abandon objects at random in namespaces of their own, while `switchboard clean`
+                  runs against them: nothing in use goes, and what went comes back the same.
+    --rounds N    So many rounds; 1000 unless said otherwise. Six at a time, some four seconds each.
+    --release     As above.
   prove asan      Run what `hostile` does, in short, and what queues and topics promise under AddressSanitizer; then a
                   test that reads beyond its memory, which has to be noticed. Takes some minutes.
   prove tsan      Run threads on all synchronisation objects under ThreadSanitizer; then one that forgets
@@ -193,7 +197,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
 }
 
 fn parse_prove(arguments: &[String]) -> Result<Task, String> {
-    const WHAT: &str = "`kill`, `torture`, `hostile`, `fuzz-inspect`, `event`, `state`, `top`, `models`, `asan` or `tsan`";
+    const WHAT: &str = "`kill`, `torture`, `hostile`, `fuzz-inspect`, `event`, `state`, `top`, `clean`, `models`, `asan` or `tsan`";
     let Some((name, rest)) = arguments.split_first() else {
         return Err(format!("prove what? {WHAT}"));
     };
@@ -207,6 +211,7 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         "event" => options.what = prove::What::Event { seconds: 60 },
         "state" => options.what = prove::What::State { seconds: 60 },
         "top" => options.what = prove::What::Top { seconds: 600 },
+        "clean" => options.what = prove::What::Clean { rounds: 1000 },
         _ => return Err(format!("cannot prove `{name}`, only {WHAT}")),
     }
     let mut rest = rest.iter();
@@ -214,7 +219,8 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         match (argument.as_str(), name.as_str(), &mut options.what) {
             (
                 "--release",
-                "kill" | "torture" | "hostile" | "fuzz-inspect" | "event" | "state" | "top",
+                "kill" | "torture" | "hostile" | "fuzz-inspect" | "event" | "state" | "top"
+                | "clean",
                 _,
             ) => options.release = true,
             ("--mistakes", "models", _) => mistakes = true,
@@ -231,6 +237,11 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
                 let number = rest.next().and_then(|number| number.parse().ok());
                 let number = number.filter(|number| (1..=86_400).contains(number));
                 *seconds = number.ok_or("--seconds takes a number from 1 to 86400")?;
+            }
+            ("--rounds", _, prove::What::Clean { rounds }) => {
+                let number = rest.next().and_then(|number| number.parse().ok());
+                let number = number.filter(|number| (1..=1_000_000).contains(number));
+                *rounds = number.ok_or("--rounds takes a number from 1 to 1000000")?;
             }
             (filter, "kill" | "torture" | "hostile" | "event" | "state" | "models", _)
                 if !filter.starts_with('-') && options.filter.is_none() =>
@@ -286,6 +297,10 @@ mod tests {
             parsed("prove fuzz-inspect --seconds 9"),
             Ok(Task::Prove(o)) if o.what == prove::What::FuzzInspect { seconds: 9 }
         ));
+        assert!(matches!(
+            parsed("prove clean --rounds 20 --release"),
+            Ok(Task::Prove(o)) if o.what == prove::What::Clean { rounds: 20 } && o.release
+        ));
         assert!(matches!(parsed("prove asan"), Ok(Task::ProveAsan)));
         assert!(matches!(
             parsed("prove torture shm --seconds 20"),
@@ -308,6 +323,8 @@ mod tests {
             "prove hostile --seconds 0",
             "prove fuzz-inspect maps",
             "prove torture mutex bell",
+            "prove clean --seconds 5",
+            "prove clean --rounds 0",
             "prove torture --seconds 0",
             "prove torture --seconds",
         ] {

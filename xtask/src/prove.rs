@@ -7,6 +7,7 @@
 //! | `prove hostile` | `hostile`: peers that lie in each way; at random, for a minute each | for a second |
 //! | `prove fuzz-inspect` | `fuzz_inspect`: every parser of the inspector on text made at random, for ten minutes | for seconds |
 //! | `prove event` | `proof_event`: two processes that wake each other, for a minute | for a second |
+//! | `prove clean` | `proof_clean`: rounds in which `clean` runs against processes at random, 1,000 of them | 12 rounds |
 //! | `prove state` | `proof_state`: reads of what is set all the time, for a minute | for a second |
 //! | `prove top` | `proof_top`: what the live view costs, in ten minutes | in ten seconds |
 //!
@@ -51,6 +52,8 @@ pub(crate) enum What {
     State { seconds: u32 },
     /// That the live view costs little and does not grow, in so long.
     Top { seconds: u32 },
+    /// That nothing in use is removed, in so many rounds.
+    Clean { rounds: u32 },
 }
 
 impl What {
@@ -64,6 +67,7 @@ impl What {
             Self::Event { .. } => "proof_event",
             Self::State { .. } => "proof_state",
             Self::Top { .. } => "proof_top",
+            Self::Clean { .. } => "proof_clean",
         }
     }
 
@@ -73,6 +77,7 @@ impl What {
             Self::Kill => ("SWITCHBOARD_KILLSTEP", "every".to_owned()),
             Self::Torture { seconds } => ("SWITCHBOARD_TORTURE_SECONDS", seconds.to_string()),
             Self::Hostile { seconds } => ("SWITCHBOARD_HOSTILE_SECONDS", seconds.to_string()),
+            Self::Clean { rounds } => ("SWITCHBOARD_CLEAN_ROUNDS", rounds.to_string()),
             Self::FuzzInspect { seconds } => ("SWITCHBOARD_FUZZ_SECONDS", seconds.to_string()),
             Self::Event { seconds } | Self::State { seconds } | Self::Top { seconds } => {
                 ("SWITCHBOARD_PROOF_SECONDS", seconds.to_string())
@@ -107,6 +112,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         What::Event { .. } => "Waking each other",
         What::State { .. } => "Reading while it is written",
         What::Top { .. } => "Watching",
+        What::Clean { .. } => "Cleaning while it is used",
     });
     let mut total = Total::default();
     for executable in &executables {
@@ -124,7 +130,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options, tally: &mut Tally) {
         | What::Event { .. }
         | What::State { .. }
         | What::Top { .. }
-            if tally.is_empty() =>
+        | What::Clean { .. }
+            if tally.is_empty() && !tally.has_skipped() =>
         {
             tally.fail("prove", "there is no such test");
         }
@@ -155,7 +162,7 @@ fn prove(
         // Each has the machine for itself: what they measure is time.
         command.arg("--test-threads=1");
     }
-    if matches!(options.what, What::FuzzInspect { .. } | What::Top { .. }) {
+    if matches!(options.what, What::FuzzInspect { .. } | What::Top { .. } | What::Clean { .. }) {
         command.arg("--nocapture");
     }
     let running = thread::spawn(move || bounded::run(&mut command, LIMIT));
@@ -192,6 +199,12 @@ fn prove(
     if matches!(options.what, What::FuzzInspect { .. }) {
         // How many texts each parser read.
         outcome.output.lines().filter(|line| line.contains(" texts, ")).for_each(show::detail);
+    }
+    if matches!(options.what, What::Clean { .. }) {
+        // The seed, and what was counted.
+        let counted =
+            |line: &&str| line.contains("SWITCHBOARD_CLEAN_SEED") || line.contains(" removed");
+        outcome.output.lines().filter(counted).for_each(show::detail);
     }
     tally.add(report.passed, failed, &executable.name);
     // What reads makes nothing.

@@ -160,9 +160,36 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit).map_err(|_| "not a length of time".into())
 }
 
+/// A number of bytes: `4096`, `64KiB`, `1GiB`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    const WRONG: &str = "write it as 4096, 64KiB, 16MiB or 1GiB";
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KiB" | "K" | "k" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        "TiB" | "T" => 1 << 40,
+        _ => return Err(WRONG.into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| WRONG.to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "that is more than there is".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(
+            (bytes("4096"), bytes("64KiB"), bytes("2G")),
+            (Ok(4096), Ok(65_536), Ok(2 << 30))
+        );
+        for wrong in ["", "KiB", "-1", "1.5M", "1XB", "99999999999T"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations() {

@@ -30,6 +30,11 @@ pub(crate) struct Source {
 const LARGEST_BYTES: u64 = 1 << 30;
 
 impl Source {
+    /// This machine, of commands that are about nothing else.
+    pub(crate) fn live(json: bool) -> Self {
+        Self { from: None, json }
+    }
+
     /// The snapshot: taken now as the request says, or read.
     pub(crate) fn snapshot(&self, request: &Request) -> Result<Snapshot, Failure> {
         match &self.from {

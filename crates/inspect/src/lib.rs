@@ -21,6 +21,7 @@
 
 pub mod analysis;
 mod collect;
+pub mod contents;
 mod details;
 mod futex;
 mod join;

@@ -25,6 +25,36 @@ pub fn escaped(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes that [`escaped`] made this of; none if it did not.
+#[must_use]
+pub fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let kind = escape.chars().next()?;
+        rest = escape.get(kind.len_utf8()..)?;
+        match kind {
+            '\\' => bytes.push(b'\\'),
+            'n' => bytes.push(b'\n'),
+            't' => bytes.push(b'\t'),
+            'x' => {
+                bytes.push(u8::from_str_radix(rest.get(..2)?, 16).ok()?);
+                rest = rest.get(2..)?;
+            }
+            'u' => {
+                let (code, after) = rest.strip_prefix('{')?.split_once('}')?;
+                let c = char::from_u32(u32::from_str_radix(code, 16).ok()?)?;
+                bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = after;
+            }
+            _ => return None,
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Some(bytes)
+}
+
 fn push(text: &mut String, c: char) {
     match c {
         '\\' => text.push_str("\\\\"),
@@ -78,8 +108,12 @@ mod tests {
             (b"", ""),
         ] {
             assert_eq!(escaped(raw), shown);
+            assert_eq!(unescaped(shown).as_deref(), Some(raw));
         }
         assert_eq!(escaped(&[b'a'; 9000]).len(), LONGEST);
+        for wrong in ["\\", "a\\q", "\\x1", "\\xé", "\\u{", "\\u{d800}", "\\u1"] {
+            assert_eq!(unescaped(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

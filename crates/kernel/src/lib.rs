@@ -27,6 +27,7 @@ pub mod futex;
 mod hidden_name;
 pub mod inotify;
 pub mod io;
+pub mod lease;
 pub mod mechanism;
 pub mod membarrier;
 pub mod memfd;

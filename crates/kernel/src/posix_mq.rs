@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 mod create;
+mod into_memory;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

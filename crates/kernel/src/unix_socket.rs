@@ -36,7 +36,8 @@ mod within;
 pub use address::{Address, local_address};
 pub use look::{is_bound, peek_descriptors};
 pub use message::{
-    MAX_DESCRIPTORS, enable_packet_ends, recv_packet, recv_with_fds, send_with_fds, unsent_bytes,
+    MAX_DESCRIPTORS, enable_packet_ends, peek_offset, peek_with_fds, recv_packet, recv_with_fds,
+    send_with_fds, set_peek_offset, unsent_bytes,
 };
 pub use peer::{
     Credentials, peer_credentials, peer_groups, peer_pidfd, peer_process, peer_process_by_id,

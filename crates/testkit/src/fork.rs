@@ -28,3 +28,48 @@ pub fn in_child(does: impl FnOnce() -> bool) -> bool {
     assert_eq!(waited, child, "the child's end");
     status == 0
 }
+
+/// As [`in_child`], but does not wait: the process id of the child. It ends with 0 if `does` returned `true`, else with 1. Who started it
+/// waits for it.
+///
+/// # Panics
+/// When no child can be made.
+#[must_use]
+pub fn start(does: impl FnOnce() -> bool) -> i32 {
+    // SAFETY: as in `in_child`.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "no child: {}", std::io::Error::last_os_error());
+    if child == 0 {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(does));
+        let status = i32::from(!done.unwrap_or(false));
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(status) };
+    }
+    child
+}
+
+/// Gives up every capability, so that modes count for this process whoever it is; and, if it may, becomes this user.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn become_ordinary(user: Option<u32>) {
+    if let Some(id) = user {
+        // SAFETY: a list of no groups.
+        let groups = unsafe { libc::setgroups(0, std::ptr::null()) };
+        // SAFETY: integers.
+        let group = unsafe { libc::setresgid(id, id, id) };
+        // SAFETY: integers.
+        let done = unsafe { libc::setresuid(id, id, id) };
+        let error = std::io::Error::last_os_error();
+        assert_eq!((groups, group, done), (0, 0, 0), "another user: {error}");
+    }
+    let none = rustix::thread::CapabilitySets {
+        effective: rustix::thread::CapabilitySet::empty(),
+        permitted: rustix::thread::CapabilitySet::empty(),
+        inheritable: rustix::thread::CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, none).expect("no capabilities");
+    // SAFETY: sets a flag of this process: it can be looked into again, as before it changed its user.
+    let dumpable = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+    assert_eq!(dumpable, 0, "prctl");
+}

@@ -4,6 +4,7 @@
 //! docs/commands.md. Help, completions and man pages follow from the row.
 
 mod call;
+mod clean;
 mod completions;
 mod create;
 mod deadlocks;
@@ -17,9 +18,11 @@ mod lock;
 mod man;
 mod map;
 mod notify;
+mod peek;
 mod ps;
 mod publish;
 mod recv;
+mod restore;
 mod send;
 mod serve;
 mod set;
@@ -74,6 +77,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "list", group: "See", build: list::build, run: list::run },
     Command { name: "show", group: "See", build: show::build, run: show::run },
     Command { name: "who", group: "See", build: who::build, run: who::run },
+    Command { name: "peek", group: "See", build: peek::build, run: peek::run },
     Command { name: "ps", group: "See", build: ps::build, run: ps::run },
     Command { name: "why", group: "See", build: why::build, run: why::run },
     Command { name: "deadlocks", group: "See", build: deadlocks::build, run: deadlocks::run },
@@ -81,6 +85,8 @@ const COMMANDS: &[Command] = &[
     Command { name: "map", group: "See", build: map::build, run: map::run },
     Command { name: "web", group: "See", build: web::build, run: web::run },
     Command { name: "top", group: "See", build: top::build, run: top::run },
+    Command { name: "clean", group: "See", build: clean::build, run: clean::run },
+    Command { name: "restore", group: "See", build: restore::build, run: restore::run },
     Command { name: "snapshot", group: "See", build: snapshot::build, run: snapshot::run },
     Command { name: "diff", group: "See", build: diff::build, run: diff::run },
     Command { name: "doctor", group: "See", build: doctor::build, run: doctor::run },

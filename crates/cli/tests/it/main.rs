@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod channels;
+mod cleaning;
 mod closed_output;
 mod command;
 mod demo;
@@ -20,6 +21,7 @@ mod logs;
 mod map;
 mod objects;
 mod pages;
+mod peeking;
 mod run;
 mod seeing;
 mod send_recv;
@@ -35,8 +37,8 @@ mod world;
 /// Children of these tests that are not the command: situations of the gallery.
 #[test]
 fn child_process() {
-    switchboard_testkit::child::enter(&[
-        ("crowd", top::cost::crowd),
-        ("gallery", switchboard_testkit::gallery::role),
-    ]);
+    let mut roles: Vec<(&str, switchboard_testkit::child::Role)> =
+        vec![("crowd", top::cost::crowd), ("gallery", switchboard_testkit::gallery::role)];
+    roles.extend(cleaning::ROLES);
+    switchboard_testkit::child::enter(&roles);
 }

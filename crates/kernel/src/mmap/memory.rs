@@ -229,6 +229,18 @@ impl Memory {
         if self.writable { Ok(()) } else { Err(Error::new("mmap", Errno::ACCESS)) }
     }
 
+    /// A place to be written to by the kernel.
+    pub(crate) fn writable_place(
+        &self,
+        offset: usize,
+        bytes: usize,
+        alignment: usize,
+    ) -> Result<*mut u8> {
+        self.check_writable()?;
+        self.check_truncated()?;
+        self.place(offset, bytes, alignment)
+    }
+
     #[inline]
     fn word(&self, offset: usize, bytes: usize) -> Result<*mut u8> {
         self.check_truncated()?;

@@ -97,6 +97,25 @@ impl MessageQueue {
         }
         get(key.number("msgget")?, 0)
     }
+
+    /// `msgctl(IPC_SET)`: owner, group, mode and size, from now on. The time of the last change becomes now. Who is blocked in a
+    /// call stays so, whatever the mode.
+    ///
+    /// # Errors
+    /// `EPERM`: unless the caller is its owner, its creator or has `CAP_SYS_ADMIN`, and for a size above `msgmnb` without
+    /// `CAP_SYS_RESOURCE`; `EINVAL`: a size of 0, or there is no such queue (any more).
+    pub fn set_permissions(&self, owner: u32, group: u32, mode: u32, max_bytes: u64) -> Result<()> {
+        // SAFETY: msqid_ds is integers only; all zeroes is a valid value.
+        let mut wanted: msqid_ds = unsafe { std::mem::zeroed() };
+        wanted.msg_perm.uid = owner;
+        wanted.msg_perm.gid = group;
+        wanted.msg_perm.mode = (mode & 0o777) as _;
+        wanted.msg_qbytes = max_bytes;
+        // SAFETY: IPC_SET reads one msqid_ds, and `wanted` is one.
+        checked(unsafe { libc::msgctl(self.id, libc::IPC_SET, &raw mut wanted) })
+            .of("msgctl")
+            .map(drop)
+    }
 }
 
 /// How often creating and finding may miss each other before the error is given back.
@@ -117,17 +136,11 @@ fn set(queue: MessageQueue, options: &CreateOptions) -> Result<()> {
     if permissions.owner.is_none() && permissions.group.is_none() && options.max_bytes.is_none() {
         return Ok(());
     }
-    // SAFETY: msqid_ds is integers only; all zeroes is a valid value.
-    let mut wanted: msqid_ds = unsafe { std::mem::zeroed() };
     // IPC_SET sets all four, so those not asked for are given as msgget(2) left them.
-    wanted.msg_perm.uid = permissions.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
-    wanted.msg_perm.gid = permissions.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
-    wanted.msg_perm.mode = (permissions.mode & 0o777) as _;
-    wanted.msg_qbytes = u64::from(options.max_bytes.unwrap_or(limits().default_queue_bytes));
-    // SAFETY: IPC_SET reads one msqid_ds, and `wanted` is one.
-    checked(unsafe { libc::msgctl(queue.id, libc::IPC_SET, &raw mut wanted) })
-        .of("msgctl")
-        .map(drop)
+    let owner = permissions.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    let group = permissions.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
+    let max_bytes = u64::from(options.max_bytes.unwrap_or(limits().default_queue_bytes));
+    queue.set_permissions(owner, group, permissions.mode, max_bytes)
 }
 
 fn get(key: i32, flags: c_int) -> Result<MessageQueue> {

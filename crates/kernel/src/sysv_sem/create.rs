@@ -143,6 +143,23 @@ impl SemaphoreSet {
         Self::open(key)?.ready(deadline)
     }
 
+    /// `semctl(IPC_SET)`: owner, group and mode, from now on. The time of the last change becomes now. Who is blocked in a call
+    /// stays so, whatever the mode.
+    ///
+    /// # Errors
+    /// `EPERM` unless the caller is its owner, its creator or has `CAP_SYS_ADMIN`; `EINVAL` when there is no such set
+    /// (any more).
+    pub fn set_permissions(&self, owner: u32, group: u32, mode: u32) -> Result<()> {
+        let mut wanted = MaybeUninit::<semid_ds>::zeroed();
+        // SAFETY: integers only, initialised as zeroes.
+        let fields = unsafe { wanted.assume_init_mut() };
+        fields.sem_perm.uid = owner;
+        fields.sem_perm.gid = group;
+        fields.sem_perm.mode = (mode & 0o777) as _;
+        // SAFETY: IPC_SET reads one semid_ds, and this is one.
+        unsafe { self.control(0, libc::IPC_SET, Argument { set: wanted.as_mut_ptr() }) }.map(drop)
+    }
+
     fn ready(self, deadline: Deadline) -> Result<Self> {
         const LOOK_AGAIN: Duration = Duration::from_millis(1);
         loop {
@@ -208,14 +225,9 @@ fn make_ready(set: SemaphoreSet, options: &CreateOptions) -> Result<()> {
         result => result?,
     }
     let permissions = options.permissions;
-    let mut wanted = MaybeUninit::<semid_ds>::zeroed();
-    // SAFETY: integers only, initialised as zeroes.
-    let fields = unsafe { wanted.assume_init_mut() };
-    fields.sem_perm.uid = permissions.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
-    fields.sem_perm.gid = permissions.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
-    fields.sem_perm.mode = (permissions.mode & 0o777) as _;
-    // SAFETY: IPC_SET reads one semid_ds, and this is one.
-    unsafe { set.control(0, libc::IPC_SET, Argument { set: wanted.as_mut_ptr() }) }.map(drop)
+    let owner = permissions.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    let group = permissions.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
+    set.set_permissions(owner, group, permissions.mode)
 }
 
 fn get(key: i32, count: c_int, flags: c_int) -> Result<SemaphoreSet> {

@@ -90,6 +90,23 @@ impl Segment {
         }
         get(key.number("shmget")?, 0, 0)
     }
+
+    /// `shmctl(IPC_SET)`: owner, group and mode, from now on; who has it attached keeps it. The time of the last change becomes now.
+    ///
+    /// # Errors
+    /// `EPERM`: unless the caller is its owner, its creator or has `CAP_SYS_ADMIN`; `EINVAL`: there is no such segment
+    /// (any more).
+    pub fn set_permissions(&self, owner: u32, group: u32, mode: u32) -> Result<()> {
+        // SAFETY: shmid_ds is integers only; all zeroes is a valid value.
+        let mut wanted: shmid_ds = unsafe { std::mem::zeroed() };
+        wanted.shm_perm.uid = owner;
+        wanted.shm_perm.gid = group;
+        wanted.shm_perm.mode = (mode & 0o777) as _;
+        // SAFETY: IPC_SET reads one shmid_ds, and `wanted` is one.
+        checked(unsafe { libc::shmctl(self.id, libc::IPC_SET, &raw mut wanted) })
+            .of("shmctl")
+            .map(drop)
+    }
 }
 
 /// The limits on System V segments in this IPC namespace; [`Segment`] says what happens beyond.
@@ -143,16 +160,10 @@ fn set(segment: Segment, permissions: Permissions) -> Result<()> {
     if permissions.owner.is_none() && permissions.group.is_none() {
         return Ok(());
     }
-    // SAFETY: shmid_ds is integers only; all zeroes is a valid value.
-    let mut wanted: shmid_ds = unsafe { std::mem::zeroed() };
     // IPC_SET sets all three, so those not asked for are given as shmget(2) left them.
-    wanted.shm_perm.uid = permissions.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
-    wanted.shm_perm.gid = permissions.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
-    wanted.shm_perm.mode = (permissions.mode & 0o777) as _;
-    // SAFETY: IPC_SET reads one shmid_ds, and `wanted` is one.
-    checked(unsafe { libc::shmctl(segment.id, libc::IPC_SET, &raw mut wanted) })
-        .of("shmctl")
-        .map(drop)
+    let owner = permissions.owner.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+    let group = permissions.group.unwrap_or_else(|| rustix::process::getegid().as_raw());
+    segment.set_permissions(owner, group, permissions.mode)
 }
 
 fn get(key: i32, len_bytes: usize, flags: c_int) -> Result<Segment> {

@@ -78,6 +78,70 @@ pub fn recv_with_fds(
     Ok((message.received, fds))
 }
 
+/// `recvmsg(fd, buffer, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC)`: what [`recv_with_fds`] would give now, which stays.
+/// Never blocks. The descriptors are new ones of this process: dropping them changes nothing for who receives the message.
+///
+/// On a socket that has `SO_PEEK_OFF` set this moves that offset: look with [`super::peek_offset`] first. An error that the socket
+/// keeps for its owner is taken by this call, as by every other: `poll` says whether there is one.
+///
+/// # Errors
+/// `EAGAIN`: nothing there; else as [`super::recv`].
+///
+/// # Limits
+/// [`MAX_DESCRIPTORS`]; of more, which `true` says, only so many are given.
+pub fn peek_with_fds(fd: impl AsFd, buffer: &mut [u8]) -> Result<(Received, Vec<OwnedFd>, bool)> {
+    let mut control = Control::new();
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    let message = control.receive_as(fd.as_fd(), buffer, CONTROL_SPACE, flags)?;
+    Ok((message.received, message.fds, message.control_truncated))
+}
+
+/// `getsockopt(SO_PEEK_OFF)`: where the next peek begins; none if peeks begin at the head and move nothing, or the socket has no such thing.
+///
+/// # Errors
+/// `ENOTSOCK`, `EBADF`.
+pub fn peek_offset(fd: impl AsFd) -> Result<Option<u32>> {
+    let mut value: libc::c_int = -1;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: SO_PEEK_OFF stores one int at `value`, for which `len` says that there is room.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 {
+        return Ok(u32::try_from(value).ok());
+    }
+    match last_errno() {
+        Errno::OPNOTSUPP | Errno::NOPROTOOPT => Ok(None),
+        errno => Err(Error::new("getsockopt SO_PEEK_OFF", errno)),
+    }
+}
+
+/// `setsockopt(SO_PEEK_OFF)`: peeks begin so many bytes behind the head from now on, and each moves that on by what it saw. Unix sockets of all
+/// types; TCP and UDP on newer kernels.
+///
+/// # Errors
+/// `EOPNOTSUPP`; `ENOTSOCK`.
+pub fn set_peek_offset(fd: impl AsFd, offset_bytes: u32) -> Result<()> {
+    let value = libc::c_int::try_from(offset_bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: SO_PEEK_OFF reads one int, which `value` is.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEEK_OFF,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(Error::new("setsockopt SO_PEEK_OFF", last_errno())) }
+}
+
 /// `SO_PASSCRED` on the receiver of a seqpacket, so that [`recv_packet`] can tell an empty packet
 /// from the end. Call it before the first packet is received.
 ///
@@ -165,8 +229,19 @@ impl Control {
         buffer: &mut [u8],
         control_len: usize,
     ) -> Result<Message> {
+        self.receive_as(fd, buffer, control_len, 0)
+    }
+
+    #[inline]
+    fn receive_as(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        control_len: usize,
+        flags: libc::c_int,
+    ) -> Result<Message> {
         let mut parts = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-        let flags = libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
+        let flags = flags | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
         let (len, header) = retry("recvmsg", || {
             // SAFETY: msghdr is plain integers and pointers, for which all zeroes is valid.
             let mut header: libc::msghdr = unsafe { core::mem::zeroed() };

@@ -18,6 +18,7 @@ mod inotify;
 mod interruption;
 #[cfg(target_arch = "x86_64")]
 mod killstep;
+mod lease;
 mod mechanism;
 mod memfd;
 mod mmap;
@@ -78,6 +79,7 @@ const ROLES: &[(&str, Role)] = &[
     ("killstep-two-folders", killstep::toy::two_folders),
     ("hand-over-holder", hand_over::holder),
     ("hand-over-writer", hand_over::writer),
+    ("lease-opener", lease::opener),
     ("memfd_huge", memfd::huge),
     ("memfd_receiver", memfd::receiver),
     ("memfd_sender", memfd::sender),

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use rustix::process::{Resource, Rlimit};
 use switchboard_kernel::Permissions;
 use switchboard_kernel::error::{ErrorKind, Result};
 use switchboard_kernel::io::Deadline;
+use switchboard_kernel::mmap::{Mapping, Mode as MapMode};
 use switchboard_kernel::posix_mq::{
     Access, Attributes, CreateOptions, MessageQueue, Notify, PRIORITY_MAX, limits, unlink,
     validate_name,
@@ -461,4 +463,23 @@ fn python_reads_and_writes_the_same_queue() {
     let Some(said) = python::run(test, "posix_ipc", program, &[&name.0]) else { return };
     assert_eq!(said, "from rust 3 2 16");
     assert_eq!(recv(&queue), ("from python".to_owned(), 4));
+}
+
+#[test]
+fn a_message_can_be_received_into_a_file() {
+    let name = Name::new("into");
+    let queue = create(&name);
+    queue.send(b"kept", 7).expect("room");
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(4096).expect("a size");
+    let memory = Mapping::of_file(&file, MapMode::ReadWrite, 0, 4096).expect("a mapping");
+    assert_eq!(error_of(queue.try_recv_into(&memory, 4090, 16, 0)), "EINVAL");
+    assert_eq!(error_of(queue.try_recv_into(&memory, 64, 16, 2)), "EINVAL");
+    assert_eq!(queue.try_recv_into(&memory, 64, 16, 0), Ok(4));
+    assert_eq!(error_of(queue.try_recv_into(&memory, 64, 16, 0)), "EAGAIN");
+    let mut bytes = [0; 68];
+    file.read_exact_at(&mut bytes, 0).expect("read");
+    assert_eq!((&bytes[..4], &bytes[64..]), (&7_u32.to_ne_bytes()[..], &b"kept"[..]));
+    let read_only = Mapping::of_file(&file, MapMode::ReadOnly, 0, 4096).expect("a mapping");
+    assert_eq!(error_of(queue.try_recv_into(&read_only, 64, 16, 0)), "EACCES");
 }

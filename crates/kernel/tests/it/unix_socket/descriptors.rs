@@ -135,3 +135,22 @@ pub(crate) fn out_of_descriptors(arguments: &[String]) {
     assert_eq!(fill(), 1);
     report("none leaked");
 }
+
+#[test]
+fn a_peek_leaves_bytes_and_descriptors() {
+    for kind in KINDS {
+        let (a, b) = unix::pair(kind).unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(unix::peek_with_fds(&b, &mut buffer).unwrap_err().name(), "EAGAIN");
+        let reader = send_writers(&a, 2);
+        for _ in 0..2 {
+            let (received, fds, more) = unix::peek_with_fds(&b, &mut buffer).unwrap();
+            assert_eq!((received.len, fds.len(), more), (10, 2, false));
+        }
+        assert_eq!(unix::peek_offset(&b), Ok(None));
+        let (received, fds) = unix::recv_with_fds(&b, &mut buffer, 4).unwrap();
+        assert_eq!((received.len, fds.len()), (10, 2));
+        drop(fds);
+        assert_all_closed(&reader);
+    }
+}

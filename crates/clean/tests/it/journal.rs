@@ -1,0 +1,92 @@
+//! A journal that is torn, of a later version, or written by somebody who means harm.
+
+use std::os::unix::fs::PermissionsExt;
+
+use switchboard_clean::error::Reason;
+use switchboard_clean::{Journal, Limits};
+use switchboard_testkit::Scratch;
+
+use crate::queues::{of_queue, planted};
+use crate::stage::Stage;
+
+#[test]
+fn is_private_and_named_by_time() {
+    let stage = Stage::new();
+    let mode = std::fs::metadata(stage.journal.path()).expect("a folder").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    let run = stage.journal.begin(Limits::default()).expect("a run");
+    assert!(run.name().starts_with("20"), "{}", run.name());
+    assert_eq!(stage.journal.forget(run.name()).expect_err("at work").reason(), Reason::InUse);
+}
+
+#[test]
+fn is_refused_where_others_come_in() {
+    let scratch = Scratch::new();
+    let folder = scratch.join("switchboard");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    assert_eq!(Journal::open_in(scratch.path()).expect_err("open").reason(), Reason::Refused);
+    std::fs::remove_dir(&folder).expect("removed");
+    std::os::unix::fs::symlink("/tmp", &folder).expect("a link");
+    assert!(Journal::open_in(scratch.path()).is_err());
+}
+
+#[test]
+fn any_byte_of_it_may_be_wrong() {
+    let stage = Stage::new();
+    let (named, queue) = planted();
+    let target = of_queue(&named.0, &queue);
+    drop(queue);
+    let (run, done) = stage.remove(&target);
+    done.expect("removed");
+    for file in ["log", "00001.body"] {
+        let path = stage.journal.path().join(&run).join(file);
+        let whole = std::fs::read(&path).expect("a file");
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            for cut in [false, true] {
+                let mut wrong = whole.clone();
+                if cut {
+                    wrong.truncate(at);
+                } else {
+                    wrong[at] ^= 0x01;
+                }
+                std::fs::write(&path, &wrong).expect("written");
+                // Whatever it says, nothing else is made than what was there, or nothing at all.
+                let done = stage
+                    .journal
+                    .read(&run)
+                    .and_then(|run| switchboard_clean::restore::restore(&run, 1));
+                match done {
+                    Ok(_) => {
+                        let queue = switchboard_kernel::posix_mq::MessageQueue::open(
+                            &named.0,
+                            switchboard_kernel::posix_mq::Access::Both,
+                        );
+                        crate::queues::has_all(&queue.expect("restored"));
+                        switchboard_kernel::posix_mq::unlink(&named.0).expect("unlinked");
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(refused >= whole.len(), "{file}: {refused} of {}", whole.len());
+        std::fs::write(&path, &whole).expect("written");
+    }
+    stage.restore(&run).expect("restored");
+}
+
+#[test]
+fn a_run_is_forgotten_with_all_that_it_has() {
+    let stage = Stage::new();
+    let (named, queue) = planted();
+    let target = of_queue(&named.0, &queue);
+    drop(queue);
+    let (run, done) = stage.remove(&target);
+    done.expect("removed");
+    assert!(stage.journal.held_bytes() > 0);
+    assert_eq!(stage.journal.forget("../../etc").expect_err("no run").reason(), Reason::Gone);
+    stage.journal.forget(&run).expect("forgotten");
+    assert_eq!((stage.journal.runs().expect("runs").len(), stage.journal.held_bytes()), (0, 0));
+    drop(named);
+}

@@ -1,0 +1,21 @@
+//! Removing and restoring, between real processes.
+
+#![forbid(unsafe_code)]
+
+mod files;
+mod interrupted;
+mod journal;
+mod queues;
+mod stage;
+mod system_v;
+
+use switchboard_testkit::child::{Role, enter};
+
+/// What the child processes of these tests do.
+const ROLES: &[(&str, Role)] =
+    &[("clean-holder", stage::holder), ("clean-interrupted", interrupted::interrupted)];
+
+#[test]
+fn child_process() {
+    enter(ROLES);
+}
