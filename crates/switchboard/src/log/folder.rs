@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, fence};
 
 use switchboard_kernel::file_lock::{self, Guard, Lock, Range};
@@ -16,6 +16,7 @@ use switchboard_kernel::process;
 use switchboard_kernel::{self as kernel, Permissions};
 
 use super::content::{Foreign, Holds, hidden_pid, is_ours, is_readers, look, may_be_bell};
+use super::ends::{self, End};
 use super::making::{Hidden, make_log, make_long, of_folder, open_or_make};
 use super::segment;
 use super::table::LANES;
@@ -32,17 +33,20 @@ pub(crate) const READERS: &str = "readers";
 pub(super) const BELL_BYTES: usize = 4096;
 /// Counts segments made.
 const GENERATION_AT: usize = 0;
+/// Where that count begins, at random: far above what anybody would guess, and far below what no log comes to.
+const FIRST_BEGINNING: u64 = 1 << 40;
+const LAST_BEGINNING: u64 = 1 << 59;
 /// Somebody may wait.
 pub(super) const FLAG_AT: usize = 8;
 /// Messages of a queue were received: there was a table.
 pub(super) const RECEIVED_AT: usize = 16;
 /// Where the bell is written to.
 pub(super) const RING_AT: usize = 64;
-/// For each lane, what is known of its end, so that it is missed when it is removed: the number of its newest
-/// segment, and a number that no message there is to have again.
+/// For each lane, what is known of its end, so that it is missed when it is removed.
 pub(super) const ENDS_AT: usize = 1024;
-const END_BYTES: usize = 16;
+const END_BYTES: usize = 8 * ends::WORDS;
 pub(super) const ENDS_BYTES: usize = END_BYTES * LANES;
+const _: () = assert!(ENDS_AT + ENDS_BYTES <= BELL_BYTES);
 
 /// An open folder.
 #[derive(Debug)]
@@ -322,25 +326,44 @@ impl Folder {
         self.page.load_u64(GENERATION_AT).unwrap_or_else(|_| self.looks.fetch_add(1, Relaxed))
     }
 
-    /// How far a lane was written, as far as that was noted: its newest segment, and the number of the
-    /// next message.
-    pub(crate) fn noted_end(&self, lane: u32) -> (u64, u64) {
-        // The lane is locked by who asks, so that nobody changes them meanwhile.
-        let word = |at| self.page.load_u64(Self::end_at(lane) + at).unwrap_or(0);
-        (word(0), word(8))
+    /// How far a lane was written, as far as that was noted.
+    pub(crate) fn noted_end(&self, lane: u32) -> End {
+        End::read(lane, &self.end_words(lane))
     }
 
     /// Notes how far a lane is written: when a segment is made, and when its sender ends.
-    pub(crate) fn note_end(&self, lane: u32, segment: u64, sequence: u64) {
-        for (at, value) in [(0, segment), (8, sequence)] {
-            if let Some(word) = self.word(Self::end_at(lane) + at) {
-                word.store(value, Relaxed);
+    pub(crate) fn note_end(&self, lane: u32, end: End) {
+        for (at, value) in end.write(lane, &self.end_words(lane)) {
+            if let Some(word) = self.word(Self::end_at(lane) + 8 * at) {
+                // What was written before it stays there, whoever dies.
+                word.store(value, Release);
             }
         }
     }
 
+    /// The lane is locked by who asks, so that nobody changes them meanwhile.
+    fn end_words(&self, lane: u32) -> [u64; ends::WORDS] {
+        std::array::from_fn(|at| self.page.load_u64(Self::end_at(lane) + 8 * at).unwrap_or(0))
+    }
+
     fn end_at(lane: u32) -> usize {
         ENDS_AT + END_BYTES * lane as usize
+    }
+
+    /// Has the count of segments begin at random where it has not begun: numbers of segments are part of each checksum, so
+    /// that who sends a message cannot put one into it that holds.
+    pub(crate) fn begin_count(&self) -> Result<(), Error> {
+        let Some(count) = self.word(GENERATION_AT) else { return Ok(()) };
+        if count.load(Relaxed) == 0 {
+            let mut first = [0; 8];
+            kernel::random::fill(&mut first)
+                .map_err(|error| self.kernel("cannot begin a log at random", error))?;
+            let first =
+                u64::from_ne_bytes(first) % (LAST_BEGINNING - FIRST_BEGINNING) + FIRST_BEGINNING;
+            // Somebody else may have been faster.
+            let _ = count.compare_exchange(0, first, SeqCst, Relaxed);
+        }
+        Ok(())
     }
 
     /// Whether somebody received from the queue.

@@ -132,15 +132,20 @@ fn is_batch(payload: &[u8], messages: u32) -> bool {
     lengths.iter().map(|length| u64::from(u32::from_le_bytes(*length))).sum::<u64>() == bytes as u64
 }
 
-/// The checksum of everything from the number to the padding, started from where the frame is, how many
-/// messages it counts, and how long it is: another place, count or length is another start, which CRC never
-/// maps to the same end.
+/// The checksum of everything from the number to the padding.
 #[inline]
 fn checksum(place: Place, counted: u32, payload_bytes: usize, rest: &[u8]) -> u32 {
+    crc32c::crc32c_append(checksum_start(place, counted, payload_bytes), rest)
+}
+
+/// What a frame's checksum starts from: where it is, how many messages it counts, and how long it is. Another place,
+/// count or length is another start, which CRC never maps to the same end. The number of the segment is not to be guessed by who
+/// sends a message.
+#[inline]
+pub(super) fn checksum_start(place: Place, counted: u32, payload_bytes: usize) -> u32 {
     let segment = place.segment.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     let offset = (place.offset as u32).rotate_left(8) ^ counted.rotate_left(20);
-    let start = place.lane.rotate_left(26) ^ segment as u32 ^ offset;
-    crc32c::crc32c_append(start ^ payload_bytes as u32, rest)
+    place.lane.rotate_left(26) ^ segment as u32 ^ offset ^ payload_bytes as u32
 }
 
 #[inline]

@@ -3,8 +3,14 @@
 use switchboard_kernel::mmap::Mapping;
 
 use super::batch::Unpacked;
-use super::frame::{self, Commit, HEADER_BYTES, Header, Place, frame_bytes};
+use super::frame::{self, Commit, HEADER_BYTES, Header, LARGEST_PAYLOAD_BYTES, Place, frame_bytes};
+use super::search::{Look, Searched};
 use super::segment;
+
+/// What is searched at once for a frame that holds.
+const SHORT_PIECE_BYTES: usize = 64 << 10;
+/// The same, where there may be a longer one: twice as much as the longest takes.
+const LONG_PIECE_BYTES: usize = 2 * frame_bytes(LARGEST_PAYLOAD_BYTES);
 
 /// A segment that is being read.
 #[derive(Debug)]
@@ -119,20 +125,43 @@ impl Segment {
         from: u64,
         least: u64,
     ) -> Option<(u64, Header)> {
-        let mut bytes = Vec::new();
-        let mut offset = from.next_multiple_of(8);
-        while offset + HEADER_BYTES as u64 <= self.mapping.len() as u64 {
-            let word = self.mapping.load_u64(offset as usize).ok()?;
-            if let Commit::Message(len) | Commit::Batch(len) =
-                frame::read_commit(u64::from_le(word))
-                && let Some(header) = self.copy(lane, offset, len, &mut bytes)
-            {
-                if header.end() > least {
+        let len = self.mapping.len();
+        let mut from = (from as usize).next_multiple_of(8);
+        let (mut piece, mut frame) = (Vec::new(), Vec::new());
+        // What is copied at once: little, until something may be a frame that is longer.
+        let mut piece_bytes = SHORT_PIECE_BYTES;
+        while from + HEADER_BYTES <= len {
+            piece.resize(piece_bytes.min(len - from), 0);
+            self.mapping.read_at(from, &mut piece).ok()?;
+            let place = Place { lane, segment: self.number, offset: from as u64 };
+            let mut searched = Searched::new(place, &piece);
+            // In a long piece, whatever begins in the first half is within it.
+            let end = if piece_bytes == LONG_PIECE_BYTES { piece_bytes / 2 } else { piece_bytes };
+            let mut searched_bytes = end;
+            for at in (0..end.min(piece.len())).step_by(8) {
+                let payload_bytes = match searched.look(at) {
+                    Look::Nothing => continue,
+                    Look::Beyond
+                        if piece_bytes == SHORT_PIECE_BYTES && from + piece.len() < len =>
+                    {
+                        piece_bytes = LONG_PIECE_BYTES;
+                        searched_bytes = at;
+                        break;
+                    }
+                    // Beyond the segment.
+                    Look::Beyond => continue,
+                    Look::Frame { payload_bytes } => payload_bytes,
+                };
+                // Copied anew: what was searched is as it was a while ago.
+                frame.clear();
+                let offset = (from + at) as u64;
+                if let Some(header) = self.copy(lane, offset, payload_bytes, &mut frame)
+                    && header.end() > least
+                {
                     return Some((offset, header));
                 }
-                bytes.clear();
             }
-            offset += 8;
+            from += searched_bytes;
         }
         None
     }

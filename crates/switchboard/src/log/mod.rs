@@ -1,11 +1,12 @@
 //! The log behind `file:`: segments on disk, written by one process each and read by many.
 //!
 //! `docs/design/log.md` draws the bytes and says what happens when a process dies, or the disk lies,
-//! at each step. `frame`, `batch`, `segment`, `table` and `places` know the bytes, `progress` how far a named
+//! at each step. `frame`, `batch`, `segment`, `ends`, `table` and `places` know the bytes, `progress` how far a named
 //! subscriber is; they do no I/O.
 
 mod batch;
 pub(crate) mod content;
+pub(crate) mod ends;
 pub(crate) mod folder;
 pub(crate) mod frame;
 pub(crate) mod gone;
@@ -14,6 +15,7 @@ mod mapped;
 pub(crate) mod places;
 pub(crate) mod progress;
 pub(crate) mod reader;
+mod search;
 pub(crate) mod segment;
 pub(crate) mod table;
 pub(crate) mod writer;

@@ -11,6 +11,7 @@ use switchboard_kernel::io::{self, coarse_time_ns};
 use switchboard_kernel::mmap::{self, Advice, Mapping, Mode};
 
 use super::batch::Batch;
+use super::ends::End;
 use super::folder::Folder;
 use super::frame::{
     self, COMMIT_BYTE, COMMIT_BYTE_AT, HEADER_BYTES, LARGEST_PAYLOAD_BYTES, Place, frame_bytes,
@@ -113,7 +114,7 @@ pub(crate) fn largest_payload_bytes(segment_bytes: u64) -> usize {
 impl Drop for LaneWriter {
     fn drop(&mut self) {
         let written = self.sequence - self.batch.messages();
-        self.folder.note_end(self.lane, self.segment, written);
+        self.folder.note_end(self.lane, End { segment: self.segment, sequence: written });
         self.folder.leave_lane(self.lane);
     }
 }
@@ -129,12 +130,13 @@ impl LaneWriter {
         let lane = folder.take_lane()?;
         folder.sweep();
         // What is beyond every number is a lie.
-        let (noted_segment, noted) = folder.noted_end(lane);
+        let End { segment: noted_segment, sequence: noted } = folder.noted_end(lane);
         let noted_segment = if noted_segment <= MOST_NOTED { noted_segment } else { 0 };
         let least = [least(lane)?, noted].into_iter().filter(|least| *least <= MOST_NOTED);
         let least = least.fold(1, u64::max);
         // Every segment that was ever made was counted: this number is a new one, also for readers
         // that still have a removed segment.
+        folder.begin_count()?;
         let unused = Some(folder.generation()).filter(|made| *made <= MOST_NOTED).unwrap_or(0) + 1;
         let last = folder.segments()?.into_iter().rev().find(|(of, _)| *of == lane);
         let Some((_, number)) = last else {
@@ -383,7 +385,7 @@ impl LaneWriter {
         self.last_ns = Some(now_ns);
         self.batch.clear();
         // A frame of many messages is lost with one flipped bit: it is known then how many they were.
-        self.folder.note_end(self.lane, self.segment, self.sequence);
+        self.folder.note_end(self.lane, End { segment: self.segment, sequence: self.sequence });
         Ok(())
     }
 
@@ -534,7 +536,7 @@ fn make_segment(
         })?;
         folder.sync_names()?;
     }
-    folder.note_end(lane, number, first_sequence);
+    folder.note_end(lane, End { segment: number, sequence: first_sequence });
     folder.changed();
     Ok((file, mapping))
 }

@@ -4,6 +4,7 @@ pub(crate) mod batches;
 pub(crate) mod crash;
 mod damage;
 pub(crate) mod foreign;
+mod forged;
 pub(crate) mod given_back;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
@@ -95,6 +96,13 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
+}
+
+/// The number of a segment of lane 0.
+fn number_of(segment: &Path) -> u64 {
+    let name = segment.file_name().and_then(|name| name.to_str()).expect("a name");
+    let number = name.strip_prefix("00-").and_then(|name| name.strip_suffix(".seg"));
+    number.and_then(|number| number.parse().ok()).expect("a number")
 }
 
 /// How many bytes of a segment are in use.

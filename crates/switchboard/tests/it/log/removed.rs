@@ -1,14 +1,26 @@
 //! Logs removed: segments by hand, after which what is sent is received; and logs by `unlink`.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use switchboard::{Address, Bytes, ErrorKind, Queue, RecvError, Start, Topic, object};
 use switchboard_testkit::{DEADLINE, Scratch};
 
-use super::{numbers, payload, publish, segments, send};
+use super::{number_of, numbers, payload, publish, segments, send};
 
 fn address(scratch: &Scratch, query: &str) -> String {
     format!("file:{}{query}", scratch.join("log").display())
+}
+
+/// Has the bell say of lane 0 how far it was written: its newest segment, and the number of the next message.
+fn note_end(folder: &Path, segment: u64, sequence: u64) {
+    let words = [segment, sequence].map(u64::to_le_bytes).concat();
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&0_u32.to_le_bytes()), &words);
+    let checksum = u64::from(checksum) | 1 << 32;
+    let bell = File::options().write(true).open(folder.join("bell")).expect("a bell");
+    bell.write_all_at(&[0; 48], 1024).expect("nothing is known");
+    bell.write_all_at(&[words, checksum.to_le_bytes().to_vec()].concat(), 1024).expect("noted");
 }
 
 fn remove(scratch: &Scratch, most: usize) {
@@ -98,7 +110,7 @@ fn a_subscriber_without_a_name_is_told_and_goes_on() {
     publish(&address(&scratch, ""), 11..14);
     assert_eq!(numbers(&mut subscriber), [11, 12, 13]);
     remove(&scratch, usize::MAX);
-    let bell = std::fs::File::options().write(true).open(scratch.join("log/bell"));
+    let bell = File::options().write(true).open(scratch.join("log/bell"));
     bell.expect("a bell").write_all_at(&[0; 1024], 1024).expect("forgotten");
     publish(&address(&scratch, ""), 1..4);
     let error = subscriber.recv_timeout(DEADLINE).expect_err("its segment is gone");
@@ -170,8 +182,7 @@ fn a_queue_says_what_was_removed_before_anybody_received_it() {
     }
     // However many that are: nothing is kept for each.
     remove(&scratch, usize::MAX);
-    let bell = std::fs::File::options().write(true).open(scratch.join("log/bell"));
-    bell.expect("a bell").write_all_at(&(1_u64 << 60).to_le_bytes(), 1032).expect("a lie");
+    note_end(&scratch.join("log"), 1, 1 << 60);
     send(&address(&scratch, ""), 17..20);
     let mut receiver = queue.receiver().expect("a receiver");
     let (numbers, missing) = take(&mut receiver, 3);
@@ -187,11 +198,10 @@ fn a_segment_of_a_killed_sender_is_missed() {
     let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
     publish(&short, 1..101);
     assert_eq!(numbers(&mut subscriber).len(), 100);
-    let bell = std::fs::File::options().write(true).open(scratch.join("log/bell"));
     // What is there of a lane whose sender was killed just after it began its last segment.
-    let kept = segments(&scratch.join("log")).len() as u64;
-    let bell = bell.expect("a bell");
-    bell.write_all_at(&1_u64.to_le_bytes(), 1032).expect("as if killed");
+    let left = segments(&scratch.join("log"));
+    let kept = left.len() as u64;
+    note_end(&scratch.join("log"), number_of(left.last().expect("a segment")), 1);
     remove(&scratch, 1);
     publish(&short, 101..102);
     let names = segments(&scratch.join("log"));
@@ -250,7 +260,8 @@ fn what_only_has_a_name_of_the_log_is_not_removed() {
     }
     // And among the files of a log.
     publish(&address(&scratch, ""), 1..11);
-    let mut beyond = std::fs::read(folder.join("00-0000000001.seg")).expect("a segment");
+    let whole = segments(&folder).remove(0);
+    let mut beyond = std::fs::read(&whole).expect("a segment");
     beyond.truncate(4096);
     let files = [
         ("lock", text),
@@ -277,7 +288,7 @@ fn what_only_has_a_name_of_the_log_is_not_removed() {
         }
     }
     // What is damaged, or was cut off before its content was written, is of the log.
-    let segment = std::fs::read(folder.join("00-0000000001.seg")).expect("a segment");
+    let segment = std::fs::read(&whole).expect("a segment");
     let damaged: Vec<u8> =
         segment.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 60)).collect();
     for content in [&damaged[..], &damaged[..9], b"", &[0; 4096]] {
