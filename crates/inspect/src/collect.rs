@@ -208,6 +208,9 @@ impl Request {
         join.namespaces(&found, own);
         join.peers();
         join.fills(&found, alone);
+        if self.waits == Waits::All {
+            join.flights(&found);
+        }
         let mut places = Vec::new();
         if let Some(wanted) = &self.places {
             join.in_flight(&found);
@@ -496,15 +499,26 @@ fn coverage(
             all - waits_readable
         ));
     }
+    // Where they are hidden, or may not be looked into, its first process is, too.
+    let hides_processes = std::fs::read("/proc/1/stat").is_err();
+    let kernel_threads = count(&|process| process.kernel);
+    if waits == Waits::All && hides_processes {
+        missing.push("processes of other users: /proc hides them (hidepid=)".to_owned());
+    } else if waits == Waits::All && kernel_threads == 0 {
+        missing.push(
+            "processes outside of this PID namespace, as of a container's host: they can share pipes, sockets and files with those inside"
+                .to_owned(),
+        );
+    }
     Coverage {
         processes: all,
         readable,
         waits_readable,
-        kernel_threads: count(&|process| process.kernel),
+        kernel_threads,
         kinds,
         waits: waits == Waits::All,
         missing,
-        hides_processes: !std::path::Path::new("/proc/1").exists(),
+        hides_processes,
         outside: is_within_another_namespace(),
         in_flight: false,
         places: Vec::new(),

@@ -3,6 +3,7 @@
 //! Source: docs/design/inspect.md, "Kinds and identities".
 
 mod fill;
+mod flight;
 mod left;
 mod namespaces;
 

@@ -127,10 +127,17 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Whether an end could be held by a process that was not readable.
+    /// Whether everybody who could hold an end was seen: every process of the machine, with its descriptors.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.readable == self.processes
+        self.readable == self.processes && !self.hides_processes && !self.is_of_a_namespace()
+    }
+
+    /// Whether only processes of one PID namespace were seen, as in a container, and not those outside of it: the kernel's own threads are in
+    /// the machine's first one.
+    #[must_use]
+    pub fn is_of_a_namespace(&self) -> bool {
+        self.kernel_threads == 0
     }
 }
 

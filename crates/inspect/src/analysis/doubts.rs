@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use super::stuck::{Set, Stuck, process_is_able};
-use super::wakers::{Grade, Index};
+use super::wakers::{Grade, Index, is_by_process};
 use crate::kind::Kind;
-use crate::model::{Need, Process, WaitOn};
+use crate::model::{Need, Object, Process, WaitOn};
 
 /// A reason why somebody may be less stuck than it looks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub fn of(index: &Index<'_>, set: &Set<'_>, stuck: &Stuck<'_>) -> Vec<Doubt> {
         let text = format!("{}: {doubt}", stuck.process.label());
         found.push(Doubt { text, most: Grade::Possible });
     }
+    found.extend(in_flight(index, stuck));
     if is_lock_in_memory(index, stuck) {
         return found;
     }
@@ -39,6 +40,28 @@ pub fn of(index: &Index<'_>, set: &Set<'_>, stuck: &Stuck<'_>) -> Vec<Doubt> {
         found.extend(handlers(index, set, process, ignored));
     }
     found
+}
+
+/// Descriptors that wait in sockets, if what is waited for is held by descriptors: whoever takes them may have an end.
+fn in_flight(index: &Index<'_>, stuck: &Stuck<'_>) -> Option<Doubt> {
+    use Kind::{Eventfd, Fifo, Mq, Pipe, Pty, Tcp, Udp, Unix};
+    let WaitOn::Objects(targets) = &stuck.wait.on else { return None };
+    let is_held = |object: &Object| match object.kind {
+        Pipe | Fifo | Unix | Tcp | Udp | Mq | Eventfd | Pty => true,
+        Kind::Lock => !is_by_process(object),
+        _ => false,
+    };
+    let target = targets.iter().find(|one| index.object(&one.object).is_some_and(is_held))?;
+    let socket = index.flights().first()?;
+    let more = match index.flights().len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let text = format!(
+        "descriptors wait in {}{more} to be taken; whoever takes them may have {}",
+        socket.id, target.object
+    );
+    Some(Doubt { text, most: Grade::Possible })
 }
 
 /// Whether it waits for a lock in memory, or a thread's end. No signal interrupts that, and no handler can unlock what its thread holds.

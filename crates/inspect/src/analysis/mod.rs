@@ -16,3 +16,6 @@ pub mod wakers;
 pub mod why;
 
 pub use leaks::leaks;
+
+/// The detail of a socket in which descriptors wait to be taken: how many.
+pub(crate) const DESCRIPTORS_IN_FLIGHT: &str = "descriptors in flight";

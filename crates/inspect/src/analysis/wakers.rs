@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::kind::Kind;
-use crate::model::{Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn};
+use crate::model::{LockKind, Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn};
 
+use super::DESCRIPTORS_IN_FLIGHT;
 use super::peers::far_sides;
 
 /// How sure a finding is.
@@ -83,6 +84,8 @@ pub struct Index<'a> {
     objects: HashMap<&'a str, &'a Object>,
     /// Processes by thread.
     threads: HashMap<u32, u32>,
+    /// Sockets in which descriptors wait to be taken.
+    flights: Vec<&'a Object>,
 }
 
 impl<'a> Index<'a> {
@@ -94,7 +97,15 @@ impl<'a> Index<'a> {
         for process in &snapshot.processes {
             threads.extend(process.threads.iter().map(|thread| (thread.tid, process.pid)));
         }
-        Self { snapshot, objects, threads }
+        let holds = |object: &&Object| object.details.get(DESCRIPTORS_IN_FLIGHT).is_some();
+        let flights = snapshot.objects.iter().filter(holds).collect();
+        Self { snapshot, objects, threads, flights }
+    }
+
+    /// Sockets in which descriptors wait to be taken: what they lead to is not seen.
+    #[must_use]
+    pub fn flights(&self) -> &[&'a Object] {
+        &self.flights
     }
 
     /// The object of this id.
@@ -179,7 +190,11 @@ impl<'a> Index<'a> {
             }
             Kind::Lock => {
                 let by = target.owners.iter().map(|&pid| Waker { pid, tid: None });
-                let grade = if target.sure { Grade::Certain } else { Grade::Probable };
+                let grade = match target.sure {
+                    true if is_by_process(object) => Grade::Certain,
+                    true => seen,
+                    false => Grade::Probable,
+                };
                 let found = Wakers::closed(grade, by).or_open("a holder that is not seen");
                 Wakers { every: target.every, ..found }
             }
@@ -276,6 +291,12 @@ impl<'a> Index<'a> {
         let orphan = by.iter().all(|waker| waker.pid == process.pid) && held;
         Wakers::closed(if orphan { Grade::Probable } else { Grade::Possible }, by)
     }
+}
+
+/// Whether a file's locks are processes' own, and go with no descriptor.
+pub(super) fn is_by_process(object: &Object) -> bool {
+    let mut had = object.locks.iter().filter(|lock| !lock.waiting);
+    had.all(|lock| lock.kind == LockKind::Posix)
 }
 
 /// The holders of an object's ends of some direction, by descriptor or mapping.

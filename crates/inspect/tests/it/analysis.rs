@@ -158,6 +158,11 @@ fn grades() {
         ("", "ring", "", &[]),
         // Somebody could not be looked into.
         ("", "", "other unreadable", PROBABLE),
+        // Or was not there to be looked into: others' processes, those outside of a container.
+        ("", "", "! hidden", PROBABLE),
+        ("", "", "! no host", PROBABLE),
+        // Somebody will take an end of who knows what out of a socket.
+        ("", "", "! fact unix:9 descriptors_in_flight 1", POSSIBLE),
         // SIGALRM, SIGTERM, SIGUSR1, a real-time signal.
         ("handles 14", "", "", POSSIBLE),
         ("", "handles 15", "", POSSIBLE),
@@ -187,6 +192,45 @@ fn grades() {
         };
         let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
         check_two(left, right, more, &expected);
+    }
+}
+
+/// What goes by processes and memory, those who are not seen cannot end.
+#[test]
+fn what_is_certain_in_a_container() {
+    for unseen in
+        ["other unreadable", "! hidden", "! no host", "! fact unix:9 descriptors_in_flight 2"]
+    {
+        check(
+            &format!(
+                "left waits lock futex:1 of right
+                 right waits lock futex:2 of left
+                 {unseen}"
+            ),
+            &["certain cycle: left right"],
+        );
+        check(
+            &format!(
+                "left waits lock lock:8:1:5 of right
+                 right waits lock lock:8:1:6 of left
+                 ! locks lock:8:1:5 posix
+                 ! locks lock:8:1:6 posix
+                 {unseen}"
+            ),
+            &["certain cycle: left right"],
+        );
+        // These go with an open file, which may be somebody else's, too.
+        let grade = if unseen.contains("flight") { "possible" } else { "probable" };
+        check(
+            &format!(
+                "left waits lock lock:8:1:5 of right
+                 right waits lock lock:8:1:6 of left
+                 ! locks lock:8:1:5 flock
+                 ! locks lock:8:1:6 posix
+                 {unseen}"
+            ),
+            &[&format!("{grade} cycle: left right")],
+        );
     }
 }
 

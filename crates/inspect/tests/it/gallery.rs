@@ -103,7 +103,18 @@ fn problems(
     };
     let ours = snapshot.processes.iter().filter(|one| own.contains(&one.pid));
     let stuck: BTreeSet<String> = ours.filter(looks).map(|one| one.name.clone()).collect();
-    let possible = situation.deadlock.is_some_and(|one| one.grade == Sure::Possible);
+    let expected = situation.deadlock.map(|deadlock| {
+        let mut sure = grade(deadlock.grade);
+        if deadlock.by_ends && !snapshot.coverage.is_whole() {
+            sure = sure.min(Grade::Probable);
+        }
+        // Somebody else on this machine may send descriptors just now.
+        if deadlock.by_ends && !index.flights().is_empty() {
+            sure = Grade::Possible;
+        }
+        (sure, deadlock)
+    });
+    let possible = expected.is_some_and(|(sure, _)| sure == Grade::Possible);
     for actor in situation.stuck.iter().filter(|_| !possible) {
         if !stuck.contains(*actor) {
             wrong.push(format!("{actor} does not look stuck"));
@@ -123,17 +134,13 @@ fn problems(
         .collect();
     let serious: Vec<&&Deadlock> =
         of_it.iter().filter(|deadlock| deadlock.grade > Grade::Possible).collect();
-    match situation.deadlock {
+    match expected {
         None => {
             if !serious.is_empty() {
                 wrong.push(format!("a deadlock where none is: {serious:#?}"));
             }
         }
-        Some(expected) => {
-            let mut sure = grade(expected.grade);
-            if expected.by_ends && !snapshot.coverage.is_whole() {
-                sure = sure.min(Grade::Probable);
-            }
+        Some((sure, expected)) => {
             let actors: BTreeSet<String> =
                 expected.actors.iter().map(|&name| name.to_owned()).collect();
             let right = |one: &&&Deadlock| {
@@ -168,14 +175,41 @@ fn all_that_is_planted_is_found_and_the_healthy_are_left_alone() {
     assert!(situations.iter().filter(|one| !one.is_healthy()).count() >= 25);
     assert!(situations.iter().filter(|one| one.is_healthy()).count() >= 15);
     assert!(situations.len() >= 55, "{}", situations.len());
-    let mut staged: Vec<Staged> = situations.into_iter().map(Staged::start).collect();
+    let is_alone = std::env::var_os(ALONE).is_some();
+    let (doubtful, others): (Vec<_>, Vec<_>) =
+        situations.into_iter().partition(|one| one.casts_doubt);
+    let mut report = perform(&others, is_alone);
+    for situation in doubtful {
+        report += &perform(&[situation], is_alone);
+    }
+    assert!(report.is_empty(), "{report}");
+    if is_alone {
+        // Now everything that there is in this namespace is at rest.
+        let snapshot = Request::everything().twice(Duration::from_millis(200)).take();
+        let serious: Vec<Deadlock> = deadlocks::find(&snapshot)
+            .into_iter()
+            .filter(|deadlock| deadlock.grade > Grade::Possible)
+            .collect();
+        assert!(serious.is_empty(), "at rest, and yet {serious:#?}");
+    }
+}
+
+/// Puts situations on stage, looks once, and ends them; what is wrong with how they were seen. `is_alone`: nobody else is in this PID
+/// namespace.
+fn perform(situations: &[&'static Situation], is_alone: bool) -> String {
+    let mut staged: Vec<Staged> = situations.iter().copied().map(Staged::start).collect();
     for one in &mut staged {
         one.wait_until_ready();
     }
     let snapshot = Request::everything().twice(Duration::from_millis(200)).take();
-    let is_alone = std::env::var_os(ALONE).is_some();
     if is_alone {
-        assert!(snapshot.coverage.is_whole(), "{:?}", snapshot.coverage);
+        // All that are in it can be looked into; those outside of it are not there.
+        let coverage = &snapshot.coverage;
+        assert_eq!(coverage.readable, coverage.processes, "{coverage:?}");
+        assert!(!coverage.is_whole() && coverage.is_of_a_namespace(), "{coverage:?}");
+        let said =
+            coverage.missing.iter().any(|text| text.contains("outside of this PID namespace"));
+        assert!(said, "{coverage:?}");
     }
     // As a file says it, too.
     let snapshot = Snapshot::from_json(&snapshot.to_json()).expect("a snapshot");
@@ -194,23 +228,14 @@ fn all_that_is_planted_is_found_and_the_healthy_are_left_alone() {
     for one in &mut staged {
         assert!(one.keeper.wait().success(), "{}", one.situation.name);
     }
-    assert!(report.is_empty(), "{report}");
-    if is_alone {
-        // Now everything that there is in this namespace is at rest.
-        let snapshot = Request::everything().twice(Duration::from_millis(200)).take();
-        let serious: Vec<Deadlock> = deadlocks::find(&snapshot)
-            .into_iter()
-            .filter(|deadlock| deadlock.grade > Grade::Possible)
-            .collect();
-        assert!(serious.is_empty(), "at rest, and yet {serious:#?}");
-    }
+    report
 }
 
 /// Says to a test that it and its children are all the processes that there are.
 const ALONE: &str = "SWITCHBOARD_INSPECT_ALONE";
 
 #[test]
-fn where_every_process_can_be_seen_what_is_certain_is_called_so() {
+fn in_a_pid_namespace_what_those_outside_can_share_is_at_most_probable() {
     const TEST: &str = "a_pid_namespace_of_its_own";
     let unshare = |arguments: &[&str]| {
         let mut command = Command::new("unshare");

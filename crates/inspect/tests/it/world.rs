@@ -24,9 +24,10 @@
 //! | `started S`, `ipc N` | when it was started, its IPC namespace |
 //!
 //! A line that begins with `!` is about objects: `! peers A B`, `! sends A B` (to an address that others send to), `! listens A`,
-//! `! pending A at B` (not accepted yet), `! pidfd A of P`; `! fact A NAME VALUE …` says what else is known of one ([`World::fact`]);
-//! `! hidden`, `! no flights`, `! no waits`, `! no outside` are about what was looked at. Seconds are counted from the machine's start, and it is [`NOW`].
+//! `! pending A at B` (not accepted yet), `! pidfd A of P`, `! locks A KIND` (`posix` or `flock`); `! fact A NAME VALUE …` says what else is known of one ([`World::fact`]);
+//! `! hidden`, `! no host` (a PID namespace's processes only), `! no flights`, `! no waits`, `! no outside` are about what was looked at. Seconds are counted from the machine's start, and it is [`NOW`].
 
+use switchboard_inspect::model::{Lock, LockKind};
 use switchboard_inspect::{
     Coverage, End, Kind, Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn,
 };
@@ -78,6 +79,7 @@ impl Finish for Snapshot {
             readable,
             waits_readable: readable,
             waits: true,
+            kernel_threads: 1,
             in_flight: true,
             ..self.coverage
         };
@@ -85,6 +87,7 @@ impl Finish for Snapshot {
             match note.as_str() {
                 "no flights" => self.coverage.in_flight = false,
                 "no waits" => self.coverage.waits = false,
+                "no host" => self.coverage.kernel_threads = 0,
                 "no outside" => self.coverage.outside = true,
                 _ => self.coverage.hides_processes = true,
             }
@@ -155,6 +158,13 @@ impl World {
                 let unaccepted = self.object(&unaccepted);
                 unaccepted.peer = Some(a);
                 unaccepted.details.insert("listener", (*listener).to_owned());
+            }
+            ["locks", id, kind] => {
+                let kind = if *kind == "posix" { LockKind::Posix } else { LockKind::Flock };
+                let (taker, holders) = (None, Vec::new());
+                let (start, end, waiting, exclusive) = (0, None, false, true);
+                let lock = Lock { kind, exclusive, taker, holders, start, end, waiting };
+                self.object(id).locks.push(lock);
             }
             ["listens", id] => self.object(id).state = Some("listening".into()),
             ["pidfd", id, "of", process] => {

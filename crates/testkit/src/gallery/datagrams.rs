@@ -24,7 +24,7 @@ pub(super) const TABLE: &[Situation] = &[
         |stage| connected(stage, true),
         &[("here", &["to read from udp:", "its only other end @there is stuck itself"])],
     )
-    .deadlock(Sure::Probable, false, &["here", "there"]),
+    .deadlock(Sure::Probable, true, &["here", "there"]),
     one(
         "udp-server",
         "a client waits for the answer of a server that takes datagrams from anybody",

@@ -160,7 +160,7 @@ pub(super) const TABLE: &[Situation] = &[
         |stage| files_crossed(stage, [File::Flock; 2]),
         &[("left", &["(flock, exclusive)", "its owner @right is stuck itself"])],
     )
-    .deadlock(Sure::Certain, false, &["left", "right"]),
+    .deadlock(Sure::Certain, true, &["left", "right"]),
     one(
         "open-file-locks-crossed",
         "the same with open-file locks, of which the kernel finds no deadlock",
@@ -170,7 +170,7 @@ pub(super) const TABLE: &[Situation] = &[
             &["(open-file lock, exclusive, bytes 0 to 9)", "its owner @left is stuck itself"],
         )],
     )
-    .deadlock(Sure::Certain, false, &["left", "right"]),
+    .deadlock(Sure::Certain, true, &["left", "right"]),
     one(
         "record-lock-and-flock",
         "the same with a record lock and a flock",
@@ -180,14 +180,14 @@ pub(super) const TABLE: &[Situation] = &[
             ("right", &["(record lock, exclusive", "its owner @left is stuck itself"]),
         ],
     )
-    .deadlock(Sure::Certain, false, &["left", "right"]),
+    .deadlock(Sure::Certain, true, &["left", "right"]),
     one(
         "flock-twice",
         "a process locks a file that it has locked through another descriptor",
         flock_twice,
         &[("selfish", &["(flock, exclusive)", "itself is stuck"])],
     )
-    .deadlock(Sure::Certain, false, &["selfish"]),
+    .deadlock(Sure::Certain, true, &["selfish"]),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -72,6 +72,13 @@ pub(super) const TABLE: &[Situation] = &[
         |stage| hang_up(stage, Way::Epoll),
         &[("server", &["for any of ", "@client"])],
     ),
+    one(
+        "descriptor-in-flight",
+        "a process waits for a pipe whose write end nobody else shows; another one will take it out of a socket",
+        flight,
+        &[("reader", &["to read from pipe:"])],
+    )
+    .casts_doubt(),
 ];
 
 fn nap() {
@@ -253,4 +260,36 @@ fn hang_up(stage: &mut Stage, way: Way) {
             unsafe { libc::epoll_wait(epoll, &raw mut event, 1, -1) };
         }
     });
+}
+
+fn flight(stage: &mut Stage) {
+    let (read, write) = stage.pipe();
+    let (from, to) = two(stage, libc::SOCK_STREAM);
+    send_descriptor(from, write);
+    stage.actor("taker", &[to], |_| nap());
+    stage.actor("reader", &[read, write], |_| {
+        read_some(read);
+    });
+}
+
+/// Sends a byte, and a descriptor with it.
+fn send_descriptor(socket: i32, fd: i32) {
+    let mut byte = [b'x'];
+    let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    let mut room = [0_u64; 4];
+    // SAFETY: integers and pointers; all zeroes is a valid value of each.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    message.msg_control = room.as_mut_ptr().cast();
+    // SAFETY: the room is as large as one header with one descriptor, and aligned as a header; the socket is open.
+    let sent = unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(4) as usize;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as usize;
+        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(fd);
+        libc::sendmsg(socket, &raw const message, 0)
+    };
+    assert_eq!(sent, 1, "sendmsg: {}", std::io::Error::last_os_error());
 }

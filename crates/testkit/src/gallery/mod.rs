@@ -31,6 +31,8 @@ pub struct Situation {
     pub make: fn(&mut Stage),
     /// Whether only root can make it.
     pub root: bool,
+    /// Whether it casts doubt on what is so elsewhere, and is put on stage when nobody else is there.
+    pub casts_doubt: bool,
     /// The deadlock in it.
     pub deadlock: Option<Deadlock>,
     /// Of actors, by name: what a sentence about why they wait has to say. `@name` stands for an actor's label.
@@ -47,7 +49,8 @@ pub struct Situation {
 pub struct Deadlock {
     /// How sure it is.
     pub grade: Sure,
-    /// Whether it is less sure when not every process can be looked into.
+    /// Whether it is by descriptors that they wait for each other, so that it is less sure where not every process of the machine can be
+    /// looked into, and possible where descriptors wait in sockets.
     pub by_ends: bool,
     /// Who is in it.
     pub actors: &'static [&'static str],
@@ -102,6 +105,7 @@ const fn one(
         tells,
         make,
         root: false,
+        casts_doubt: false,
         deadlock: None,
         waits,
         stuck: &[],
@@ -135,6 +139,11 @@ impl Situation {
         if let Some(deadlock) = &mut self.deadlock {
             deadlock.behind = actors;
         }
+        self
+    }
+
+    const fn casts_doubt(mut self) -> Self {
+        self.casts_doubt = true;
         self
     }
 

@@ -124,7 +124,7 @@ pub(super) const TABLE: &[Situation] = &[
         fifos,
         &[("left", &["to write to fifo:", "its only reader @right is stuck itself"])],
     )
-    .deadlock(Sure::Probable, false, &["left", "right"]),
+    .deadlock(Sure::Probable, true, &["left", "right"]),
 ];
 
 fn pipe_empty(stage: &mut Stage) {

@@ -48,12 +48,12 @@ pub(super) const TABLE: &[Situation] = &[
     one("eventfds-crossed", "two processes wait for each other to add to an eventfd", eventfds_crossed, &[
         ("left", &["to read from eventfd:", "(empty, 0)", "@right is stuck itself"]),
     ])
-    .deadlock(Sure::Probable, false, &["left", "right"]),
+    .deadlock(Sure::Probable, true, &["left", "right"]),
     one("socket-and-queue", "one waits for an answer over a socket, the other for a message that the first one would send", socket_and_queue, &[
         ("client", &["to read from unix:", "@server is stuck itself"]),
         ("server", &["to read from mq:", "@client is stuck itself"]),
     ])
-    .deadlock(Sure::Probable, false, &["client", "server"]),
+    .deadlock(Sure::Probable, true, &["client", "server"]),
 ];
 
 fn queue(stage: &mut Stage, flags: &[i32]) -> Vec<i32> {

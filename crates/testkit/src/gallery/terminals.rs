@@ -43,7 +43,7 @@ pub(super) const TABLE: &[Situation] = &[
             ("terminal", &["/master", "its only other end @program is stuck itself"]),
         ],
     )
-    .deadlock(Sure::Probable, false, &["program", "terminal"]),
+    .deadlock(Sure::Probable, true, &["program", "terminal"]),
 ];
 
 fn drop_result(_: isize) {}

@@ -81,7 +81,7 @@ pub(super) const TABLE: &[Situation] = &[
         keyboard,
         &[("left", &["its only other end @right is stuck itself"])],
     )
-    .deadlock(Sure::Probable, false, &["left", "right"]),
+    .deadlock(Sure::Probable, true, &["left", "right"]),
     one(
         "mutexes-crossed-signals-handled",
         "two processes take two mutexes, each the other's first; that they handle a signal does not help",
