@@ -417,7 +417,7 @@ impl Reader<'_> {
             folder.read_record(c"status", &mut self.buffer).ok()?;
             let status = process::status(&self.buffer)?;
             (one.uid, one.gid) = (status.uid, status.gid);
-            one.caught_signals = status.caught_signals;
+            (one.caught_signals, one.tracer) = (status.caught_signals, status.tracer);
             let innermost = status.inner_pids.last().copied();
             one.inner_pid = innermost.filter(|_| status.inner_pids.len() > 1);
         } else {

@@ -177,6 +177,9 @@ pub struct Process {
     pub readable: bool,
     /// Descriptors it has open, of any kind; 0 if unreadable.
     pub descriptors: u32,
+    /// The thread that traces its first one, as a debugger does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracer: Option<u32>,
     /// It has an io_uring: what it waits for and does there cannot be seen.
     pub io_uring: bool,
     /// What it read and wrote, if that was asked for and may be seen.
@@ -286,10 +289,13 @@ pub struct Target {
     pub fd: Option<i32>,
     /// The threads known to hold what is wanted, by thread id; for locks with an owner.
     pub owners: Vec<u32>,
-    /// Whether the owners are certain, not just those who used it last; of a System V semaphore, whether it is used as a lock.
+    /// Whether the owners are certain, not just those who used it last.
     pub sure: bool,
-    /// Whether each of the owners has to let go, not just any.
+    /// Whether there are several locks, each of which has to go.
     pub every: bool,
+    /// Of several locks, of each those who have it: any of them can let go of that one. Empty: each owner has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<Vec<u32>>,
     /// The owner that is written in the lock is the id of no thread that is there.
     pub dead_owner: Option<u32>,
     /// More, in words: `index 2, wants -1`.
@@ -372,6 +378,7 @@ impl Target {
             owners: Vec::new(),
             sure: false,
             every: false,
+            locks: Vec::new(),
             dead_owner: None,
             detail: None,
         }

@@ -85,7 +85,7 @@ pub fn find(snapshot: &Snapshot) -> Vec<Deadlock> {
             continue;
         };
         inside.extend(component.iter().copied());
-        found.push(deadlock(&index, &set, shape, component));
+        found.push(deadlock(&index, &set, &edges, shape, component));
     }
     for (tid, lead) in lead_into(&edges, &inside) {
         if let Some(deadlock) = found.iter_mut().find(|deadlock| deadlock.threads.contains(&lead)) {
@@ -98,7 +98,13 @@ pub fn find(snapshot: &Snapshot) -> Vec<Deadlock> {
     found
 }
 
-fn deadlock(index: &Index<'_>, set: &Set<'_>, shape: Shape, mut threads: Vec<u32>) -> Deadlock {
+fn deadlock(
+    index: &Index<'_>,
+    set: &Set<'_>,
+    edges: &BTreeMap<u32, BTreeSet<u32>>,
+    shape: Shape,
+    mut threads: Vec<u32>,
+) -> Deadlock {
     threads.sort_unstable();
     let members: Vec<_> = threads.iter().filter_map(|tid| set.get(tid)).collect();
     let grade = members.iter().map(|stuck| stuck.wakers.grade).min().unwrap_or(Grade::Possible);
@@ -106,7 +112,8 @@ fn deadlock(index: &Index<'_>, set: &Set<'_>, shape: Shape, mut threads: Vec<u32
     let evidence =
         members.iter().map(|stuck| why::sentence(index, set, stuck.process, stuck.thread));
     let evidence = evidence.collect();
-    let doubts = members.iter().flat_map(|stuck| &stuck.doubts);
+    let all = reachable(edges, &threads);
+    let doubts = all.iter().filter_map(|tid| set.get(tid)).flat_map(|stuck| &stuck.doubts);
     let doubts: BTreeSet<String> = doubts.map(|doubt| doubt.text.clone()).collect();
     let names: Vec<String> = processes.iter().map(|&pid| index.snapshot.label(pid)).collect();
     let futex = members.iter().any(|stuck| match &stuck.wait.on {
@@ -137,6 +144,17 @@ fn deadlock(index: &Index<'_>, set: &Set<'_>, shape: Shape, mut threads: Vec<u32
         consequences: Vec::new(),
         way_out,
     }
+}
+
+/// These, and all on whom it rests that they wait for ever.
+fn reachable(edges: &BTreeMap<u32, BTreeSet<u32>>, from: &[u32]) -> BTreeSet<u32> {
+    let mut found: BTreeSet<u32> = from.iter().copied().collect();
+    let mut left: Vec<u32> = from.to_vec();
+    while let Some(tid) = left.pop() {
+        let next = edges.get(&tid).into_iter().flatten().copied();
+        left.extend(next.filter(|&next| found.insert(next)));
+    }
+    found
 }
 
 /// Threads outside that lead into one, with a thread inside that they lead to.

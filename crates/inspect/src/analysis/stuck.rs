@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::doubts::{self, Doubt};
-use super::wakers::{Index, Wakers};
+use super::wakers::{Grade, Index, Waker, Wakers};
 use crate::model::{Process, Thread, Wait};
 
 /// A thread in the set.
@@ -18,7 +18,7 @@ pub struct Stuck<'a> {
     pub thread: &'a Thread,
     /// What it waits in.
     pub wait: &'a Wait,
-    /// Who could wake it: all of them in the set, or gone. Its grade takes the doubts into account.
+    /// Who could wake it: all of them in the set, or gone. Its grade takes the doubts into account, and those of all on whom it rests.
     pub wakers: Wakers,
     /// What could wake it all the same.
     pub doubts: Vec<Doubt>,
@@ -68,19 +68,60 @@ pub fn set<'a>(index: &Index<'a>) -> Set<'a> {
         stuck.wakers.grade = most.map_or(stuck.wakers.grade, |most| most.min(stuck.wakers.grade));
         stuck.doubts = doubts;
     }
+    rest_on_others(index, &mut set);
     set
 }
 
 fn can_be_woken(index: &Index<'_>, set: &Set<'_>, wakers: &Wakers) -> bool {
-    let mut able = wakers.by.iter().map(|waker| match waker.tid {
+    wakers.sets().all(|one| one.iter().any(|waker| is_able(index, set, waker)))
+}
+
+fn is_able(index: &Index<'_>, set: &Set<'_>, waker: &Waker) -> bool {
+    match waker.tid {
         Some(tid) => thread_is_able(index, set, waker.pid, tid),
         None => process_is_able(index, set, waker.pid),
-    });
-    if wakers.every {
-        !wakers.by.is_empty() && able.all(|able| able)
-    } else {
-        able.any(|able| able)
     }
+}
+
+/// Nobody is surer to wait for ever than those are on whom that rests.
+fn rest_on_others(index: &Index<'_>, set: &mut Set<'_>) {
+    loop {
+        let lower: Vec<(u32, Grade)> = set
+            .iter()
+            .map(|(&tid, stuck)| (tid, rests_on(index, set, &stuck.wakers)))
+            .filter(|(tid, most)| *most < set[tid].wakers.grade)
+            .collect();
+        if lower.is_empty() {
+            return;
+        }
+        for (tid, most) in lower {
+            if let Some(stuck) = set.get_mut(&tid) {
+                stuck.wakers.grade = most;
+            }
+        }
+    }
+}
+
+/// How sure it is that none of these acts: of several locks, one that stays is enough.
+fn rests_on(index: &Index<'_>, set: &Set<'_>, wakers: &Wakers) -> Grade {
+    let grade = |waker: &Waker| {
+        let threads = threads_of(index, waker);
+        threads.filter_map(|tid| set.get(&tid)).map(|stuck| stuck.wakers.grade).min()
+    };
+    wakers
+        .sets()
+        .filter(|one| !one.iter().any(|waker| is_able(index, set, waker)))
+        // Who has ended does nothing more.
+        .map(|one| one.iter().filter_map(grade).min().unwrap_or(Grade::Certain))
+        .max()
+        .unwrap_or(Grade::Certain)
+}
+
+/// The threads of which any will do.
+fn threads_of(index: &Index<'_>, waker: &Waker) -> impl Iterator<Item = u32> {
+    let process = index.snapshot.process(waker.pid).filter(|_| waker.tid.is_none());
+    let all = process.map_or(&[][..], |process| &process.threads);
+    waker.tid.into_iter().chain(all.iter().map(|thread| thread.tid))
 }
 
 fn thread_is_able(index: &Index<'_>, set: &Set<'_>, pid: u32, tid: u32) -> bool {
@@ -104,20 +145,13 @@ pub fn process_is_able(index: &Index<'_>, set: &Set<'_>, pid: u32) -> bool {
 #[must_use]
 pub fn waits_for(index: &Index<'_>, set: &Set<'_>, stuck: &Stuck<'_>) -> BTreeSet<u32> {
     let mut threads = BTreeSet::new();
-    for waker in &stuck.wakers.by {
-        match waker.tid {
-            Some(tid) => {
-                threads.extend(Some(tid).filter(|tid| set.contains_key(tid)));
-            }
-            None => {
-                if stuck.wakers.every && process_is_able(index, set, waker.pid) {
-                    continue;
-                }
-                let process = index.snapshot.process(waker.pid);
-                let all = process.into_iter().flat_map(|process| &process.threads);
-                threads.extend(all.map(|thread| thread.tid).filter(|tid| set.contains_key(tid)));
-            }
+    for one in stuck.wakers.sets() {
+        // That lock will go.
+        if one.iter().any(|waker| is_able(index, set, waker)) {
+            continue;
         }
+        let all = one.iter().flat_map(|waker| threads_of(index, waker));
+        threads.extend(all.filter(|tid| set.contains_key(tid)));
     }
     threads
 }

@@ -53,19 +53,25 @@ pub struct Wakers {
     pub open: Option<&'static str>,
     /// Those who are known.
     pub by: Vec<Waker>,
-    /// Each of them has to, not just any.
-    pub every: bool,
+    /// Of several locks, each of which has to go, those who can let go of it; empty: any of those who are known can end the wait.
+    pub each: Vec<Vec<Waker>>,
     /// How sure it is that these are all.
     pub grade: Grade,
 }
 
 impl Wakers {
     fn open(why: &'static str) -> Self {
-        Self { open: Some(why), by: Vec::new(), every: false, grade: Grade::Possible }
+        Self { open: Some(why), by: Vec::new(), each: Vec::new(), grade: Grade::Possible }
     }
 
     fn closed(grade: Grade, by: impl IntoIterator<Item = Waker>) -> Self {
-        Self { open: None, by: by.into_iter().collect(), every: false, grade }
+        Self { open: None, by: by.into_iter().collect(), each: Vec::new(), grade }
+    }
+
+    /// Sets of which each has to act, by any of those in it.
+    pub fn sets(&self) -> impl Iterator<Item = &[Waker]> {
+        let all = Some(self.by.as_slice()).filter(|_| self.each.is_empty());
+        all.into_iter().chain(self.each.iter().map(Vec::as_slice))
     }
 
     fn or_open(mut self, why: &'static str) -> Self {
@@ -177,10 +183,10 @@ impl<'a> Index<'a> {
             }
             Kind::SysvSem => {
                 let by = target.owners.iter().map(|&pid| Waker { pid, tid: None });
-                let grade = if target.sure { Grade::Probable } else { Grade::Possible };
-                let found = Wakers::closed(grade, by);
+                // Others may have taken from it before.
+                let found = Wakers::closed(Grade::Possible, by);
                 match target.dead_owner {
-                    Some(_) => Wakers { grade: Grade::Possible, ..found },
+                    Some(_) => found,
                     None => found.or_open("anybody who may use it"),
                 }
             }
@@ -196,7 +202,14 @@ impl<'a> Index<'a> {
                     false => Grade::Probable,
                 };
                 let found = Wakers::closed(grade, by).or_open("a holder that is not seen");
-                Wakers { every: target.every, ..found }
+                let of =
+                    |owners: &[u32]| owners.iter().map(|&pid| Waker { pid, tid: None }).collect();
+                let each = match (target.every, target.locks.is_empty()) {
+                    (false, _) => Vec::new(),
+                    (true, false) => target.locks.iter().map(|owners| of(owners)).collect(),
+                    (true, true) => target.owners.iter().map(|&pid| of(&[pid])).collect(),
+                };
+                Wakers { each, ..found }
             }
             Kind::Futex => self.of_futex(process, thread, object, target),
             _ => Wakers::open("somebody who is not seen"),
@@ -326,5 +339,5 @@ fn sleeps_on(thread: &Thread, object: &str, need: Need) -> bool {
 fn either(a: Wakers, b: Wakers) -> Wakers {
     let mut by = a.by;
     by.extend(b.by);
-    Wakers { open: a.open.or(b.open), by, every: a.every && b.every, grade: a.grade.min(b.grade) }
+    Wakers { open: a.open.or(b.open), by, each: Vec::new(), grade: a.grade.min(b.grade) }
 }

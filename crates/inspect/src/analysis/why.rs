@@ -95,8 +95,23 @@ fn what(index: &Index<'_>, process: &Process, wait: &Wait) -> (String, &'static 
         }
         WaitOn::Children(children) if children.len() == 1 => {
             let child = index.snapshot.label(children[0]);
+            if index.snapshot.process(children[0]).is_some_and(|one| one.parent != process.pid) {
+                return (format!("for {child}, which it traces, to stop or end"), "tracee");
+            }
             let more = if makes_a_child(wait) { " or to start its program" } else { "" };
             (format!("for its child {child} to end{more}"), "child")
+        }
+        WaitOn::Children(children)
+            if children
+                .iter()
+                .filter_map(|&pid| index.snapshot.process(pid))
+                .any(|one| one.parent != process.pid) =>
+        {
+            let all: Vec<String> =
+                children.iter().take(6).map(|&pid| index.snapshot.label(pid)).collect();
+            let more = children.len().saturating_sub(all.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            (format!("for any that it started or traces: {}{more}", all.join(", ")), "child")
         }
         WaitOn::Children(children) => {
             (format!("for any of its {} children to end", children.len()), "child")
@@ -252,7 +267,7 @@ fn culprits(
         let role = if role.is_empty() { "other end" } else { role };
         format!("; {only}{role} {}{others}", shown[0])
     } else {
-        let quantity = if wakers.every { "all" } else { "any" };
+        let quantity = if wakers.each.len() > 1 { "all" } else { "any" };
         format!("; {quantity} of these can end that: {}{more}{others}", shown.join(", "))
     }
 }
@@ -297,7 +312,7 @@ fn ability(index: &Index<'_>, set: &Set<'_>, waker: Waker) -> String {
         Some(tid) => stuck.thread.tid == tid,
         None => stuck.process.pid == waker.pid,
     });
-    let sure = own.map(|stuck| stuck.wakers.grade).max() > Some(Grade::Possible);
+    let sure = own.map(|stuck| stuck.wakers.grade).min() > Some(Grade::Possible);
     let word = if sure { "is" } else { "may be" };
     format!("{word} stuck itself: it {doing}")
 }

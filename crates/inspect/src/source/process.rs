@@ -91,6 +91,8 @@ pub struct Status {
     pub inner_pids: Vec<u32>,
     /// Signals with a handler, a bit each.
     pub caught_signals: u64,
+    /// The thread that traces it.
+    pub tracer: Option<u32>,
 }
 
 /// Reads `status`.
@@ -103,6 +105,7 @@ pub fn status(text: &[u8]) -> Option<Status> {
         inner_pids: field(text, "NSpid")
             .map_or_else(Vec::new, |ids| words(ids).take(40).map_while(small).collect()),
         caught_signals: field(text, "SigCgt").and_then(hexadecimal).unwrap_or(0),
+        tracer: field(text, "TracerPid").and_then(small).filter(|&tid| tid != 0),
     })
 }
 
@@ -151,6 +154,11 @@ mod tests {
         let found = status(text).expect("a status");
         assert_eq!((found.uid, found.gid, found.caught_signals), (2, 6, 0x440));
         assert_eq!(found.inner_pids, [40, 7]);
+        assert_eq!(found.tracer, None);
+        let traced = status(b"Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nTracerPid:\t90\n");
+        assert_eq!(traced.and_then(|status| status.tracer), Some(90));
+        let not = status(b"Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nTracerPid:\t0\n");
+        assert_eq!(not.map(|status| status.tracer), Some(None));
         assert_eq!(status(b"Uid:\t1\n"), None);
         assert_eq!(arguments(b"a\0b c\0"), ["a", "b c"]);
         assert!(arguments(b"").is_empty());

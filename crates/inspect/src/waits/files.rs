@@ -114,7 +114,7 @@ impl Resolve<'_> {
             .iter()
             .filter(|lock| conflicts(lock, wanted, pid) && !is_had(lock))
             .collect();
-        let mut owners = Vec::new();
+        let (mut owners, mut each) = (Vec::new(), Vec::new());
         // Every lock in the way has to go; but of a lock that several processes have, each can let go.
         let every = in_the_way.len() > 1;
         let mut sure = wanted.known && !in_the_way.is_empty();
@@ -127,7 +127,10 @@ impl Resolve<'_> {
                 dead_owner = dead_owner.or(lock.taker);
                 sure = false;
             }
-            owners.extend(holders);
+            if !holders.is_empty() {
+                owners.extend(&holders);
+                each.push(holders);
+            }
         }
         owners.sort_unstable();
         owners.dedup();
@@ -145,6 +148,7 @@ impl Resolve<'_> {
             owners,
             sure,
             every,
+            locks: if every { each } else { Vec::new() },
             dead_owner,
             detail: Some(kind),
             ..Target::new(id, Need::Release)
@@ -198,9 +202,6 @@ impl Resolve<'_> {
         let count = usize::try_from(call.arguments[2]).unwrap_or(0).min(500);
         let bytes = self.process.memory().bytes(call.arguments[1], count * 6).unwrap_or_default();
         let short = |one: &[u8], at: usize| i16::from_ne_bytes([one[at], one[at + 1]]);
-        // What is given back when its user ends is a lock, and no count of things that somebody makes.
-        const UNDO: i16 = 0x1000;
-        target.sure = bytes.chunks_exact(6).all(|one| short(one, 4) & UNDO != 0);
         let operations: Vec<(u16, i16)> = bytes
             .chunks_exact(6)
             .map(|one| (u16::from_ne_bytes([one[0], one[1]]), short(one, 2)))

@@ -9,8 +9,9 @@ use crate::collect::Found;
 use crate::futex::{Futex, Use};
 use crate::join::{Join, Key};
 use crate::kind::Kind;
-use crate::model::{End, Need, Target, Via, WaitOn};
+use crate::model::{End, Need, Process, Target, Via, WaitOn};
 use crate::poll_sets;
+use crate::source::process;
 use crate::source::system_call::{Inside, Shape};
 use crate::text::escaped;
 
@@ -50,10 +51,10 @@ impl Resolve<'_> {
             Shape::MqReceive => (self.of_descriptor(fd, Need::Data), call.arguments[4] != 0),
             Shape::Flock => (self.flock(fd, call.small(1)), false),
             Shape::Fcntl => (self.record_lock(fd, call), false),
-            Shape::Wait4 => (self.children(call.small(0)), false),
+            Shape::Wait4 => (self.children(call.small(0), call.small(2)), false),
             Shape::WaitId => {
                 let by_id = call.small(0) == 1;
-                (self.children(if by_id { call.small(1) } else { -1 }), false)
+                (self.children(if by_id { call.small(1) } else { -1 }, call.small(3)), false)
             }
             Shape::Vfork => (self.newest_child(), false),
             Shape::Signal(timeout) => {
@@ -215,16 +216,34 @@ impl Resolve<'_> {
         WaitOn::Children(of_then.map(|child| child.pid).collect())
     }
 
-    fn children(&self, wanted: i32) -> WaitOn {
-        let pid = self.pid();
-        let children = self.found.iter().map(|one| &one.process).filter(|one| one.parent == pid);
+    /// Children, and those whom it traces.
+    fn children(&self, wanted: i32, options: i32) -> WaitOn {
+        // What debuggers ask for, which may trace some threads of a process and not its first one.
+        const WALL: i32 = 0x4000_0000;
+        let own = &self.found[self.at].process;
         let wanted = u32::try_from(wanted).ok().filter(|&wanted| wanted > 0);
+        let is_own = |tid: u32| own.threads.iter().any(|thread| thread.tid == tid);
         // The number is the child's in the waiter's namespace, or in the one that it was put into.
-        let of = |child: &crate::Process| {
+        let of = |child: &Process| {
             wanted.is_none_or(|wanted| {
-                child.pid == wanted || self.found[self.at].process.inner_pid.is_some()
+                child.threads.iter().any(|thread| thread.tid == wanted)
+                    || child.pid == wanted
+                    || own.inner_pid.is_some()
             })
         };
-        WaitOn::Children(children.filter(|child| of(child)).map(|child| child.pid).collect())
+        let traced = |child: &Process| {
+            child.tracer.is_some_and(is_own)
+                || options & WALL != 0
+                    && child.threads.len() > 1
+                    && child.threads.iter().any(|thread| {
+                        let status = format!("/proc/{}/task/{}/status", child.pid, thread.tid);
+                        let status = std::fs::read(status).ok();
+                        let status = status.and_then(|text| process::status(&text));
+                        status.and_then(|status| status.tracer).is_some_and(is_own)
+                    })
+        };
+        let all = self.found.iter().map(|one| &one.process);
+        let children = all.filter(|one| of(one) && (one.parent == own.pid || traced(one)));
+        WaitOn::Children(children.map(|child| child.pid).collect())
     }
 }

@@ -15,12 +15,12 @@
 //! | `stdin O`, `stdout O` | its standard streams |
 //! | `used O…` | it used that last |
 //! | `waits NEED O…` | any of these: `data`, `room`, `delivery`, `client`, `acceptance`, `reader`, `writer`, `count`, `change` |
-//! | `waits lock O of P…` | until P lets go; `locks` until all of them do; `lock? … of` if that is not sure; `of dead` |
+//! | `waits lock O of P…` | until P lets go; `locks` until all of them do, `P+Q` if either has that one; `lock? … of` if that is not sure; `of dead` |
 //! | `waits children P…`, `waits signal`, `waits time`, `waits other` | |
 //! | `timed`, `once`, `moved`, `doubted` | of the wait: it ends by itself; nobody looked twice; it was another one the second time; it may end by itself |
 //! | `runs`, `stopped`, `ended` | its state |
 //! | `handles N…` | signals, by number |
-//! | `child of P`, `session P`, `ring`, `unreadable`, `user N`, `space N`, `group PATH` | its parent, session, user, PID namespace, control group |
+//! | `child of P`, `traced by P`, `session P`, `ring`, `unreadable`, `user N`, `space N`, `group PATH` | its parent, session, user, PID namespace, control group |
 //! | `started S`, `ipc N` | when it was started, its IPC namespace |
 //!
 //! A line that begins with `!` is about objects: `! peers A B`, `! sends A B` (to an address that others send to), `! listens A`,
@@ -262,6 +262,7 @@ impl World {
             }
             "ipc" => self.at(name).namespaces.ipc = rest[0].parse().ok(),
             "child" => self.at(name).parent = self.pid(rest[1]),
+            "traced" => self.at(name).tracer = Some(self.pid(rest[1])),
             "session" => self.at(name).session = self.pid(rest[0]),
             _ => panic!("not understood: {words:?}"),
         }
@@ -290,8 +291,12 @@ impl World {
                 let of_threads = self.object(id).kind == Kind::Futex;
                 let mut target = Target::new(*id, Need::Release);
                 (target.sure, target.every) = (what != "lock?", what == "locks");
-                for owner in owners {
-                    if *owner == "dead" {
+                if what == "locks" {
+                    let of = |lock: &&str| lock.split('+').map(|one| self.pid(one)).collect();
+                    target.locks = owners.iter().map(of).collect();
+                }
+                for owner in owners.iter().flat_map(|owner| owner.split('+')) {
+                    if owner == "dead" {
                         target.dead_owner = Some(999);
                     } else {
                         let by = if of_threads { self.tid(owner) } else { self.pid(owner) };
@@ -300,11 +305,11 @@ impl World {
                 }
                 ("futex", WaitOn::Objects(vec![target]))
             }
-            "undone" | "counted" => {
+            "counted" => {
                 let [id, "of", owner] = rest else { panic!("whose semaphore? {words:?}") };
                 self.object(id);
                 let mut target = Target::new(*id, Need::Count);
-                (target.sure, target.owners) = (what == "undone", vec![self.pid(owner)]);
+                target.owners = vec![self.pid(owner)];
                 ("semop", WaitOn::Objects(vec![target]))
             }
             need => {

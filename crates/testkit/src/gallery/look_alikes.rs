@@ -8,6 +8,7 @@ use std::ffi::CStr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use super::queues::lock;
 use super::sockets::two;
 use super::stage::read_some;
 use super::{Situation, Stage, one};
@@ -71,6 +72,25 @@ pub(super) const TABLE: &[Situation] = &[
         "the same with an epoll instance that was asked for nothing more of the client",
         |stage| hang_up(stage, Way::Epoll),
         &[("server", &["for any of ", "@client"])],
+    ),
+    one(
+        "tracer-waits",
+        "a tracer waits for whom it traces, and for its child, which reads what only the tracer could write",
+        tracer,
+        &[("tracer", &["for any that it started or traces: ", "@tracee"])],
+    ),
+    one(
+        "lock-of-two",
+        "a process wants alone what two have locked together; the lock of one of them, which waits for it, its child has, too",
+        lock_of_two,
+        &[("waiter", &["(flock, exclusive)", "all of these can end that"])],
+    )
+    .stuck_after_a_while(&["waiter"]),
+    one(
+        "semaphore-of-three",
+        "a process waits for one of three slots; two of those who have one are at work, the last one waits for it",
+        of_three,
+        &[("waiter", &["semaphore 0, wants 1, count 0", "its last user @last"])],
     ),
     one(
         "descriptor-in-flight",
@@ -292,4 +312,101 @@ fn send_descriptor(socket: i32, fd: i32) {
         libc::sendmsg(socket, &raw const message, 0)
     };
     assert_eq!(sent, 1, "sendmsg: {}", std::io::Error::last_os_error());
+}
+
+fn tracer(stage: &mut Stage) {
+    let (read, write) = stage.pipe();
+    let number = stage.memory();
+    // SAFETY: the memory is large enough, aligned, shared, and there as long as the actors are.
+    let number = unsafe { &*(number as *const std::sync::atomic::AtomicU32) };
+    let order = std::sync::atomic::Ordering::SeqCst;
+    stage.actor("tracee", &[], |scene| {
+        // SAFETY: concerns this process alone: it may be traced.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+        number.store(std::process::id(), order);
+        scene.meet(2);
+        nap();
+    });
+    stage.actor("tracer", &[read, write], |scene| {
+        scene.meet(2);
+        // SAFETY: the child uses what it copied.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            super::stage::name("cat");
+            // SAFETY: concerns this process alone.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            super::stage::close(write);
+            read_some(read);
+            nap();
+        }
+        super::stage::close(read);
+        let nothing = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: takes no memory.
+        let seized =
+            unsafe { libc::ptrace(libc::PTRACE_SEIZE, number.load(order), nothing, nothing) };
+        assert_eq!(seized, 0, "ptrace: {}", std::io::Error::last_os_error());
+        let mut status = 0;
+        // SAFETY: room for a status.
+        unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
+    });
+}
+
+fn lock_of_two(stage: &mut Stage) {
+    let path = stage.path("file");
+    let (answers, to_one) = stage.pipe();
+    let shared = |path: &CStr| {
+        let fd = open(path, libc::O_RDWR | libc::O_CREAT);
+        // SAFETY: the descriptor is open.
+        unsafe { libc::flock(fd, libc::LOCK_SH) };
+    };
+    stage.actor("one", &[answers], |scene| {
+        shared(&path);
+        // SAFETY: the child uses what it copied.
+        if unsafe { libc::fork() } == 0 {
+            super::stage::name("its-child");
+            // SAFETY: concerns this process alone.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            nap();
+        }
+        scene.meet(3);
+        read_some(answers);
+    });
+    stage.actor("other", &[], |scene| {
+        shared(&path);
+        scene.meet(3);
+        nap();
+    });
+    stage.actor("waiter", &[to_one], |scene| {
+        let fd = open(&path, libc::O_RDWR | libc::O_CREAT);
+        scene.meet(3);
+        // SAFETY: the descriptor is open.
+        unsafe { libc::flock(fd, libc::LOCK_EX) };
+    });
+}
+
+fn of_three(stage: &mut Stage) {
+    let id = stage.semaphores(&[3]);
+    let (answers, to_last) = stage.pipe();
+    // SAFETY: GETVAL takes nothing.
+    let count = || unsafe { libc::semctl(id, 0, libc::GETVAL) };
+    let until = |wanted| {
+        while count() > wanted {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for name in ["one", "other"] {
+        stage.actor(name, &[], |_| {
+            lock(id, 0);
+            nap();
+        });
+    }
+    stage.actor("last", &[answers], |_| {
+        until(1);
+        lock(id, 0);
+        read_some(answers);
+    });
+    stage.actor("waiter", &[to_last], |_| {
+        until(0);
+        lock(id, 0);
+    });
 }

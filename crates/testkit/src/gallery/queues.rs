@@ -28,9 +28,9 @@ pub(super) const TABLE: &[Situation] = &[
         ("waiter", &["for sysv-sem:", "semaphore 1, wants 1, count 0", "its last user @holder"]),
     ]),
     one("sysv-semaphores-crossed", "two processes take two System V semaphores, each the other's first", sem_crossed, &[
-        ("left", &["semaphore 1, wants 1, count 0", "its last user @right is stuck itself"]),
+        ("left", &["semaphore 1, wants 1, count 0", "its last user @right may be stuck itself"]),
     ])
-    .deadlock(Sure::Probable, false, &["left", "right"]),
+    .deadlock(Sure::Possible, false, &["left", "right"]),
     one("sysv-semaphore-orphaned", "whoever took a System V semaphore has ended without giving it back", sem_orphaned, &[
         ("waiter", &["count 0", "which is no more", "nobody who could end that is left"]),
     ])
@@ -122,7 +122,7 @@ pub(super) fn operate(id: i32, index: u16, by: i16) {
 }
 
 /// The same as a lock does it: what was done is undone when the process ends.
-fn lock(id: i32, index: u16) {
+pub(super) fn lock(id: i32, index: u16) {
     operate_with(id, index, -1, libc::SEM_UNDO as i16);
 }
 
