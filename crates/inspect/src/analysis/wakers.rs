@@ -263,6 +263,9 @@ impl<'a> Index<'a> {
                 return ends(listener, grade, |_| true).or_open("its listener");
             }
         }
+        // Addresses mean something in one namespace only.
+        let guessed = object.details.get(crate::join::ELSEWHERE).is_some();
+        let grade = if guessed { grade.min(Grade::Probable) } else { grade };
         self.of_far_side(object, grade, "another machine, or a socket that is not seen")
     }
 

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod analysis;
+mod containers;
 mod fuzz;
 mod gallery;
 mod graph;
