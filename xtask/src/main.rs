@@ -67,8 +67,9 @@ Commands:
     --seconds N   At random for so long, each kind of peer; 60 unless said otherwise.
     --release     As above.
   prove fuzz-inspect
-                  Let every parser of the inspector read text that is made at random of what the kernel says.
-    --seconds N   For so long in sum; 600 unless said otherwise.
+                  Let every parser of the inspector read what is made at random of what the kernel says, and of what
+                  processes have in their memory.
+    --seconds N   For so long each parser (some 25 of them); 60 unless said otherwise.
     --release     As above.
   prove event [FILTER], prove state [FILTER]
                   Let two processes wake each other over shared memory, and see that no wake-up is lost; read
@@ -207,7 +208,7 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         "kill" | "models" | "asan" | "tsan" => {}
         "torture" => options.what = prove::What::Torture { seconds: 600 },
         "hostile" => options.what = prove::What::Hostile { seconds: 60 },
-        "fuzz-inspect" => options.what = prove::What::FuzzInspect { seconds: 600 },
+        "fuzz-inspect" => options.what = prove::What::FuzzInspect { seconds: 60 },
         "event" => options.what = prove::What::Event { seconds: 60 },
         "state" => options.what = prove::What::State { seconds: 60 },
         "top" => options.what = prove::What::Top { seconds: 600 },

@@ -5,7 +5,7 @@
 //! | `prove kill` | `killstep`: a victim for each instruction boundary | for each where the world may have changed |
 //! | `prove torture` | `torture`: processes that are killed at random, for minutes | for seconds |
 //! | `prove hostile` | `hostile`: peers that lie in each way; at random, for a minute each | for a second |
-//! | `prove fuzz-inspect` | `fuzz_inspect`: every parser of the inspector on text made at random, for ten minutes | for seconds |
+//! | `prove fuzz-inspect` | `fuzz_inspect`: every parser of the inspector on text made at random, for a minute each | for seconds |
 //! | `prove event` | `proof_event`: two processes that wake each other, for a minute | for a second |
 //! | `prove clean` | `proof_clean`: rounds in which `clean` runs against processes at random, 1,000 of them | 12 rounds |
 //! | `prove state` | `proof_state`: reads of what is set all the time, for a minute | for a second |
@@ -44,7 +44,7 @@ pub(crate) enum What {
     Torture { seconds: u32 },
     /// That lies of peers do not, at random for so long each.
     Hostile { seconds: u32 },
-    /// That no text hurts the inspector, made at random for so long in sum.
+    /// That no text hurts the inspector, made at random for so long each parser.
     FuzzInspect { seconds: u32 },
     /// That no wake-up of an event is lost, in so long.
     Event { seconds: u32 },

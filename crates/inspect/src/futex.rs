@@ -55,6 +55,28 @@ const LARGEST_ID: u32 = 1 << 22;
 /// More users than any mutex has. The upper half of an address is larger.
 const MOST_USERS: u32 = 0xfff;
 
+/// What the word of a `futex(2)` call with these arguments is, in words; none if the call does not wait. `lives`: whether a thread has this
+/// id and could own it.
+#[must_use]
+pub fn in_words(
+    arguments: &[u64; 6],
+    memory: &Memory,
+    lives: impl Fn(u32) -> bool,
+) -> Option<String> {
+    Some(format!("{:?}", Futex::of(arguments)?.what(memory, lives)))
+}
+
+/// The same of each entry of `futex_waitv(2)`. What is left of an entry is none.
+#[must_use]
+pub fn entries_in_words(
+    entries: &[u8],
+    memory: &Memory,
+    lives: impl Fn(u32) -> bool,
+) -> Vec<String> {
+    let all = entries.chunks_exact(24).filter_map(|entry| Futex::of_entry(entry, false));
+    all.map(|futex| format!("{:?}", futex.what(memory, &lives))).collect()
+}
+
 impl Futex {
     /// The arguments of `futex(2)`; none if it does not wait.
     pub(crate) fn of(arguments: &[u64; 6]) -> Option<Self> {

@@ -23,7 +23,7 @@ pub mod analysis;
 mod collect;
 pub mod contents;
 mod details;
-mod futex;
+pub mod futex;
 mod join;
 mod kept;
 pub mod kind;

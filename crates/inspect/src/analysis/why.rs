@@ -141,9 +141,10 @@ fn of_target(index: &Index<'_>, process: &Process, target: &Target) -> (String, 
         Need::Data if object.is_some_and(Object::is_listening) => {
             (format!("for a client at {shown}{state}"), "client")
         }
-        Need::Data => {
-            (format!("to read from {shown}{state}"), if socket { "other end" } else { "writer" })
-        }
+        Need::Data => (
+            format!("to read from {shown}{state}{detail}"),
+            if socket { "other end" } else { "writer" },
+        ),
         Need::Room => {
             (format!("to write to {shown}{state}"), if socket { "other end" } else { "reader" })
         }

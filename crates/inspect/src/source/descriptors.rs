@@ -448,6 +448,15 @@ fn file(kind: Option<Kind>, link: &[u8], status: &Statx) -> File {
     }
 }
 
+/// What an open descriptor of a process leads to, in the kernel's words: `/dev/null`, `anon_inode:[fanotify]`.
+///
+/// # Errors
+///
+/// What the kernel says: [`Errno::NOENT`] where the process has no such descriptor.
+pub fn leads_to(pid: u32, fd: i32) -> Result<String, Errno> {
+    Folder::open(&format!("/proc/{pid}/fd"))?.link(fd.to_string()).map(|link| escaped(&link))
+}
+
 /// A file that turned out to have locks, with those that this descriptor has.
 #[must_use]
 pub fn locked(process: &Folder, plain: Plain, buffer: &mut Vec<u8>) -> Option<Descriptor> {

@@ -22,6 +22,12 @@ impl Memory {
         Self(rustix::fs::openat(process, "mem", flags, Mode::empty()).ok().map(File::from))
     }
 
+    /// What is in a file, at its addresses there: for a look at memory that was made up.
+    #[must_use]
+    pub fn of_file(file: File) -> Self {
+        Self(Some(file))
+    }
+
     /// None: whatever is asked for is not there.
     #[must_use]
     pub fn none() -> Self {

@@ -3,6 +3,8 @@
 //! Source: `proc_pid_syscall(5)`, `syscalls(2)`. Numbers are those of this machine's native programs; a 32-bit one has
 //! others, and is told by its stack, which lies below 4 GiB.
 
+pub mod arguments;
+
 use super::numbers::{hexadecimal, signed, words};
 
 /// A line of `syscall`.

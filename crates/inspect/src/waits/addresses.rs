@@ -12,6 +12,7 @@ use crate::kind::Kind;
 use crate::model::{Need, Object, Target, WaitOn};
 use crate::source::numbers::device;
 use crate::source::system_call::Inside;
+use crate::source::system_call::arguments::{UnixName, message_address, unix_name};
 use crate::text::escaped;
 
 /// The longest address that a socket can have.
@@ -31,13 +32,9 @@ impl Resolve<'_> {
     }
 
     pub(super) fn send_message(&mut self, fd: i32, call: &Inside) -> WaitOn {
-        // struct msghdr: the address, its length.
         let header = self.process.memory().bytes(call.arguments[1], 16).unwrap_or_default();
-        let long = |at: usize| {
-            let bytes = header.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-            bytes.map_or(0, u64::from_ne_bytes)
-        };
-        self.delivery(fd, long(0), long(8) & u64::from(u32::MAX))
+        let (address, len) = message_address(&header).unwrap_or((0, 0));
+        self.delivery(fd, address, len)
     }
 
     /// What is sent to an address, or else to the peer.
@@ -57,18 +54,13 @@ impl Resolve<'_> {
         fits: impl Fn(&Object) -> bool,
     ) -> Option<String> {
         let len = usize::try_from(len).unwrap_or(0).min(LONGEST);
-        let bytes = self.process.memory().bytes(address, len).filter(|_| len > 2)?;
-        if u16::from_ne_bytes([bytes[0], bytes[1]]) != 1 {
-            return None;
-        }
+        let bytes = self.process.memory().bytes(address, len)?;
+        let name = unix_name(&bytes)?;
         let net = self.found[self.at].process.namespaces.net;
         let foreign = net.filter(|_| net != self.join.viewer.net);
-        let (name, file) = match bytes[2] {
-            0 => (format!("@{}", escaped(&bytes[3..])), None),
-            _ => {
-                let path = bytes[2..].split(|&byte| byte == 0).next().unwrap_or_default();
-                (escaped(path), self.file(path))
-            }
+        let (name, file) = match name {
+            UnixName::Abstract(name) => (format!("@{}", escaped(name)), None),
+            UnixName::Path(path) => (escaped(path), self.file(path)),
         };
         let all = self.join.objects.iter();
         let mut sockets = all.filter(|object| object.kind == Kind::Unix && fits(object));

@@ -11,6 +11,7 @@ use crate::model::{End, Lock, LockKind, Need, Target, Via, WaitOn};
 use crate::source::folder::device;
 use crate::source::locks;
 use crate::source::system_call::Inside;
+use crate::source::system_call::arguments::{record_lock, semaphore_operations};
 use crate::text::escaped;
 
 const F_SETLKW: i32 = 7;
@@ -41,24 +42,16 @@ impl Resolve<'_> {
             F_OFD_SETLKW => LockKind::OpenFile,
             command => return WaitOn::Other(format!("fcntl command {command}")),
         };
-        // struct flock: type, whence, start and length.
         let bytes = self.process.memory().bytes(call.arguments[2], 24).unwrap_or_default();
-        let short = |at: usize| {
-            let bytes = bytes.get(at..at + 2)?;
-            Some(i16::from_ne_bytes(bytes.try_into().ok()?))
-        };
-        let long = |at: usize| {
-            let bytes = bytes.get(at..at + 8)?;
-            Some(i64::from_ne_bytes(bytes.try_into().ok()?))
-        };
-        let exclusive = short(0) != Some(0);
+        let lock = record_lock(&bytes);
+        let exclusive = lock.is_none_or(|lock| lock.exclusive);
         let (mut start, mut end, mut known) = (0, None, false);
-        if let (Some(whence), Some(from), Some(len)) = (short(2), long(8), long(16))
-            && let Some(base) = self.base(fd, whence)
+        if let Some(lock) = lock
+            && let Some(base) = self.base(fd, lock.whence)
             // A length below 0 is what lies before, which nobody asks for.
-            && let Ok(len) = u64::try_from(len)
+            && let Ok(len) = u64::try_from(lock.len)
         {
-            start = base.checked_add_signed(from).unwrap_or(0);
+            start = base.checked_add_signed(lock.start).unwrap_or(0);
             end = len.checked_sub(1).map(|more| start.saturating_add(more));
             known = true;
         }
@@ -201,11 +194,8 @@ impl Resolve<'_> {
         let mut target = Target::new(id.clone(), Need::Count);
         let count = usize::try_from(call.arguments[2]).unwrap_or(0).min(500);
         let bytes = self.process.memory().bytes(call.arguments[1], count * 6).unwrap_or_default();
-        let short = |one: &[u8], at: usize| i16::from_ne_bytes([one[at], one[at + 1]]);
-        let operations: Vec<(u16, i16)> = bytes
-            .chunks_exact(6)
-            .map(|one| (u16::from_ne_bytes([one[0], one[1]]), short(one, 2)))
-            .collect();
+        let all = semaphore_operations(&bytes);
+        let operations: Vec<(u16, i16)> = all.iter().map(|one| (one.index, one.change)).collect();
         let at = self.join.find(&key);
         let counts = |index: u16| at.and_then(|at| self.join.counts.get(&(at, index)).copied());
         let blocks = |&&(index, operation): &&(u16, i16)| match counts(index) {
@@ -228,6 +218,36 @@ impl Resolve<'_> {
             }
         }
         WaitOn::Objects(vec![target])
+    }
+
+    /// A message of a type, while there may be others.
+    pub(super) fn message_of_type(&mut self, id: i32, call: &Inside) -> WaitOn {
+        const MSG_EXCEPT: i32 = 0o20000;
+        let wanted = call.arguments[3].cast_signed();
+        let wants = match wanted {
+            0 => String::new(),
+            1.. if call.small(4) & MSG_EXCEPT != 0 => format!("wants any type but {wanted}"),
+            1.. => format!("wants type {wanted}"),
+            _ => format!("wants type {} or below", wanted.unsigned_abs()),
+        };
+        let mut on = self.message(id, Need::Data);
+        if let WaitOn::Objects(targets) = &mut on
+            && let [target] = &mut targets[..]
+        {
+            let ipc = self.found[self.at].process.namespaces.ipc;
+            let key = self.join.ipc_key(Kind::SysvMsg, id.into(), ipc);
+            let queue = self.join.find(&key).map(|at| &self.join.objects[at]);
+            let others = queue.and_then(|queue| queue.details.get("messages"));
+            let others = others.filter(|&count| count != "0");
+            let bytes = queue.and_then(|queue| queue.fill).unwrap_or(0);
+            let others = others.map(|count| format!("messages there: {count}, with {bytes} bytes"));
+            let said: Vec<String> = [Some(wants).filter(|wants| !wants.is_empty()), others]
+                .into_iter()
+                .flatten()
+                .collect();
+            target.detail = Some(said.join("; ")).filter(|said| !said.is_empty());
+        }
+        on
     }
 
     pub(super) fn message(&mut self, id: i32, need: Need) -> WaitOn {

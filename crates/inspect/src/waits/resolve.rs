@@ -46,7 +46,7 @@ impl Resolve<'_> {
             Shape::FutexWaitv => self.futexes(call),
             Shape::SemOp(timed) => (self.semaphore(call), timed && call.arguments[3] != 0),
             Shape::MsgSend => (self.message(fd, Need::Room), false),
-            Shape::MsgReceive => (self.message(fd, Need::Data), false),
+            Shape::MsgReceive => (self.message_of_type(fd, call), false),
             Shape::MqSend => (self.of_descriptor(fd, Need::Room), call.arguments[4] != 0),
             Shape::MqReceive => (self.of_descriptor(fd, Need::Data), call.arguments[4] != 0),
             Shape::Flock => (self.flock(fd, call.small(1)), false),

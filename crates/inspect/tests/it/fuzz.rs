@@ -1,9 +1,10 @@
 //! Every parser on text that nobody meant: what the kernel really says, changed at random, and what is made of numbers, words and marks
 //! that parsers look for. What is understood in a new way is kept and changed further.
 //!
-//! `cargo xtask prove fuzz-inspect` runs this for longer: `SWITCHBOARD_FUZZ_SECONDS`, in sum. What is random follows from a seed, which is
+//! `cargo xtask prove fuzz-inspect` runs this for longer: `SWITCHBOARD_FUZZ_SECONDS`, each parser. What is random follows from a seed, which is
 //! said when something fails, with the text: `SWITCHBOARD_FUZZ_SEED` takes it again.
 
+mod memory;
 mod noise;
 mod parsers;
 mod seeds;
@@ -18,9 +19,10 @@ use switchboard_testkit::skip::say;
 use noise::{Noise, changed};
 use parsers::{Parser, TABLE};
 
+/// For each parser.
 fn seconds() -> f64 {
     let asked = std::env::var("SWITCHBOARD_FUZZ_SECONDS").ok();
-    asked.and_then(|seconds| seconds.parse().ok()).unwrap_or(3.0)
+    asked.and_then(|seconds| seconds.parse().ok()).unwrap_or(0.15)
 }
 
 fn seed() -> u64 {
@@ -59,8 +61,8 @@ fn fuzz(parser: &Parser, seed: u64, time: Duration) -> (u64, usize) {
 
 #[test]
 fn fuzz_inspect_every_parser() {
-    let (seed, each) = (seed(), Duration::from_secs_f64(seconds() / TABLE.len() as f64));
-    for parser in TABLE {
+    let (seed, each) = (seed(), Duration::from_secs_f64(seconds()));
+    for parser in TABLE.iter().chain(memory::TABLE) {
         let (texts, ways) = fuzz(parser, seed, each);
         say(&format!("{}: {texts} texts, understood in {ways} ways", parser.name));
         assert!(ways > 1, "{}: whatever is read, it is all the same", parser.name);

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::locks::lock_file;
-use super::sockets::wait_in_epoll;
+use super::sockets::wait_in_epolls;
 use super::stage::{idle, read_some};
 use super::{Situation, Stage, one};
 
@@ -29,7 +29,13 @@ pub(super) const TABLE: &[Situation] = &[
     one(
         "idle-event-loop",
         "an event loop waits for clients, a timer and its own wake-ups",
-        event_loop,
+        |stage| event_loop(stage, 1),
+        &[("server", &["for any of "])],
+    ),
+    one(
+        "idle-event-loop-in-a-loop",
+        "the same, by an epoll instance in an epoll instance in another one",
+        |stage| event_loop(stage, 3),
         &[("server", &["for any of "])],
     ),
     one("idle-thread-pool", "workers wait for work, and their main thread for clients", pool, &[]),
@@ -143,7 +149,7 @@ fn tcp_server(stage: &mut Stage) {
     stage.actor("server", &[fd], |_| accept(fd));
 }
 
-fn event_loop(stage: &mut Stage) {
+fn event_loop(stage: &mut Stage, depth: u32) {
     let fd = listen(stage);
     // SAFETY: makes descriptors.
     let (event, timer) = unsafe {
@@ -153,7 +159,7 @@ fn event_loop(stage: &mut Stage) {
         )
     };
     let (event, timer) = (stage.own(event), stage.own(timer));
-    stage.actor("server", &[fd, event, timer], |_| wait_in_epoll(&[fd, event, timer]));
+    stage.actor("server", &[fd, event, timer], |_| wait_in_epolls(&[fd, event, timer], depth));
 }
 
 fn pool(stage: &mut Stage) {

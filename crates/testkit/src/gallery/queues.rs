@@ -20,6 +20,9 @@ pub(super) const TABLE: &[Situation] = &[
     one("sysv-queue-empty", "a receiver of a System V queue waits for a sender", |stage| messages(stage, false), &[
         ("waiter", &["to read from sysv-msg:", "(empty, 0/"]),
     ]),
+    one("sysv-queue-other-type", "a receiver of a System V queue waits for a type, and there is a message of another one", other_type, &[
+        ("waiter", &["to read from sysv-msg:", "wants type 7; messages there: 1, with 1024 bytes"]),
+    ]),
     one("sysv-queue-full", "a sender to a System V queue waits for a receiver", |stage| messages(stage, true), &[
         ("waiter", &["to write to sysv-msg:", "(full, "]),
     ])
@@ -96,12 +99,26 @@ fn mq(stage: &mut Stage, full: bool) {
     stage.actor("other", &[other], |_| idle());
 }
 
+#[repr(C)]
+struct Message {
+    kind: libc::c_long,
+    text: [u8; 1024],
+}
+
+fn other_type(stage: &mut Stage) {
+    let id = stage.messages();
+    stage.actor("waiter", &[], |_| {
+        let mut message = Message { kind: 3, text: [0; 1024] };
+        let at = (&raw mut message).cast::<libc::c_void>();
+        // SAFETY: the message is as long as said.
+        unsafe {
+            libc::msgsnd(id, at, 1024, 0);
+            libc::msgrcv(id, at, 1024, 7, 0);
+        }
+    });
+}
+
 fn messages(stage: &mut Stage, full: bool) {
-    #[repr(C)]
-    struct Message {
-        kind: libc::c_long,
-        text: [u8; 1024],
-    }
     let id = stage.messages();
     stage.actor("waiter", &[], |_| {
         let mut message = Message { kind: 1, text: [0; 1024] };

@@ -62,7 +62,7 @@ pub(super) const TABLE: &[Situation] = &[
     one(
         "unix-epoll-both",
         "two event loops wait for each other alone",
-        epolls,
+        |stage| epolls(stage, 1),
         &[(
             "left",
             &[
@@ -70,6 +70,13 @@ pub(super) const TABLE: &[Situation] = &[
                 "its only other end @right is stuck itself: it waits in epoll_wait",
             ],
         )],
+    )
+    .deadlock(Sure::Certain, true, &["left", "right"]),
+    one(
+        "unix-epoll-within-epoll",
+        "two event loops wait for each other alone, by an epoll instance in an epoll instance",
+        |stage| epolls(stage, 2),
+        &[("left", &["to read from unix:", "its only other end @right is stuck itself"])],
     )
     .deadlock(Sure::Certain, true, &["left", "right"]),
     one(
@@ -170,7 +177,8 @@ fn both_full(stage: &mut Stage) {
     }
 }
 
-pub(super) fn wait_in_epoll(fds: &[i32]) {
+/// Waits in an epoll instance; with a depth above 1, one that watches another one that watches the descriptors.
+pub(super) fn wait_in_epolls(fds: &[i32], depth: u32) {
     // SAFETY: makes a descriptor.
     let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     for &fd in fds {
@@ -178,15 +186,18 @@ pub(super) fn wait_in_epoll(fds: &[i32]) {
         // SAFETY: both descriptors are open, the event is whole.
         unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
     }
+    if depth > 1 {
+        return wait_in_epolls(&[epoll], depth - 1);
+    }
     let mut event = libc::epoll_event { events: 0, u64: 0 };
     // SAFETY: room for one event.
     unsafe { libc::epoll_wait(epoll, &raw mut event, 1, -1) };
 }
 
-fn epolls(stage: &mut Stage) {
+fn epolls(stage: &mut Stage, depth: u32) {
     let (a, b) = two(stage, libc::SOCK_SEQPACKET);
     for (name, end) in [("left", a), ("right", b)] {
-        stage.actor(name, &[end], |_| wait_in_epoll(&[end]));
+        stage.actor(name, &[end], |_| wait_in_epolls(&[end], depth));
     }
 }
 
