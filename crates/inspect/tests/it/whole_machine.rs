@@ -7,6 +7,7 @@
 mod kinds;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -14,12 +15,14 @@ use switchboard_inspect::model::LockKind;
 use switchboard_inspect::{Kind, Object, Request, Snapshot, Via};
 use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::sysv_sem;
-use switchboard_testkit::Child;
 use switchboard_testkit::skip::{say, skip};
+use switchboard_testkit::{Child, Scratch};
 
-/// What a tool prints; none, counted as a skip, where it is not there.
+/// What a tool prints; none, counted as a skip, where it is not there. What is no UTF-8 is replaced.
 fn said(tool: &str, arguments: &[&str]) -> Option<String> {
-    match Command::new(tool).args(arguments).stderr(Stdio::null()).output() {
+    // In other languages tools say other words, and take some bytes for no text.
+    let mut command = Command::new(tool);
+    match command.args(arguments).env("LC_ALL", "C").stderr(Stdio::null()).output() {
         Ok(output) => Some(String::from_utf8_lossy(&output.stdout).into_owned()),
         Err(error) => {
             skip(tool, &format!("no {tool}: {error}"));
@@ -52,15 +55,25 @@ fn compare(
     theirs: impl Fn(&str) -> Facts,
     is_of: impl Fn(&Snapshot, &str) -> bool,
 ) -> Option<usize> {
+    compare_with(tool, || Some(theirs(&said(tool, arguments)?)), kinds, ours, is_of)
+}
+
+fn compare_with(
+    tool: &str,
+    theirs: impl Fn() -> Option<Facts>,
+    kinds: &[Kind],
+    ours: impl Fn(&Snapshot) -> Facts,
+    is_of: impl Fn(&Snapshot, &str) -> bool,
+) -> Option<usize> {
     const ROUNDS: usize = 12;
     const IN_A_ROW: usize = 4;
     let mut again: BTreeMap<String, usize> = BTreeMap::new();
     let mut most = 0;
     for _ in 0..ROUNDS {
         let before = Request::of(kinds.iter().copied()).details().take();
-        let text = said(tool, arguments)?;
+        let other = theirs()?;
         let after = Request::of(kinds.iter().copied()).details().take();
-        let (first, second, other) = (ours(&before), ours(&after), theirs(&text));
+        let (first, second) = (ours(&before), ours(&after));
         let mut compared = 0;
         let mut different = BTreeSet::new();
         for key in first.keys().chain(second.keys()).chain(other.keys()).collect::<BTreeSet<_>>() {
@@ -214,27 +227,65 @@ fn ss_says_the_same_of_every_unix_socket() {
         })
         .collect()
     };
-    let theirs = |text: &str| {
-        let mut facts = Facts::new();
-        for line in text.lines() {
-            // Kind, state, queues, then name and inode of each side; a name may have spaces in it.
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let numbers: Vec<&str> =
-                words.iter().skip(4).copied().filter(|word| word.parse::<u64>().is_ok()).collect();
-            if let ([_, state, ..], [own, .., peer]) = (&words[..], &numbers[..]) {
-                facts.insert((*own).to_owned(), format!("{} {peer}", *state == "LISTEN"));
-            }
-        }
-        facts
-    };
-    let _pair = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let _pair = UnixStream::pair().expect("a pair");
+    // Names that ss prints as they are.
+    let scratch = Scratch::new();
+    let listeners = ODD_NAMES.map(|name| UnixListener::bind(scratch.join(name)).expect("bound"));
+    let clients = ODD_NAMES.map(|name| UnixStream::connect(scratch.join(name)).expect("a client"));
+    let accepted = listeners.each_ref().map(|listener| listener.accept().expect("a connection"));
     // A client that nobody has accepted has the listener for a peer here, and none by ss.
     let is_of = |snapshot: &Snapshot, key: &str| {
         snapshot
             .object(&format!("unix:{key}"))
             .is_none_or(|object| object.state.as_deref() != Some("not yet accepted"))
     };
-    agree("ss", &["-x", "-a", "-H"], &[Kind::Unix], ours, theirs, is_of);
+    agree("ss", &["-x", "-a", "-H"], &[Kind::Unix], ours, of_unix_sockets, is_of);
+    drop((listeners, clients, accepted));
+}
+
+const ODD_NAMES: [&str; 3] = ["two\nlines", "a 7 b", "tab\t8\n9"];
+
+/// What ss says of Unix sockets, by inode: whether it listens, and its peer. A name is printed as it is, with line feeds, spaces and numbers in it.
+fn of_unix_sockets(text: &str) -> Facts {
+    let mut records: Vec<Vec<&str>> = Vec::new();
+    for line in text.lines() {
+        let words = line.split_whitespace();
+        if line.starts_with("u_") {
+            records.push(words.collect());
+        } else if let Some(record) = records.last_mut() {
+            // The rest of a name, and what stands behind it.
+            record.extend(words);
+        }
+    }
+    let mut facts = Facts::new();
+    for record in records {
+        // Kind, state, queues; then name and inode of each side, where a star stands for no name.
+        let [_, state, _, _, rest @ ..] = &record[..] else { continue };
+        let own = match rest {
+            ["*", own, ..] | [.., own, "*", _] => Some(own),
+            _ => rest.iter().find(|word| word.parse::<u64>().is_ok()),
+        };
+        if let (Some(own), Some(peer)) = (own, rest.last()) {
+            facts.insert((*own).to_owned(), format!("{} {peer}", *state == "LISTEN"));
+        }
+    }
+    facts
+}
+
+#[test]
+fn ss_prints_a_line_feed_in_a_name_as_it_is() {
+    let scratch = Scratch::new();
+    let path = scratch.join("first\nsecond");
+    let listener = UnixListener::bind(&path).expect("bound");
+    let snapshot = Request::of([Kind::Unix]).take();
+    let text = said("ss", &["-x", "-l", "-H"]);
+    drop(listener);
+    let shown = format!("{}/first\\nsecond", scratch.path().display());
+    let found = snapshot.objects.iter().any(|object| object.names.contains(&shown));
+    assert!(found, "{shown} is not there");
+    let Some(text) = text else { return };
+    let torn = text.lines().any(|line| line.starts_with("second "));
+    assert!(torn, "ss has learned it: compare it as other names, then\n{text}");
 }
 
 #[test]

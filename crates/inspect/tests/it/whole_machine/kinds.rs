@@ -11,16 +11,16 @@ use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::inotify::Inotify;
 use switchboard_kernel::io::Interest;
 use switchboard_kernel::memfd::Memfd;
-use switchboard_kernel::mmap::Mode;
+use switchboard_kernel::mmap::{Mapping, Mode};
 use switchboard_kernel::posix_mq::{self, Access, CreateOptions, MessageQueue};
 use switchboard_kernel::pty::Master;
 use switchboard_kernel::signal::{Signal, SignalSet};
 use switchboard_kernel::signalfd::SignalFd;
 use switchboard_kernel::timerfd::TimerFd;
 use switchboard_kernel::{Permissions, pidfd, posix_shm};
-use switchboard_testkit::unique;
+use switchboard_testkit::{Scratch, unique};
 
-use super::{Facts, agree, by_descriptor, inode, of_a_process};
+use super::{Facts, agree, by_descriptor, compare_with, inode, of_a_process};
 
 const WITHOUT_A_FILE: &[Kind] =
     &[Kind::Eventfd, Kind::Epoll, Kind::Signalfd, Kind::Timerfd, Kind::Pidfd, Kind::Inotify];
@@ -246,27 +246,70 @@ fn mappings(snapshot: &Snapshot) -> Facts {
 const MEMORY: &[Kind] =
     &[Kind::PosixShm, Kind::PosixSem, Kind::Memfd, Kind::Anonymous, Kind::Mapping];
 
+/// Lines of `/proc/PID/maps` of every process, as bytes: names are anything.
+fn maps() -> Vec<(u32, Vec<u8>)> {
+    let all = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let read = |pid| Some((pid, std::fs::read(format!("/proc/{pid}/maps")).ok()?));
+    let lines = |(pid, text): (u32, Vec<u8>)| {
+        text.split(|&byte| byte == b'\n').map(|line| (pid, line.to_vec())).collect::<Vec<_>>()
+    };
+    pids.filter_map(read).flat_map(lines).collect()
+}
+
+/// A file that is mapped, with a name that is no UTF-8.
+fn with_an_odd_name(check: impl FnOnce(&[u8])) {
+    use std::os::unix::ffi::OsStrExt;
+    const NAME: &[u8] = b"odd-\xff\xfe\n-name";
+    let scratch = Scratch::new();
+    let path = scratch.path().join(std::ffi::OsStr::from_bytes(NAME));
+    let file = std::fs::File::create_new(&path).expect("a file");
+    file.set_len(4096).expect("a size");
+    let mapping = Mapping::of_file(&file, Mode::ReadWrite, 0, 4096).expect("mapped");
+    check(&NAME[..6]);
+    drop(mapping);
+}
+
 /// The inspector asks the kernel for shared mappings alone; this is the text of all.
 #[test]
 fn proc_says_the_same_of_every_shared_mapping() {
     let memory = Memfd::create("kinds", 4096).expect("memory");
     let mapping = memory.map(Mode::ReadWrite).expect("mapped");
-    let theirs = |text: &str| {
+    let theirs = || {
         let mut facts = Facts::new();
-        for line in text.lines() {
-            let Some((path, rest)) = line.split_once(':') else { continue };
-            let words: Vec<&str> = rest.split_whitespace().collect();
-            let (Some(pid), Some(inode)) = (path.split('/').nth(2), words.get(4)) else { continue };
+        for (pid, line) in maps() {
+            let words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+            let words: Vec<&[u8]> = words.collect();
+            let [_, [_, _, _, b's'], _, _, inode, name @ ..] = &words[..] else { continue };
             // System V segments have ids for inodes, and are compared with ipcs.
-            if words.get(5).is_none_or(|name| !name.starts_with("/SYSV")) && *inode != "0" {
+            if name.first().is_none_or(|name| !name.starts_with(b"/SYSV")) && *inode != b"0" {
+                let inode = String::from_utf8_lossy(inode);
                 facts.insert(format!("{pid}/{inode}"), String::new());
             }
         }
-        facts
+        Some(facts)
     };
-    let all = "grep -sHE '^[0-9a-f]+-[0-9a-f]+ ..-?.?s ' /proc/[0-9]*/maps";
-    agree("sh", &["-c", all], MEMORY, mappings, theirs, of_a_process);
+    with_an_odd_name(|_| {
+        let compared = compare_with("/proc/PID/maps", theirs, MEMORY, mappings, of_a_process);
+        assert_ne!(compared, Some(0), "nothing to compare, but this test has made something");
+    });
     drop((mapping, memory));
+}
+
+#[test]
+fn grep_takes_maps_with_an_odd_name_for_no_text() {
+    with_an_odd_name(|name| {
+        let file = format!("/proc/{}/maps", std::process::id());
+        let grep = std::process::Command::new("grep")
+            .args(["-s", "odd-", &file])
+            .env("LC_ALL", "C.UTF-8")
+            .output();
+        let found = |line: &[u8]| line.windows(name.len()).any(|part| part == name);
+        let own = maps().into_iter().filter(|(pid, _)| *pid == std::process::id());
+        assert!(own.into_iter().any(|(_, line)| found(&line)), "the name is in the maps");
+        let grep = grep.expect("grep").stdout;
+        assert!(!found(&grep), "grep has learned it: {}", grep.escape_ascii());
+    });
 }
 
 /// lsfd leaves out what has no path any more.
