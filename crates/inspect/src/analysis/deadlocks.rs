@@ -10,7 +10,7 @@ use super::stuck::{self, Set};
 use super::wakers::{Grade, Index};
 use super::why;
 use crate::kind::Kind;
-use crate::model::{Snapshot, WaitOn};
+use crate::model::{Snapshot, Target, WaitOn};
 
 /// A deadlock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -116,10 +116,8 @@ fn deadlock(
     let doubts = all.iter().filter_map(|tid| set.get(tid)).flat_map(|stuck| &stuck.doubts);
     let doubts: BTreeSet<String> = doubts.map(|doubt| doubt.text.clone()).collect();
     let names: Vec<String> = processes.iter().map(|&pid| index.snapshot.label(pid)).collect();
-    let futex = members.iter().any(|stuck| match &stuck.wait.on {
-        WaitOn::Objects(targets) => {
-            targets.iter().any(|t| index.object(&t.object).is_some_and(|o| o.kind == Kind::Futex))
-        }
+    let stays_locked = members.iter().any(|stuck| match &stuck.wait.on {
+        WaitOn::Objects(targets) => targets.iter().any(|target| outlives_its_owner(index, target)),
         _ => false,
     });
     let mut way_out = match shape {
@@ -129,7 +127,7 @@ fn deadlock(
         Shape::Itself => format!("end {}; it cannot go on by itself", names.join(", ")),
         Shape::Cycle | Shape::Knot => format!("end one of {}", names.join(", ")),
     };
-    if futex && shape != Shape::Orphaned {
+    if stays_locked && shape != Shape::Orphaned {
         way_out +=
             "; a lock in shared memory that is not robust stays locked, so end all that use it";
     }
@@ -155,6 +153,21 @@ fn reachable(edges: &BTreeMap<u32, BTreeSet<u32>>, from: &[u32]) -> BTreeSet<u32
         left.extend(next.filter(|&next| found.insert(next)));
     }
     found
+}
+
+/// Whether others than its owner find a lock locked when that one has ended: one in memory that several processes share, which is neither robust
+/// nor handed on by the kernel. Of a semaphore, a condition and the end of a thread there is no owner.
+fn outlives_its_owner(index: &Index<'_>, target: &Target) -> bool {
+    let lasting = ["mutex", "read-write lock"];
+    let is_lock = target.detail.as_deref().is_some_and(|detail| {
+        lasting.iter().any(|lock| detail == *lock || detail.starts_with(&format!("{lock},")))
+    });
+    let object = index.object(&target.object).filter(|object| object.kind == Kind::Futex);
+    is_lock
+        && object.is_some_and(|object| {
+            let first = object.ends.first().map(|end| end.pid);
+            object.ends.iter().any(|end| Some(end.pid) != first)
+        })
 }
 
 /// Threads outside that lead into one, with a thread inside that they lead to.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use switchboard_inspect::analysis::deadlocks::{self, Deadlock};
 use switchboard_inspect::analysis::wakers::Index;
 use switchboard_inspect::analysis::{stuck, why};
-use switchboard_inspect::{Snapshot, Via};
+use switchboard_inspect::{Snapshot, Via, WaitOn};
 
 use crate::world::world;
 
@@ -37,6 +37,41 @@ fn check(text: &str, expected: &[&str]) {
     let found = deadlocks::find(&snapshot);
     let found: Vec<String> = found.iter().map(|one| in_words(&snapshot, one)).collect();
     assert_eq!(found, expected, "{text}");
+}
+
+/// What stays locked when its owner has ended is said only of a lock of which that is true.
+#[test]
+fn a_way_out_says_what_stays_locked() {
+    for (detail, maps, stays) in [
+        ("mutex", "other maps futex:1", true),
+        ("read-write lock", "other maps futex:1", true),
+        ("mutex", "", false),
+        ("robust mutex", "other maps futex:1", false),
+        ("priority-inheriting mutex", "other maps futex:1", false),
+        ("end of a thread", "other maps futex:1", false),
+    ] {
+        let mut snapshot = world(&format!(
+            "a maps futex:1; waits lock futex:1 of b
+             b maps futex:1; writes pipe:1; waits data pipe:2
+             a2 reads pipe:1; writes pipe:2; waits lock futex:1 of b
+             {maps}"
+        ));
+        if maps.is_empty() {
+            // A private one: it is in the memory of one process.
+            let owner = snapshot.processes.iter().find(|one| one.name == "a").map(|one| one.pid);
+            let word = snapshot.objects.iter_mut().find(|object| object.id == "futex:1");
+            word.expect("a word").ends.retain(|end| Some(end.pid) == owner);
+        }
+        for thread in snapshot.processes.iter_mut().flat_map(|process| &mut process.threads) {
+            if let Some(WaitOn::Objects(targets)) = thread.wait.as_mut().map(|wait| &mut wait.on) {
+                let locks = targets.iter_mut().filter(|target| target.object == "futex:1");
+                locks.for_each(|target| target.detail = Some(detail.to_owned()));
+            }
+        }
+        let found = deadlocks::find(&snapshot);
+        let [deadlock] = &found[..] else { panic!("{detail}: {found:#?}") };
+        assert_eq!(deadlock.way_out.contains("stays locked"), stays, "{detail}: {deadlock:#?}");
+    }
 }
 
 #[test]
