@@ -38,7 +38,7 @@ impl Source {
     /// The snapshot: taken now as the request says, or read.
     pub(crate) fn snapshot(&self, request: &Request) -> Result<Snapshot, Failure> {
         match &self.from {
-            None => Ok(request.take()),
+            None => somebody(request.take()),
             Some(path) => load(path),
         }
     }
@@ -59,6 +59,16 @@ impl Source {
         let found = std::fs::metadata(path).ok()?;
         Some((found.dev(), found.ino()))
     }
+}
+
+/// Whoever looks is a process, too: where none is seen, nothing can be said.
+fn somebody(snapshot: Snapshot) -> Result<Snapshot, Failure> {
+    if !snapshot.processes.is_empty() {
+        return Ok(snapshot);
+    }
+    say_missing(&snapshot.coverage);
+    let problem = "no process can be seen: /proc is empty, or no file system of processes";
+    Err(Failure::new(Exit::Failed, problem).hint("as root: mount -t proc proc /proc"))
 }
 
 /// Whether what follows the scheme may be a path.

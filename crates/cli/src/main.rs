@@ -15,6 +15,7 @@ mod output;
 mod program;
 mod progress;
 mod standard_streams;
+mod subject;
 mod value;
 
 use std::process::ExitCode;

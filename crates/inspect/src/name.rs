@@ -5,13 +5,13 @@
 use std::net::SocketAddr;
 
 use crate::kind::Kind;
-use crate::model::{Object, Snapshot, Via};
+use crate::model::{Object, Process, Snapshot, Via};
 use crate::text::escaped;
 
 /// What a text names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named<'a> {
-    /// A process: `pid:812`.
+    /// A process: `pid:812`, or the id of one of its threads; also one that is not there.
     Process(u32),
     /// Objects; more than one where a name is not unique, as a port with its connections.
     Objects(Vec<&'a Object>),
@@ -24,8 +24,8 @@ pub type Place = (u64, u64);
 #[must_use]
 pub fn find<'a>(snapshot: &'a Snapshot, text: &str, place: Option<Place>) -> Named<'a> {
     if let Some(rest) = text.strip_prefix("pid:") {
-        if let Ok(pid) = rest.parse() {
-            return Named::Process(pid);
+        if let Ok(id) = rest.parse() {
+            return Named::Process(process(snapshot, id).unwrap_or(id));
         }
         if let Some(held) = descriptor(rest) {
             return Named::Objects(held_as(snapshot, held));
@@ -37,7 +37,27 @@ pub fn find<'a>(snapshot: &'a Snapshot, text: &str, place: Option<Place>) -> Nam
     if !exact.is_empty() && !port {
         return Named::Objects(exact);
     }
-    Named::Objects(snapshot.objects.iter().filter(|object| wanted.fits(object)).collect())
+    let found: Vec<&Object> =
+        snapshot.objects.iter().filter(|object| wanted.fits(object)).collect();
+    // A bare number is an inode; where there is none such, a process.
+    match text.parse().ok().filter(|_| found.is_empty()).and_then(|id| process(snapshot, id)) {
+        Some(pid) => Named::Process(pid),
+        None => Named::Objects(found),
+    }
+}
+
+/// The process that has this id, or a thread of this id. Threads are known where waits were asked for.
+#[must_use]
+pub fn process(snapshot: &Snapshot, id: u32) -> Option<u32> {
+    let is_its = |process: &&Process| process.threads.iter().any(|thread| thread.tid == id);
+    let found = snapshot.process(id).or_else(|| snapshot.processes.iter().find(is_its));
+    found.map(|process| process.pid)
+}
+
+/// The descriptor that a text names: `pid:812/fd:3`, `pid:812/3`.
+#[must_use]
+pub fn descriptor_named(text: &str) -> Option<(u32, i32)> {
+    descriptor(text.strip_prefix("pid:")?)
 }
 
 /// `812/fd:3` or `812/3`.
@@ -137,7 +157,7 @@ fn is_file(object: &Object) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::End;
+    use crate::model::{End, Thread};
 
     #[test]
     fn by_any_name() {
@@ -155,6 +175,8 @@ mod tests {
         add(Kind::SysvMsg, "sysv-msg:0", &["0x0000beef"], 7);
         add(Kind::Unix, "unix:7", &["@a\\nb"], 8);
         add(Kind::Lock, "lock:8:1:5", &["/x"], 9);
+        let threads = [8, 9].map(|tid| Thread { tid, ..Thread::default() });
+        snapshot.processes.push(Process { pid: 8, threads: threads.into(), ..Process::default() });
         let ids = |text: &str, place| match find(&snapshot, text, place) {
             Named::Objects(found) => found.iter().map(|object| object.id.clone()).collect(),
             Named::Process(pid) => vec![format!("process {pid}")],
@@ -164,6 +186,10 @@ mod tests {
             ("44", &["pipe:44"]),
             ("pid:8/fd:3", &["pipe:44"]),
             ("pid:8", &["process 8"]),
+            ("pid:9", &["process 8"]),
+            ("pid:11", &["process 11"]),
+            ("9", &["process 8"]),
+            ("11", &[]),
             ("tcp:8080", &["tcp:900", "tcp:8080"]),
             ("tcp:900", &["tcp:900"]),
             ("127.0.0.1:8080", &["tcp:900"]),

@@ -5,7 +5,7 @@ use serde_json::json;
 use switchboard_inspect::{Limit, Request, Snapshot};
 
 use super::with_examples;
-use crate::columns::columns;
+use crate::columns::{columns, terminal_width, wrapped};
 use crate::exit_code::Exit;
 use crate::machine::Source;
 use crate::output::{Outcome, print, print_json};
@@ -43,7 +43,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
             "coverage": snapshot.coverage, "limits": limits, "features": snapshot.features, "near": near,
         }))?;
     } else {
-        print(&text(&snapshot))?;
+        let text = text(&snapshot);
+        print(&terminal_width().map_or(text.clone(), |width| wrapped(&text, width)))?;
     }
     Ok(if near { Exit::Found } else { Exit::Done })
 }

@@ -1,5 +1,6 @@
-//! `switchboard list [KIND…]`: every object of every mechanism.
+//! `switchboard list [KIND|OBJECT…]`: every object of every mechanism.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use clap::{ArgMatches, Args, FromArgMatches};
@@ -7,20 +8,21 @@ use serde_json::json;
 use switchboard_inspect::{End, Kind, Kinds, Object, Request, Snapshot, Via, kind};
 
 use super::with_examples;
-use crate::columns::{Rows, columns};
+use crate::columns::{Rows, columns, fit, terminal_width};
 use crate::exit_code::Exit;
 use crate::machine::{Source, Users, process_id, say_missing, write_fill};
 use crate::output::{Failure, Outcome, print, print_json};
+use crate::subject::{Subject, there};
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// Only these kinds: pipe, unix, tcp, sysv-shm, …
-    #[arg(value_name = "KIND", value_parser = kind_named)]
-    kinds: Vec<Kind>,
+    /// Only these kinds (pipe, unix, tcp, sysv-shm, …), these objects, by any of their names, and what these processes have: pid:N
+    #[arg(value_name = "KIND|OBJECT", value_parser = Word::of)]
+    words: Vec<Word>,
     /// List the kinds, what identifies one, and what of it cannot be seen
     #[arg(long = "kinds")]
     list_kinds: bool,
-    /// Only what this process has
+    /// Only what this process has, or that of this thread
     #[arg(long, value_name = "PID", value_parser = process_id)]
     pid: Option<u32>,
     /// Only what this user owns, by name or number
@@ -41,6 +43,9 @@ struct Arguments {
     /// Show these columns: id, kind, name, owner, mode, size, fill, state, peer, ends, processes
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', value_parser = Column::named)]
     columns: Vec<Column>,
+    /// Whole names, also where the terminal is too narrow for them
+    #[arg(long)]
+    wide: bool,
     /// No line of titles
     #[arg(long)]
     no_header: bool,
@@ -53,6 +58,7 @@ pub(super) fn build() -> clap::Command {
     with_examples(
         command.about("List every object that processes talk through, and who has it"),
         "  switchboard list pipe fifo
+  switchboard list pipe:4471 /dev/shm/engine pid:812
   switchboard list --full --sort -fill
   switchboard list tcp unix --pid 812 --columns id,name,peer,processes
   switchboard list --unused sysv-shm posix-shm mq
@@ -115,9 +121,26 @@ impl Column {
     }
 }
 
-fn kind_named(word: &str) -> Result<Kind, String> {
-    Kind::named(word)
-        .ok_or_else(|| format!("no kind {word}; `switchboard list --kinds` lists them"))
+/// What is to be listed.
+#[derive(Clone, Debug)]
+enum Word {
+    Kind(Kind),
+    /// An object or a process.
+    Named(String),
+}
+
+impl Word {
+    fn of(word: &str) -> Result<Self, String> {
+        if let Some(kind) = Kind::named(word) {
+            return Ok(Self::Kind(kind));
+        }
+        // A name of an object has something in it that no kind has, or is a file here.
+        let plain = word.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
+        if plain && std::fs::symlink_metadata(word).is_err() {
+            return Err(format!("no kind {word}; `switchboard list --kinds` lists them"));
+        }
+        Ok(Self::Named(word.to_owned()))
+    }
 }
 
 fn sorting(word: &str) -> Result<(Column, bool), String> {
@@ -132,17 +155,35 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     if arguments.list_kinds {
         return list_kinds(arguments.source.json);
     }
-    let wanted: Kinds = if arguments.kinds.is_empty() {
-        Kinds::ALL
-    } else {
-        arguments.kinds.iter().copied().collect()
-    };
-    let request = Request::of(wanted.iter());
+    let mut kinds = Kinds::NONE;
+    let mut named = Vec::new();
+    for word in &arguments.words {
+        match word {
+            Word::Kind(kind) => kinds = kinds.with(*kind),
+            Word::Named(word) => named.push(word.clone()),
+        }
+    }
+    if arguments.words.is_empty() {
+        kinds = Kinds::ALL;
+    }
+    let request = Request::of(kinds.iter());
     // Of these, the table shows nothing.
     let request = if arguments.source.json { request.details() } else { request };
+    let request = if named.is_empty() { request } else { Request::everything() };
     let mut snapshot = arguments.source.snapshot(&request)?;
+    let mut pid = arguments.pid;
+    if let Some(id) = pid.filter(|&id| snapshot.process(id).is_none()) {
+        // Threads are known where waits are.
+        if arguments.source.is_live() {
+            snapshot = arguments.source.snapshot(&Request::everything())?;
+        }
+        pid = Some(there(&snapshot, id)?);
+    }
     let users = Users::of(&arguments.source);
-    filter(&mut snapshot, wanted, &arguments, &users)?;
+    let subject = Subject::of(&named, &snapshot, &arguments.source)?;
+    let ids = subject.objects.iter().map(|object| object.id.clone()).collect();
+    let wanted = Wanted { kinds, ids, holders: subject.pids, pid };
+    filter(&mut snapshot, &wanted, &arguments, &users)?;
     if let Some((column, reverse)) = arguments.sort {
         sort(&mut snapshot, column, reverse, &users);
     }
@@ -151,7 +192,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         print_json(&json!({ "coverage": snapshot.coverage, "objects": snapshot.objects }))?;
     } else {
         let shown = if arguments.columns.is_empty() { USUAL } else { &arguments.columns };
-        for part in table(&snapshot, shown, !arguments.no_header, &users) {
+        let width = terminal_width().filter(|_| !arguments.wide);
+        for part in table(&snapshot, shown, !arguments.no_header, &users, width) {
             print(&part)?;
         }
     }
@@ -161,7 +203,13 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
 }
 
 /// The objects in columns, in portions: a hundred thousand rows are laid out by all processors.
-fn table(snapshot: &Snapshot, shown: &[Column], titles: bool, users: &Users) -> Vec<String> {
+fn table(
+    snapshot: &Snapshot,
+    shown: &[Column],
+    titles: bool,
+    users: &Users,
+    terminal: Option<usize>,
+) -> Vec<String> {
     const WORTH_A_THREAD: usize = 1000;
     let labels = &Labels::of(snapshot);
     let lay_out = |objects: &[Object]| {
@@ -188,6 +236,12 @@ fn table(snapshot: &Snapshot, shown: &[Column], titles: bool, users: &Users) -> 
         for (most, width) in widths.iter_mut().zip(part.widths()) {
             *most = width.max(*most);
         }
+    }
+    if let Some(terminal) = terminal {
+        let long = [Column::Id, Column::Name, Column::State, Column::Peer, Column::Processes];
+        // An id that is cut names nothing: the others first.
+        fit(&mut widths, |at| shown[at] != Column::Id && long.contains(&shown[at]), terminal);
+        fit(&mut widths, |at| long.contains(&shown[at]), terminal);
     }
     on_threads(&parts, |part| part.laid_out(&widths))
 }
@@ -223,9 +277,26 @@ fn list_kinds(as_json: bool) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// Which objects: of one of the kinds, or one of these, or what one of these processes has.
+struct Wanted {
+    kinds: Kinds,
+    ids: HashSet<String>,
+    holders: Vec<u32>,
+    /// Of those, only what this process has.
+    pid: Option<u32>,
+}
+
+impl Wanted {
+    fn has(&self, object: &Object) -> bool {
+        let held_by = |pid: &u32| object.ends.iter().any(|end| end.pid == *pid);
+        let named = || self.ids.contains(&object.id) || self.holders.iter().any(held_by);
+        (self.kinds.has(object.kind) || named()) && self.pid.iter().all(held_by)
+    }
+}
+
 fn filter(
     snapshot: &mut Snapshot,
-    kinds: Kinds,
+    wanted: &Wanted,
     arguments: &Arguments,
     users: &Users,
 ) -> Result<(), Failure> {
@@ -247,8 +318,7 @@ fn filter(
         let named = |text: &String| {
             object.id.contains(text) || object.names.iter().any(|name| name.contains(text))
         };
-        kinds.has(object.kind)
-            && arguments.pid.is_none_or(|pid| object.ends.iter().any(|end| end.pid == pid))
+        wanted.has(object)
             && uid.is_none_or(|uid| object.uid == Some(uid))
             && arguments.name.as_ref().is_none_or(named)
             && (!arguments.full || nearly(object))

@@ -30,10 +30,11 @@ use crate::exit_code::Exit;
 use crate::machine::{GAP, Source, Users, process_id, say_missing};
 use crate::new_file::NewFile;
 use crate::output::{Failure, Outcome, note, print, system};
+use crate::subject::there;
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// Only what these processes reach; without, everything
+    /// Only what these processes reach, or those of these threads; without, everything
     #[arg(value_parser = process_id)]
     pids: Vec<u32>,
     /// What it is written as; text, unless FILE ends in .dot, .svg, .html or .json
@@ -112,8 +113,13 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     };
     let snapshot = arguments.source.snapshot(&request())?;
     let users = Users::of(&arguments.source);
-    let wanted = Wanted { pids: arguments.pids, depth: arguments.depth, by: arguments.group };
-    let picture = match Picture::new(snapshot, &wanted, &users) {
+    let pids: Result<Vec<u32>, Failure> =
+        arguments.pids.iter().map(|&id| there(&snapshot, id)).collect();
+    let picture = pids.and_then(|pids| {
+        let wanted = Wanted { pids, depth: arguments.depth, by: arguments.group };
+        Picture::new(snapshot, &wanted, &users)
+    });
+    let picture = match picture {
         Ok(picture) => picture,
         Err(failure) => {
             // An empty file is no map.

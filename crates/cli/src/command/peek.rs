@@ -9,13 +9,13 @@ use switchboard_inspect::contents::{Contents, Head, Unseen, peek};
 use switchboard_inspect::name::{Named, find};
 use switchboard_inspect::{Kind, Object};
 
-use super::show::{hidden, nothing};
 use super::with_examples;
 use crate::endpoint::{bytes, duration};
 use crate::exit_code::Exit;
 use crate::interrupt::Interrupt;
 use crate::machine::{Source, kinds_of, say_missing};
 use crate::output::{Failure, Outcome, counted, note, print, print_json};
+use crate::subject::nothing;
 use crate::value::bytes_as_json;
 
 #[derive(Args, Debug)]
@@ -107,7 +107,7 @@ fn look(arguments: &Arguments, is_first: bool) -> Result<(String, Contents), Fai
         (Some(object), None) => object,
         (None, _) => match objects.first() {
             Some(object) => object,
-            None => return Err(hidden(&snapshot, word).unwrap_or_else(|| nothing(word))),
+            None => return Err(nothing(&snapshot, &source, word)),
         },
     };
     let most = usize::try_from(arguments.bytes).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! `switchboard ps [PID]`: the process tree, with what each holds, talks to and waits for.
+//! `switchboard ps [PID|OBJECT…]`: the process tree, with what each holds, talks to and waits for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +9,15 @@ use switchboard_inspect::{Kind, Object, Process, Request, Snapshot, Via, WaitOn}
 
 use super::with_examples;
 use crate::exit_code::Exit;
-use crate::machine::{Source, Users, process_id, say_missing};
-use crate::output::{Failure, Outcome, print, print_json};
+use crate::machine::{Source, Users, say_missing};
+use crate::output::{Outcome, print, print_json};
+use crate::subject::Subject;
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// Only this process and what descends from it
-    #[arg(value_parser = process_id)]
-    pid: Option<u32>,
+    /// Only these processes and what descends from them; of an object, by any of its names, who has it or waits for it
+    #[arg(value_name = "PID|OBJECT")]
+    words: Vec<String>,
     /// The kernel's own threads, too
     #[arg(long)]
     kernel: bool,
@@ -30,6 +31,7 @@ pub(super) fn build() -> clap::Command {
         command.about("Show the process tree: what each holds, talks to and waits for"),
         "  switchboard ps
   switchboard ps 812
+  switchboard ps pipe:4471
   switchboard ps --json | jq -r '.processes[] | select(.orphan) | .process'",
     )
 }
@@ -37,16 +39,19 @@ pub(super) fn build() -> clap::Command {
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let snapshot = arguments.source.snapshot(&Request::everything())?;
-    if let Some(pid) = arguments.pid
-        && snapshot.process(pid).is_none()
-    {
-        return Err(Failure::new(Exit::Nothing, format!("no process {pid}")));
-    }
+    let subject = Subject::of(&arguments.words, &snapshot, &arguments.source)?;
     say_missing(&snapshot.coverage);
     let mut tree = Tree::new(&snapshot, arguments.kernel);
-    match arguments.pid {
-        Some(pid) => tree.add(pid, 0),
-        None => tree.add_all(),
+    if subject.is_empty() {
+        tree.add_all();
+    }
+    for &pid in &subject.pids {
+        // Whoever asks for one of the kernel's threads wants to see it.
+        tree.kernel |= snapshot.process(pid).is_some_and(|process| process.kernel);
+        tree.add(pid, 0);
+    }
+    for pid in subject.holders() {
+        tree.add_alone(pid);
     }
     if arguments.source.json {
         let rows: Vec<Value> =
@@ -65,7 +70,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     Ok(Exit::Done)
 }
 
-struct Tree<'a> {
+pub(super) struct Tree<'a> {
     snapshot: &'a Snapshot,
     kernel: bool,
     children: BTreeMap<u32, Vec<u32>>,
@@ -77,7 +82,7 @@ struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    fn new(snapshot: &'a Snapshot, kernel: bool) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, kernel: bool) -> Self {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for process in &snapshot.processes {
             children.entry(process.parent).or_default().push(process.pid);
@@ -123,7 +128,14 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn text(&self, pid: u32, depth: usize, users: &Users) -> String {
+    /// A process without what descends from it.
+    fn add_alone(&mut self, pid: u32) {
+        if self.snapshot.process(pid).is_some() && self.seen.insert(pid) {
+            self.rows.push((pid, 0));
+        }
+    }
+
+    pub(super) fn text(&self, pid: u32, depth: usize, users: &Users) -> String {
         let Some(process) = self.snapshot.process(pid) else { return String::new() };
         let indent = "  ".repeat(depth.min(40));
         let mut text = format!("{indent}{} {}", process.label(), users.name(process.uid));

@@ -1,6 +1,7 @@
-//! `switchboard show OBJECT`: all about one object, by any of its names; of a channel of `shm:`, its counters.
+//! `switchboard show OBJECT`: all about one object or process, by any of its names; of a channel of `shm:`, its counters.
 
 mod channel;
+mod process;
 mod prometheus;
 
 use std::time::Duration;
@@ -17,10 +18,11 @@ use super::with_examples;
 use crate::exit_code::Exit;
 use crate::machine::{Source, Users, fill, kinds_of, say_missing};
 use crate::output::{Failure, Outcome, print, print_json};
+use crate::subject::{id_in, nothing, there};
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// Path, key, address, id, inode, or pid:N/fd:M; or channels: shm:NAME
+    /// Path, key, address, id, inode, pid:N/fd:M, or a process: pid:N; or channels: shm:NAME
     #[arg(required = true)]
     object: Vec<String>,
     /// Counters of channels as Prometheus reads them
@@ -36,10 +38,12 @@ struct Arguments {
 pub(super) fn build() -> clap::Command {
     let command = Arguments::augment_args(clap::Command::new("show"));
     with_examples(
-        command
-            .about("Show all about one object, by any of its names, or the counters of channels"),
+        command.about(
+            "Show all about one object or process, by any of its names, or counters of channels",
+        ),
         "  switchboard show /run/x.sock
   switchboard show pid:812/fd:3
+  switchboard show pid:812
   switchboard show tcp:8080
   switchboard show 0xbeef
   switchboard show pipe:4471 --json
@@ -70,16 +74,15 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let snapshot = arguments.source.snapshot(&kinds_of(word))?;
     let found = match find(&snapshot, word, arguments.source.place(word)) {
         Named::Objects(found) => found,
-        Named::Process(pid) => {
-            return Err(Failure::new(Exit::Usage, format!("{word} is a process, not an object"))
-                .hint(format!(
-                    "switchboard ps {pid} shows it; switchboard who {word} what it talks to"
-                )));
+        Named::Process(_) => {
+            let pid = there(&snapshot, id_in(word))?;
+            say_missing(&snapshot.coverage);
+            return process::show(&snapshot, pid, &arguments.source);
         }
     };
     if found.is_empty() {
         say_missing(&snapshot.coverage);
-        return Err(hidden(&snapshot, word).unwrap_or_else(|| nothing(word)));
+        return Err(nothing(&snapshot, &arguments.source, word));
     }
     if arguments.source.json {
         print_json(&json!({ "coverage": snapshot.coverage, "objects": found }))?;
@@ -95,23 +98,6 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
 /// All about a channel.
 pub(super) fn channel_text(address: &str, channel: &Channel, users: &Users) -> String {
     channel::text(address, channel, users)
-}
-
-/// No object has that name.
-pub(super) fn nothing(word: &str) -> Failure {
-    Failure::new(Exit::Nothing, format!("nothing here is called {word}")).hint(
-        "`switchboard list` shows what there is; `switchboard list --kinds` how things are called",
-    )
-}
-
-/// Where a word begins with a process whose descriptors could not be read: that.
-pub(super) fn hidden(snapshot: &Snapshot, word: &str) -> Option<Failure> {
-    let pid = word.strip_prefix("pid:")?.split('/').next()?.parse().ok()?;
-    let process = snapshot.process(pid).filter(|process| !process.readable)?;
-    let problem = format!("what {} holds cannot be seen", process.label());
-    let hint =
-        "it is another user's, or may not be traced; `switchboard doctor` says what would show it";
-    Some(Failure::new(Exit::Refused, problem).hint(hint))
 }
 
 /// All about an object.

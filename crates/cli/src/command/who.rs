@@ -6,17 +6,18 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::{Value, json};
 use switchboard_inspect::analysis::peers::{Holder, far_sides, is_connected, others, via};
 use switchboard_inspect::name::{Named, find};
-use switchboard_inspect::{Object, Request, Snapshot};
+use switchboard_inspect::{Object, Snapshot};
 
-use super::show::{hidden, nothing, way};
+use super::show::way;
 use super::with_examples;
 use crate::exit_code::Exit;
 use crate::machine::{Source, kinds_of, say_missing};
-use crate::output::{Failure, Outcome, print, print_json};
+use crate::output::{Outcome, note, print, print_json};
+use crate::subject::{hidden, id_in, nothing, of_the_kernel, there};
 
 #[derive(Args, Debug)]
 struct Arguments {
-    /// Path, address, id, pid:N/fd:M, or a process: pid:812
+    /// Path, address, id, pid:N/fd:M, or a process or thread: pid:812
     object: String,
     #[command(flatten)]
     source: Source,
@@ -36,24 +37,21 @@ pub(super) fn build() -> clap::Command {
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let word = &arguments.object;
-    let request = if word.starts_with("pid:") { Request::everything() } else { kinds_of(word) };
-    let snapshot = arguments.source.snapshot(&request)?;
+    let snapshot = arguments.source.snapshot(&kinds_of(word))?;
     let (process, objects) = match find(&snapshot, word, arguments.source.place(word)) {
         Named::Objects(found) => (None, found),
-        Named::Process(pid) => {
-            if snapshot.process(pid).is_none() {
-                return Err(Failure::new(Exit::Nothing, format!("no process {pid}")));
-            }
+        Named::Process(_) => {
+            let pid = there(&snapshot, id_in(word))?;
             (Some(pid), snapshot.objects_of(pid).collect())
         }
     };
     say_missing(&snapshot.coverage);
     if objects.is_empty() {
-        if let Some(failure) = hidden(&snapshot, word) {
-            return Err(failure);
-        }
-        if process.is_none() {
-            return Err(nothing(word));
+        match process.and_then(|pid| snapshot.process(pid)) {
+            None => return Err(nothing(&snapshot, &arguments.source, word)),
+            Some(process) if process.kernel => note(&of_the_kernel(process)),
+            Some(process) if !process.readable => return Err(hidden(process)),
+            Some(process) => note(&format!("{} holds nothing to talk through", process.label())),
         }
     }
     if arguments.source.json {

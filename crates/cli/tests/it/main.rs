@@ -28,6 +28,7 @@ mod send_recv;
 mod services;
 mod snapshots;
 mod states;
+mod terminals;
 mod top;
 mod topics;
 mod waiting;

@@ -38,6 +38,98 @@ fn every_id_is_taken_by_the_others() {
     let who = here(&["who", &id]).code(0).text();
     assert!(who.contains(&format!("[{pid}] fd:{}", read.as_raw_fd())), "{who}");
     assert_eq!(json(here(&["who", "--json", &id]))["objects"][0]["id"], id);
+    let listed = here(&["list", &id, "--no-header", "--columns", "id"]).code(0).text();
+    assert_eq!(listed, format!("{id}\n"));
+    let seen = json(here(&["ps", "--json", &id]));
+    let pids: Vec<u64> = seen["processes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|one| one["pid"].as_u64())
+        .collect();
+    assert!(pids.contains(&u64::from(std::process::id())), "{seen}");
+    // The standard streams of the command are pipes of this process, but it has not this one.
+    assert!(pids.len() < 4, "{seen}");
+}
+
+/// `why` prints ids of threads; they lead to the process.
+#[test]
+fn a_thread_leads_to_its_process() {
+    let (send, receive) = std::sync::mpsc::channel();
+    let (_end, wait) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        send.send(std::fs::read_link("/proc/thread-self").expect("a link")).expect("sent");
+        let _ = wait.recv();
+    });
+    let link: std::path::PathBuf = receive.recv().expect("an id");
+    let tid = link.file_name().and_then(|name| name.to_str()).expect("a number").to_owned();
+    let pid = std::process::id();
+    let label = format!("[{pid}]");
+    let said = format!("{tid} is a thread of ");
+    let why = here(&["why", &tid]).code(0).says(&said).text();
+    assert!(why.contains(&format!("{label} thread {tid} (")), "{why}");
+    for command in [&["ps"][..], &["show"], &["map"]] {
+        let shown = here(&[command, &[&tid]].concat()).code(0).says(&said).text();
+        assert!(shown.contains(&label), "{command:?}: {shown}");
+    }
+    let word = format!("pid:{tid}");
+    for command in [&["who"][..], &["show"], &["list", "--columns", "id,processes"]] {
+        let shown = here(&[command, &[&word]].concat()).code(0).says(&said).text();
+        assert!(shown.contains("pipe:"), "{command:?}: {shown}");
+    }
+    let listed = here(&["list", "--pid", &tid, "pipe"]).code(0).says(&said).text();
+    assert!(listed.contains(&label), "{listed}");
+    drop(_end);
+    thread.join().expect("an end");
+}
+
+/// Who waits for an object, and who else has it.
+#[test]
+fn why_of_an_object() {
+    use std::process::{Command, Stdio};
+    let mut reader = Command::new("cat").stdin(Stdio::piped()).spawn().expect("a reader");
+    let writer = reader.stdin.take().expect("a pipe");
+    let id = here(&["show", &own(&writer)]).code(0).text();
+    let id = id.split(": ").next().expect("an id").to_owned();
+    let what = format!("cat[{}] has waited", reader.id());
+    crate::run::eventually("a reader that waits", || {
+        let said = here(&["why", &id]).code(0).text();
+        let first = said.lines().next().unwrap_or_default();
+        first.starts_with(&what)
+            && first.contains(&format!("to read from {id}"))
+            && said.contains(&format!("[{}]", std::process::id()))
+    });
+    let shown = here(&["show", &format!("pid:{}", reader.id())]).code(0).text();
+    assert!(shown.contains(&what) && shown.contains(&format!("fd:0 {id}")), "{shown}");
+    let seen = json(here(&["show", "--json", &format!("pid:{}", reader.id())]));
+    assert_eq!(seen["process"]["pid"], reader.id());
+    assert!(
+        seen["objects"].as_array().expect("a list").iter().any(|one| one["id"] == id),
+        "{seen}"
+    );
+    drop(writer);
+    reader.wait().expect("an end");
+    for command in ["why", "ps", "list", "show", "who"] {
+        here(&[command, "pipe:0"]).code(3).says("nothing here is called pipe:0");
+    }
+}
+
+#[test]
+fn what_holds_nothing_and_what_nobody_talks_through() {
+    // The first of the kernel's own threads; in a PID namespace of its own there is none.
+    let stat = std::fs::read_to_string("/proc/2/stat").unwrap_or_default();
+    if stat.contains("(kthreadd)") {
+        let nothing = "kthreadd[2] is a thread of the kernel: it holds nothing";
+        here(&["who", "pid:2"]).code(0).says(nothing).prints("");
+        here(&["show", "pid:2/fd:0"]).code(3).says(nothing);
+        assert!(here(&["show", "pid:2"]).code(0).text().starts_with("kthreadd[2]"));
+    }
+    let null = std::fs::File::open("/dev/null").expect("a device");
+    here(&["show", &own(&null)]).code(3).says("is open and leads to /dev/null");
+    let closed = format!("pid:{}/fd:999999", std::process::id());
+    here(&["show", &closed]).code(3).says("has no descriptor 999999");
+    here(&["who", &closed]).code(3).says("has no descriptor 999999");
+    here(&["show", "pid:0/fd:1"]).code(3).says("no process 0");
 }
 
 /// It was bound by another name, and renamed when it was ready.
@@ -196,7 +288,8 @@ fn what_is_not_there() {
     here(&["who", "pipe:0"]).code(3).says("nothing here is called pipe:0");
     here(&["who", "pid:0"]).code(3).says("no process 0");
     here(&["ps", "0"]).code(3).says("no process 0");
-    here(&["show", "pid:1"]).code(2).says("is a process");
+    here(&["list", "--pid", "0"]).code(3).says("no process 0");
+    here(&["list", "pid:0"]).code(3).says("no process 0");
     here(&["list", "pipes"]).code(2).says("no kind pipes");
     here(&["list", "--columns", "colour"]).code(2).says("no column colour");
     here(&["list", "--from", "/nothing/there"]).code(3).says("/nothing/there");

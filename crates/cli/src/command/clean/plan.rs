@@ -12,10 +12,10 @@ use switchboard_inspect::name::{Named, find};
 use switchboard_inspect::source::folder::Folder;
 use switchboard_inspect::{Object, Request, Snapshot};
 
-use super::super::show::nothing;
 use crate::exit_code::Exit;
 use crate::machine::Source;
 use crate::output::{Failure, counted, note};
+use crate::subject::nothing;
 
 /// What has to be known for this.
 pub(super) fn request(folders: &[PathBuf]) -> Request {
@@ -127,7 +127,7 @@ impl<'a> Plan<'a> {
             };
             if objects.is_empty() {
                 if words.len() == 1 {
-                    return Err(nothing(word));
+                    return Err(nothing(snapshot, &source, word));
                 }
                 plan.missing = true;
                 let error = Error::new(Reason::Gone, "nothing here is called so");
