@@ -15,10 +15,13 @@ use switchboard_kernel::Result;
 use switchboard_kernel::folder_file::{self as files, Access, Kind};
 
 use super::folder::{
-    BELL, BELL_BYTES, ENDS_AT, ENDS_BYTES, FLAG_AT, LOCK, READERS, RECEIVED_AT, RING_AT, TABLE,
+    BELL, BELL_BYTES, ENDS_AT, ENDS_BYTES, FLAG_AT, LOCK, READERS, RECEIVED_AT, RING_AT, ROOM_AT,
+    TABLE, cannot_open, system,
 };
 use super::table::LANES;
 use super::{places, segment, table};
+use crate::address::Address;
+use crate::error::{Error, ErrorKind};
 
 /// What is in a folder and not of the log.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub(crate) struct Foreign {
 
 /// What a folder is, for who wants to open a log in it.
 #[derive(Debug)]
-pub(crate) enum Holds {
+enum Holds {
     Nothing,
     /// A log, or what a log is begun with.
     Log,
@@ -57,7 +60,7 @@ enum Says {
 ///
 /// # Errors
 /// What the system says; `EACCES` where the bell may not be read.
-pub(crate) fn look(folder: impl AsFd, path: &Path) -> Result<Holds> {
+fn look(folder: impl AsFd, path: &Path) -> Result<Holds> {
     match files::open(&folder, OsStr::new(BELL), Access::Read) {
         Ok(bell) => {
             if in_call(bell_says(&File::from(bell)))? == Says::Log {
@@ -76,6 +79,58 @@ pub(crate) fn look(folder: impl AsFd, path: &Path) -> Result<Holds> {
     })
 }
 
+/// Refuses a folder that is not empty and no log, before anything in it is changed.
+pub(super) fn check_is_log(
+    folder: impl AsFd,
+    path: &Path,
+    address: &Address,
+    make: bool,
+) -> std::result::Result<(), Error> {
+    let held = look(&folder, path).map_err(|error| cannot_open(address, BELL, error))?;
+    match held {
+        Holds::Log => Ok(()),
+        Holds::Nothing if make => Ok(()),
+        Holds::Nothing => {
+            let problem = "there is no log of this name, but an empty folder";
+            Err(Error::new(ErrorKind::NotFound, address, problem))
+        }
+        Holds::Foreign(Foreign { path, problem }) if make || holds_log(&folder) => {
+            let problem = format!("this folder is no log: {} {problem}", path.display());
+            Err(Error::new(ErrorKind::Mismatch, address, problem)
+                .hint("nothing was changed; choose a name that is free, or an empty folder"))
+        }
+        Holds::Foreign(Foreign { path, problem }) => {
+            let problem = format!(
+                "there is no log of this name, but another folder: {} {problem}",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::NotFound, address, problem))
+        }
+    }
+}
+
+/// Refuses what has the name of the bell in a log and is something else, before it is made longer or mapped.
+pub(super) fn check_is_bell(
+    bell: &File,
+    path: &Path,
+    address: &Address,
+) -> std::result::Result<(), Error> {
+    if may_be_bell(bell).map_err(|error| system(address, "pread", BELL, error))? {
+        return Ok(());
+    }
+    let problem =
+        format!("{} is not of the log: its content is something else", path.join(BELL).display());
+    Err(Error::new(ErrorKind::Mismatch, address, problem)
+        .hint("it is not used, and was not changed; move it away, and the log makes another"))
+}
+
+/// Whether a folder holds a log, or a part of one. Where it cannot be looked into, opening the log says
+/// why.
+pub(crate) fn holds_log(folder: impl AsFd) -> bool {
+    let Ok(entries) = files::entries(folder) else { return true };
+    entries.iter().any(|(name, kind)| is_ours(name, *kind))
+}
+
 /// What is in the folder and not of the log, if there is something. `path` is what the folder is called.
 pub(crate) fn find_foreign(folder: impl AsFd, path: &Path) -> Result<Option<Foreign>> {
     walk(folder, path).map(|all| all.foreign)
@@ -83,7 +138,7 @@ pub(crate) fn find_foreign(folder: impl AsFd, path: &Path) -> Result<Option<Fore
 
 /// Whether an open file may be used as the bell of a folder that holds a log: it is one, or what is left of one, or
 /// as long as one; then somebody lied in it, or the disk did.
-pub(super) fn may_be_bell(file: &File) -> io::Result<bool> {
+fn may_be_bell(file: &File) -> io::Result<bool> {
     Ok(bell_says(file)? != Says::Foreign || file.metadata()?.len() == BELL_BYTES as u64)
 }
 
@@ -218,12 +273,12 @@ fn says(name: &str, file: &File) -> io::Result<Says> {
     }
 }
 
-/// A count, two flags, the byte that is rung, how far the lanes are, and zeros; or the beginning of that.
+/// A count, three flags, the byte that is rung, how far the lanes are, and zeros; or the beginning of that.
 fn bell_says(file: &File) -> io::Result<Says> {
     let page = read(file, 0, BELL_BYTES + 1)?;
     let is_expected = |(at, byte): (usize, &u8)| match at {
         0..FLAG_AT => true,
-        FLAG_AT | RECEIVED_AT | RING_AT => *byte <= 1,
+        FLAG_AT | RECEIVED_AT | ROOM_AT | RING_AT => *byte <= 1,
         _ if (ENDS_AT..ENDS_AT + ENDS_BYTES).contains(&at) => true,
         _ => *byte == 0,
     };

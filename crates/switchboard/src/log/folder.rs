@@ -15,7 +15,7 @@ use switchboard_kernel::mmap::{Mapping, Mode};
 use switchboard_kernel::process;
 use switchboard_kernel::{self as kernel, Permissions};
 
-use super::content::{Foreign, Holds, hidden_pid, is_ours, is_readers, look, may_be_bell};
+use super::content::{check_is_bell, check_is_log, hidden_pid, is_ours, is_readers};
 use super::ends::{self, End};
 use super::making::{Hidden, make_log, make_long, of_folder, open_or_make};
 use super::segment;
@@ -40,6 +40,8 @@ const LAST_BEGINNING: u64 = 1 << 59;
 pub(super) const FLAG_AT: usize = 8;
 /// Messages of a queue were received: there was a table.
 pub(super) const RECEIVED_AT: usize = 16;
+/// A sender waits for room: it is told when messages are settled.
+pub(super) const ROOM_AT: usize = 24;
 /// Where the bell is written to.
 pub(super) const RING_AT: usize = 64;
 /// For each lane, what is known of its end, so that it is missed when it is removed.
@@ -416,20 +418,50 @@ impl Folder {
     }
 }
 
+impl Folder {
+    /// As [`raise`](Self::raise), and asks to be woken when all messages of a lane are settled, too.
+    pub(crate) fn raise_for_room(&self) {
+        if let Some(room) = self.word(ROOM_AT) {
+            room.store(1, Relaxed);
+        }
+        self.raise();
+    }
+
+    /// Whether a sender waits for room. After the table was written.
+    pub(crate) fn is_room_wanted(&self) -> bool {
+        // Pairs with the fence of `raise`: either this sees the word, or the sender sees the table.
+        fence(SeqCst);
+        self.page.load_u64(ROOM_AT).unwrap_or(0) != 0
+    }
+
+    /// Wakes the senders that wait for room. Who finds none asks again.
+    pub(crate) fn tell_of_room(&self) {
+        if let Some(room) = self.word(ROOM_AT) {
+            room.store(0, Relaxed);
+        }
+        self.ring();
+    }
+}
+
 impl AsFd for Folder {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.this.as_fd()
     }
 }
 
-fn system(address: &Address, call: &'static str, doing: &str, error: io::Error) -> Error {
+pub(super) fn system(
+    address: &Address,
+    call: &'static str,
+    doing: &str,
+    error: io::Error,
+) -> Error {
     const EIO: i32 = 5;
     let errno = error.raw_os_error().unwrap_or(EIO);
     Error::system(address, doing, kernel::Error::from_raw(call, errno))
 }
 
 /// The error of opening a file of a log, which is named.
-fn cannot_open(address: &Address, name: &str, error: kernel::Error) -> Error {
+pub(super) fn cannot_open(address: &Address, name: &str, error: kernel::Error) -> Error {
     if !files::is_no_file(error) && error.name() != "ENOTDIR" {
         return Error::system(address, &format!("cannot open {name} of the log"), error);
     }
@@ -446,54 +478,6 @@ fn cannot_open(address: &Address, name: &str, error: kernel::Error) -> Error {
 /// The exclusive lock of one byte, which belongs to an open file and not to a process.
 pub(crate) fn byte_lock(byte: u64) -> Lock {
     Lock::open_file(file_lock::Mode::Exclusive).range(Range { start: byte, len_bytes: 1 })
-}
-
-/// Whether a folder holds a log, or a part of one. Where it cannot be looked into, opening the log says
-/// why.
-pub(crate) fn holds_log(folder: impl AsFd) -> bool {
-    let Ok(entries) = files::entries(folder) else { return true };
-    entries.iter().any(|(name, kind)| is_ours(name, *kind))
-}
-
-/// Refuses a folder that is not empty and no log, before anything in it is changed.
-fn check_is_log(
-    folder: impl AsFd,
-    path: &Path,
-    address: &Address,
-    make: bool,
-) -> Result<(), Error> {
-    let held = look(&folder, path).map_err(|error| cannot_open(address, BELL, error))?;
-    match held {
-        Holds::Log => Ok(()),
-        Holds::Nothing if make => Ok(()),
-        Holds::Nothing => {
-            let problem = "there is no log of this name, but an empty folder";
-            Err(Error::new(ErrorKind::NotFound, address, problem))
-        }
-        Holds::Foreign(Foreign { path, problem }) if make || holds_log(&folder) => {
-            let problem = format!("this folder is no log: {} {problem}", path.display());
-            Err(Error::new(ErrorKind::Mismatch, address, problem)
-                .hint("nothing was changed; choose a name that is free, or an empty folder"))
-        }
-        Holds::Foreign(Foreign { path, problem }) => {
-            let problem = format!(
-                "there is no log of this name, but another folder: {} {problem}",
-                path.display()
-            );
-            Err(Error::new(ErrorKind::NotFound, address, problem))
-        }
-    }
-}
-
-/// Refuses what has the name of the bell in a log and is something else, before it is made longer or mapped.
-fn check_is_bell(bell: &File, path: &Path, address: &Address) -> Result<(), Error> {
-    if may_be_bell(bell).map_err(|error| system(address, "pread", BELL, error))? {
-        return Ok(());
-    }
-    let problem =
-        format!("{} is not of the log: its content is something else", path.join(BELL).display());
-    Err(Error::new(ErrorKind::Mismatch, address, problem)
-        .hint("it is not used, and was not changed; move it away, and the log makes another"))
 }
 
 /// Whose new files are: as the address says, or else like the bell, so that those who share a log need not

@@ -121,11 +121,13 @@ impl Drop for LaneWriter {
 
 impl LaneWriter {
     /// Takes a free lane and goes on after its last message, with no number below what `least` says
-    /// of the lane: so far it was read, although segments may have been removed since.
+    /// of the lane: so far it was read, although segments may have been removed since. Where it needs a
+    /// segment it asks whether there may be one; if not, it begins with one that holds no message.
     pub(crate) fn open(
         folder: Arc<Folder>,
         manner: Manner,
         least: impl FnOnce(u32) -> Result<u64, Error>,
+        has_room: impl FnOnce() -> Result<bool, Error>,
     ) -> Result<Self, Error> {
         let lane = folder.take_lane()?;
         folder.sweep();
@@ -143,7 +145,8 @@ impl LaneWriter {
             // Where there was a segment, or a message, it was removed.
             let removed = noted_segment > 0 || least > 1;
             let recovered = removed.then(|| messages_are_gone(lane, least));
-            return Self::start(folder, manner, lane, unused, least, recovered);
+            let place = (lane, unused, least);
+            return Self::start(folder, manner, has_room()?, place, recovered);
         };
         // Everything after the last message that holds is looked at, once.
         let mut reader = LaneReader::at_segment(Arc::clone(&folder), lane, number);
@@ -228,22 +231,25 @@ impl LaneWriter {
                     false => format!("{name} is damaged; a new one was started"),
                 });
                 let number = unused.max(number + 1);
-                Self::start(folder, manner, lane, number, sequence, Some(recovered))
+                let place = (lane, number, sequence);
+                Self::start(folder, manner, has_room()?, place, Some(recovered))
             }
         }
     }
 
-    /// Makes a segment and begins to write it.
+    /// Makes a segment and begins to write it. Without room for messages it is no longer than its header: then
+    /// the first message asks for another one.
     fn start(
         folder: Arc<Folder>,
         manner: Manner,
-        lane: u32,
-        segment: u64,
-        sequence: u64,
+        has_room: bool,
+        (lane, segment, sequence): (u32, u64, u64),
         recovered: Option<String>,
     ) -> Result<Self, Error> {
-        let (file, mapping) = make_segment(&folder, manner, lane, segment, sequence)?;
         let offset = segment::HEADER_BYTES as u64;
+        let file_bytes = if has_room { manner.segment_bytes } else { offset };
+        let made = Manner { segment_bytes: file_bytes, ..manner };
+        let (file, mapping) = make_segment(&folder, made, lane, segment, sequence)?;
         Ok(Self {
             folder,
             manner,
@@ -251,7 +257,7 @@ impl LaneWriter {
             file,
             mapping,
             segment,
-            file_bytes: manner.segment_bytes,
+            file_bytes,
             offset,
             reserved: 0,
             sequence,
@@ -283,6 +289,11 @@ impl LaneWriter {
         self.reserved = 0;
         (self.file, self.mapping) = (file, mapping);
         Ok(())
+    }
+
+    /// The lane, and the number of its next message.
+    pub(crate) fn end(&self) -> (u32, u64) {
+        (self.lane, self.sequence)
     }
 
     /// What a predecessor left unfinished, and what became of it.

@@ -4,6 +4,7 @@
 //! publisher appends to a lane of its own; receivers share the messages by a table in the log,
 //! subscribers each have their own place.
 
+mod capacity;
 mod named;
 mod receiver;
 mod retention;
@@ -20,8 +21,8 @@ use switchboard_kernel::folder_file as files;
 use super::{ReceiverFlavor, SenderFlavor, Setup};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
-use crate::log::content::{Foreign, find_foreign};
-use crate::log::folder::{Folder, holds_log};
+use crate::log::content::{Foreign, find_foreign, holds_log};
+use crate::log::folder::Folder;
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
 use crate::log::reader::LaneReader;
 use crate::log::segment::Pattern;

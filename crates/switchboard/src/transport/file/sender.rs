@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use switchboard_kernel::io::{Deadline, Interest};
 
+use super::capacity::Capacity;
 use super::named;
 use super::retention::Retention;
-use super::shared_table::{self, prune_settled};
+use super::shared_table;
 use super::watch::{LONGEST, Watch};
-use super::{CAPACITY_BYTES, open_folder, segment_bytes};
+use super::{open_folder, segment_bytes};
 use crate::error::{Error, SendError};
 use crate::log::folder::Folder;
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
@@ -39,6 +40,8 @@ pub(crate) struct FileSender {
     gathers: bool,
     /// What a topic keeps; `None` where it keeps everything.
     retention: Option<Retention>,
+    /// What a queue holds.
+    capacity: Capacity,
     limit_bytes: usize,
     appended: u64,
     acknowledged: u64,
@@ -64,10 +67,16 @@ impl FileSender {
             // Before there is a message: a full disk has no room for it, and only receivers make room.
             shared_table::make_if_missing(&folder, manner.durability)?;
         }
-        let mut writer = LaneWriter::open(Arc::clone(&folder), manner, |lane| match pattern {
+        let mut capacity = Capacity::new(&folder, query, segment_bytes);
+        let least = |lane| match pattern {
             Pattern::Queue => Ok(handed_out(&shared_table::read_unlocked(&folder)?, lane)),
             _ => Ok(named::furthest(&folder, lane)),
-        })?;
+        };
+        let mut has_room = || match pattern {
+            Pattern::Queue => Ok(capacity.has_free_room()? || capacity.has_room(None)?),
+            _ => Ok(true),
+        };
+        let mut writer = LaneWriter::open(Arc::clone(&folder), manner, least, &mut has_room)?;
         let mut retention = Retention::of(query);
         if let Some(retention) = &mut retention {
             retention.apply(&folder, &mut writer)?;
@@ -84,6 +93,7 @@ impl FileSender {
             watch,
             manner,
             retention,
+            capacity,
             limit_bytes,
             appended: 0,
             acknowledged: 0,
@@ -198,23 +208,18 @@ impl FileSender {
 
     /// A queue holds what was not received, up to its capacity.
     fn room_in_queue(&mut self) -> Result<(), SendError> {
-        let capacity = self.setup.address.query.capacity_bytes.map_or(CAPACITY_BYTES, u64::from);
-        let most = (capacity / self.manner.segment_bytes).max(2) as usize;
-        let is_full = |folder: &Folder| folder.segments().map(|found| found.len() >= most);
-        if !is_full(&self.folder)? {
+        if self.capacity.has_free_room()? {
             return Ok(());
         }
-        // Ask to be told before looking, so that what is removed meanwhile is not missed.
+        // Ask to be told before looking, so that what is removed or settled meanwhile is not missed.
         self.watch.clear();
-        self.folder.raise();
-        let table = shared_table::read_unlocked(&self.folder)?;
-        prune_settled(&self.folder, &table)?;
-        if is_full(&self.folder)? {
-            self.watch.ring_after(LONGEST);
-            self.is_full = true;
-            return Err(SendError::Full);
+        self.folder.raise_for_room();
+        if self.capacity.has_room(Some(self.writer.end()))? {
+            return Ok(());
         }
-        Ok(())
+        self.watch.ring_after(LONGEST);
+        self.is_full = true;
+        Err(SendError::Full)
     }
 
     /// Removes what a topic does not keep any more, if it is time to look.

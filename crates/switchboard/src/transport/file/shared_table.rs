@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use switchboard_kernel::file_lock::Guard;
@@ -15,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::log::Durability;
 use crate::log::folder::{Folder, TABLE, byte_lock};
 use crate::log::reader::LaneReader;
-use crate::log::table::{CLAIMS, COPIES_AT, LEAST_BYTES, MOST_BYTES, Table};
+use crate::log::table::{CLAIMS, COPIES_AT, LANES, LEAST_BYTES, MOST_BYTES, Table};
 
 /// How long the table may stay locked by one that does nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,6 +28,8 @@ pub(super) struct SharedTable {
     folder: Arc<Folder>,
     file: File,
     durability: Durability,
+    /// For each lane: up to which message senders that wait for room were last told that all are settled.
+    told: [AtomicU64; LANES],
 }
 
 /// A table that nobody else changes, until it is dropped.
@@ -61,7 +65,8 @@ impl SharedTable {
                 break file;
             }
         };
-        Ok(Self { folder: Arc::clone(folder), file, durability })
+        let told = [const { AtomicU64::new(0) }; LANES];
+        Ok(Self { folder: Arc::clone(folder), file, durability, told })
     }
 
     /// Locks and reads it; `None` when somebody else has it locked.
@@ -138,7 +143,25 @@ impl Locked<'_> {
         if self.table.next.iter().any(|next| *next > 1) {
             self.shared.folder.note_received();
         }
+        self.tell_of_room();
         Ok(())
+    }
+
+    /// A lane counts for nothing once all that was handed out of it is settled: who waits for room looks again.
+    fn tell_of_room(&self) {
+        if !self.shared.folder.is_room_wanted() {
+            return;
+        }
+        let mut is_news = false;
+        for (lane, told) in self.shared.told.iter().enumerate() {
+            let next = self.table.next[lane];
+            if self.table.settled_before(lane as u32) == next {
+                is_news |= told.swap(next, Relaxed) != next;
+            }
+        }
+        if is_news {
+            self.shared.folder.tell_of_room();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `file:`, a log on disk: what only it has. What every queue has to keep is in the conformance tests.
 
 pub(crate) mod batches;
+mod capacity;
 pub(crate) mod crash;
 mod damage;
 pub(crate) mod foreign;
