@@ -182,7 +182,7 @@ pub fn remove(folder: impl AsFd, name: &OsStr) -> Result<()> {
     rustix::fs::unlinkat(folder, name, AtFlags::empty()).of("unlinkat")
 }
 
-/// `getdents64(folder)`: the names in it and what has them, in no order, without `.` and `..`. What is made or
+/// `openat(folder, ".")`, `getdents64()`: the names in it and what has them, in no order, without `.` and `..`. What is made or
 /// removed meanwhile may be there or not.
 ///
 /// # Errors
@@ -190,7 +190,7 @@ pub fn remove(folder: impl AsFd, name: &OsStr) -> Result<()> {
 pub fn entries(folder: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
     let folder = folder.as_fd();
     let mut entries = Vec::new();
-    for entry in rustix::fs::Dir::read_from(folder).of("getdents64")? {
+    for entry in rustix::fs::Dir::read_from(folder).of("openat")? {
         let entry = entry.of("getdents64")?;
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {

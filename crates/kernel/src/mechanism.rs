@@ -113,7 +113,8 @@ pub const TABLE: &[Mechanism] = &[
         since: OLDEST,
         summary: "A file, or anonymous memory, in the address space of several processes at once.",
         peer_dies: "Nothing: what it wrote stays, and a write that it was in the middle of is there in part.",
-        limits: "/proc/sys/vm/max_map_count mappings per process; RLIMIT_AS bytes.",
+        limits: "/proc/sys/vm/max_map_count mappings per process; RLIMIT_AS bytes; 1024 mappings per process of \
+                 files that others can cut short.",
     },
     Mechanism {
         name: "POSIX shared memory",
