@@ -35,7 +35,8 @@ impl Staged {
 
 #[test]
 fn a_deadlock_is_printed_with_its_evidence() {
-    let staged = Staged::new("pipes-both-full");
+    // In memory: what descriptors do is less sure while somebody sends descriptors.
+    let staged = Staged::new("robust-mutexes-crossed");
     let (left, right) =
         (format!("left[{}]", staged.actors[0]), format!("right[{}]", staged.actors[1]));
     let found = here(&["deadlocks"]).code(4).text();
@@ -43,8 +44,8 @@ fn a_deadlock_is_printed_with_its_evidence() {
         found.split("\n\n").find(|one| one.contains(&left)).expect("the deadlock").to_owned();
     let title = cycle.lines().next().expect("a title");
     assert!(title.ends_with(&format!(" cycle: {left}, {right}")), "{cycle}");
-    assert!(cycle.contains(&format!("its only reader {right} is stuck itself")), "{cycle}");
-    assert!(cycle.contains(&format!("\n  way out: end one of {left}, {right}\n")), "{cycle}");
+    assert!(cycle.contains(&format!("its owner {right} is stuck itself")), "{cycle}");
+    assert!(cycle.contains(&format!("\n  way out: end one of {left}, {right}")), "{cycle}");
     let json = here(&["deadlocks", "--json"]).code(4);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     let of_it =

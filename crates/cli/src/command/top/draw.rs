@@ -118,7 +118,8 @@ fn panes(screen: &mut Screen<'_>, view: &View, sample: &Sample) {
     let right = format!("{paused}{}", sample.coverage());
     let width = u16::try_from(right.chars().count()).unwrap_or(u16::MAX);
     if let Some(at) = screen.area.width.checked_sub(width).filter(|&at| at > x) {
-        let whole = sample.now.coverage.is_whole() && !view.is_paused;
+        let coverage = &sample.now.coverage;
+        let whole = coverage.readable == coverage.processes && !view.is_paused;
         screen.put(at, 0, &right, if whole { DIM } else { NEAR });
     } else if view.is_paused {
         let at = screen.area.width.saturating_sub(6);
