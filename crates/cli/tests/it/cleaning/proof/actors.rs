@@ -261,6 +261,19 @@ pub(super) fn elsewhere(arguments: &[String]) {
     drop(held);
 }
 
+/// Whether the name of a FIFO that was opened right before it was hidden is there again: it is hidden while `clean` looks through /proc, finds
+/// who opened it, and gives the name back. What is gone for good is not.
+fn comes_back(thing: &Thing, id: i32) -> bool {
+    let until = Instant::now() + Duration::from_secs(10);
+    while thing.kind == Kind::Fifo && Instant::now() < until {
+        if thing.identity(id).is_some() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
 /// Takes up what others have abandoned, for a moment each, and looks whether it stays as long as it has it.
 pub(super) fn adopter(things: &[(Thing, i32)], folder: &Path, mut dice: Dice) -> bool {
     let mut taken = 0;
@@ -276,7 +289,7 @@ pub(super) fn adopter(things: &[(Thing, i32)], folder: &Path, mut dice: Dice) ->
         taken += 1;
         let until = Instant::now() + Duration::from_micros(dice.below(20_000));
         loop {
-            if thing.identity(*id).is_none() {
+            if thing.identity(*id).is_none() && !comes_back(thing, *id) {
                 let text = format!("taken up again, and removed: {thing:?}");
                 return complain(folder, &text);
             }
