@@ -1,7 +1,9 @@
 //! At length under `cargo xtask prove event` and `prove state`, for a second otherwise: no wake-up is lost, no value
 //! is torn, and reading costs the same whatever the writer does.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use switchboard::{Event, Listener, State};
@@ -48,7 +50,38 @@ fn late(address: &str) -> (u64, u64) {
     counts.fold((0, 0), |(late, waits), one| (late + one.late, waits + one.waits))
 }
 
+/// How often the processors of this thread did nothing for anybody for a while, although asked every few milliseconds: as
+/// long as a sleep that counts as late, or nearly. Who is given no processor wakes nobody.
+struct Stalls {
+    over: Arc<AtomicBool>,
+    counter: JoinHandle<u64>,
+}
+
+impl Stalls {
+    fn count() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
+        let counter = std::thread::spawn(move || {
+            let (mut stalls, mut last) = (0, Instant::now());
+            while !told.load(Relaxed) {
+                std::thread::sleep(Duration::from_millis(5));
+                let now = Instant::now();
+                stalls += u64::from(now.duration_since(last) > Duration::from_millis(500));
+                last = now;
+            }
+            stalls
+        });
+        Self { over, counter }
+    }
+
+    fn end(self) -> u64 {
+        self.over.store(true, Relaxed);
+        self.counter.join().expect("counted")
+    }
+}
+
 fn ping_pong(starter: &[&str], name: &str) {
+    let stalls = Stalls::count();
     let [asks, answers] = ["asks", "answers"].map(|what| format!("shm:{}", unique(what)));
     let mut echo = Child::role_under(starter, "event-echo", &[&asks, &answers]);
     echo.expect("open");
@@ -71,9 +104,13 @@ fn ping_pong(starter: &[&str], name: &str) {
     notifier.notify_id(1).expect("notified");
     assert_eq!(echo.line().as_deref(), Some(rounds.to_string().as_str()));
     echo.tell("close");
-    assert_eq!((late_asks, late_answers), (0, 0), "sleeps that nobody ended");
+    // Either side may sleep through each of them.
+    let stalls = stalls.end();
+    let late = late_asks + late_answers;
+    let what = format!("{rounds} rounds, 64 of them took {longest:?} at most, {stalls} stalls");
+    assert!(late <= 2 * stalls, "{late} sleeps that nobody ended: {what}");
     say(&format!(
-        "{name}: {rounds} rounds in {:.1} s, {} sleeps, none late; 64 rounds took {longest:?} at most",
+        "{name}: {what}; {:.1} s, {} sleeps, {late} late in a stall",
         took.as_secs_f64(),
         waits + more
     ));
