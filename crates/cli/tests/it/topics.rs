@@ -1,5 +1,7 @@
 //! `publish` and `subscribe`, and queues that outlive everybody: `file:`.
 
+use std::path::{Path, PathBuf};
+
 use switchboard_kernel::process::Signal;
 use switchboard_testkit::Scratch;
 
@@ -120,11 +122,18 @@ fn a_command_runs_for_each_message_of_a_topic() {
     assert_eq!(text.replace('\n', ""), "onetwo");
 }
 
+/// The segment of a short log.
+fn only_segment(log: &Path) -> PathBuf {
+    let files = std::fs::read_dir(log).expect("a log").flatten().map(|entry| entry.path());
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "seg");
+    files.into_iter().find(is_segment).expect("a segment")
+}
+
 #[test]
 fn what_was_left_unfinished_is_said_and_the_rest_is_kept() {
     let scratch = Scratch::new();
     run(scratch.path(), &["publish", "file:./t"], "one\ntwo\n").code(0);
-    let segment = scratch.join("t").join("00-0000000001.seg");
+    let segment = only_segment(&scratch.join("t"));
     let mut bytes = std::fs::read(&segment).expect("a segment");
     // Two frames of 40 bytes after the header; then, as a sender killed in the middle leaves it, a
     // payload whose commit word is not there yet.
@@ -139,7 +148,7 @@ fn what_was_left_unfinished_is_said_and_the_rest_is_kept() {
 fn what_is_missing_is_said_once() {
     let scratch = Scratch::new();
     run(scratch.path(), &["publish", "file:./t"], "one\ntwo\nthree\n").code(0);
-    let segment = scratch.join("t").join("00-0000000001.seg");
+    let segment = only_segment(&scratch.join("t"));
     let mut bytes = std::fs::read(&segment).expect("a segment");
     bytes[64 + 40 + 32] ^= 1;
     std::fs::write(&segment, bytes).expect("damaged");
