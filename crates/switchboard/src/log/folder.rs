@@ -163,6 +163,15 @@ impl Folder {
         self.open_file(&segment::file_name(lane, number), access)
     }
 
+    /// The header of a segment, if it holds.
+    pub(crate) fn header(&self, lane: u32, number: u64) -> Option<segment::Header> {
+        let file = self.open_segment(lane, number, Access::Read).ok()?;
+        let mut bytes = [0; segment::HEADER_BYTES];
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        let header = segment::Header::parse(&bytes).ok()?;
+        (header.lane == lane && header.segment == number).then_some(header)
+    }
+
     /// The length of a segment's file, if it is one.
     pub(crate) fn segment_bytes(&self, lane: u32, number: u64) -> Option<u64> {
         let file = self.open_segment(lane, number, Access::Read).ok()?;

@@ -320,12 +320,7 @@ impl LaneReader {
 
     /// The header of a segment of this lane, if it holds.
     pub(crate) fn peek(&self, number: u64) -> Option<segment::Header> {
-        use std::os::unix::fs::FileExt;
-        let file = self.folder.open_segment(self.lane, number, Access::Read).ok()?;
-        let mut bytes = [0; segment::HEADER_BYTES];
-        file.read_exact_at(&mut bytes, 0).ok()?;
-        let header = segment::Header::parse(&bytes).ok()?;
-        (header.lane == self.lane && header.segment == number).then_some(header)
+        self.folder.header(self.lane, number)
     }
 
     /// Opens a segment. What is wrong with its header or length is a step of its own.

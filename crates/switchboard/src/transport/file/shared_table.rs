@@ -214,14 +214,17 @@ fn make(folder: &Folder, durability: Durability) -> Result<Option<File>, Error> 
     Ok(Some(file))
 }
 
-/// Whether messages were received already: that is noted, or the oldest of a lane is not its first.
+/// Whether messages were received already: that is noted, or a lane does not begin with its first one any more.
 fn was_received_from(folder: &Folder) -> Result<bool, Error> {
     if folder.was_received_from() {
         return Ok(true);
     }
     let segments = folder.segments()?;
     let mut oldest = segments.chunk_by(|a, b| a.0 == b.0).filter_map(|lane| lane.first());
-    Ok(oldest.any(|(_, number)| *number > 1))
+    let begins_later = |(lane, number): &(u32, u64)| {
+        folder.header(*lane, *number).is_some_and(|header| header.first_sequence > 1)
+    };
+    Ok(oldest.any(begins_later))
 }
 
 /// The table as it is now, which others may change meanwhile; a new one where there is none.

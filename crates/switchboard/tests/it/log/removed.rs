@@ -189,6 +189,25 @@ fn a_queue_says_what_was_removed_before_anybody_received_it() {
     assert_eq!((numbers[0], missing), (1 << 60, (1 << 60) - 15));
 }
 
+#[test]
+fn a_table_that_is_removed_before_anybody_received_is_not_missed() {
+    let scratch = Scratch::new();
+    // Two lanes, neither of which begins with the first segment that was ever made.
+    let queue = Queue::<Bytes>::open(&address(&scratch, "")).expect("a queue");
+    let mut senders = [0, 1].map(|_| queue.sender().expect("a sender"));
+    for sender in &mut senders {
+        sender.send(&Bytes(payload(1))).expect("sent");
+    }
+    drop(senders);
+    std::fs::remove_file(scratch.join("log/queue")).expect("removed");
+    let mut receiver = queue.receiver().expect("a receiver");
+    for _ in 0..2 {
+        let delivery = receiver.recv_timeout(DEADLINE).expect("a message, and no damage");
+        assert_eq!((&delivery.message.0, delivery.number()), (&payload(1), 1));
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+}
+
 /// A sender that was killed could not say how far it was: its newest segment is missed all the same.
 #[test]
 fn a_segment_of_a_killed_sender_is_missed() {
