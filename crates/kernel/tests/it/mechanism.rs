@@ -14,6 +14,7 @@ const OTHERS: &[&str] = &[
     "fork",
     "hidden_name",
     "io",
+    "lease",
     "lib",
     "mechanism",
     "membarrier",
