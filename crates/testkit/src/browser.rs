@@ -36,9 +36,9 @@ impl Browser {
         find("chromedriver")?;
         let folder = Scratch::new();
         let mut command = Command::new("chromedriver");
-        // Whatever it keeps in somebody's home, it keeps here.
+        // Whatever it keeps in somebody's home, or leaves where all have such things, it keeps here.
         command.arg("--port=0").env("HOME", folder.path());
-        for name in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"] {
+        for name in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR"] {
             command.env(name, folder.path());
         }
         let mut driver = Child::command(command);

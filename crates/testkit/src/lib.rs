@@ -18,6 +18,7 @@ pub mod fork;
 pub mod gallery;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod killstep;
+mod port;
 pub mod scratch;
 pub mod share;
 pub mod signals;
@@ -25,4 +26,5 @@ pub mod skip;
 pub mod tmux;
 
 pub use child::{Child, DEADLINE};
+pub use port::free_port;
 pub use scratch::{Scratch, unique};

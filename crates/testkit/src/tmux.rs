@@ -11,6 +11,8 @@ use crate::{Scratch, skip};
 /// How long a test waits for a screen to show something.
 const DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A screen that was the same so often, one look after another, is not being drawn.
+const STILL: u32 = 10;
 
 /// A terminal.
 #[derive(Debug)]
@@ -132,7 +134,7 @@ impl Tmux {
     /// # Panics
     /// When it is not in a minute.
     #[track_caller]
-    pub fn wait(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
+    pub fn wait(&self, what: &str, mut is_so: impl FnMut(&str) -> bool) -> String {
         let until = Instant::now() + DEADLINE;
         loop {
             let screen = self.screen();
@@ -142,6 +144,20 @@ impl Tmux {
             assert!(Instant::now() < until, "no {what} in a minute:\n{screen}");
             std::thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// Waits until the screen stays as it is, and gives it back: what was seen before may have been half drawn.
+    ///
+    /// # Panics
+    /// When it does not within the tests' deadline.
+    pub fn still(&self) -> String {
+        let mut last = self.screen();
+        let mut same = 0;
+        self.wait("still screen", |screen| {
+            same = if screen == last { same + 1 } else { 0 };
+            screen.clone_into(&mut last);
+            same >= STILL
+        })
     }
 
     /// The process id of the shell.

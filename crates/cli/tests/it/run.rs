@@ -11,6 +11,7 @@ use switchboard_kernel::io::Deadline;
 use switchboard_kernel::pidfd;
 use switchboard_kernel::process::Signal;
 use switchboard_testkit::DEADLINE;
+pub(crate) use switchboard_testkit::free_port;
 
 /// The binary under test. Tests also run as copies, next to a copy of it.
 pub(crate) fn binary() -> OsString {
@@ -233,10 +234,4 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
         assert!(Instant::now() < until, "{what}: not in time");
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-/// A free TCP or UDP port of this machine.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }

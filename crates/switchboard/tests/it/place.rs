@@ -2,7 +2,7 @@
 
 use switchboard::Address;
 use switchboard::transport::{TABLE, Transport};
-use switchboard_testkit::{Scratch, unique};
+use switchboard_testkit::{Scratch, free_port, unique};
 
 pub(crate) struct Place {
     pub(crate) row: &'static Transport,
@@ -52,12 +52,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _ = switchboard::object::unlink(&self.parsed(""));
     }
-}
-
-/// A port that nobody has now.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// Whether a row's ends meet: what it carries lives with them. The others have objects of the kernel.

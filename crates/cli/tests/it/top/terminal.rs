@@ -121,14 +121,15 @@ fn a_pause() {
     start(&tmux, "");
     tmux.press(&["p"]);
     tmux.wait("PAUSED", |screen| screen.contains("PAUSED"));
-    let before = tmux.screen();
+    let before = tmux.still();
     let full = Full::new();
     let planted = format!("{} ", full.id);
     // It answers to keys, and shows nothing new.
     tmux.press(&["Down", "Down", "Up", "Up", "?"]);
     tmux.wait("the help", |screen| screen.contains("sort by the next column"));
     tmux.press(&["x"]);
-    let after = tmux.wait("no help", |screen| !screen.contains("sort by the next column"));
+    tmux.wait("no help", |screen| !screen.contains("sort by the next column"));
+    let after = tmux.still();
     assert!(after == before && !after.contains(&planted), "{before}\n\nthen\n\n{after}");
     tmux.press(&["l"]);
     tmux.wait("one look", |screen| screen.contains(&planted) && screen.contains("PAUSED"));
