@@ -1,5 +1,7 @@
 //! A reader's place in a lane: it copies frames, checks the copies, and says what does not hold.
 
+mod beginning;
+
 use std::sync::Arc;
 
 use switchboard_kernel::folder_file::{Access, is_no_file};
@@ -117,21 +119,6 @@ impl LaneReader {
         self.open.as_ref().map(|open| open.number)
     }
 
-    /// Passes over messages before this one.
-    pub(crate) fn skip_to(&mut self, sequence: u64) {
-        if sequence <= self.expected {
-            return;
-        }
-        let far = sequence - self.expected > 100_000;
-        self.expected = sequence;
-        if far {
-            // Whole segments are passed over by their headers.
-            self.open = None;
-            self.batch.clear();
-            self.searched = None;
-        }
-    }
-
     /// Whether it is worth looking for more. Costs a load where nothing is new.
     pub(crate) fn may_have_more(&mut self) -> bool {
         match &self.open {
@@ -142,24 +129,6 @@ impl LaneReader {
                     || open.followed != Some(self.folder.generation())
             }
         }
-    }
-
-    /// Begins with the oldest message there is, wherever the numbers begin.
-    pub(crate) fn begin_at_oldest(&mut self) -> Result<(), Error> {
-        let oldest = self.folder.segments()?.into_iter().find(|(lane, _)| *lane == self.lane);
-        self.from_segment = oldest.map(|(_, number)| number);
-        Ok(())
-    }
-
-    /// Passes over everything there is.
-    pub(crate) fn go_to_end(&mut self) -> Result<(), Error> {
-        let newest = self.folder.segments()?.into_iter().rfind(|(lane, _)| *lane == self.lane);
-        self.from_segment = newest.map(|(_, number)| number);
-        let mut bytes = Vec::new();
-        while self.next(&mut bytes)? != Step::Nothing {
-            bytes.clear();
-        }
-        Ok(())
     }
 
     /// What comes next. A message's payload is added to `bytes`.
@@ -258,64 +227,6 @@ impl LaneReader {
         self.expected = sequence;
         let problem = format!("lane {} goes on with message {sequence}", self.lane);
         Some(Step::Damage { problem, missing })
-    }
-
-    /// Opens the segment in which the next message is, or would be.
-    fn open_first(&mut self) -> Result<Option<Step>, Error> {
-        let generation = self.folder.generation();
-        if self.searched == Some(generation) {
-            return Ok(None);
-        }
-        self.searched = Some(generation);
-        let numbers: Vec<u64> = self
-            .folder
-            .segments()?
-            .into_iter()
-            .filter_map(|(lane, number)| (lane == self.lane).then_some(number))
-            .collect();
-        let Some(oldest) = numbers.first() else { return Ok(None) };
-        if let Some(number) = self.from_segment.take() {
-            let problem = self.open_segment(number)?;
-            let first = self.header().map(|header| header.first_sequence);
-            self.expected = match first {
-                Some(first) => first,
-                None => self.first_in_segment(&numbers)?,
-            };
-            self.reached = self.reached.max(self.expected);
-            return Ok(problem);
-        }
-        // The last one that begins at or before it; a header that does not hold cannot tell.
-        for number in numbers.iter().rev() {
-            let begins = self.peek(*number).map(|header| header.first_sequence);
-            if begins.is_some_and(|first| first <= self.expected) {
-                return self.open_segment(*number);
-            }
-        }
-        self.open_segment(*oldest)
-    }
-
-    /// The number of the first message that holds in the open segment; where there is none, what
-    /// the segments before it lead to. What follows says nothing of it: there a sender began who knew no
-    /// more than this.
-    fn first_in_segment(&mut self, numbers: &[u64]) -> Result<u64, Error> {
-        let Some(open) = &self.open else { return Ok(1) };
-        let number = open.number;
-        if let Some((_, header)) = open.next_that_holds(self.lane, open.offset, 0) {
-            return Ok(header.sequence);
-        }
-        // From the last one before it that says where it begins; from the oldest, where none does.
-        let before: Vec<u64> = numbers.iter().copied().filter(|of| *of < number).collect();
-        let says = before.iter().rev().find(|of| self.peek(**of).is_some());
-        let Some(from) = says.or(before.first()) else { return Ok(1) };
-        let mut reader = Self::at_segment(Arc::clone(&self.folder), self.lane, *from);
-        let mut bytes = Vec::new();
-        while reader.next(&mut bytes)? != Step::Nothing {
-            bytes.clear();
-            if reader.segment().is_none_or(|of| of >= number) {
-                break;
-            }
-        }
-        Ok(reader.expected)
     }
 
     /// The header of a segment of this lane, if it holds.

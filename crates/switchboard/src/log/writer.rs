@@ -66,6 +66,8 @@ pub(crate) struct LaneWriter {
     made_ns: u64,
     /// When its last message was written; `None` where it has none.
     last_ns: Option<u64>,
+    /// The latest time of a message of the lane; 0 where there is none, `None` where that is not known.
+    newest_ns: Option<u64>,
     /// The segment before it, where this writer finished it, and when its last message was written.
     ended: Option<(u64, u64)>,
     /// What a predecessor left unfinished.
@@ -123,8 +125,10 @@ impl LaneWriter {
         self.recovered.as_deref()
     }
 
-    /// When the segment that is written was made, ns since 1970; `None` while it has no message.
-    pub(crate) fn began_ns(&self) -> Option<u64> {
+    /// When the segment that is written was begun, ns since 1970; `None` while it has no message. Where that has
+    /// not come yet by this clock, it counts as begun now.
+    pub(crate) fn began_ns(&mut self, now_ns: u64) -> Option<u64> {
+        self.made_ns = self.made_ns.min(now_ns);
         self.last_ns.and(Some(self.made_ns))
     }
 
@@ -168,8 +172,15 @@ impl LaneWriter {
         self.offset = end;
         self.durable = end;
         self.sequence += 1;
-        self.last_ns = Some(now_ns);
+        self.sent(now_ns);
         Ok(())
+    }
+
+    /// Notes when messages were sent.
+    #[inline]
+    fn sent(&mut self, now_ns: u64) {
+        self.last_ns = Some(now_ns);
+        self.newest_ns = self.newest_ns.map(|newest_ns| newest_ns.max(now_ns));
     }
 
     #[inline]
@@ -199,7 +210,7 @@ impl LaneWriter {
         let written = self.write(now_ns);
         self.is_stuck = written.is_err();
         self.offset += written.map_err(|error| self.failed(CANNOT_WRITE, error))?;
-        self.last_ns = Some(now_ns);
+        self.sent(now_ns);
         self.batch.clear();
         // A frame of many messages is lost with one flipped bit: it is known then how many they were.
         self.folder.note_end(self.lane, End { segment: self.segment, sequence: self.sequence });

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use switchboard_kernel::folder_file::Access;
 
-use super::new_segment::map;
-use super::{Batch, Durability, End, Folder, LaneWriter, Manner, segment};
+use super::new_segment::{Next, Opened, map};
+use super::{Durability, End, Folder, LaneWriter, Manner, segment};
 use crate::error::{Error, ErrorKind};
 use crate::log::MOST_NUMBER;
 use crate::log::reader::{LaneReader, Step};
@@ -42,29 +42,13 @@ impl LaneWriter {
             // Where there was a segment, or a message, it was removed.
             let removed = noted_segment > 0 || least > 1;
             let recovered = removed.then(|| messages_are_gone(lane, least));
-            let place = (lane, unused, least);
-            return Self::start(folder, manner, has_room()?, place, recovered);
+            let next = Next { lane, segment: unused, sequence: least, newest_ns: Some(0) };
+            return Self::start(folder, manner, has_room()?, next, recovered);
         };
         // Everything after the last message that holds is looked at, once.
         let mut reader = LaneReader::at_segment(Arc::clone(&folder), lane, number);
-        let mut bytes = Vec::new();
-        let (mut problem, mut last_ns) = (None, None);
-        loop {
-            let step = match reader.next(&mut bytes)? {
-                Step::Nothing => reader.past_hole().unwrap_or(Step::Nothing),
-                step => step,
-            };
-            match step {
-                Step::Message { time_ns, .. } => {
-                    last_ns = Some(time_ns);
-                    bytes.clear();
-                }
-                Step::Damage { problem: found, .. } => {
-                    problem.get_or_insert(found);
-                }
-                Step::Nothing => break,
-            }
-        }
+        let Passed { problem, times } = pass(&mut reader)?;
+        let newest_ns = newest_ns(&folder, &reader, number, times)?;
         let mut sequence = reader.expected().max(least);
         if sequence > MOST_BEGUN || number > MOST_BEGUN {
             let problem = format!(
@@ -96,43 +80,99 @@ impl LaneWriter {
                     folder.sync_names()?;
                 }
                 let mapping = map(&folder, &file, header.file_bytes)?;
-                let offset = reader.offset();
+                let (offset, file_bytes) = (reader.offset(), header.file_bytes);
                 // The one that made it may have died before it told anybody.
                 folder.changed();
-                Ok(Self {
-                    manner,
-                    folder,
-                    lane,
-                    file,
-                    mapping,
-                    segment: number,
-                    file_bytes: header.file_bytes,
-                    offset,
-                    reserved: offset,
-                    sequence,
-                    durable: offset,
-                    made_ns: header.made_ns,
-                    last_ns,
-                    ended: None,
-                    recovered: None,
-                    frame: Vec::new(),
-                    batch: Batch::default(),
-                    is_stuck: false,
-                    syncs: 0,
-                    unsynced: None,
-                })
+                // A clock that was ahead then does not make it younger than its messages.
+                let made_ns =
+                    times.map_or(header.made_ns, |times| header.made_ns.min(times.oldest));
+                let opened =
+                    Opened { file, mapping, file_bytes, offset, reserved: offset, made_ns };
+                let next = Next { lane, segment: number, sequence, newest_ns };
+                let mut writer = Self::in_segment(folder, manner, next, opened);
+                writer.last_ns = times.map(|times| times.last);
+                Ok(writer)
             }
             _ => {
                 let recovered = problem.unwrap_or_else(|| match removed {
                     true => messages_are_gone(lane, sequence),
                     false => format!("{name} is damaged; a new one was started"),
                 });
-                let number = unused.max(number + 1);
-                let place = (lane, number, sequence);
-                Self::start(folder, manner, has_room()?, place, Some(recovered))
+                let next = Next { lane, segment: unused.max(number + 1), sequence, newest_ns };
+                Self::start(folder, manner, has_room()?, next, Some(recovered))
             }
         }
     }
+}
+
+/// What a reader found on its way to the end.
+struct Passed {
+    /// The first thing that did not hold.
+    problem: Option<String>,
+    times: Option<Times>,
+}
+
+/// When messages were sent, ns since 1970.
+#[derive(Clone, Copy)]
+struct Times {
+    oldest: u64,
+    newest: u64,
+    last: u64,
+}
+
+/// Passes over everything there is, also behind a hole.
+fn pass(reader: &mut LaneReader) -> Result<Passed, Error> {
+    let mut passed = Passed { problem: None, times: None };
+    let mut bytes = Vec::new();
+    loop {
+        let step = match reader.next(&mut bytes)? {
+            Step::Nothing => reader.past_hole().unwrap_or(Step::Nothing),
+            step => step,
+        };
+        match step {
+            Step::Message { time_ns, .. } => {
+                bytes.clear();
+                let before = passed.times.unwrap_or(Times { oldest: time_ns, newest: 0, last: 0 });
+                let (oldest, newest) = (before.oldest.min(time_ns), before.newest.max(time_ns));
+                passed.times = Some(Times { oldest, newest, last: time_ns });
+            }
+            Step::Damage { problem, .. } => {
+                passed.problem.get_or_insert(problem);
+            }
+            Step::Nothing => return Ok(passed),
+        }
+    }
+}
+
+/// The latest time of a message of the lane, whose newest segment was read; `None` where that is not known, because an
+/// older version made segments.
+fn newest_ns(
+    folder: &Arc<Folder>,
+    reader: &LaneReader,
+    number: u64,
+    times: Option<Times>,
+) -> Result<Option<u64>, Error> {
+    let newest_ns = times.map_or(0, |times| times.newest);
+    let says = |header: segment::Header| header.until.as_ns();
+    if let Some(until_ns) = reader.header().and_then(says) {
+        return Ok(Some(until_ns.max(newest_ns)));
+    }
+    let lane = reader.lane();
+    let segments = folder.segments()?.into_iter();
+    let earlier: Vec<u64> = segments
+        .filter_map(|(of, earlier)| (of == lane && earlier < number).then_some(earlier))
+        .collect();
+    if earlier.is_empty() {
+        return Ok(Some(newest_ns));
+    }
+    if reader.header().is_some() {
+        return Ok(None);
+    }
+    // Its header does not hold. The one before says it of all before that, which is read once more.
+    let known = |of: &u64| Some((*of, folder.header(lane, *of).and_then(says)?));
+    let Some((from, until_ns)) = earlier.iter().rev().find_map(known) else { return Ok(None) };
+    let passed = pass(&mut LaneReader::at_segment(Arc::clone(folder), lane, from))?;
+    Ok(Some(passed.times.map_or(0, |times| times.newest).max(newest_ns).max(until_ns)))
 }
 
 /// What is said of a lane of which segments were removed.

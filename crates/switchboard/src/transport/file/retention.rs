@@ -2,6 +2,7 @@
 //! removes, and when it looks. `docs/design/log.md` says what that means for a message.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,8 @@ pub(super) struct Retention {
     longest_ns: Option<u64>,
     most_bytes: Option<u64>,
     looked_at: Instant,
-    /// Nothing is to be removed before this time, ns since 1970, while the folder is of this generation.
-    quiet: Option<(u64, u64)>,
+    /// Nothing is to be removed meanwhile, ns since 1970, while the folder is of this generation.
+    quiet: Option<(u64, Range<u64>)>,
 }
 
 impl Retention {
@@ -57,11 +58,13 @@ impl Retention {
         let is_too_old = |then_ns: u64| {
             self.longest_ns.is_some_and(|most| now_ns.saturating_sub(then_ns) > most)
         };
-        if writer.began_ns().is_some_and(is_too_old) {
+        if writer.began_ns(now_ns).is_some_and(is_too_old) {
             writer.rotate()?;
         }
         let generation = folder.generation();
-        if self.quiet.is_some_and(|(known, until)| known == generation && now_ns < until) {
+        let is_quiet =
+            |(known, range): &(u64, Range<u64>)| *known == generation && range.contains(&now_ns);
+        if self.quiet.as_ref().is_some_and(is_quiet) {
             return Ok(());
         }
         let mut lanes: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
@@ -73,9 +76,11 @@ impl Retention {
                 total += folder.segment_bytes(lane, number).unwrap_or(0);
             }
         }
+        // What was just listed was made before this moment, if its maker's clock is right.
+        let now_ns = coarse_time_ns();
         let mut oldest: Vec<Oldest> = lanes
             .into_iter()
-            .filter_map(|(lane, numbers)| Oldest::of(folder, writer, lane, numbers))
+            .filter_map(|(lane, numbers)| Oldest::of(folder, writer, lane, numbers, now_ns))
             .collect();
         let mut removed = false;
         while let Some(at) = (0..oldest.len()).min_by_key(|at| oldest[*at].ended_ns) {
@@ -89,14 +94,14 @@ impl Retention {
             removed |= folder.remove_segment(first.lane, first.numbers[0])?;
             let Oldest { lane, mut numbers, .. } = oldest.swap_remove(at);
             numbers.remove(0);
-            oldest.extend(Oldest::of(folder, writer, lane, numbers));
+            oldest.extend(Oldest::of(folder, writer, lane, numbers, now_ns));
         }
         if removed {
             folder.changed();
         }
         let next_ns = oldest.iter().map(|first| first.ended_ns).min();
         let until = next_ns.zip(self.longest_ns).map(|(ended, most)| ended.saturating_add(most));
-        self.quiet = Some((folder.generation(), until.unwrap_or(u64::MAX)));
+        self.quiet = Some((folder.generation(), now_ns..until.unwrap_or(u64::MAX)));
         Ok(())
     }
 }
@@ -112,15 +117,29 @@ struct Oldest {
 }
 
 impl Oldest {
-    /// `None` where the only segment is the newest, or nothing says when it ended.
-    fn of(folder: &Arc<Folder>, writer: &LaneWriter, lane: u32, numbers: Vec<u64>) -> Option<Self> {
+    /// `None` where the only segment is the newest, or nothing says when it ended. A time that has not come yet says
+    /// nothing; where there are only such, it counts as ended now, until there is another.
+    fn of(
+        folder: &Arc<Folder>,
+        writer: &LaneWriter,
+        lane: u32,
+        numbers: Vec<u64>,
+        now_ns: u64,
+    ) -> Option<Self> {
         let (first, rest) = numbers.split_first()?;
-        // When a later one was made, the last message of this one was there.
-        let reader = LaneReader::at_message(Arc::clone(folder), lane, 1);
-        let later = || rest.iter().find_map(|number| reader.peek(*number));
-        let ended_ns = match writer.ended_ns(lane, *first) {
+        let known = writer.ended_ns(lane, *first).filter(|ended_ns| *ended_ns <= now_ns);
+        let ended_ns = match known {
             Some(ended_ns) if !rest.is_empty() => ended_ns,
-            _ => later()?.made_ns,
+            _ => {
+                // When a later one was made, the last message of this one was there.
+                let reader = LaneReader::at_message(Arc::clone(folder), lane, 1);
+                let mut later = rest.iter().filter_map(|number| reader.peek(*number)).peekable();
+                later.peek()?;
+                let ended_ns = later.find_map(|header| header.begun_ns(now_ns)).unwrap_or(now_ns);
+                // By a clock that was behind it may have ended before it was made.
+                let made_ns = reader.peek(*first).map_or(0, |header| header.made_ns);
+                if made_ns <= now_ns { ended_ns.max(made_ns) } else { ended_ns }
+            }
         };
         Some(Self { lane, numbers, ended_ns })
     }

@@ -87,7 +87,8 @@ impl FileSubscriber {
         let mut places = Vec::new();
         for lane in &mut self.lanes {
             match start {
-                Start::Oldest | Start::Time(_) => lane.begin_at_oldest()?,
+                Start::Oldest => lane.begin_at_oldest()?,
+                Start::Time(_) => lane.begin_at_time(self.since_ns)?,
                 Start::Number(sequence) => lane.skip_to(sequence),
                 Start::New => lane.go_to_end()?,
             }
@@ -268,6 +269,10 @@ fn first_from(folder: &Arc<Folder>, lane: u32, start: Start, since_ns: u64) -> R
         Start::Number(sequence) => {
             reader.skip_to(sequence);
             sequence.max(1)
+        }
+        Start::Time(_) => {
+            reader.begin_at_time(since_ns)?;
+            u64::MAX
         }
         _ => {
             reader.begin_at_oldest()?;

@@ -14,6 +14,7 @@ pub(crate) mod named;
 mod planted;
 mod removed;
 mod retention;
+mod since;
 pub(crate) mod topic;
 mod torn;
 mod unreadable;
