@@ -153,7 +153,9 @@ impl Error {
             ErrorKind::TooManyFilesInSystem => {
                 Some("the system has no more open files: raise it with sysctl fs.file-max")
             }
-            ErrorKind::OutOfMemory if ["mmap", "madvise MADV_DONTFORK"].contains(&self.call) => {
+            ErrorKind::OutOfMemory
+                if ["mmap", "mremap", "shmat", "madvise MADV_DONTFORK"].contains(&self.call) =>
+            {
                 Some(crate::mmap::advice())
             }
             _ => None,

@@ -19,7 +19,7 @@
 //! make the mapping anew.
 //!
 //! * A page that cannot be had for another reason (a disk that fails, a full tmpfs) is treated
-//!   alike. [`reserve`] space first, and a full file system is an error there.
+//!   alike; [`Mapping::missing`] tells which it was. [`reserve`] space first, and a full file system is an error there.
 //! * It works by pages: the rest of the new last page reads as zeroes, and is no error. A file that
 //!   was cut and grew again before anybody looked reads as zeroes too.
 //! * A child made by `fork` has the mappings and the handler, and finds out for itself.
@@ -46,7 +46,7 @@ use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, MsyncFlags, ProtFlags};
 
 use crate::error::{Error, OfCall, Result};
 use crate::io::retry;
-use file::{cannot_shrink, check_part};
+use file::{cannot_shrink, check_part, is_cut, is_hole};
 use guard::Watch;
 
 pub(crate) use file::check_file_limit;
@@ -75,6 +75,27 @@ pub enum Sync {
     /// `MS_ASYNC`: not at all. Linux writes changed pages back of its own accord (after 30 s, see
     /// `/proc/sys/vm/dirty_expire_centisecs`) and takes this for a reminder that it ignores.
     Start,
+}
+
+/// Why a page of a mapped file was found missing ([`Mapping::missing`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Missing {
+    /// The file ends before it: somebody cut it short.
+    Cut,
+    /// The file has a hole there, and the file system, or a quota, no room to fill it.
+    NoSpace,
+    /// It is there, and could not be read.
+    Unreadable,
+}
+
+impl Missing {
+    /// The error that `write(2)` or `read(2)` would have been: `ENOSPC` or `EIO`.
+    #[must_use]
+    pub fn error(self) -> Error {
+        let errno = if self == Self::NoSpace { Errno::NOSPC } else { Errno::IO };
+        Error::new("mmap", errno)
+    }
 }
 
 /// What [`Mapping::advise`] tells the kernel.
@@ -142,6 +163,8 @@ pub enum Advice {
 #[derive(Debug)]
 pub struct Mapping {
     memory: Memory,
+    /// Where in the file it begins.
+    offset: u64,
     /// Its own page size, which is larger than the system's for huge pages.
     page_bytes: usize,
     growable: bool,
@@ -176,7 +199,7 @@ impl Mapping {
         let start =
             unsafe { rustix::mm::mmap(ptr::null_mut(), len, protection, flags, fd, offset) };
         let memory = memory(start, len, mode != Mode::ReadOnly)?;
-        let mut mapping = Self { memory, page_bytes, growable: true };
+        let mut mapping = Self { memory, offset, page_bytes, growable: true };
         if !cannot_shrink(fd) {
             mapping.watch()?;
         }
@@ -195,7 +218,24 @@ impl Mapping {
             rustix::mm::mmap_anonymous(ptr::null_mut(), len, protection, MapFlags::SHARED)
         };
         let memory = memory(start, len, true)?;
-        Ok(Self { memory, page_bytes: page_bytes(), growable: false })
+        Ok(Self { memory, offset: 0, page_bytes: page_bytes(), growable: false })
+    }
+
+    /// `fstat(fd)`, `lseek(fd, SEEK_DATA)`: why a page was found [missing](Memory::is_truncated), by the file that is
+    /// mapped; `None` while none was. Says how it is now: a file may have grown again meanwhile.
+    ///
+    /// The position of the descriptor is moved and put back.
+    #[must_use]
+    pub fn missing(&self, fd: impl AsFd) -> Option<Missing> {
+        let page = self.offset + self.memory.watch.as_ref()?.missing()? as u64;
+        let fd = fd.as_fd();
+        Some(if is_cut(fd, page) {
+            Missing::Cut
+        } else if is_hole(fd, page, self.page_bytes as u64) {
+            Missing::NoSpace
+        } else {
+            Missing::Unreadable
+        })
     }
 
     /// `msync(range)`: writes changed pages of a shared file mapping to the disk, whole pages.

@@ -1,5 +1,5 @@
-//! Limits on files (`RLIMIT_FSIZE`), hit on purpose: an error that names the limit, and nobody is killed by
-//! `SIGXFSZ`. And a log that two users share.
+//! Limits on files (`RLIMIT_FSIZE`), descriptors and addresses, hit on purpose: an error that names the limit, and nobody is
+//! killed by `SIGXFSZ`. And a log that two users share.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -14,8 +14,13 @@ use crate::run::{Ended, Run, binary, run};
 /// `switchboard ARGUMENTS`, whose files have so many blocks of 512 bytes at most; then more of a shell
 /// command.
 fn limited(folder: &Path, blocks: u32, arguments: &[&str], more: &str) -> Ended {
+    limited_to(folder, &format!("-f {blocks}"), arguments, more)
+}
+
+/// The same with another limit of `ulimit`.
+fn limited_to(folder: &Path, limit: &str, arguments: &[&str], more: &str) -> Ended {
     let mut shell = Command::new("sh");
-    let script = format!("ulimit -f {blocks} || exit 99; exec \"$0\" \"$@\" {more}");
+    let script = format!("ulimit {limit} || exit 99; exec \"$0\" \"$@\" {more}");
     shell.arg("-c").arg(script).arg(binary()).args(arguments).current_dir(folder);
     Run::command(shell).end()
 }
@@ -142,4 +147,68 @@ fn two_users_share_a_log() {
     here(&read).code(0).prints("news\n");
     assert!(scratch.join("topic/bell").exists());
     here(&["unlink", "file:./queue", "file:./topic", "file:./private"]).code(0);
+}
+
+/// Each command again with a descriptor more, until they are enough: until then it says which limit that is, and exits with 1.
+#[test]
+fn descriptors_that_run_out_are_named_with_their_limit() {
+    let scratch = Scratch::new();
+    let name = unique("few");
+    let (shm, sem) = (format!("posix-shm:/{name}"), format!("sem:/{name}"));
+    let mut opened = Vec::new();
+    for arguments in [
+        &["create", "file:./new"][..],
+        &["publish", "file:./topic", "-m", "x"],
+        &["subscribe", "--from", "oldest", "--no-wait", "file:./topic"],
+        &["subscribe", "--from", "oldest", "--no-wait", "file:./topic?reader=a"],
+        &["send", "file:./queue", "-m", "x"],
+        &["recv", "--no-wait", "file:./queue"],
+        &["set", "mmap:./state", "x"],
+        &["get", "mmap:./state"],
+        &["set", &shm, "x"],
+        &["get", &shm],
+        &["set", "sysv-shm:.", "x"],
+        &["get", "sysv-shm:."],
+        &["notify", &sem],
+        &["wait", "--no-wait", &sem],
+        &["notify", "sysv-sem:."],
+        &["wait", "--no-wait", "sysv-sem:."],
+    ] {
+        let mut lacking = 0;
+        for most in 4..=40 {
+            let ended = limited_to(scratch.path(), &format!("-n {most}"), arguments, "");
+            if ended.code == Some(0) {
+                break;
+            }
+            assert!(most < 40, "{arguments:?} needs so many: {ended}");
+            ended.code(1).says("Too many open files (EMFILE)").says("RLIMIT_NOFILE").says("hint: ");
+            lacking += 1;
+        }
+        opened.push(lacking);
+    }
+    assert!(opened.iter().all(|lacking| *lacking > 3), "never lacking: {opened:?}");
+    let objects = [&shm, &sem, "sysv-shm:.", "sysv-sem:.", "mmap:./state", "file:./new"];
+    run(scratch.path(), &[&["unlink"], &objects[..]].concat(), "").code(0);
+}
+
+#[test]
+fn addresses_that_run_out_are_named_with_their_limit() {
+    let scratch = Scratch::new();
+    // 64 MiB of addresses: enough for the program, and not for what it is to map besides.
+    let short = |arguments: &[&str]| {
+        let ended = limited_to(scratch.path(), "-v 65536", arguments, "").code(1);
+        ended.says("Cannot allocate memory (ENOMEM)").says("RLIMIT_AS").says("hint: ")
+    };
+    let shm = format!("posix-shm:/{}?size=64MiB", unique("narrow"));
+    for address in ["mmap:./state?size=64MiB", &shm, "sysv-shm:.?size=64MiB"] {
+        short(&["set", address, "x"]);
+    }
+    let (queue, topic) = ("file:./queue?segment=256MiB", "file:./topic?segment=256MiB");
+    run(scratch.path(), &["send", queue, "-m", "one"], "").code(0);
+    run(scratch.path(), &["publish", topic, "-m", "one"], "").code(0);
+    short(&["send", queue, "-m", "two"]);
+    short(&["publish", topic, "-m", "two"]);
+    short(&["recv", "--no-wait", queue]).prints("");
+    short(&["subscribe", "--from", "oldest", "--no-wait", topic]).prints("");
+    run(scratch.path(), &["recv", "--no-wait", queue], "").code(0).prints("one\n");
 }

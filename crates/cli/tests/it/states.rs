@@ -68,7 +68,7 @@ fn values_that_live_with_their_writer() {
         run(scratch.path(), &["set", "--pairs", address], "nothing\n").code(1).says("line 1");
     }
     let scratch = Scratch::new();
-    run(scratch.path(), &["set", "--key", "k", "mmap:./s", "v"], "").code(1).says("no keys");
+    run(scratch.path(), &["set", "--key", "k", "mmap:./s", "v"], "").code(2).says("no keys");
     run(scratch.path(), &["get", "mmap:./s", "k"], "").code(3);
 }
 
@@ -170,7 +170,7 @@ fn foreign_memory_only_bare() {
     here(&["set", "mmap:./f?layout=bare", "more than before"]).code(1).says("11 bytes at most");
     here(&["get", "mmap:./f?layout=round"]).code(2).says("slots or bare");
     here(&["get", "mmap:."]).code(1);
-    here(&["get", "mq:/jobs"]).code(1).says("posix-shm, sysv-shm, mmap");
+    here(&["get", "mq:/jobs"]).code(2).says("posix-shm, sysv-shm, mmap");
 }
 
 #[test]
@@ -312,4 +312,43 @@ fn a_look_through_large_memory_can_be_ended() {
     )
     .expect("read");
     assert_eq!(first, [0; 64], "it was not prepared");
+}
+
+/// Memory whose maker reserved no room for it, on a file system that has none.
+#[test]
+fn a_file_system_that_is_full_is_named() {
+    let scratch = Scratch::new();
+    let root = switchboard_kernel::process::effective_user_id() == 0;
+    let unshare: &[&str] = if root { &["-m"] } else { &["-U", "-r", "-m"] };
+    let script = "
+        mkdir small && mount -t tmpfs -o size=64k none small || { echo not mounted; exit; }
+        cd small && truncate -s 16k state && { head -c 100000 /dev/zero > filler; } 2> /dev/null
+        S='mmap:./state?layout=bare'
+        \"$0\" set $S value; echo set $?
+        \"$0\" get $S; echo get $?
+        \"$0\" watch --initial --count 1 $S; echo watch $?
+        rm filler; \"$0\" set $S value && \"$0\" get $S | tr -d '\\0'; echo $?
+        truncate -s 0 state; \"$0\" get $S; echo cut $?";
+    let mut command = std::process::Command::new("unshare");
+    command.args(unshare).args(["sh", "-c", script]).arg(crate::run::binary());
+    let ended = Run::command({
+        command.current_dir(scratch.path());
+        command
+    })
+    .end();
+    if ended.code != Some(0) || ended.text().contains("not mounted") {
+        return switchboard_testkit::skip::skip(
+            "states::a_file_system_that_is_full_is_named",
+            "no mount namespace may be made here",
+        );
+    }
+    assert_eq!(ended.text(), "set 1\nget 1\nwatch 1\nvalue0\ncut 1\n", "{ended}");
+    let said = ended.stderr.matches("mmap: No space left on device (ENOSPC)").count();
+    assert_eq!(said, 3, "{ended}");
+    assert!(!ended.stderr.contains("cut short") && !ended.stderr.contains("truncated"), "{ended}");
+    ended
+        .says("there is no room for its memory")
+        .says("hint: ")
+        .says("df")
+        .says("the file is empty");
 }

@@ -1,6 +1,6 @@
 //! Files to be mapped: made with their space, and looked at before they are.
 //!
-//! Source: `fallocate(2)`, `fstat(2)`, `statfs(2)`, `fcntl(2)` ("File sealing"), `ftruncate(2)`,
+//! Source: `fallocate(2)`, `fstat(2)`, `lseek(2)` (`SEEK_DATA`), `statfs(2)`, `fcntl(2)` ("File sealing"), `ftruncate(2)`,
 //! `sync_file_range(2)`.
 
 #![allow(unsafe_code)]
@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags, SeekFrom};
 use rustix::io::Errno;
 use rustix::process::Resource;
 
@@ -86,6 +86,23 @@ pub fn start_write_back(fd: impl AsFd, offset: u64, len: u64) -> Result<()> {
             _ => Err(last_errno()),
         }
     })
+}
+
+/// Whether a file ends before a page.
+pub(super) fn is_cut(fd: BorrowedFd<'_>, page: u64) -> bool {
+    let len = rustix::fs::fstat(fd).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+    len <= page
+}
+
+/// Whether a file has nothing in a page.
+pub(super) fn is_hole(fd: BorrowedFd<'_>, page: u64, bytes: u64) -> bool {
+    let Ok(position) = rustix::fs::tell(fd) else { return false };
+    let data = rustix::fs::seek(fd, SeekFrom::Data(page));
+    let _ = rustix::fs::seek(fd, SeekFrom::Start(position));
+    match data {
+        Ok(data) => data >= page + bytes,
+        Err(errno) => errno == Errno::NXIO,
+    }
 }
 
 /// Refuses a length over `RLIMIT_FSIZE`, for which the kernel would send `SIGXFSZ`.

@@ -34,6 +34,8 @@ struct Row {
     writable: AtomicBool,
     /// Set by the handler.
     truncated: AtomicBool,
+    /// Where in the range the page was that was found missing last. Written by the handler, before the mark.
+    missing: AtomicUsize,
 }
 
 static TABLE: [Row; ROWS] = [const { Row::free() }; ROWS];
@@ -69,6 +71,17 @@ impl Watch {
     pub(super) fn is_truncated(&self) -> bool {
         self.0.truncated.load(Ordering::Relaxed)
     }
+
+    /// Where in the range a page was found missing.
+    pub(super) fn missing(&self) -> Option<usize> {
+        // Acquire: whoever sees the mark sees the place, of this fault or a later one.
+        self.0.truncated.load(Ordering::Acquire).then(|| self.0.missing.load(Ordering::Relaxed))
+    }
+}
+
+/// Whether no more mappings can be watched.
+pub(super) fn is_full() -> bool {
+    TABLE.iter().all(|row| row.taken.load(Ordering::Relaxed))
 }
 
 impl Drop for Watch {
@@ -88,6 +101,7 @@ impl Row {
             page_bytes: AtomicUsize::new(1),
             writable: AtomicBool::new(false),
             truncated: AtomicBool::new(false),
+            missing: AtomicUsize::new(0),
         }
     }
 
@@ -121,12 +135,15 @@ impl Row {
         if !stable || offset >= len {
             return None;
         }
-        Some(Page { start: address - offset % bytes, bytes, writable })
+        let offset = offset - offset % bytes;
+        Some(Page { start: start + offset, offset, bytes, writable })
     }
 }
 
 struct Page {
     start: usize,
+    /// Where it is in its range.
+    offset: usize,
     bytes: usize,
     writable: bool,
 }
@@ -185,6 +202,7 @@ fn answer(info: &siginfo_t) -> bool {
     let address = unsafe { info.si_addr() }.addr();
     let found = TABLE.iter().find_map(|row| Some((row, row.page_of(address)?)));
     let Some((row, page)) = found else { return false };
+    row.missing.store(page.offset, Ordering::Relaxed);
     // Before the zeroes are there. Partner: the fence in `Memory::check_truncated`.
     row.truncated.store(true, Ordering::SeqCst);
     let protection =

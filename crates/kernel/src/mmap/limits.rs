@@ -7,17 +7,26 @@ use std::io::Read;
 
 use rustix::process::Resource;
 
+use super::guard;
+
 const MAPPINGS: &str = "this process may have no more mappings (vm.max_map_count): raise it with sysctl \
                         vm.max_map_count";
 const ADDRESSES: &str = "this process may have no more address space (RLIMIT_AS): raise it with ulimit -v or \
                          LimitAS=";
+const WATCHED: &str = "this process may have no more than 1024 mappings of files that can be cut short: close some, or \
+                       use several processes";
 
 /// What to do about the limit that was reached, as far as can be told afterwards.
 #[cold]
 pub(crate) fn advice() -> &'static str {
     // Without that limit there is enough for all the mappings that there may be.
     let is_limited = rustix::process::getrlimit(Resource::As).current.is_some();
-    if is_limited && mappings() < most_mappings() { ADDRESSES } else { MAPPINGS }
+    let is_full = guard::is_full();
+    if (is_limited || is_full) && mappings() < most_mappings() {
+        if is_full { WATCHED } else { ADDRESSES }
+    } else {
+        MAPPINGS
+    }
 }
 
 /// Mappings of this process: lines of `/proc/self/maps`. Counted piece by piece, since memory for all of them may

@@ -258,8 +258,17 @@ pub(crate) fn full(_: &[String]) {
     let (path, len) = (file("/b"), page_bytes() as u64);
     std::fs::File::create_new(path).expect("a file").set_len(len).expect("a size");
     let sparse = Segment::open("/b", Access::ReadWrite).expect("a segment");
-    let sparse = sparse.map(Mode::ReadWrite).expect("a mapping");
-    report(error_of(sparse.write_at(0, b"no room")));
+    let mapping = sparse.map(Mode::ReadWrite).expect("a mapping");
+    report(mapping.missing(&sparse).is_none());
+    report(error_of(mapping.write_at(0, b"no room")));
+    let missing = mapping.missing(&sparse).expect("a reason");
+    report(format_args!("{missing:?} {}", missing.error().name()));
+    // Half of it, which has no room either, is cut off under another.
+    let mapping = sparse.map(Mode::ReadWrite).expect("a mapping");
+    std::fs::File::options().write(true).open(file("/b")).expect("a file").set_len(0).expect("cut");
+    report(error_of(mapping.load_u32(0)));
+    let missing = mapping.missing(&sparse).expect("a reason");
+    report(format_args!("{missing:?} {}", missing.error().name()));
     std::fs::write(file("/c"), "").expect("the last name");
     report(error_of(create("/d", 1)));
 }
@@ -275,7 +284,19 @@ fn a_full_file_system_is_an_error_at_creation() {
             "no mount namespace may be made here",
         );
     }
-    for expected in ["65536 ENOSPC", "0", "ENOSPC", "true", "true", "EIO", "ENOSPC"] {
+    for expected in [
+        "65536 ENOSPC",
+        "0",
+        "ENOSPC",
+        "true",
+        "true",
+        "true",
+        "EIO",
+        "NoSpace ENOSPC",
+        "EIO",
+        "Cut EIO",
+        "ENOSPC",
+    ] {
         child.expect(expected);
     }
 }

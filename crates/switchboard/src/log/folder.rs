@@ -23,8 +23,8 @@ use super::table::LANES;
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 
-pub(super) const LOCK: &str = "lock";
-pub(super) const BELL: &str = "bell";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const BELL: &str = "bell";
 /// Who has what, in a queue.
 pub(crate) const TABLE: &str = "queue";
 /// The places of named subscribers.

@@ -1,6 +1,9 @@
 //! A segment that is mapped to be read: what stands at a place in it.
 
-use switchboard_kernel::mmap::Mapping;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use switchboard_kernel::mmap::{Mapping, Missing, Mode};
 
 use super::batch::Unpacked;
 use super::frame::{self, Commit, HEADER_BYTES, Header, LARGEST_PAYLOAD_BYTES, Place, frame_bytes};
@@ -24,6 +27,9 @@ pub(super) struct Segment {
     pub(super) followed: Option<u64>,
     /// What stands at `offset` does not hold, and that was said.
     pub(super) dead: bool,
+    /// A place where the file has a hole that the file system has no room for, as on a full tmpfs: there it is read
+    /// from the file, which takes none.
+    pub(super) hole: Option<(u64, File)>,
 }
 
 /// What stands at the place in a segment.
@@ -49,18 +55,39 @@ impl Segment {
             offset: segment::HEADER_BYTES as u64,
             followed: None,
             dead: true,
+            hole: None,
         })
     }
 
     /// The word where the next frame begins.
     #[inline]
     pub(super) fn commit(&self) -> Commit {
+        if let Some((offset, file)) = &self.hole
+            && *offset == self.offset
+        {
+            let mut word = [0; 8];
+            let read = file.read_exact_at(&mut word, *offset);
+            if read.is_err() || word == [0; 8] {
+                return Commit::Empty;
+            }
+        }
         // It acquires: pairs with the releasing store of the writer.
         match self.mapping.load_u64(self.offset as usize) {
             Ok(word) => frame::read_commit(u64::from_le(word)),
             Err(_) if self.mapping.is_truncated() => Commit::Damaged,
             Err(_) => Commit::Empty,
         }
+    }
+
+    /// Whether the place is in a hole that there is no room for: nothing was ever written there. Then the segment is
+    /// mapped anew, since the mapping is no good any more.
+    pub(super) fn is_in_hole(&mut self, file: File) -> switchboard_kernel::Result<bool> {
+        if self.mapping.missing(&file) != Some(Missing::NoSpace) {
+            return Ok(false);
+        }
+        self.mapping = Mapping::of_file(&file, Mode::ReadOnly, 0, self.mapping.len())?;
+        self.hole = Some((self.offset, file));
+        Ok(self.commit() == Commit::Empty)
     }
 
     /// The frame at the place, checked. The payload of a message is added to `bytes`.

@@ -154,12 +154,12 @@ impl LaneReader {
                         return Ok(step);
                     }
                 }
-                Found::Damage => {
+                Found::Damage if !self.is_in_hole()? => {
                     if let Some(step) = self.search_on() {
                         return Ok(step);
                     }
                 }
-                Found::Nothing => match self.move_on()? {
+                Found::Damage | Found::Nothing => match self.move_on()? {
                     Moved::On => {}
                     Moved::Damage(step) => return Ok(step),
                     Moved::No => return Ok(Step::Nothing),
@@ -286,6 +286,7 @@ impl LaneReader {
             offset: segment::HEADER_BYTES as u64,
             followed: None,
             dead: false,
+            hole: None,
         });
         Ok(problem.map(|problem| Step::Damage { problem, missing: 0 }))
     }
@@ -296,6 +297,19 @@ impl LaneReader {
             .map_err(|error| self.folder.kernel("cannot map a segment", error))?;
         self.open = Some(nothing);
         Ok(Some(Step::Damage { problem, missing: 0 }))
+    }
+
+    /// Whether what seems not to hold is a hole, which cannot be looked at where the file system is full.
+    #[cold]
+    fn is_in_hole(&mut self) -> Result<bool, Error> {
+        let Some(open) = self.open.as_mut().filter(|open| open.mapping.is_truncated()) else {
+            return Ok(false);
+        };
+        let file = self.folder.open_segment(self.lane, open.number, Access::Read);
+        // Removed meanwhile, it cannot be asked any more.
+        let Ok(file) = file else { return Ok(false) };
+        let in_hole = open.is_in_hole(file);
+        in_hole.map_err(|error| self.folder.kernel("cannot map a segment", error))
     }
 
     /// What stands here does not hold: goes on at the next frame that does.

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use switchboard_kernel as kernel;
 use switchboard_kernel::mmap::{Mapping, Mode, create_file};
@@ -44,6 +45,7 @@ pub(crate) fn open_writer(setup: &Setup) -> Result<(StateMemory, WriterLock), Er
 }
 
 fn ready(address: &Address, file: OwnedFd, made: bool) -> Result<(StateMemory, WriterLock), Error> {
+    let file = Arc::new(file);
     let memory = map(address, &file, Mode::ReadWrite)?;
     let lock = lock_file(address, file, &memory)?;
     if made {
@@ -56,7 +58,7 @@ pub(crate) fn open_reader(setup: &Setup) -> Result<StateMemory, Error> {
     let address = &setup.address;
     let file = open(path(address)?, false)
         .map_err(|error| explain(address, "cannot open the file", error))?;
-    map(address, &file, Mode::ReadOnly)
+    map(address, &Arc::new(file), Mode::ReadOnly)
 }
 
 /// Makes the file, to stay until it is removed.
@@ -118,7 +120,7 @@ fn open(path: &Path, writable: bool) -> kernel::Result<OwnedFd> {
     options.open(path).map(OwnedFd::from).map_err(|error| of_io("open", &error))
 }
 
-fn map(address: &Address, file: &OwnedFd, mode: Mode) -> Result<StateMemory, Error> {
+fn map(address: &Address, file: &Arc<OwnedFd>, mode: Mode) -> Result<StateMemory, Error> {
     let metadata = kernel::io::duplicate(file.as_fd())
         .map(File::from)
         .and_then(|file| file.metadata().map_err(|error| of_io("fstat", &error)))
@@ -133,7 +135,7 @@ fn map(address: &Address, file: &OwnedFd, mode: Mode) -> Result<StateMemory, Err
     let len = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let mapping = Mapping::of_file(file, mode, 0, len);
     mapping
-        .map(StateMemory::Mapped)
+        .map(|mapping| StateMemory::Mapped(mapping, Arc::clone(file)))
         .map_err(|error| Error::system(address, "cannot map the file", error))
 }
 

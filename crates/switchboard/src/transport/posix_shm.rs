@@ -6,6 +6,9 @@
 //! One writer at a time: it holds the lock of the segment's file, which the kernel releases when it
 //! dies.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use switchboard_kernel as kernel;
 use switchboard_kernel::mmap::Mode;
 use switchboard_kernel::posix_shm::{self, Access, Segment};
@@ -43,8 +46,8 @@ fn ready(
     segment: Segment,
     made: bool,
 ) -> Result<(StateMemory, WriterLock), Error> {
-    let memory = map(address, &segment, Mode::ReadWrite)?;
-    let lock = lock_file(address, segment.into(), &memory)?;
+    let (memory, file) = map(address, segment, Mode::ReadWrite)?;
+    let lock = lock_file(address, file, &memory)?;
     if made {
         prepare_new(address, &memory)?;
     }
@@ -53,7 +56,7 @@ fn ready(
 
 pub(crate) fn open_reader(setup: &Setup) -> Result<StateMemory, Error> {
     let segment = open(&setup.address, Access::ReadOnly)?;
-    map(&setup.address, &segment, Mode::ReadOnly)
+    map(&setup.address, segment, Mode::ReadOnly).map(|(memory, _)| memory)
 }
 
 /// Makes the segment, to stay until it is unlinked.
@@ -92,13 +95,20 @@ fn open(address: &Address, access: Access) -> Result<Segment, Error> {
     })
 }
 
-fn map(address: &Address, segment: &Segment, mode: Mode) -> Result<StateMemory, Error> {
+fn map(
+    address: &Address,
+    segment: Segment,
+    mode: Mode,
+) -> Result<(StateMemory, Arc<OwnedFd>), Error> {
     if segment.status().is_ok_and(|status| status.len_bytes == 0) {
         return Err(Error::new(ErrorKind::Mismatch, address, "the segment is empty")
             .hint("its size is fixed when it is created: unlink it, and create it with ?size="));
     }
-    let mapping = segment.map(mode).map(StateMemory::Mapped);
-    mapping.map_err(|error| Error::system(address, "cannot map the segment", error))
+    let mapping = segment
+        .map(mode)
+        .map_err(|error| Error::system(address, "cannot map the segment", error))?;
+    let file = Arc::new(OwnedFd::from(segment));
+    Ok((StateMemory::Mapped(mapping, Arc::clone(&file)), file))
 }
 
 fn name(address: &Address) -> Result<&str, Error> {

@@ -4,10 +4,11 @@
 
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use switchboard_kernel as kernel;
 use switchboard_kernel::file_lock::{Lock, Mode};
-use switchboard_kernel::mmap::{Mapping, Memory, Sync};
+use switchboard_kernel::mmap::{Mapping, Memory, Missing, Sync};
 use switchboard_kernel::sysv_shm::Attachment;
 
 use super::row::OfAddress;
@@ -22,8 +23,8 @@ pub(crate) const LARGEST_VALUE_BYTES: u32 = 1 << 30;
 /// Memory that is mapped until this is dropped.
 #[derive(Debug)]
 pub(crate) enum StateMemory {
-    /// Of a file, on a disk or in memory.
-    Mapped(Mapping),
+    /// Of a file, on a disk or in memory, which tells why a page of it is missing.
+    Mapped(Mapping, Arc<OwnedFd>),
     /// Of System V.
     Attached(Attachment),
 }
@@ -32,8 +33,16 @@ impl StateMemory {
     /// Waits until it is on the disk.
     pub(crate) fn sync(&self) -> kernel::Result<()> {
         match self {
-            Self::Mapped(mapping) => mapping.sync(0..mapping.len(), Sync::Wait),
+            Self::Mapped(mapping, _) => mapping.sync(0..mapping.len(), Sync::Wait),
             Self::Attached(_) => Ok(()),
+        }
+    }
+
+    /// Why a page of it was found missing, if one was.
+    pub(crate) fn missing(&self) -> Option<Missing> {
+        match self {
+            Self::Mapped(mapping, file) => mapping.missing(file),
+            Self::Attached(_) => None,
         }
     }
 }
@@ -43,7 +52,7 @@ impl Deref for StateMemory {
 
     fn deref(&self) -> &Memory {
         match self {
-            Self::Mapped(mapping) => mapping,
+            Self::Mapped(mapping, _) => mapping,
             Self::Attached(attachment) => attachment,
         }
     }
@@ -91,7 +100,7 @@ pub(crate) enum WriterLock {
 /// Takes the lock of the memory's file: that of `flock(2)`, which flock(1) takes too.
 pub(crate) fn lock_file(
     address: &Address,
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     memory: &StateMemory,
 ) -> Result<WriterLock, Error> {
     match Lock::flock(Mode::Exclusive).try_lock(&file) {
@@ -104,7 +113,7 @@ pub(crate) fn lock_file(
 
 /// A file whose lock is taken, and given back on drop or by the kernel.
 #[derive(Debug)]
-pub(crate) struct FileLock(OwnedFd);
+pub(crate) struct FileLock(Arc<OwnedFd>);
 
 impl Drop for FileLock {
     fn drop(&mut self) {

@@ -56,6 +56,8 @@ const ROLES: &[(&str, Role)] = &[
     ("log-waiting", log::waiting::waiting),
     ("log-short-files", log::limits::short_files),
     ("log-small-disk", log::limits::small_disk),
+    ("log-hole", log::full::hole),
+    ("log-mappings", log::full::mappings),
     ("log-small-queue", log::limits::small_queue),
     ("log-stranger", log::topic::stranger),
     ("log-writer", log::crash::writer),

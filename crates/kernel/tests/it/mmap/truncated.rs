@@ -168,6 +168,7 @@ pub(crate) fn table(arguments: &[String]) {
         }
     };
     report(format_args!("{} {}", mappings.len(), error.name()));
+    report(error.advice().unwrap_or_default());
     let _ = mappings.pop();
     let again = Mapping::of_file(&file, Mode::ReadOnly, 0, page_bytes());
     report(again.is_ok());
@@ -181,6 +182,8 @@ fn a_full_table_refuses_and_forgets_nobody() {
     let shared = Shared::new(1);
     let mut child = Child::role("mmap_table", &[shared.path()]);
     child.expect("1024 ENOMEM");
+    let advice = child.line().expect("an advice");
+    assert!(advice.contains("1024 mappings of files"), "{advice}");
     child.expect("true");
     child.expect("true");
 }

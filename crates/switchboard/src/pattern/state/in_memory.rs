@@ -31,7 +31,7 @@ impl MemoryWriter {
                 _ => Ok(None),
             },
         };
-        let slots = slots.map_err(|problem| state.explain(problem))?;
+        let slots = slots.map_err(|problem| state.explain(problem, &memory))?;
         Ok(Self { state: state.clone(), slots, memory, _lock: lock })
     }
 
@@ -40,11 +40,11 @@ impl MemoryWriter {
             Some(writer) => writer.set(&self.memory, bytes),
             None => bare::set(&self.memory, bytes),
         };
-        result.map_err(|problem| self.state.explain(problem))
+        result.map_err(|problem| self.state.explain(problem, &self.memory))
     }
 
     pub(super) fn sync(&self) -> Result<(), Error> {
-        self.memory.sync().map_err(|error| self.state.explain(Problem::Memory(error)))
+        self.memory.sync().map_err(|error| self.state.explain(Problem::Memory(error), &self.memory))
     }
 
     pub(super) fn capacity_bytes(&self) -> usize {
@@ -87,7 +87,7 @@ impl MemoryReader {
             }),
             Layout::Bare => bare::Seen::first(&memory).map_err(Problem::Memory).map(Seen::Bare),
         };
-        let seen = seen.map_err(|problem| state.explain(problem))?;
+        let seen = seen.map_err(|problem| state.explain(problem, &memory))?;
         Ok(Self { state: state.clone(), seen, memory, rhythm: Rhythm::new(&setup)?, setup })
     }
 
@@ -98,12 +98,12 @@ impl MemoryReader {
                 seen.look(&self.memory).map_err(Problem::Memory).map(|_| seen.value())
             }
         };
-        result.map_err(|problem| self.state.explain(problem))
+        result.map_err(|problem| self.state.explain(problem, &self.memory))
     }
 
     pub(super) fn watch_until(&mut self, deadline: Deadline) -> Result<Value, WaitError> {
         loop {
-            if self.has_changed().map_err(|problem| self.state.explain(problem))? {
+            if self.has_changed().map_err(|problem| self.state.explain(problem, &self.memory))? {
                 return match &self.seen {
                     // What was looked at is the value.
                     Seen::Bare(seen) => Ok(seen.value()),
@@ -116,8 +116,9 @@ impl MemoryReader {
             match &self.seen {
                 Seen::Slots { current, .. } => {
                     self.check_cancel()?;
-                    slots::sleep(&self.memory, *current, deadline)
-                        .map_err(|error| self.state.explain(Problem::Memory(error)))?;
+                    slots::sleep(&self.memory, *current, deadline).map_err(|error| {
+                        self.state.explain(Problem::Memory(error), &self.memory)
+                    })?;
                 }
                 Seen::Bare(_) => {
                     self.rhythm.rest();

@@ -15,6 +15,8 @@ mod reader;
 pub(crate) mod slots;
 mod writer;
 
+use switchboard_kernel::mmap::Missing;
+
 use crate::address::Address;
 use crate::error::{Error, ErrorKind};
 use crate::link::news::is_key;
@@ -181,7 +183,7 @@ impl State {
             .hint("shm: and unix: have keys; elsewhere each value has an address of its own")
     }
 
-    fn explain(&self, problem: Problem) -> Error {
+    fn explain(&self, problem: Problem, memory: &StateMemory) -> Error {
         let address = &self.address;
         match problem {
             Problem::NotOurs(problem) => Error::new(ErrorKind::Mismatch, address, problem).hint(
@@ -202,10 +204,21 @@ impl State {
             Problem::Cancelled => {
                 Error::new(ErrorKind::System, address, "interrupted before it was ready")
             }
-            Problem::Memory(error) if error.name() == "EIO" => {
-                Error::system(address, "its memory was cut short", error)
-                    .hint("somebody truncated it; remove it, and create it anew")
-            }
+            Problem::Memory(error) if error.name() == "EIO" => match memory.missing() {
+                Some(missing @ Missing::NoSpace) => {
+                    let doing = "there is no room for its memory";
+                    Error::system(address, doing, missing.error()).hint(
+                        "its file has no room of its own, and the file system or a quota is full (df says of which): make \
+                         room there and open it again, or have who makes the file reserve it (fallocate)",
+                    )
+                }
+                Some(Missing::Unreadable) => {
+                    Error::system(address, "its file cannot be read", error)
+                        .hint("the disk or the file system fails: see dmesg")
+                }
+                _ => Error::system(address, "its memory was cut short", error)
+                    .hint("somebody truncated it; remove it, and create it anew"),
+            },
             Problem::Memory(error) => Error::system(address, "cannot use the memory", error),
         }
     }
@@ -235,7 +248,7 @@ pub(crate) fn prepare_new(address: &Address, memory: &StateMemory) -> Result<(),
     }
     let state = State::at(address.clone(), Options::default());
     let prepared = Geometry::prepare_new(memory, address.query.size_bytes);
-    prepared.map(drop).map_err(|problem| state.explain(problem))
+    prepared.map(drop).map_err(|problem| state.explain(problem, memory))
 }
 
 /// The process that says it is the writer of this memory.

@@ -22,7 +22,7 @@ use super::{ReceiverFlavor, SenderFlavor, Setup};
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::log::content::{Foreign, find_foreign, holds_log};
-use crate::log::folder::Folder;
+use crate::log::folder::{BELL, Folder, LOCK};
 use crate::log::frame::LARGEST_PAYLOAD_BYTES;
 use crate::log::reader::LaneReader;
 use crate::log::segment::Pattern;
@@ -73,8 +73,17 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
         return Err(Error::new(ErrorKind::BadAddress, address, problem)
             .hint(format!("give ?{option}= to each command or program that uses the log")));
     }
+    let Some(path) = address.path() else { return Err(no_name(address)) };
+    // The lock is made first: a log that somebody began, and could not finish, is finished.
+    let is_begun = path.join(LOCK).exists() && !path.join(BELL).exists();
     match Folder::open(address, false) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Folder::open(address, true).map(drop),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Folder::open(address, true).map(drop).inspect_err(|_| {
+                // It goes if nothing is in it. Somebody else may use what is.
+                let _ = std::fs::remove_dir(path);
+            })
+        }
+        Ok(_) if is_begun => Ok(()),
         Ok(_) => Err(Error::new(ErrorKind::AddressInUse, address, "it exists already")),
         Err(error) => Err(error),
     }

@@ -27,7 +27,8 @@ pub(crate) fn small_disk(arguments: &[String]) {
     fill(&format!("file:{folder}/log?segment=1MiB&durability={}", arguments[1]));
 }
 
-fn mount(folder: &str, size: &str) -> bool {
+/// Mounts a small file system there, in a mount namespace of its own.
+pub(super) fn mount(folder: &str, size: &str) -> bool {
     std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", size, "tmpfs", folder])
         .status()

@@ -6,6 +6,7 @@ pub(crate) mod crash;
 mod damage;
 pub(crate) mod foreign;
 mod forged;
+pub(crate) mod full;
 pub(crate) mod given_back;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;

@@ -1,0 +1,113 @@
+//! A file system without room, and a process without mappings, to those who read a log.
+
+use std::path::Path;
+
+use switchboard::{Bytes, ErrorKind, RecvError, Start, Topic};
+use switchboard_kernel::mmap::Mapping;
+use switchboard_testkit::child::{Child, report};
+use switchboard_testkit::skip::skip;
+use switchboard_testkit::{DEADLINE, Scratch};
+
+use super::limits::mount;
+use super::publish;
+
+/// Blocks are reserved in steps of this.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Role: in a small file system of its own, reads a log up to where no blocks are reserved, when the rest is full.
+pub(crate) fn hole(arguments: &[String]) {
+    let folder = &arguments[0];
+    if !mount(folder, "size=3m") {
+        return;
+    }
+    report("mounted");
+    let topic = Topic::<Bytes>::open(&format!("file:{folder}/log")).expect("a topic");
+    let mut publisher = topic.publisher().expect("a publisher");
+    // With the headers of the segment and of its own it takes all of the first step.
+    publisher.send(&Bytes(vec![1; STEP_BYTES - 64 - 32])).expect("published");
+    let filler = Path::new(folder).join("filler");
+    let full = std::fs::write(&filler, vec![1; 4 << 20]);
+    report(format!("full: {}", full.is_err_and(|error| error.raw_os_error() == Some(28))));
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
+    let sample = subscriber.recv_timeout(DEADLINE).expect("a message");
+    assert_eq!(sample.message.0.len(), STEP_BYTES - 64 - 32);
+    for _ in 0..3 {
+        let next = subscriber.try_recv();
+        assert!(matches!(next, Err(RecvError::Empty)), "{next:?}");
+    }
+    let refused = publisher.send(&Bytes(vec![2])).expect_err("there is no room");
+    assert!(refused.to_string().contains("ENOSPC"), "{refused}");
+    std::fs::remove_file(&filler).expect("removed");
+    for n in 2..100 {
+        publisher.send(&Bytes(vec![n; 1000])).expect("published");
+        let sample = subscriber.recv_timeout(DEADLINE).expect("a message");
+        assert_eq!((sample.number, sample.message.0), (u64::from(n), vec![n; 1000]));
+    }
+    report("read");
+}
+
+#[test]
+fn a_full_file_system_looks_like_no_damage() {
+    let root = rustix::process::geteuid().is_root();
+    let starter: &[&str] = if root { &["unshare", "-m"] } else { &["unshare", "-U", "-r", "-m"] };
+    let scratch = Scratch::new();
+    let folder = scratch.path().to_str().expect("a path").to_owned();
+    let mut child = Child::role_under(starter, "log-hole", &[folder]);
+    if child.line().as_deref() != Some("mounted") {
+        skip("log::full::a_full_file_system", "no mount namespace may be made here");
+        return;
+    }
+    child.expect("full: true");
+    child.expect("read");
+}
+
+/// Role: has as many mappings as a process may, and says what ends of logs and states say then.
+pub(crate) fn mappings(arguments: &[String]) {
+    let (topic, state) = (&arguments[0], &arguments[1]);
+    let mut all = Vec::with_capacity(1 << 20);
+    let error = loop {
+        match Mapping::anonymous(4096) {
+            Ok(mapping) => all.push(mapping),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.name(), "ENOMEM", "{error}");
+    let opened = Topic::<Bytes>::open(topic).and_then(|topic| topic.subscriber(Start::Oldest));
+    let refused = [
+        opened.map(drop),
+        Topic::<Bytes>::open(topic).and_then(|topic| topic.publisher()).map(drop),
+        switchboard::State::open(state).and_then(|state| state.reader()).map(drop),
+        switchboard::State::open(state).and_then(|state| state.writer()).map(drop),
+    ]
+    .map(|result| result.expect_err("no mapping may be had"));
+    drop(all);
+    for error in refused {
+        assert_eq!(error.kind(), ErrorKind::LimitReached, "{error}");
+        report(format!("{error}; {}", error.advice().unwrap_or_default()));
+    }
+    // It goes on when there is room.
+    let topic = Topic::<Bytes>::open(topic).expect("a topic");
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
+    report(format!("got {}", subscriber.recv_timeout(DEADLINE).expect("a message").number));
+}
+
+#[test]
+fn mappings_that_run_out_are_named_with_their_limit() {
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("a limit");
+    if limit.trim().parse::<u64>().is_ok_and(|limit| limit > 300_000) {
+        return skip("log::full::mappings_that_run_out", "vm.max_map_count is too high here");
+    }
+    let scratch = Scratch::new();
+    let topic = format!("file:{}", scratch.join("log").display());
+    let state = format!("mmap:{}", scratch.join("state").display());
+    publish(&topic, 1..2);
+    switchboard::object::create(&state.parse().expect("an address")).expect("created");
+    let mut child = Child::role("log-mappings", &[topic, state]);
+    for _ in 0..4 {
+        let answer = child.line().expect("an answer");
+        for says in ["mmap: Cannot allocate memory (ENOMEM)", "vm.max_map_count", "sysctl"] {
+            assert!(answer.contains(says), "{answer}");
+        }
+    }
+    child.expect("got 1");
+}
