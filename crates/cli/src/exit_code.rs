@@ -1,5 +1,6 @@
 //! Exit codes: what a script can tell from how the command ended.
 
+use std::error::Error as _;
 use std::process::ExitCode;
 
 use switchboard::{Error, ErrorKind};
@@ -11,7 +12,7 @@ pub(crate) enum Exit {
     Done,
     /// Failed, or interrupted: standard error says what was done and what was not.
     Failed,
-    /// The command line or the address is wrong.
+    /// The command line or the address is wrong, or they do not fit each other.
     Usage,
     /// Nothing is there, or the time was over.
     Nothing,
@@ -28,6 +29,8 @@ impl Exit {
     pub(crate) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::BadAddress => Self::Usage,
+            // No address of that kind can do it, here or anywhere. What this system cannot do, it said itself.
+            ErrorKind::NotSupported if error.source().is_none() => Self::Usage,
             ErrorKind::NotFound => Self::Nothing,
             ErrorKind::PermissionDenied => Self::Refused,
             _ => Self::Failed,
@@ -58,7 +61,7 @@ impl From<Exit> for ExitCode {
 /// The codes as `--help` shows them.
 pub(crate) const HELP: &str = "  0  done
   1  failed or interrupted; standard error says what was done and what was not
-  2  the command line or an address is wrong
+  2  the command line or an address is wrong, or cannot do this
   3  nothing there, or the time was over
   4  a problem was found
   5  refused: by owner and mode, or by policy";

@@ -33,7 +33,8 @@ pub enum ErrorKind {
     AddressInUse,
     /// A limit of the system, the user or the process was reached; the message names it.
     LimitReached,
-    /// The transport or the object cannot do this.
+    /// The transport or the object cannot do this: without a [`source`](std::error::Error::source) no address
+    /// of this kind can, with one this system cannot.
     NotSupported,
     /// The two sides do not fit: roles, message types, versions.
     Mismatch,

@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind};
 /// log.
 ///
 /// # Errors
-/// `AddressInUse` when it exists; `NotSupported` for addresses without such an object; limits by
-/// name.
+/// `AddressInUse` when it exists; `NotSupported` for addresses without such an object; `BadAddress` for
+/// a size or count that no such object can have; limits by name.
 pub fn create(address: &Address) -> Result<(), Error> {
     let create = address.transport().object.as_ref().and_then(|object| object.create);
     let Some(create) = create else {
@@ -34,8 +34,8 @@ pub fn create(address: &Address) -> Result<(), Error> {
 /// Removes the object of an address, or the socket that a dead process left.
 ///
 /// # Errors
-/// `NotFound`; `AddressInUse` for a socket that somebody listens on; `NotSupported` for addresses
-/// without a name to remove.
+/// `NotFound`; `AddressInUse` for a socket that somebody listens on; `Mismatch` for a name that something
+/// else has; `NotSupported` for addresses without a name to remove.
 pub fn unlink(address: &Address) -> Result<(), Error> {
     match &address.transport().object {
         Some(object) => (object.unlink)(address),

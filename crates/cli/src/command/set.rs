@@ -75,7 +75,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     }
     if arguments.pairs || !arguments.key.is_empty() || arguments.stay.is_some() {
         let message = format!("{address}: its value needs no writer to stay, and it has no keys");
-        return Err(Failure::new(Exit::Failed, message));
+        return Err(Failure::new(Exit::Usage, message));
     }
     let value = match &arguments.value {
         Some(value) => value.clone().into_vec(),

@@ -29,6 +29,49 @@ fn wrong_addresses_are_pointed_at() {
 }
 
 #[test]
+fn an_address_that_does_not_carry_the_pattern_is_wrong_usage() {
+    let scratch = Scratch::new();
+    let commands: [(&str, &[&[&str]]); 5] = [
+        ("queue", &[&["send", "@", "-m", "x"], &["recv", "@"]]),
+        ("topic", &[&["publish", "@", "-m", "x"], &["subscribe", "@"]]),
+        ("service", &[&["call", "@", "x"], &["serve", "@", "--", "cat"]]),
+        ("event", &[&["notify", "@"], &["wait", "@"]]),
+        ("state", &[&["set", "@", "x"], &["get", "@"], &["watch", "@"]]),
+    ];
+    for row in switchboard::transport::TABLE {
+        let here = |arguments: &[&str]| {
+            let arguments: Vec<&str> = arguments
+                .iter()
+                .map(|word| if *word == "@" { row.example } else { word })
+                .collect();
+            run(scratch.path(), &arguments, "").code(2).prints("").says(row.example)
+        };
+        for (pattern, ends) in commands {
+            if row.patterns().contains(&pattern) {
+                continue;
+            }
+            for arguments in ends {
+                here(arguments).says(&format!("{}: carries no {pattern}", row.scheme));
+            }
+        }
+        if !row.creates() {
+            here(&["create", "@"]).says("has nothing to create");
+        }
+    }
+    for address in ["tcp:127.0.0.1:9", "udp:127.0.0.1:9", "fd:0", "signal:self/SIGUSR1"] {
+        run(scratch.path(), &["unlink", address], "").code(2).says("has no name to remove");
+    }
+    let from = ["subscribe", "--from", "5", "unix:./s"];
+    run(scratch.path(), &from, "").code(2).says("not with a message's number");
+    run(scratch.path(), &["publish", "unix:./s?framing=lines", "-m", "x"], "").code(2);
+    // What is there, and something else than the address says, is no wrong usage.
+    std::fs::write(scratch.join("plain"), "a file").expect("a file");
+    for address in ["fifo:./plain", "unix:./plain", "mmap:./plain"] {
+        run(scratch.path(), &["unlink", address], "").code(1);
+    }
+}
+
+#[test]
 fn what_can_never_appear_fails_at_once() {
     check("unix:./no/x", 3, &["there is no folder ./no", "hint: make it first: mkdir -p ./no"]);
     check("unix-dgram:./no/x", 3, &["there is no folder ./no"]);

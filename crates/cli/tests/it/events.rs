@@ -111,7 +111,7 @@ fn over_links_by_id() {
         here(&["notify", "--value", "1", "--no-wait", &address]).code(3);
     }
     let (scratch, event) = (Scratch::new(), Semaphore::new());
-    let refused = run(scratch.path(), &["notify", "--id", "1", &event.0], "").code(1);
+    let refused = run(scratch.path(), &["notify", "--id", "1", &event.0], "").code(2);
     refused.says("carries no id");
 }
 
@@ -121,17 +121,22 @@ fn what_cannot_be() {
     let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
     here(&["wait", "--no-wait", &event.0]).code(3).says("no semaphore of this name");
     here(&["notify", "--no-wait", &event.0]).code(3).says("no semaphore of this name");
-    here(&["notify", "--value", "1", &event.0]).code(1).says("no number");
-    here(&["notify", "mq:/jobs"]).code(1).says("an event is carried by");
-    here(&["wait", "signal:1/SIGUSR1"]).code(1).says("signal:self/SIGUSR1");
+    here(&["notify", "--value", "1", &event.0]).code(2).says("no number");
+    here(&["notify", "mq:/jobs"]).code(2).says("an event is carried by");
+    here(&["wait", "signal:1/SIGUSR1"]).code(2).says("signal:self/SIGUSR1");
+    for fault in ["SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"] {
+        here(&["wait", &format!("signal:self/{fault}")]).code(2).says("hint: take SIGUSR1");
+    }
     here(&["wait", "signal:self/SIGNOT"]).code(2).says("no signal \"SIGNOT\"");
     here(&["wait", "signal:self/SIGKILL"]).code(2).says("cannot be waited for");
     here(&["notify", "signal:0/SIGUSR1"]).code(2).says("a process is its number");
     here(&["notify", "signal:SIGUSR1"]).code(2).says("PID/SIGNAL");
     here(&["notify", "signal:2147483646/SIGUSR1"]).code(3).says("no process");
     here(&["wait", "sysv-sem:./no/file"]).code(3).says("has to exist");
-    here(&["create", "signal:self/SIGUSR1"]).code(1).says("nothing to create");
+    here(&["create", "signal:self/SIGUSR1"]).code(2).says("nothing to create");
     here(&["create", "sem:/x?value=2147483648"]).code(2).says("a count is 0 to");
+    let too_many = here(&["create", "sysv-sem:.", "--value", "32768"]);
+    too_many.code(2).says("counts to 32767 at most").says("hint: give 0 to 32767");
 }
 
 #[test]

@@ -226,10 +226,10 @@ fn what_does_not_fit_is_said_with_both_names() {
     ended.says("a publisher of a topic").says("a sender of a queue");
     publisher.end().code(0);
     subscriber.wait().code(0);
-    run(scratch.path(), &["subscribe", "--from", "7", "unix:./t"], "").code(1).says("?history=N");
+    run(scratch.path(), &["subscribe", "--from", "7", "unix:./t"], "").code(2).says("?history=N");
     run(scratch.path(), &["send", "unix:./t?history=3", "-m", "x"], "").code(2).says("topic only");
     run(scratch.path(), &["publish", "unix:./t?overflow=never"], "").code(2).says("drop-oldest");
-    run(scratch.path(), &["publish", "unix:./t?framing=lines"], "").code(1).says("over links");
+    run(scratch.path(), &["publish", "unix:./t?framing=lines"], "").code(2).says("over links");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn queues_with_their_sizes() {
 #[test]
 fn what_cannot_be_created_or_removed() {
     let scratch = Scratch::new();
-    run(scratch.path(), &["create", "unix:./s"], "").code(1).says("nothing to create");
+    run(scratch.path(), &["create", "unix:./s"], "").code(2).says("nothing to create");
     run(scratch.path(), &["create", "fifo:./no/f"], "").code(3).says("there is no folder");
     run(scratch.path(), &["create", "fifo:./f", "--max-messages", "1"], "").code(2).says("^^^");
     let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);

@@ -59,7 +59,7 @@ fn a_program_that_fails_is_a_call_that_failed() {
         server.wait().code(0);
         let none = ["serve", address, "--", "/nowhere/at/all"];
         run(scratch.path(), &none, "").code(2).says("cannot run /nowhere/at/all");
-        let mq = run(scratch.path(), &["call", "mq:/x", "x"], "").code(1);
+        let mq = run(scratch.path(), &["call", "mq:/x", "x"], "").code(2);
         mq.says("mq: carries no service").says("a service is carried by");
     });
 }

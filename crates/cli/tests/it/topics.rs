@@ -179,7 +179,7 @@ fn patterns_do_not_mix() {
     run(scratch.path(), &["publish", "file:./t", "-m", "one"], "").code(0);
     run(scratch.path(), &["send", "file:./t", "-m", "two"], "").code(1).says("holds a topic");
     run(scratch.path(), &["publish", "fifo:./s", "-m", "one"], "")
-        .code(1)
+        .code(2)
         .says("fifo: carries no topic")
         .says("unix, unix-seqpacket, file");
 }

@@ -43,7 +43,7 @@ pub(crate) fn create(address: &Address) -> Result<(), Error> {
 pub(crate) fn unlink(address: &Address) -> Result<(), Error> {
     let Target::Path(path) = &address.target else { return Err(no_name(address)) };
     if fifo::is_fifo(path).is_ok_and(|is_fifo| !is_fifo) {
-        return Err(Error::new(ErrorKind::NotSupported, address, NO_FIFO));
+        return Err(Error::new(ErrorKind::Mismatch, address, NO_FIFO));
     }
     fifo::unlink(path).map_err(|error| cannot_unlink(address, error))
 }

@@ -62,7 +62,8 @@ fn make(address: &Address, exclusive: bool) -> Result<SemaphoreSet, Error> {
         Ok(count) if count <= VALUE_MAX => count,
         _ => {
             let problem = format!("a System V semaphore counts to {VALUE_MAX} at most");
-            return Err(Error::new(ErrorKind::LimitReached, address, problem));
+            return Err(Error::new(ErrorKind::BadAddress, address, problem)
+                .hint(format!("give 0 to {VALUE_MAX} (?value=)")));
         }
     };
     let options = CreateOptions::new()

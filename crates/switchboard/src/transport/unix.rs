@@ -191,7 +191,7 @@ pub(super) fn remove_stale(address: &Address, kind: Kind) -> Result<(), Error> {
     let not_found = || Error::new(ErrorKind::NotFound, address, "there is nothing of this name");
     let metadata = std::fs::symlink_metadata(path).map_err(|_| not_found())?;
     if !metadata.file_type().is_socket() {
-        return Err(no_socket(address).kinded(ErrorKind::NotSupported));
+        return Err(no_socket(address).kinded(ErrorKind::Mismatch));
     }
     match unix_socket::remove_stale(path, kind) {
         Ok(true) => Ok(()),

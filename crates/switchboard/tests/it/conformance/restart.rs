@@ -186,7 +186,7 @@ fn something_else_under_the_name_is_left_alone() {
         }
         let address = meeting.address().parse().expect("an address");
         let error = switchboard::object::unlink(&address).expect_err("not its own");
-        assert_eq!(error.kind(), switchboard::ErrorKind::NotSupported);
+        assert_eq!(error.kind(), switchboard::ErrorKind::Mismatch);
         assert!(error.to_string().contains("something that is not a"), "{scheme}: {error}");
         assert_eq!(std::fs::read(&path).expect("a file"), b"precious");
         std::fs::remove_file(&path).expect("removed");

@@ -26,7 +26,7 @@ fn a_full_count_is_an_error() {
     }
     let place = Place::of("sysv-sem");
     let refused = object::create(&place.parsed("?value=32768")).expect_err("too much");
-    assert_eq!(refused.kind(), ErrorKind::LimitReached, "{refused}");
+    assert_eq!(refused.kind(), ErrorKind::BadAddress, "{refused}");
 }
 
 /// Role: a listener that may have few signals pending.
