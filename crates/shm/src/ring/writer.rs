@@ -279,7 +279,21 @@ impl<W: Words> RingWriter<W> {
     /// them and back once, not twice.
     #[inline]
     pub fn write(&self, claim: &Claim, offset: usize, bytes: &[u8]) {
-        let words = &self.room(claim)[offset / 8..];
+        self.write_behind(claim, &self.room(claim)[offset / 8..], offset, bytes);
+    }
+
+    /// The same from the beginning on, with words before the bytes.
+    #[inline]
+    pub fn write_with_head(&self, claim: &Claim, head: &[u64], bytes: &[u8]) {
+        let (before, behind) = self.room(claim).split_at(head.len());
+        self.write_behind(claim, behind, head.len() * 8, bytes);
+        for (word, value) in before.iter().zip(head) {
+            word.store(*value, Relaxed);
+        }
+    }
+
+    #[inline]
+    fn write_behind(&self, claim: &Claim, words: &[AtomicU64], offset: usize, bytes: &[u8]) {
         let begin = claim.frame + WORD_BYTES + offset as u64;
         let beside = (begin.next_multiple_of(LINE_BYTES) - begin) as usize;
         match bytes.split_at_checked(beside) {

@@ -62,7 +62,8 @@ enum Place {
     Dialling {
         attempt: Option<OwnedFd>,
         next: Option<Instant>,
-        backoff: Duration,
+        /// Since when nobody is there.
+        since: Instant,
     },
     /// The only connection there will ever be.
     Given,
@@ -97,8 +98,6 @@ const CANCEL: u64 = 2;
 const ATTEMPT: u64 = 3;
 const FIRST_ID: u64 = 16;
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(2);
-const LONGEST_BACKOFF: Duration = Duration::from_millis(100);
 /// A peer that connected and did not say its hello within this time is turned away.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of one endpoint at most; further ones are closed at once.
@@ -141,11 +140,8 @@ impl Hub {
                 hub.place = Place::Listening(listener);
             }
         } else {
-            hub.place = Place::Dialling {
-                attempt: None,
-                next: Some(Instant::now()),
-                backoff: FIRST_BACKOFF,
-            };
+            let now = Instant::now();
+            hub.place = Place::Dialling { attempt: None, next: Some(now), since: now };
             hub.dial()?;
             if !hub.setup.options.wait && hub.connections.is_empty() && !hub.is_dialling_on() {
                 return Err(hub.nobody());

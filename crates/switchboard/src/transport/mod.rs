@@ -56,7 +56,7 @@ pub use row::{Capabilities, Transport};
 pub(crate) use row::{
     Carries, EventEnds, MemoryEnds, Object, QueueEnds, ServiceEnds, StateEnds, TopicEnds,
 };
-pub(crate) use service_flavor::{ClientFlavor, Ending, Heard, ServerFlavor};
+pub(crate) use service_flavor::{ClientFlavor, Ending, Heard, Now, ServerFlavor};
 use setup::LINK_MESSAGE_BYTES;
 pub(crate) use setup::{Raw, Receipt, Setup, wait_or_cancel};
 #[cfg(test)]

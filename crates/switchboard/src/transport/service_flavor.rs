@@ -61,6 +61,16 @@ pub(crate) struct Request<'a> {
     pub(crate) deadline: Option<Instant>,
 }
 
+/// What a short cut found.
+#[derive(Debug)]
+pub(crate) enum Now<'a> {
+    /// Its bytes.
+    Taken(&'a [u8]),
+    Nothing,
+    /// Something that is no matter of a short cut.
+    Else,
+}
+
 impl ClientFlavor {
     /// Makes a call: what it is known by. `Full` when no server takes one now.
     #[inline]
@@ -72,6 +82,16 @@ impl ClientFlavor {
         match self {
             Self::Stream(end) => end.try_call(request, timeout),
             Self::Shm(end) => end.try_call(request, timeout),
+        }
+    }
+
+    /// The reply to a call, where there is nothing particular about it: a short cut, after which
+    /// [`take`](Self::take) does the rest.
+    #[inline]
+    pub(crate) fn take_reply(&mut self, key: u64) -> Now<'_> {
+        match self {
+            Self::Stream(_) => Now::Else,
+            Self::Shm(end) => end.take_reply(key),
         }
     }
 
@@ -139,6 +159,25 @@ impl ClientFlavor {
 }
 
 impl ServerFlavor {
+    /// The request of the next call, where there is nothing particular about it: a short cut, after which
+    /// [`take`](Self::take) does the rest.
+    #[inline]
+    pub(crate) fn take_request(&mut self) -> Now<'_> {
+        match self {
+            Self::Stream(_) => Now::Else,
+            Self::Shm(end) => end.take_request(),
+        }
+    }
+
+    /// Whose request it was, and when its client waits no more.
+    #[inline]
+    pub(crate) fn taken(&self) -> (Receipt, Option<Instant>) {
+        match self {
+            Self::Stream(_) => Default::default(),
+            Self::Shm(end) => (end.taken(), end.taken_until()),
+        }
+    }
+
     /// Hands out a call that waits, if one does.
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Request<'_>)) -> Result<bool, RecvError> {

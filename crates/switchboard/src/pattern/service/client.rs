@@ -10,7 +10,7 @@ use switchboard_kernel::io::Deadline;
 use super::{CallError, Code, Progress, Status};
 use crate::address::Address;
 use crate::message::{EncodingError, Message};
-use crate::transport::{ClientFlavor, Ending, Heard};
+use crate::transport::{ClientFlavor, Ending, Heard, Now};
 
 /// The calling end of a service.
 ///
@@ -297,7 +297,23 @@ impl<'a, Q: Message, A: Message> Pending<'a, Q, A> {
     ///
     /// # Errors
     /// As [`Client::call`]. After any other error it is over.
+    #[inline]
     pub fn try_wait(&mut self) -> Result<A, CallError> {
+        if let Some(key) = self.key {
+            match self.client.flavor.borrow_mut().take_reply(key) {
+                Now::Taken(bytes) => {
+                    self.key = None;
+                    return decode(bytes);
+                }
+                Now::Nothing if self.deadline == Deadline::NEVER => return Err(CallError::Full),
+                Now::Nothing | Now::Else => {}
+            }
+        }
+        self.try_take_one()
+    }
+
+    #[inline(never)]
+    fn try_take_one(&mut self) -> Result<A, CallError> {
         match self.take_one(Deadline::AT_ONCE) {
             Err(CallError::TimedOut { .. }) if !self.deadline.passed() => Err(CallError::Full),
             result => result,

@@ -11,8 +11,8 @@ use super::{CallState, Code, ReplyError, Status};
 use crate::address::Address;
 use crate::error::{Error, RecvError};
 use crate::link::Answer;
-use crate::message::Message;
-use crate::transport::{Receipt, ServerFlavor, Setup};
+use crate::message::{EncodingError, Message};
+use crate::transport::{Now, Receipt, ServerFlavor, Setup};
 
 /// The answering end of a service.
 ///
@@ -56,7 +56,31 @@ impl<Q: Message, A: Message> Server<Q, A> {
     ///
     /// # Errors
     /// `Empty` when there is none now; otherwise as [`recv_call`](Self::recv_call).
+    #[inline]
     pub fn try_recv_call(&self) -> Result<Call<'_, Q, A>, RecvError> {
+        let mut flavor = self.flavor.borrow_mut();
+        match flavor.take_request() {
+            Now::Taken(bytes) => {
+                let request = Q::decode(bytes);
+                let (receipt, until) = flavor.taken();
+                drop(flavor);
+                let ticket = CallTicket { receipt, until };
+                match request {
+                    Ok(request) => {
+                        let held = Held { server: self, ticket, open: true };
+                        return Ok(Call { request, held });
+                    }
+                    Err(error) => self.refuse(ticket, &error),
+                }
+            }
+            Now::Nothing => return Err(RecvError::Empty),
+            Now::Else => drop(flavor),
+        }
+        self.try_recv_any_call()
+    }
+
+    #[inline(never)]
+    fn try_recv_any_call(&self) -> Result<Call<'_, Q, A>, RecvError> {
         loop {
             let mut taken = None;
             let took = self.flavor.borrow_mut().take(&mut |request| {
@@ -71,13 +95,17 @@ impl<Q: Message, A: Message> Server<Q, A> {
                     let held = Held { server: self, ticket, open: true };
                     return Ok(Call { request, held });
                 }
-                Err(error) => {
-                    let status = Status::new(Code::InvalidArgument, error.to_string());
-                    // Whoever sent it may be gone by now.
-                    let _ = self.fail_to(ticket, &status);
-                }
+                Err(error) => self.refuse(ticket, &error),
             }
         }
+    }
+
+    /// Answers a request that is none.
+    #[cold]
+    fn refuse(&self, ticket: CallTicket, problem: &EncodingError) {
+        let status = Status::new(Code::InvalidArgument, problem.to_string());
+        // Whoever sent it may be gone by now.
+        let _ = self.fail_to(ticket, &status);
     }
 
     fn recv_until(&self, deadline: Deadline) -> Result<Call<'_, Q, A>, RecvError> {

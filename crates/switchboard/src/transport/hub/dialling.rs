@@ -4,8 +4,17 @@ use std::time::{Duration, Instant};
 
 use switchboard_kernel::io::{Deadline, Interest};
 
-use super::{ATTEMPT, Dial, FIRST_BACKOFF, Hub, LONGEST_BACKOFF, Place};
+use super::{ATTEMPT, Dial, Hub, Place};
 use crate::error::{Error, ErrorKind};
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long to wait before dialling again after so long without anybody there: it makes no wait much longer than
+/// it was.
+fn pause_after(waited: Duration) -> Duration {
+    (waited / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
 
 impl Hub {
     pub(super) fn is_dialling_on(&self) -> bool {
@@ -55,11 +64,10 @@ impl Hub {
     }
 
     fn dialled(&mut self, dial: Dial) -> Result<(), Error> {
-        let Place::Dialling { attempt, next, backoff } = &mut self.place else { return Ok(()) };
+        let Place::Dialling { attempt, next, since } = &mut self.place else { return Ok(()) };
         match dial {
             Dial::Connected(met) => {
                 *next = None;
-                *backoff = FIRST_BACKOFF;
                 return self.join(met);
             }
             Dial::Connecting(fd) => {
@@ -71,20 +79,21 @@ impl Hub {
             }
             Dial::NotYet if !self.setup.options.wait => return Err(self.nobody()),
             Dial::NotYet => {
-                *next = Some(Instant::now() + *backoff);
-                *backoff = (*backoff * 2).min(LONGEST_BACKOFF);
+                let now = Instant::now();
+                *next = Some(now + pause_after(now.saturating_duration_since(*since)));
             }
         }
         self.set_timer()
     }
 
     pub(super) fn dial_again(&mut self) {
-        if let Place::Dialling { attempt: None, next, backoff } = &mut self.place
+        if let Place::Dialling { attempt: None, next, since } = &mut self.place
             && (self.redial || self.joined == 0)
             && self.connections.is_empty()
             && next.is_none()
         {
-            *next = Some(Instant::now() + *backoff);
+            *since = Instant::now();
+            *next = Some(*since + SHORTEST_PAUSE);
             let _ = self.set_timer();
         }
     }

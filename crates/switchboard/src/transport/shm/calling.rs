@@ -41,8 +41,14 @@ pub(super) fn longest(message_bytes: u64) -> usize {
 const NUMBER_BITS: u32 = 56;
 
 /// The word that a message begins with.
-pub(super) fn word(kind: u8, number: u64) -> [u8; 8] {
-    (number | u64::from(kind) << NUMBER_BITS).to_le_bytes()
+#[inline]
+pub(super) fn word(kind: u8, number: u64) -> u64 {
+    number | u64::from(kind) << NUMBER_BITS
+}
+
+/// A message so far: its word alone.
+pub(super) fn begin(kind: u8, number: u64) -> Vec<u8> {
+    word(kind, number).to_le_bytes().to_vec()
 }
 
 /// What a message says, its number, and what follows; none if it is too short.

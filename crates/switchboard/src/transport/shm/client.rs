@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 use switchboard_kernel::io::Deadline;
 
 use super::both::Both;
-use super::calling::{
-    self, CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, MOST_BEFORE, PART, REPLY,
-};
+use super::calling::{self, CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, PART, REPLY};
 use super::control::LinkId;
 use super::ends::End;
 use super::hello::{Id, LARGEST_WINDOW, Pattern};
@@ -24,10 +22,10 @@ use super::receiver::ReceiverCore;
 use super::sender::SenderCore;
 use crate::error::{Error, SendError};
 use crate::pattern::service::CallError;
-use crate::transport::service_flavor::{Ending, Heard};
+use crate::transport::service_flavor::{Ending, Heard, Now};
 use crate::transport::{Receipt, Setup};
 
-use open::{Call, Open};
+use open::Open;
 use servers::Server;
 
 /// Answers taken in one look.
@@ -38,6 +36,8 @@ const SOON: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct ShmClient {
     setup: Setup,
+    /// The longest request that this side allows.
+    longest: usize,
     calls: End<SenderCore>,
     answers: End<ReceiverCore>,
     servers: Vec<Server>,
@@ -70,6 +70,7 @@ impl ShmClient {
         let calls = SenderCore::open_addressed(below.again(), (Pattern::Service, id))?;
         let calls = End::around(calls, &below)?;
         Ok(Self {
+            longest: calling::longest(below.largest_message_bytes().into()),
             setup: below,
             calls,
             answers,
@@ -99,9 +100,8 @@ impl ShmClient {
         request: &[u8],
         timeout: Option<Duration>,
     ) -> Result<u64, CallError> {
-        let limit = calling::longest(self.setup.largest_message_bytes().into());
-        if request.len() > limit {
-            return Err(too_large(request.len(), limit, self.setup.limit_name()));
+        if request.len() > self.longest {
+            return Err(too_large(request.len(), self.longest, self.setup.limit_name()));
         }
         self.refresh();
         let mut at = if self.backlog.is_empty() { self.choose(request.len())? } else { None };
@@ -114,23 +114,37 @@ impl ShmClient {
         let (Some(at), Some(number)) = (at, self.open.number()) else {
             return Err(CallError::Full);
         };
-        let mut head = [0; MOST_BEFORE];
-        let (kind, before) = match timeout {
-            None => (CALL, 8),
+        let at = match timeout {
+            None => self.send_call(at, &[calling::word(CALL, number)], request)?,
             Some(timeout) => {
                 let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
-                head[8..].copy_from_slice(&micros.to_le_bytes());
-                (CALL_WITH_TIME, MOST_BEFORE)
+                let head = [calling::word(CALL_WITH_TIME, number), micros];
+                self.send_call(at, &head, request)?
             }
         };
-        head[..8].copy_from_slice(&calling::word(kind, number));
-        let at = self.send_call(at, &head[..before], request)?;
         self.current = at;
         self.servers[at].open += 1;
-        let server = Some((self.servers[at].to.id, self.servers[at].answers));
+        let server = (self.servers[at].to.id, self.servers[at].answers);
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        self.open.put(Call { number, server, until, cancelled: false, came: None });
+        self.open.put(number, server, until);
         Ok(number)
+    }
+
+    /// The reply to a call, if it comes next: a short cut, after which [`take`](Self::take) does the rest.
+    pub(crate) fn take_reply(&mut self, key: u64) -> Now<'_> {
+        if self.open.get(key).is_none_or(|call| call.came.is_some()) {
+            return Now::Else;
+        }
+        match self.take_answer(key) {
+            Taken::Mine => Now::Taken(self.reply()),
+            Taken::Nothing if self.is_quiet() => Now::Nothing,
+            _ => Now::Else,
+        }
+    }
+
+    /// The reply that was taken last.
+    fn reply(&self) -> &[u8] {
+        calling::read(self.answers.lent_payload()).map_or(&[], |(_, _, reply)| reply)
     }
 
     pub(crate) fn take(&mut self, key: u64, with: &mut dyn FnMut(&[u8])) -> Option<Heard> {
@@ -140,8 +154,11 @@ impl ShmClient {
             {
                 return Some(heard);
             }
-            match self.take_answer(key, with) {
-                Taken::Mine => return Some(Heard::Reply),
+            match self.take_answer(key) {
+                Taken::Mine => {
+                    with(self.reply());
+                    return Some(Heard::Reply);
+                }
                 Taken::Nothing => return None,
                 Taken::Noted => {}
             }
@@ -172,7 +189,7 @@ impl ShmClient {
         let (parts, bytes) = call.came().ahead;
         call.came().ahead = (parts.saturating_sub(1), bytes.saturating_sub(len as u64));
         let Some((id, _)) = call.server else { return };
-        let mut said = calling::word(GRANT, key).to_vec();
+        let mut said = calling::begin(GRANT, key);
         said.extend_from_slice(&(len as u64).to_le_bytes());
         self.say(id, said);
     }
@@ -187,7 +204,7 @@ impl ShmClient {
         while let Some((id, said)) = self.unsaid.front() {
             let id = *id;
             let sent: Result<(), SendError> = self.calls.call(|core, _| match core.has(id) {
-                true => core.try_send_to((0, id), said, &[]).map(drop),
+                true => core.try_send_to((0, id), &[], said).map(drop),
                 // It is gone, and need not know.
                 false => Ok(()),
             });
@@ -200,7 +217,7 @@ impl ShmClient {
 
     /// Takes one answer. One that is all of the reply to a call goes to whoever asks for that.
     #[inline]
-    fn take_answer(&mut self, wanted: u64, with: &mut dyn FnMut(&[u8])) -> Taken {
+    fn take_answer(&mut self, wanted: u64) -> Taken {
         match self.answers.copy_next() {
             Ok(true) => {}
             Ok(false) => return Taken::Nothing,
@@ -210,7 +227,7 @@ impl ShmClient {
             }
         }
         let (receipt, bytes) = (self.answers.lent_receipt(), self.answers.lent_payload());
-        let noted = note(&mut self.open, &self.setup, receipt, bytes, wanted, with);
+        let noted = note(&mut self.open, &self.setup, receipt, bytes, wanted);
         self.answers.acknowledge(receipt);
         match noted {
             Ok((taken, over)) => {
@@ -242,7 +259,7 @@ impl ShmClient {
         };
         call.cancelled = true;
         call.came().parts = VecDeque::new();
-        self.say(id, calling::word(CANCEL, key).to_vec());
+        self.say(id, calling::begin(CANCEL, key));
     }
 
     /// Whether there may be something now that was not there before.
@@ -251,12 +268,18 @@ impl ShmClient {
         if let Some(failed) = self.failed.take() {
             return Err(failed);
         }
-        let news = self.calls.quiet_news().zip(self.answers.quiet_news());
-        let quiet = news.is_some() && news == self.known;
-        if quiet && self.unsaid.is_empty() && self.backlog.is_empty() {
+        if self.is_quiet() {
             return Ok(false);
         }
         self.look_closely().map(|()| true)
+    }
+
+    /// Whether there is nothing to look at.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        let news = self.calls.quiet_news().zip(self.answers.quiet_news());
+        let is_known = news.is_some() && news == self.known;
+        is_known && self.unsaid.is_empty() && self.backlog.is_empty() && self.failed.is_none()
     }
 
     #[cold]
@@ -265,7 +288,7 @@ impl ShmClient {
         self.calls.call(|core, _| core.check())?;
         self.answers.look_at_control();
         for _ in 0..IN_A_LOOK {
-            if matches!(self.take_answer(u64::MAX, &mut |_| {}), Taken::Nothing) {
+            if matches!(self.take_answer(u64::MAX), Taken::Nothing) {
                 break;
             }
         }
@@ -348,7 +371,6 @@ fn note(
     receipt: Receipt,
     bytes: &[u8],
     wanted: u64,
-    with: &mut dyn FnMut(&[u8]),
 ) -> Result<(Taken, bool), &'static str> {
     let (kind, number, rest) = calling::read(bytes).ok_or("an answer that is too short")?;
     let call = open.get(number).filter(|call| {
@@ -373,7 +395,6 @@ fn note(
             return Ok((Taken::Noted, false));
         }
         REPLY if number == wanted && call.came.is_none() => {
-            with(rest);
             open.remove(number);
             return Ok((Taken::Mine, true));
         }

@@ -157,6 +157,10 @@ impl ReceiverCore {
             return false;
         };
         let one = &mut self.writers[at];
+        if one.kept.unsettled.settle_oldest(receipt.sequence, &one.page) {
+            one.wake(&self.control);
+            return true;
+        }
         let known = one.kept.unsettled.contains(receipt.sequence);
         if one.kept.unsettled.settle(receipt.sequence, &one.page) {
             one.wake(&self.control);

@@ -102,7 +102,7 @@ impl SenderCore {
         let prefix = Prefix { priority: priority.min(u32::from(u16::MAX)) as u16, deliveries: 0 };
         // Were it given out again, it would have a prefix.
         let longest_bytes = (payload.len() + PREFIX_BYTES) as u64;
-        if longest_bytes > geometry::largest_payload(&self.side.setup) {
+        if longest_bytes > self.side.largest_frame {
             return self.try_send_large(payload, prefix);
         }
         let frame_bytes = small_bytes(payload.len(), prefix);

@@ -22,7 +22,7 @@ use super::sender::SenderCore;
 use crate::error::{Error, RecvError};
 use crate::link::failure_body;
 use crate::pattern::service::{CallState, Code};
-use crate::transport::service_flavor::Request;
+use crate::transport::service_flavor::{Now, Request};
 use crate::transport::{Receipt, Setup};
 
 use clients::{Begun, Client, Clients};
@@ -47,6 +47,7 @@ pub(crate) struct ShmServer {
     waiting_bytes: usize,
     /// The last look found no call.
     idle: bool,
+    taken: TakenCall,
     reports: VecDeque<RecvError>,
     both: Both,
 }
@@ -61,6 +62,15 @@ struct Waiting {
     until: Option<Instant>,
     cancelled: bool,
     request: Vec<u8>,
+}
+
+/// The call that was taken last, and not kept before.
+#[derive(Debug, Default)]
+struct TakenCall {
+    receipt: Receipt,
+    until: Option<Instant>,
+    /// Where its request begins in what was received.
+    before: usize,
 }
 
 /// What one frame was.
@@ -92,6 +102,7 @@ impl ShmServer {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             idle: false,
+            taken: TakenCall::default(),
             reports: VecDeque::new(),
             both: Both::default(),
         })
@@ -106,6 +117,64 @@ impl ShmServer {
 
     pub(crate) fn peers(&self) -> usize {
         self.answers.peers()
+    }
+
+    /// The request of the call that comes next, which is [taken](Self::taken) then: a short cut, after which
+    /// [`take`](Self::take) does the rest.
+    pub(crate) fn take_request(&mut self) -> Now<'_> {
+        if self.clients.have_unsaid() || !self.waiting.is_empty() {
+            return Now::Else;
+        }
+        match self.take_next() {
+            Ok(Some(true)) => Now::Taken(self.request()),
+            Ok(None) if self.reports.is_empty() && !self.answers.is_by_caller() => Now::Nothing,
+            Ok(_) => Now::Else,
+            Err(error) => {
+                self.reports.push_back(error);
+                Now::Else
+            }
+        }
+    }
+
+    /// What there is to know of the call that was taken.
+    #[inline(never)]
+    pub(crate) fn taken(&self) -> Receipt {
+        self.taken.receipt
+    }
+
+    /// When its client waits no more.
+    pub(crate) fn taken_until(&self) -> Option<Instant> {
+        self.taken.until
+    }
+
+    fn request(&self) -> &[u8] {
+        let calls = self.calls.as_ref();
+        calls.and_then(|calls| calls.lent_payload().get(self.taken.before..)).unwrap_or_default()
+    }
+
+    /// Takes what comes next. Whether it is a call that can be handed out; `None` where nothing came.
+    #[inline(always)]
+    fn take_next(&mut self) -> Result<Option<bool>, RecvError> {
+        let idle = std::mem::take(&mut self.idle);
+        let Some((frame, what)) = self.next()? else { return Ok(None) };
+        let Frame::Call(number, until, before) = what else {
+            self.heed(frame, &what);
+            return Ok(Some(false));
+        };
+        // Behind one that found this side waiting nothing is looked for: that would be another line of the
+        // cache that has to come.
+        if !idle && self.is_followed() {
+            // It may be cancelled already.
+            self.keep(frame, number, until, before);
+            self.read_ahead();
+            return Ok(Some(false));
+        }
+        let begins = self.begin((frame.connection, frame), number, until, false);
+        if begins {
+            let receipt = Receipt { connection: frame.connection, sequence: number };
+            self.taken = TakenCall { receipt, until, before };
+        }
+        Ok(Some(begins))
     }
 
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Request<'_>)) -> Result<bool, RecvError> {
@@ -125,26 +194,14 @@ impl ShmServer {
                 }
                 continue;
             }
-            let idle = std::mem::take(&mut self.idle);
-            let Some((frame, what)) = self.next()? else { break };
-            let Frame::Call(number, until, before) = what else {
-                self.heed(frame, &what);
-                continue;
-            };
-            // Behind one that found this side waiting nothing is looked for: that would be another line of the
-            // cache that has to come.
-            if !idle && self.is_followed() {
-                // It may be cancelled already.
-                self.keep(frame, number, until, before);
-                self.read_ahead();
-                continue;
-            }
-            if self.begin((frame.connection, frame), number, until, false) {
-                let Some(calls) = &self.calls else { break };
-                let bytes = calls.lent_payload().get(before..).unwrap_or_default();
-                let receipt = Receipt { connection: frame.connection, sequence: number };
-                with(Request { receipt, bytes, deadline: until });
-                return Ok(true);
+            match self.take_next()? {
+                None => break,
+                Some(false) => {}
+                Some(true) => {
+                    let TakenCall { receipt, until: deadline, .. } = self.taken;
+                    with(Request { receipt, bytes: self.request(), deadline });
+                    return Ok(true);
+                }
             }
         }
         self.before_empty();
@@ -166,7 +223,7 @@ impl ShmServer {
     }
 
     /// The next frame of any client.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Result<Option<(Receipt, Frame)>, RecvError> {
         let Some(calls) = &mut self.calls else { return Ok(None) };
         match calls.copy_next() {
@@ -215,7 +272,7 @@ impl ShmServer {
                 false => (Code::DeadlineExceeded, "its time was over before it began"),
                 true => (Code::Cancelled, "it was cancelled before it began"),
             };
-            let mut said = calling::word(FAIL, number).to_vec();
+            let mut said = calling::begin(FAIL, number);
             said.extend_from_slice(&failure_body(code as u16, text, &[]));
             self.clients.keep(at, said);
             self.say_on();
@@ -382,7 +439,7 @@ impl ShmServer {
         let Some(limit) = limit.ok().flatten().filter(|limit| len > *limit) else { return false };
         let text =
             format!("the reply has {len} bytes, and its client takes {limit} (?max-message=)");
-        *said = calling::word(FAIL, number).to_vec();
+        *said = calling::begin(FAIL, number);
         said.extend_from_slice(&failure_body(Code::ResourceExhausted as u16, &text, &[]));
         true
     }

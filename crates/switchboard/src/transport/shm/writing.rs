@@ -35,6 +35,8 @@ pub(super) struct WritingSide {
     pub(super) counters: Counters,
     /// The largest message of this side.
     largest: usize,
+    /// The largest payload of a frame of its rings.
+    pub(super) largest_frame: u64,
     failed: Option<Error>,
     /// A reader's rules do not let this end in, and there is no other.
     denied: Option<Error>,
@@ -98,6 +100,7 @@ impl WritingSide {
             blocks: Blocks::default(),
             counters: Counters::default(),
             largest: setup.largest_message_bytes() as usize,
+            largest_frame: geometry::largest_payload(&setup),
             failed: None,
             denied: None,
             short: false,

@@ -165,7 +165,7 @@ impl ShmClient {
             let at = self.choose(message.len().saturating_sub(MOST_BEFORE)).ok().flatten();
             let sent = at.map(|at| {
                 let to = self.servers[at].to.id;
-                self.calls.call(|core, _| core.try_send_to((0, to), &message, &[])).is_ok()
+                self.calls.call(|core, _| core.try_send_to((0, to), &[], &message)).is_ok()
             });
             match (at, sent) {
                 (Some(at), Some(true)) => {

@@ -74,12 +74,15 @@ impl Open {
         Some(self.last << PLACE_BITS | place as u64)
     }
 
-    pub(super) fn put(&mut self, call: Call) {
-        let place = call.number as usize & (MOST_CALLS - 1);
+    /// Puts a call in the place of its [number](Self::number). It is built there: to move it would cost more.
+    #[inline(always)]
+    pub(super) fn put(&mut self, number: u64, server: (Id, LinkId), until: Option<Instant>) {
+        let place = number as usize & (MOST_CALLS - 1);
         if self.free.last() == Some(&place) {
             self.free.pop();
         }
-        self.places[place] = Some(call);
+        let server = Some(server);
+        self.places[place] = Some(Call { number, server, until, cancelled: false, came: None });
     }
 
     #[inline]

@@ -7,7 +7,6 @@ use super::SenderCore;
 use crate::error::{Error, SendError};
 use crate::transport::Setup;
 use crate::transport::shm::blocks::Blocks;
-use crate::transport::shm::geometry;
 use crate::transport::shm::hello::{Id, Pattern};
 use crate::transport::shm::writing::WritingSide;
 
@@ -60,46 +59,48 @@ impl SenderCore {
         self.receivers.iter().position(|one| one.id == id)
     }
 
-    /// Sends a message, in two pieces of which the first is of whole words, to one receiver, which was at this
-    /// place once. Where it is; `Full`: it takes nothing now, or is not there.
+    /// Sends a message, with words before it, to one receiver, which was at this place once. Where it is; `Full`:
+    /// it takes nothing now, or is not there.
     #[inline(always)]
     pub(in crate::transport::shm) fn try_send_to(
         &mut self,
         to: (usize, Id),
-        head: &[u8],
+        head: &[u64],
         payload: &[u8],
     ) -> Result<usize, SendError> {
         if self.send_plain(to, head, payload) {
             return Ok(to.0);
         }
-        self.send_to(to.1, [head, payload])
+        self.send_to(to.1, head, payload)
     }
 
     /// A short cut, where there is nothing particular about it.
     #[inline(always)]
-    fn send_plain(&mut self, (place, id): (usize, Id), head: &[u8], payload: &[u8]) -> bool {
-        let len = head.len() + payload.len();
-        let longest = geometry::largest_payload(&self.side.setup);
+    fn send_plain(&mut self, (place, id): (usize, Id), head: &[u64], payload: &[u8]) -> bool {
+        let len = size_of_val(head) + payload.len();
+        let longest = self.side.largest_frame;
         let Some(one) = self.receivers.get_mut(place) else { return false };
         if one.id != id || (len + PREFIX_BYTES) as u64 > longest || !one.is_open_for(len as u64) {
             return false;
         }
         let Some(claim) = one.ring.claim(len as u64) else { return false };
-        one.ring.write(&claim, 0, head);
-        one.ring.write(&claim, head.len(), payload);
+        one.ring.write_with_head(&claim, head, payload);
         let position = one.commit_small(claim, (Kind::Message, 0), len, Prefix::default());
         self.sent(place, position, len as u64);
         true
     }
 
     #[inline(never)]
-    fn send_to(&mut self, id: Id, pieces: [&[u8]; 2]) -> Result<usize, SendError> {
+    fn send_to(&mut self, id: Id, head: &[u64], payload: &[u8]) -> Result<usize, SendError> {
         let place = self.place_of(id).ok_or(SendError::Full)?;
-        let len = (pieces[0].len() + pieces[1].len()) as u64;
-        if len + PREFIX_BYTES as u64 > geometry::largest_payload(&self.side.setup) {
-            return self.try_send_large_to(id, pieces);
+        let len = (size_of_val(head) + payload.len()) as u64;
+        if len + PREFIX_BYTES as u64 > self.side.largest_frame {
+            let mut whole = Vec::with_capacity(len as usize);
+            head.iter().for_each(|word| whole.extend_from_slice(&word.to_le_bytes()));
+            whole.extend_from_slice(payload);
+            return self.try_send_large_to(id, whole);
         }
-        if self.takes(place, len, len)? && self.send_plain((place, id), pieces[0], pieces[1]) {
+        if self.takes(place, len, len)? && self.send_plain((place, id), head, payload) {
             return Ok(place);
         }
         Err(SendError::Full)
@@ -123,8 +124,7 @@ impl SenderCore {
     }
 
     #[cold]
-    fn try_send_large_to(&mut self, id: Id, pieces: [&[u8]; 2]) -> Result<usize, SendError> {
-        let payload = pieces.concat();
+    fn try_send_large_to(&mut self, id: Id, payload: Vec<u8>) -> Result<usize, SendError> {
         let len = payload.len() as u64;
         let Some(block) = self.block(len)? else { return Err(SendError::Full) };
         // Looking for a block may have ended links.

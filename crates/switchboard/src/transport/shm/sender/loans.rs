@@ -10,7 +10,6 @@ use super::backlog::{Body, Waiting};
 use crate::error::SendError;
 use crate::transport::shm::blocks::Blocks;
 use crate::transport::shm::ends::Lends;
-use crate::transport::shm::geometry;
 use crate::transport::shm::lending::Lending;
 
 impl Lends for SenderCore {
@@ -22,7 +21,7 @@ impl Lends for SenderCore {
         self.check_length(len)?;
         // Were it given out again, it would have a prefix.
         let longest_bytes = (len + PREFIX_BYTES) as u64;
-        let is_large = longest_bytes > geometry::largest_payload(&self.side.setup);
+        let is_large = longest_bytes > self.side.largest_frame;
         let frame_bytes = if is_large { Blocks::FRAME_BYTES } else { len as u64 };
         let mut at = self.choose(frame_bytes, len as u64).ok_or(SendError::Full)?;
         let mut block = None;

@@ -36,7 +36,7 @@ impl ShmServer {
         let word = calling::word(kind, number);
         let one = &self.clients.all[at];
         let sent = if one.unsaid.is_empty() {
-            self.answers.call(|core, _| core.try_send_to((one.place, id), &word, payload))
+            self.answers.call(|core, _| core.try_send_to((one.place, id), &[word], payload))
         } else {
             Err(SendError::Full)
         };
@@ -50,7 +50,7 @@ impl ShmServer {
             Err(_) => {
                 // The call goes on: it will be said of it that this was too large.
                 self.check_len(id, payload.len())?;
-                self.clients.keep(at, [&word[..], payload].concat());
+                self.clients.keep(at, [&word.to_le_bytes()[..], payload].concat());
                 Ok(())
             }
         };
@@ -92,7 +92,7 @@ impl ShmServer {
             return Err(ReplyError::Full);
         }
         let word = calling::word(PART, number);
-        match self.answers.call(|core, _| core.try_send_to((place, id), &word, bytes)) {
+        match self.answers.call(|core, _| core.try_send_to((place, id), &[word], bytes)) {
             Ok(place) => {
                 let one = &mut self.clients.all[at];
                 one.place = place;
@@ -129,7 +129,7 @@ impl ShmServer {
                 let one = &mut self.clients.all[at];
                 let Some(said) = one.unsaid.front() else { break };
                 let to = (one.place, one.id);
-                match self.answers.call(|core, _| core.try_send_to(to, said, &[])) {
+                match self.answers.call(|core, _| core.try_send_to(to, &[], said)) {
                     Ok(place) => one.place = place,
                     // Only once its link was there was it known how much it takes.
                     Err(_) if self.shorten(at) => continue,

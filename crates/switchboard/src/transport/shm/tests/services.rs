@@ -14,7 +14,7 @@ use crate::pattern::service::CallError;
 use crate::transport::Setup;
 use crate::transport::service_flavor::{Ending, Heard};
 use crate::transport::shm::calling::{
-    CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, PART, REPLY, word,
+    CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, PART, REPLY, begin, word,
 };
 use crate::transport::shm::ends::End;
 use crate::transport::shm::hand::Manner;
@@ -64,7 +64,7 @@ impl Liar {
             let said = self.says.call(|core, _| {
                 let to = core.addressees().next();
                 Ok::<_, Error>(
-                    to.is_some_and(|to| core.try_send_to((to.place, to.id), bytes, &[]).is_ok()),
+                    to.is_some_and(|to| core.try_send_to((to.place, to.id), &[], bytes).is_ok()),
                 )
             });
             if said.expect("an end") {
@@ -93,7 +93,7 @@ impl Liar {
 }
 
 fn said(kind: u8, number: u64, more: &[u8]) -> Vec<u8> {
-    [&word(kind, number), more].concat()
+    [&word(kind, number).to_le_bytes()[..], more].concat()
 }
 
 /// A call, answered with its own bytes. One that goes to a liar before it is gone is made again.
@@ -178,13 +178,13 @@ fn a_client_turns_a_lying_server_away() {
     let lies: [(&str, Vec<Vec<u8>>, u64); 9] = [
         ("nothing", vec![vec![]], 0),
         ("an answer to nothing", vec![said(REPLY, 0, b"x")], 0),
-        ("an answer to another call", vec![word(REPLY, 0).to_vec()], 1),
-        ("no kind", vec![word(0, 0).to_vec()], 0),
-        ("a call", vec![word(CALL, 0).to_vec()], 0),
-        ("a failure without lengths", vec![word(FAIL, 0).to_vec()], 0),
-        ("a done of the last call", vec![word(DONE, 0).to_vec()], u64::MAX >> 9),
-        ("a part of another call", vec![word(PART, 0).to_vec()], 1),
-        ("an unknown kind", vec![word(200, 0).to_vec()], 0),
+        ("an answer to another call", vec![begin(REPLY, 0)], 1),
+        ("no kind", vec![begin(0, 0)], 0),
+        ("a call", vec![begin(CALL, 0)], 0),
+        ("a failure without lengths", vec![begin(FAIL, 0)], 0),
+        ("a done of the last call", vec![begin(DONE, 0)], u64::MAX >> 9),
+        ("a part of another call", vec![begin(PART, 0)], 1),
+        ("an unknown kind", vec![begin(200, 0)], 0),
     ];
     for (lie, words, beyond) in lies {
         let scratch = Scratch::new();
