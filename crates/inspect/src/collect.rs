@@ -502,9 +502,11 @@ fn coverage(
     // Where they are hidden, or may not be looked into, its first process is, too.
     let hides_processes = std::fs::read("/proc/1/stat").is_err();
     let kernel_threads = count(&|process| process.kernel);
+    // They are in the machine's first namespace, so that whoever sees one sees everybody. Hidden, they say nothing.
+    let outside = kernel_threads == 0 && is_within_another_namespace();
     if waits == Waits::All && hides_processes {
         missing.push("processes of other users: /proc hides them (hidepid=)".to_owned());
-    } else if waits == Waits::All && kernel_threads == 0 {
+    } else if waits == Waits::All && outside {
         missing.push(
             "processes outside of this PID namespace, as of a container's host: they can share pipes, sockets and files with those inside"
                 .to_owned(),
@@ -519,7 +521,7 @@ fn coverage(
         waits: waits == Waits::All,
         missing,
         hides_processes,
-        outside: is_within_another_namespace(),
+        outside,
         in_flight: false,
         places: Vec::new(),
     }

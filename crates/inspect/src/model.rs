@@ -115,7 +115,7 @@ pub struct Coverage {
     /// Processes of others are hidden as a whole (`hidepid=`): that one is not there does not mean that it has ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hides_processes: bool,
-    /// Processes may live outside of the viewer's PID namespace, which are not seen.
+    /// Only processes of one PID namespace were seen, as in a container: others may live outside of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outside: bool,
     /// Whether descriptors in flight in sockets were looked for.
@@ -130,14 +130,7 @@ impl Coverage {
     /// Whether everybody who could hold an end was seen: every process of the machine, with its descriptors.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.readable == self.processes && !self.hides_processes && !self.is_of_a_namespace()
-    }
-
-    /// Whether only processes of one PID namespace were seen, as in a container, and not those outside of it: the kernel's own threads are in
-    /// the machine's first one.
-    #[must_use]
-    pub fn is_of_a_namespace(&self) -> bool {
-        self.kernel_threads == 0
+        self.readable == self.processes && !self.hides_processes && !self.outside
     }
 }
 

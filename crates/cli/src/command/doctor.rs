@@ -63,7 +63,7 @@ fn text(snapshot: &Snapshot) -> String {
         text += &format!("  not seen: {missing}\n");
     }
     if !coverage.is_whole() {
-        text += if coverage.is_of_a_namespace() && !coverage.hides_processes {
+        text += if coverage.outside && !coverage.hides_processes {
             "  to see the whole machine: run it outside of the container, or in the host's PID namespace\n"
         } else if snapshot.viewer.uid == 0 {
             "  they may not be traced by this root either: they have capabilities that it lacks\n"

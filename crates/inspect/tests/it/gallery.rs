@@ -206,7 +206,7 @@ fn perform(situations: &[&'static Situation], is_alone: bool) -> String {
         // All that are in it can be looked into; those outside of it are not there.
         let coverage = &snapshot.coverage;
         assert_eq!(coverage.readable, coverage.processes, "{coverage:?}");
-        assert!(!coverage.is_whole() && coverage.is_of_a_namespace(), "{coverage:?}");
+        assert!(!coverage.is_whole() && coverage.outside, "{coverage:?}");
         let said =
             coverage.missing.iter().any(|text| text.contains("outside of this PID namespace"));
         assert!(said, "{coverage:?}");

@@ -191,13 +191,13 @@ fn what_cannot_be_seen_takes_from_it() {
     grade("a user 7; unreadable", "possible");
     grade("a user 9\n! no flights", "probable");
     // From within a container: what it shares with others is less sure.
-    grade("a user 9\n! no outside", "possible");
+    grade("a user 9\n! no host", "possible");
     let fifo = "! fact fifo:0:1:2 uid 7 mode 600 made 500 used 600 name /tmp/psm_1f03cc2a";
-    check(&format!("a user 9\n! no outside\n{fifo}"), &["possible fifo:0:1:2"]);
+    check(&format!("a user 9\n! no host\n{fifo}"), &["possible fifo:0:1:2"]);
     let segment = "! fact sysv-shm:1 uid 7 mode 600 attachments 0 made_by 99 key private changed 5";
-    check(&format!("a user 9\n! no outside\n{segment}"), &["probable sysv-shm:1"]);
+    check(&format!("a user 9\n! no host\n{segment}"), &["probable sysv-shm:1"]);
     let set = "! fact sysv-sem:1 uid 7 mode 600 changed 5 user 99 key private";
-    check(&format!("a user 9\n! no outside\n{set}"), &["possible sysv-sem:1"]);
+    check(&format!("a user 9\n! no host\n{set}"), &["possible sysv-sem:1"]);
     let unknown = "! fact unix:5 descriptors_in_flight,_not_identified 1 uid";
     grade(&format!("a user 9\n{unknown} 7"), "possible");
     // Who could not open it cannot have sent it.

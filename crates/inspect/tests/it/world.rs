@@ -25,7 +25,7 @@
 //!
 //! A line that begins with `!` is about objects: `! peers A B`, `! sends A B` (to an address that others send to), `! listens A`,
 //! `! pending A at B` (not accepted yet), `! pidfd A of P`, `! locks A KIND` (`posix` or `flock`); `! fact A NAME VALUE …` says what else is known of one ([`World::fact`]);
-//! `! hidden`, `! no host` (a PID namespace's processes only), `! no flights`, `! no waits`, `! no outside` are about what was looked at. Seconds are counted from the machine's start, and it is [`NOW`].
+//! `! hidden`, `! no host` (a PID namespace's processes only), `! no flights`, `! no waits` are about what was looked at. Seconds are counted from the machine's start, and it is [`NOW`].
 
 use switchboard_inspect::model::{Lock, LockKind};
 use switchboard_inspect::{
@@ -87,8 +87,7 @@ impl Finish for Snapshot {
             match note.as_str() {
                 "no flights" => self.coverage.in_flight = false,
                 "no waits" => self.coverage.waits = false,
-                "no host" => self.coverage.kernel_threads = 0,
-                "no outside" => self.coverage.outside = true,
+                "no host" => self.coverage.outside = true,
                 _ => self.coverage.hides_processes = true,
             }
         }
