@@ -69,7 +69,10 @@ Commands:
   prove fuzz-inspect
                   Let every parser of the inspector read what is made at random of what the kernel says, and of what
                   processes have in their memory.
-    --seconds N   For so long each parser (some 25 of them); 60 unless said otherwise.
+    --seconds N   For so long each parser (some 35 of them), as many at once as there are processors; 60
+                  unless said otherwise.
+    --total-seconds N
+                  For so long all of them together, each for its part.
     --release     As above.
   prove event [FILTER], prove state [FILTER]
                   Let two processes wake each other over shared memory, and see that no wake-up is lost; read
@@ -208,7 +211,7 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         "kill" | "models" | "asan" | "tsan" => {}
         "torture" => options.what = prove::What::Torture { seconds: 600 },
         "hostile" => options.what = prove::What::Hostile { seconds: 60 },
-        "fuzz-inspect" => options.what = prove::What::FuzzInspect { seconds: 60 },
+        "fuzz-inspect" => options.what = prove::What::FuzzInspect { seconds: 60, together: false },
         "event" => options.what = prove::What::Event { seconds: 60 },
         "state" => options.what = prove::What::State { seconds: 60 },
         "top" => options.what = prove::What::Top { seconds: 600 },
@@ -230,14 +233,16 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
                 _,
                 prove::What::Torture { seconds }
                 | prove::What::Hostile { seconds }
-                | prove::What::FuzzInspect { seconds }
+                | prove::What::FuzzInspect { seconds, .. }
                 | prove::What::Event { seconds }
                 | prove::What::State { seconds }
                 | prove::What::Top { seconds },
             ) => {
-                let number = rest.next().and_then(|number| number.parse().ok());
-                let number = number.filter(|number| (1..=86_400).contains(number));
-                *seconds = number.ok_or("--seconds takes a number from 1 to 86400")?;
+                *seconds = seconds_of(argument, rest.next())?;
+            }
+            ("--total-seconds", _, prove::What::FuzzInspect { seconds, together }) => {
+                *seconds = seconds_of(argument, rest.next())?;
+                *together = true;
             }
             ("--rounds", _, prove::What::Clean { rounds }) => {
                 let number = rest.next().and_then(|number| number.parse().ok());
@@ -258,6 +263,12 @@ fn parse_prove(arguments: &[String]) -> Result<Task, String> {
         "tsan" => Task::ProveTsan,
         _ => Task::Prove(options),
     })
+}
+
+fn seconds_of(argument: &str, number: Option<&String>) -> Result<u32, String> {
+    let number = number.and_then(|number| number.parse().ok());
+    let number = number.filter(|number| (1..=86_400).contains(number));
+    number.ok_or_else(|| format!("{argument} takes a number from 1 to 86400"))
 }
 
 #[cfg(test)]
@@ -296,7 +307,11 @@ mod tests {
         ));
         assert!(matches!(
             parsed("prove fuzz-inspect --seconds 9"),
-            Ok(Task::Prove(o)) if o.what == prove::What::FuzzInspect { seconds: 9 }
+            Ok(Task::Prove(o)) if o.what == prove::What::FuzzInspect { seconds: 9, together: false }
+        ));
+        assert!(matches!(
+            parsed("prove fuzz-inspect --release --total-seconds 600"),
+            Ok(Task::Prove(o)) if o.what == prove::What::FuzzInspect { seconds: 600, together: true }
         ));
         assert!(matches!(
             parsed("prove clean --rounds 20 --release"),
@@ -323,6 +338,8 @@ mod tests {
             "prove asan bell",
             "prove hostile --seconds 0",
             "prove fuzz-inspect maps",
+            "prove fuzz-inspect --total-seconds 0",
+            "prove hostile --total-seconds 60",
             "prove torture mutex bell",
             "prove clean --seconds 5",
             "prove clean --rounds 0",

@@ -5,7 +5,7 @@
 //! | `prove kill` | `killstep`: a victim for each instruction boundary | for each where the world may have changed |
 //! | `prove torture` | `torture`: processes that are killed at random, for minutes | for seconds |
 //! | `prove hostile` | `hostile`: peers that lie in each way; at random, for a minute each | for a second |
-//! | `prove fuzz-inspect` | `fuzz_inspect`: every parser of the inspector on text made at random, for a minute each | for seconds |
+//! | `prove fuzz-inspect` | `fuzz_inspect`: every parser of the inspector on text made at random, for a minute each, as many at once as there are processors | for seconds |
 //! | `prove event` | `proof_event`: two processes that wake each other, for a minute | for a second |
 //! | `prove clean` | `proof_clean`: rounds in which `clean` runs against processes at random, 1,000 of them | 12 rounds |
 //! | `prove state` | `proof_state`: reads of what is set all the time, for a minute | for a second |
@@ -44,8 +44,8 @@ pub(crate) enum What {
     Torture { seconds: u32 },
     /// That lies of peers do not, at random for so long each.
     Hostile { seconds: u32 },
-    /// That no text hurts the inspector, made at random for so long each parser.
-    FuzzInspect { seconds: u32 },
+    /// That no text hurts the inspector, made at random for so long each parser, or all of them together.
+    FuzzInspect { seconds: u32, together: bool },
     /// That no wake-up of an event is lost, in so long.
     Event { seconds: u32 },
     /// That no value of a state is torn, in so long.
@@ -78,7 +78,12 @@ impl What {
             Self::Torture { seconds } => ("SWITCHBOARD_TORTURE_SECONDS", seconds.to_string()),
             Self::Hostile { seconds } => ("SWITCHBOARD_HOSTILE_SECONDS", seconds.to_string()),
             Self::Clean { rounds } => ("SWITCHBOARD_CLEAN_ROUNDS", rounds.to_string()),
-            Self::FuzzInspect { seconds } => ("SWITCHBOARD_FUZZ_SECONDS", seconds.to_string()),
+            Self::FuzzInspect { seconds, together: false } => {
+                ("SWITCHBOARD_FUZZ_SECONDS", seconds.to_string())
+            }
+            Self::FuzzInspect { seconds, together: true } => {
+                ("SWITCHBOARD_FUZZ_TOTAL_SECONDS", seconds.to_string())
+            }
             Self::Event { seconds } | Self::State { seconds } | Self::Top { seconds } => {
                 ("SWITCHBOARD_PROOF_SECONDS", seconds.to_string())
             }

@@ -15,9 +15,8 @@ use super::{Contents, Head, Unseen, descriptors, inode};
 use crate::kind::Kind;
 use crate::model::Object;
 use crate::source::borrowed::Lender;
+use crate::source::descriptors::{in_flight as count_in_flight, named_by_link};
 use crate::source::folder::Folder;
-use crate::source::numbers::{decimal, field};
-use crate::text::escaped;
 
 /// The next bytes of a pipe, doubled into one of our own.
 pub(super) fn pipe(object: &Object, most: usize) -> Result<Contents, Unseen> {
@@ -122,18 +121,14 @@ fn in_flight(ends: &[(u32, i32)]) -> Option<u64> {
         let mut text = Vec::new();
         let folder = Folder::open(&format!("/proc/{pid}")).ok()?;
         folder.read_record(format!("fdinfo/{fd}"), &mut text).ok()?;
-        field(&text, "scm_fds").and_then(decimal)
+        count_in_flight(&text).map(u64::from)
     })
 }
 
 /// What a descriptor of this process leads to, by the name that other commands take.
 fn leads_to(fd: &OwnedFd) -> String {
     let link = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new());
-    let text = escaped(link.unwrap_or_default().as_bytes());
-    let bare = |kind: &str| {
-        Some(format!("{kind}:{}", text.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?))
-    };
-    bare("pipe").or_else(|| bare("socket")).unwrap_or(text)
+    named_by_link(link.unwrap_or_default().as_bytes())
 }
 
 /// The messages at the head of a queue, copied.

@@ -7,7 +7,7 @@ use crate::analysis::DESCRIPTORS_IN_FLIGHT;
 use crate::collect::Found;
 use crate::kind::Kind;
 use crate::model::Via;
-use crate::source::numbers::{decimal, field};
+use crate::source::descriptors::{in_flight, inode};
 
 impl Join {
     /// Asks each Unix socket that somebody has.
@@ -17,9 +17,9 @@ impl Join {
             at.is_ok_and(|at| found[at].process.readable)
         };
         for object in self.objects.iter_mut().filter(|object| object.kind == Kind::Unix) {
-            let inode = object.id.rsplit(':').next().and_then(|number| number.parse().ok());
+            let number = object.id.rsplit(':').next().and_then(|number| number.parse().ok());
             let count = object.ends.iter().find_map(|end| match end.via {
-                Via::Fd(fd) if readable(end.pid) => waiting(end.pid, fd, inode?),
+                Via::Fd(fd) if readable(end.pid) => waiting(end.pid, fd, number?),
                 _ => None,
             });
             if let Some(count) = count.filter(|&count| count > 0) {
@@ -30,9 +30,8 @@ impl Join {
 }
 
 /// How many wait in the socket that a descriptor leads to, if it is still this one.
-fn waiting(pid: u32, fd: i32, inode: u64) -> Option<u64> {
+fn waiting(pid: u32, fd: i32, wanted: u64) -> Option<u32> {
     let text = std::fs::read(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-    // The number is there since Linux 5.14.
-    let is_it = field(&text, "ino").and_then(decimal).is_none_or(|found| found == inode);
-    field(&text, "scm_fds").and_then(decimal).filter(|_| is_it)
+    let is_it = inode(&text).is_none_or(|found| found == wanted);
+    in_flight(&text).filter(|_| is_it)
 }

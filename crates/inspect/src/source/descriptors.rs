@@ -5,6 +5,7 @@
 
 mod devices;
 mod fdinfo;
+mod links;
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -15,12 +16,13 @@ use rustix::path::DecInt;
 
 use super::folder::Folder;
 use super::locks;
-use super::numbers::{field, small};
+use super::numbers::small;
 use crate::kind::{Kind, Kinds};
 use crate::text::escaped;
 
 use devices::{Device, of_file_system};
-pub use fdinfo::{anonymous, direction};
+pub use fdinfo::{anonymous, direction, in_flight, inode, position, terminal};
+pub use links::{Nameless, named_by_link, nameless};
 
 /// An open descriptor of a kind that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,7 +302,7 @@ impl Search {
             Device::Sockets => {
                 let wanted = self.kinds.has_any(SOCKETS);
                 if self.flights && lister.info(name, &mut self.buffer).is_ok() {
-                    let count = field(&self.buffer, "scm_fds").and_then(small).unwrap_or(0);
+                    let count = in_flight(&self.buffer).unwrap_or(0);
                     if count > 0 {
                         self.in_flight.push((fd, status.stx_ino, count));
                     }
@@ -350,15 +352,9 @@ impl Search {
 
     /// What has no path and no inode of its own, by its link.
     fn anonymous(&mut self, lister: &mut Lister<'_>, name: &CStr) -> Option<What> {
-        let kind = match self.link.strip_prefix(b"anon_inode:")? {
-            b"[eventfd]" => Kind::Eventfd,
-            b"[eventpoll]" => Kind::Epoll,
-            b"[signalfd]" => Kind::Signalfd,
-            b"[timerfd]" => Kind::Timerfd,
-            b"[pidfd]" => Kind::Pidfd,
-            b"inotify" | b"[fanotify]" => Kind::Inotify,
-            b"[io_uring]" => return Some(What::IoUring),
-            _ => return None,
+        let kind = match nameless(&self.link)? {
+            Nameless::Object(kind) => kind,
+            Nameless::IoUring => return Some(What::IoUring),
         };
         if !self.kinds.has(kind) {
             return None;
@@ -416,7 +412,7 @@ impl Search {
         match (status.stx_rdev_major, status.stx_rdev_minor) {
             (5, 2) => {
                 lister.info(name, &mut self.buffer).ok()?;
-                let index = field(&self.buffer, "tty-index").and_then(small)?;
+                let index = terminal(&self.buffer)?;
                 Some(What::Master(index))
             }
             // Whatever the process's own terminal is.

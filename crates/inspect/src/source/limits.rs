@@ -109,14 +109,24 @@ fn watches(object: &Object) -> u64 {
 }
 
 fn number(file: &str, at: usize) -> Option<u64> {
-    let text = std::fs::read(format!("/proc/sys/{file}")).ok()?;
-    decimal(words(&text).nth(at)?)
+    number_at(&std::fs::read(format!("/proc/sys/{file}")).ok()?, at)
+}
+
+/// One of the numbers in a file of /proc/sys.
+#[must_use]
+pub fn number_at(text: &[u8], at: usize) -> Option<u64> {
+    decimal(words(text).nth(at)?)
+}
+
+/// The tasks of the system.
+fn tasks() -> Option<u64> {
+    all_tasks(&std::fs::read("/proc/loadavg").ok()?)
 }
 
 /// The tasks of the system, by /proc/loadavg: `running/all`.
-fn tasks() -> Option<u64> {
-    let text = std::fs::read("/proc/loadavg").ok()?;
-    decimal(words(&text).nth(3)?.split(|&byte| byte == b'/').nth(1)?)
+#[must_use]
+pub fn all_tasks(loadavg: &[u8]) -> Option<u64> {
+    decimal(words(loadavg).nth(3)?.split(|&byte| byte == b'/').nth(1)?)
 }
 
 /// Every limit that this kernel has.
@@ -153,18 +163,24 @@ const MOST: &[(&str, usize, u64)] = &[
 
 /// The command that doubles a limit of the system. A file of several numbers is set as a whole.
 fn raised(file: &str, at: usize, key: &str) -> Option<String> {
-    let text = std::fs::read(format!("/proc/sys/{file}")).ok()?;
-    let mut numbers: Vec<u64> = words(&text).map_while(decimal).collect();
     let row = MOST.iter().find(|row| (row.0, row.1) == (file, at));
     // Beyond this nothing is limited for real.
     let most = row.map_or(1 << 40, |row| row.2);
-    let number = numbers.get_mut(at).filter(|number| **number < most)?;
-    *number = number.saturating_mul(2).clamp(1, most);
-    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    let text = std::fs::read(format!("/proc/sys/{file}")).ok()?;
+    let numbers: Vec<String> = doubled(&text, at, most)?.iter().map(u64::to_string).collect();
     match numbers.as_slice() {
         [one] => Some(format!("sysctl -w {key}={one}")),
         several => Some(format!("sysctl -w {key}=\"{}\"", several.join(" "))),
     }
+}
+
+/// The numbers in a file of /proc/sys, one of them doubled; none if that is at its most.
+#[must_use]
+pub fn doubled(text: &[u8], at: usize, most: u64) -> Option<Vec<u64>> {
+    let mut numbers: Vec<u64> = words(text).map_while(decimal).collect();
+    let number = numbers.get_mut(at).filter(|number| **number < most)?;
+    *number = number.saturating_mul(2).clamp(1, most);
+    Some(numbers)
 }
 
 /// Of the limits that each process has of its own, the one that is nearest.

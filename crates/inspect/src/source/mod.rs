@@ -8,7 +8,7 @@ pub mod descriptors;
 pub mod folder;
 pub mod inet;
 pub mod io;
-pub(crate) mod limits;
+pub mod limits;
 pub mod locks;
 pub mod maps;
 pub mod memory;

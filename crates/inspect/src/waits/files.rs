@@ -8,6 +8,7 @@ use super::resolve::Resolve;
 use crate::join::Key;
 use crate::kind::Kind;
 use crate::model::{End, Lock, LockKind, Need, Target, Via, WaitOn};
+use crate::source::descriptors::position;
 use crate::source::folder::device;
 use crate::source::locks;
 use crate::source::system_call::Inside;
@@ -64,10 +65,7 @@ impl Resolve<'_> {
             0 => Some(0),
             1 => {
                 let text = self.fdinfo(fd)?;
-                let line = text
-                    .split(|&byte| byte == b'\n')
-                    .find_map(|line| line.strip_prefix(b"pos:"))?;
-                std::str::from_utf8(line).ok()?.trim().parse().ok()
+                position(&text)
             }
             2 => Some(self.process.folder()?.status(format!("fd/{fd}")).ok()?.stx_size),
             _ => None,

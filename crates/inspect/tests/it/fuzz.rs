@@ -1,8 +1,9 @@
 //! Every parser on text that nobody meant: what the kernel really says, changed at random, and what is made of numbers, words and marks
 //! that parsers look for. What is understood in a new way is kept and changed further.
 //!
-//! `cargo xtask prove fuzz-inspect` runs this for longer: `SWITCHBOARD_FUZZ_SECONDS`, each parser. What is random follows from a seed, which is
-//! said when something fails, with the text: `SWITCHBOARD_FUZZ_SEED` takes it again.
+//! `cargo xtask prove fuzz-inspect` runs this for longer: `SWITCHBOARD_FUZZ_SECONDS` for each parser, or `SWITCHBOARD_FUZZ_TOTAL_SECONDS` for
+//! all of them together. As many are read at once as there are processors. What is random follows from a seed, which is said when something
+//! fails, with the text: `SWITCHBOARD_FUZZ_SEED` takes it again.
 
 mod memory;
 mod noise;
@@ -12,6 +13,8 @@ mod snapshots;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use switchboard_testkit::skip::say;
@@ -19,10 +22,15 @@ use switchboard_testkit::skip::say;
 use noise::{Noise, changed};
 use parsers::{Parser, TABLE};
 
-/// For each parser.
-fn seconds() -> f64 {
-    let asked = std::env::var("SWITCHBOARD_FUZZ_SECONDS").ok();
-    asked.and_then(|seconds| seconds.parse().ok()).unwrap_or(0.15)
+/// For each of so many parsers, of which so many are read at once.
+fn time(parsers: usize, at_once: usize) -> Duration {
+    let asked = |name| {
+        let seconds: Option<f64> = std::env::var(name).ok().and_then(|text| text.parse().ok());
+        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    };
+    let turns = u32::try_from(parsers.div_ceil(at_once)).expect("few");
+    let total = asked("SWITCHBOARD_FUZZ_TOTAL_SECONDS").map(|total| total / turns);
+    total.or_else(|| asked("SWITCHBOARD_FUZZ_SECONDS")).unwrap_or(Duration::from_millis(150))
 }
 
 fn seed() -> u64 {
@@ -62,10 +70,21 @@ fn fuzz(parser: &Parser, seed: u64, time: Duration) -> (u64, usize) {
 
 #[test]
 fn fuzz_inspect_every_parser() {
-    let (seed, each) = (seed(), Duration::from_secs_f64(seconds()));
-    for parser in TABLE.iter().chain(memory::TABLE) {
-        let (texts, ways) = fuzz(parser, seed, each);
-        say(&format!("{}: {texts} texts, understood in {ways} ways", parser.name));
-        assert!(ways > 1, "{}: whatever is read, it is all the same", parser.name);
-    }
+    let parsers: Vec<&Parser> = TABLE.iter().chain(memory::TABLE).collect();
+    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let (seed, each) = (seed(), time(parsers.len(), at_once));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        // Each is taken once; nothing else is shared.
+        while let Some(parser) = parsers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (texts, ways) = fuzz(parser, seed, each);
+            say(&format!("{}: {texts} texts, understood in {ways} ways", parser.name));
+            assert!(ways > 1, "{}: whatever is read, it is all the same", parser.name);
+        }
+    };
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        // What one panicked with is this test's own.
+        all.into_iter().for_each(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
+    });
 }

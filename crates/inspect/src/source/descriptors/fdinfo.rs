@@ -60,6 +60,30 @@ pub fn direction(fdinfo: &[u8]) -> Option<(bool, bool)> {
     })
 }
 
+/// How many descriptors wait in a Unix socket to be taken, where the kernel says so (Linux 5.6).
+#[must_use]
+pub fn in_flight(fdinfo: &[u8]) -> Option<u32> {
+    field(fdinfo, "scm_fds").and_then(small)
+}
+
+/// The inode of what it leads to, where the kernel says so (Linux 5.14).
+#[must_use]
+pub fn inode(fdinfo: &[u8]) -> Option<u64> {
+    field(fdinfo, "ino").and_then(decimal)
+}
+
+/// Where in the file the next read or write begins.
+#[must_use]
+pub fn position(fdinfo: &[u8]) -> Option<u64> {
+    field(fdinfo, "pos").and_then(decimal)
+}
+
+/// The number of the pseudo-terminal whose master it is.
+#[must_use]
+pub fn terminal(fdinfo: &[u8]) -> Option<u32> {
+    field(fdinfo, "tty-index").and_then(small)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,15 +3,17 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use switchboard_inspect::source::descriptors::{anonymous, direction};
+use switchboard_inspect::source::folder::bracketed;
 use switchboard_inspect::source::{
-    inet, io, locks, maps, netlink, numbers, own_limits, places, process, schedule, system_call,
-    sysv, unix,
+    descriptors, inet, io, limits, locks, maps, netlink, numbers, own_limits, places, process,
+    schedule, system_call, sysv, unix,
 };
-use switchboard_inspect::text::{escaped, tamed};
+use switchboard_inspect::text::{self, escaped, tamed, unescaped};
 use switchboard_inspect::{Kind, Kinds, name};
 
 use super::seeds::{
-    datagram_seeds, fdinfo_seeds, files, inet_seeds, locks_seeds, maps_seeds, sysv_seeds,
+    datagram_seeds, fdinfo_seeds, files, inet_seeds, link_seeds, locks_seeds, maps_seeds,
+    sysv_seeds,
 };
 use super::snapshots::{changed_snapshot, name_seeds, own_snapshot, snapshot, snapshot_seed};
 
@@ -100,7 +102,46 @@ pub(super) const TABLE: &[Parser] = &[
         seeds: fdinfo_seeds,
         read: |text| {
             let all = Kinds::ALL.iter().filter_map(|kind| anonymous(kind, text).map(|_| kind));
-            shape(&(all.collect::<Vec<_>>(), direction(text), locks::of_descriptor(text).len()))
+            let numbers = [
+                descriptors::in_flight(text).map(u64::from),
+                descriptors::terminal(text).map(u64::from),
+                descriptors::inode(text),
+                descriptors::position(text),
+            ];
+            shape(&(
+                all.collect::<Vec<_>>(),
+                direction(text),
+                locks::of_descriptor(text).len().min(9),
+                numbers.map(|number| number.is_some()),
+            ))
+        },
+    },
+    Parser {
+        name: "links of descriptors",
+        seeds: link_seeds,
+        read: |link| {
+            let named = descriptors::named_by_link(link);
+            safe(&named);
+            let kinds = [true, false].map(|internal| maps::kind(link, internal));
+            shape(&(descriptors::nameless(link), kinds, named.starts_with("pipe:")))
+        },
+    },
+    Parser {
+        name: "links of namespaces",
+        seeds: || vec![b"net:[4026531833]".to_vec(), b"pid:[4026532179]".to_vec()],
+        read: |link| {
+            let names: [&[u8]; 4] = [b"ipc", b"net", b"pid", b"mnt"];
+            shape(&names.map(|name| bracketed(link, name).is_some()))
+        },
+    },
+    Parser {
+        name: "sys",
+        seeds: || files(&["sys/kernel/sem", "sys/fs/file-nr", "loadavg"]),
+        read: |text| {
+            let numbers = [0, 1, 3].map(|at| limits::number_at(text, at).is_some());
+            let doubled = limits::doubled(text, 3, u64::MAX);
+            doubled.iter().for_each(|all| assert!(all[3] > 0));
+            shape(&(numbers, doubled.map(|all| all.len().min(9)), limits::all_tasks(text)))
         },
     },
     Parser {
@@ -211,8 +252,12 @@ pub(super) const TABLE: &[Parser] = &[
         read: |text| {
             let shown = escaped(text);
             safe(&shown);
-            safe(&tamed(String::from_utf8_lossy(text).into_owned()));
-            shape(&(shown.len() == text.len()))
+            let kept = &text[..text.len().min(text::LONGEST)];
+            assert_eq!(unescaped(&shown).as_deref(), Some(kept), "{shown}");
+            let words = String::from_utf8_lossy(text).into_owned();
+            let back = unescaped(&words).map(|bytes| bytes.len() == text.len());
+            safe(&tamed(words));
+            shape(&(shown.len() == text.len(), back))
         },
     },
     Parser {
@@ -234,7 +279,8 @@ pub(super) const TABLE: &[Parser] = &[
                 name::Named::Process(_) => 1000,
                 name::Named::Objects(objects) => objects.len().min(9),
             });
-            shape(&(found, Kind::named(&words)))
+            let held = name::descriptor_named(&words).map(|(_, fd)| fd < 0);
+            shape(&(found, held, Kind::named(&words)))
         },
     },
 ];

@@ -25,9 +25,25 @@ pub(super) fn fdinfo_seeds() -> Vec<Vec<u8>> {
         "clockid: 0\nticks: 0\nsettime flags: 01\nit_value: (0, 90)\nit_interval: (1, 0)\n",
         "inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8\n",
         "Pid:\t812\nNSpid:\t812\nino:\t77\n",
+        "flags:\t02\nino:\t77\nscm_fds: 2\n",
         "tty-index:\t3\nlock:\t1: FLOCK  ADVISORY  WRITE 17537 fe:00:10534959 0 EOF\n",
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).chain(files(&["self/fdinfo/0"])).collect()
+}
+
+pub(super) fn link_seeds() -> Vec<Vec<u8>> {
+    let links = [
+        "pipe:[4471]",
+        "socket:[812]",
+        "anon_inode:[eventfd]",
+        "anon_inode:inotify",
+        "anon_inode:[io_uring]",
+        "/memfd:a b (deleted)",
+        "/dev/shm/sem.x",
+        "/SYSV0000beef (deleted)",
+        "/dev/zero (deleted)",
+    ];
+    links.iter().map(|link| link.as_bytes().to_vec()).collect()
 }
 
 pub(super) fn locks_seeds() -> Vec<Vec<u8>> {

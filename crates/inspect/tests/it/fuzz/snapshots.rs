@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use switchboard_inspect::analysis::graph::{self, Graph};
+use switchboard_inspect::analysis::leaks::{LeakOptions, leaks};
+use switchboard_inspect::analysis::left::{Run, left};
 use switchboard_inspect::analysis::wakers::Index;
-use switchboard_inspect::analysis::{deadlocks, difference, stuck, why};
+use switchboard_inspect::analysis::{deadlocks, difference, peers, pressure, rates, stuck, why};
 use switchboard_inspect::{Need, Request, Snapshot, Target, Wait, WaitOn};
 
 use super::noise::Noise;
@@ -24,10 +27,32 @@ pub(super) fn snapshot(text: &[u8]) -> (bool, usize, usize) {
         }
     }
     let changes = own_snapshot(|own| {
-        difference::between(own, &snapshot).changed.len()
+        let run = Run { processes: [std::process::id(), 1].into(), began_unix_ms: 1 };
+        left(own, &snapshot, &run).len()
+            + usize::from(rates::between(own, &snapshot).process(1).is_some())
+            + difference::between(own, &snapshot).changed.len()
             + difference::between(&snapshot, own).changed.len()
     });
-    (true, found.len().min(9), changes.min(9))
+    let others = more(&snapshot);
+    (true, found.len().min(9), (changes + others).min(9))
+}
+
+/// The other conclusions that commands draw.
+fn more(snapshot: &Snapshot) -> usize {
+    let leaks = leaks(snapshot, &LeakOptions::default());
+    leaks
+        .iter()
+        .flat_map(|leak| leak.reasons.iter().chain(&leak.doubts))
+        .for_each(|text| safe(text));
+    let mut graph = Graph::new(snapshot, &graph::Options::default());
+    graph.keep_reached(&[1, std::process::id()], Some(3));
+    for process in &snapshot.processes {
+        let _ = snapshot.is_orphan(process);
+        for object in snapshot.objects_of(process.pid).take(20) {
+            let _ = peers::others(snapshot, object, process.pid);
+        }
+    }
+    leaks.len() + pressure::all(snapshot).len() + graph.channels.len()
 }
 
 /// A small one of this process, with a deadlock written into it.
