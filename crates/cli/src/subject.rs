@@ -46,6 +46,12 @@ impl<'a> Subject<'a> {
                 return Err(nothing(snapshot, source, word));
             }
             Named::Objects(found) => {
+                if let (Ok(id), Some(first)) = (word.parse::<u32>(), found.first()) {
+                    note(&format!(
+                        "there is no process {id} that can be seen; {} is meant",
+                        first.id
+                    ));
+                }
                 for object in found {
                     if !self.has(&object.id) {
                         self.objects.push(object);

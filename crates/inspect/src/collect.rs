@@ -455,9 +455,17 @@ fn lock_lines() -> Vec<locks::Line> {
     lines
 }
 
-/// Looks at those files again that turned out to have locks: which of these a descriptor has.
+/// Looks at those files again that turned out to have locks: which of these a descriptor has. Within a PID namespace the table leaves out
+/// locks whose takers are not in it, or have ended; so files that somebody waits to lock are among them.
 fn locked_files(found: &mut [Found], lines: &[locks::Line]) {
-    let locked: HashSet<(u64, u64)> = lines.iter().map(|line| (line.device, line.inode)).collect();
+    let mut locked: HashSet<(u64, u64)> =
+        lines.iter().map(|line| (line.device, line.inode)).collect();
+    for one in found.iter() {
+        for fd in one.asleep.iter().filter_map(waits::locking) {
+            let file = one.files.iter().find(|file| file.fd == fd);
+            locked.extend(file.map(|file| (file.device, file.inode)));
+        }
+    }
     let mut buffer = Vec::new();
     for one in found.iter_mut().filter(|_| !locked.is_empty()) {
         let mut folder = None;
@@ -504,7 +512,7 @@ fn coverage(
     let kernel_threads = count(&|process| process.kernel);
     // They are in the machine's first namespace, so that whoever sees one sees everybody. Hidden, they say nothing.
     let outside = kernel_threads == 0 && is_within_another_namespace();
-    if waits == Waits::All && hides_processes {
+    if hides_processes {
         missing.push("processes of other users: /proc hides them (hidepid=)".to_owned());
     } else if waits == Waits::All && outside {
         missing.push(

@@ -125,6 +125,13 @@ fn makes_an_object(line: &[u8], kinds: Kinds) -> bool {
     }
 }
 
+/// The descriptor of a file that a thread sleeps on to lock it, or does something else that looks alike.
+pub(crate) fn locking(asleep: &Asleep) -> Option<i32> {
+    let Line::Inside(inside) = system_call::line(&asleep.line)? else { return None };
+    let (_, shape) = system_call::row(inside.number)?;
+    matches!(shape, Shape::Flock | Shape::Fcntl).then(|| inside.small(0))
+}
+
 fn is_opening(line: &[u8]) -> bool {
     let Some(Line::Inside(inside)) = system_call::line(line) else { return false };
     matches!(system_call::row(inside.number), Some((_, Shape::Open(..))))

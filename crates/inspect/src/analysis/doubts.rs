@@ -27,6 +27,7 @@ pub fn of(index: &Index<'_>, set: &Set<'_>, stuck: &Stuck<'_>) -> Vec<Doubt> {
         found.push(Doubt { text, most: Grade::Possible });
     }
     found.extend(in_flight(index, stuck));
+    found.extend(traced(index, set, stuck.process));
     if is_lock_in_memory(index, stuck) {
         return found;
     }
@@ -38,6 +39,7 @@ pub fn of(index: &Index<'_>, set: &Set<'_>, stuck: &Stuck<'_>) -> Vec<Doubt> {
     let ignored = if processes.is_empty() { 0 } else { CHILD };
     for process in std::iter::once(stuck.process).chain(processes) {
         found.extend(handlers(index, set, process, ignored));
+        found.extend(traced(index, set, process).filter(|_| process.pid != own));
     }
     found
 }
@@ -62,6 +64,13 @@ fn in_flight(index: &Index<'_>, stuck: &Stuck<'_>) -> Option<Doubt> {
         socket.id, target.object
     );
     Some(Doubt { text, most: Grade::Possible })
+}
+
+/// A debugger can do with it what it likes, if it is not stuck itself, as one is that waits for nothing but whom it traces.
+fn traced(index: &Index<'_>, set: &Set<'_>, process: &Process) -> Option<Doubt> {
+    let tracer = index.process_of(process.tracer?)?;
+    let text = format!("{} traces {}", index.snapshot.label(tracer), process.label());
+    process_is_able(index, set, tracer).then_some(Doubt { text, most: Grade::Probable })
 }
 
 /// Whether it waits for a lock in memory, or a thread's end. No signal interrupts that, and no handler can unlock what its thread holds.

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::kind::Kind;
-use crate::model::{LockKind, Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn};
+use crate::model::{
+    End, LockKind, Need, Object, Process, Snapshot, Target, Thread, Via, Wait, WaitOn,
+};
 
 use super::DESCRIPTORS_IN_FLIGHT;
 use super::peers::far_sides;
@@ -163,9 +165,16 @@ impl<'a> Index<'a> {
             Kind::Pipe => self.of_pipe(object, target.need, seen),
             Kind::Fifo => match target.need {
                 Need::Reader | Need::Writer => Wakers::open("anybody who opens it"),
-                need => named(process, self.of_pipe(object, need, Grade::Probable)),
+                need => served(
+                    object,
+                    need,
+                    named(process, self.of_pipe(object, need, Grade::Probable)),
+                ),
             },
-            Kind::Mq => named(process, self.of_pipe(object, target.need, Grade::Probable)),
+            Kind::Mq => {
+                let found = self.of_pipe(object, target.need, Grade::Probable);
+                served(object, target.need, named(process, found))
+            }
             Kind::Unix => self.of_unix(object, target.need, seen),
             Kind::Tcp => self.of_tcp(object, target.need, seen),
             Kind::Udp if target.need == Need::Data => {
@@ -212,6 +221,12 @@ impl<'a> Index<'a> {
                 Wakers { each, ..found }
             }
             Kind::Futex => self.of_futex(process, thread, object, target),
+            Kind::Timerfd => Wakers::open(match object.state.as_deref() {
+                Some("armed") => "its timer",
+                _ => "whoever sets its timer, which is not armed,",
+            }),
+            Kind::Signalfd => Wakers::open("a signal, which anybody may send,"),
+            Kind::Inotify => Wakers::open("a change to what it watches"),
             _ => Wakers::open("somebody who is not seen"),
         }
     }
@@ -327,6 +342,22 @@ fn named(process: &Process, found: Wakers) -> Wakers {
     let alone = found.by.iter().all(|waker| waker.pid == process.pid);
     let grade = if alone { Grade::Possible } else { found.grade };
     Wakers { grade, ..found }
+}
+
+/// Of an object with a name: where nobody has just the other end, those who have both are the server's side, a shell and the program that it
+/// started; whoever opens it by its name is the other.
+fn served(object: &Object, need: Need, found: Wakers) -> Wakers {
+    let is_other = |end: &End| match need {
+        Need::Room => end.reads && !end.writes,
+        _ => end.writes && !end.reads,
+    };
+    let is_open = |end: &End| matches!(end.via, Via::Fd(_));
+    let mut names = object.names.iter();
+    let is_gone = names.len() > 0 && names.all(|name| name.ends_with(" (deleted)"));
+    if is_gone || object.ends.iter().any(|end| is_open(end) && is_other(end)) {
+        return found;
+    }
+    Wakers { grade: Grade::Possible, ..found }
 }
 
 fn sleeps_on(thread: &Thread, object: &str, need: Need) -> bool {

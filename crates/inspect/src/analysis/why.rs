@@ -13,42 +13,58 @@ use crate::model::{Need, Object, Process, Target, Thread, Wait, WaitOn};
 /// The sentence.
 #[must_use]
 pub fn sentence(index: &Index<'_>, set: &Set<'_>, process: &Process, thread: &Thread) -> String {
-    let who = name(process, thread);
+    let who = name(index, process, thread);
     let Some(wait) = &thread.wait else {
         let state = match thread.state {
             'R' => "runs",
             'D' => "is in the kernel and cannot be interrupted",
             'Z' | 'X' => "has ended, and its parent has not waited for it",
-            _ if process.is_stopped() => "is stopped (SIGSTOP, or a debugger)",
+            _ if is_stopped(process, thread) => stop(process, thread),
             _ => "sleeps; what it waits for cannot be read by this user",
         };
         return format!("{who} {state}");
     };
-    if let (true, WaitOn::Other(_)) = (process.is_stopped(), &wait.on) {
+    let stopped = is_stopped(process, thread);
+    if let (true, WaitOn::Other(_)) = (stopped, &wait.on) {
         let since = age(wait);
         let since = if since.is_empty() { since } else { format!(" for{since}") };
         let (what, _) = what(index, process, wait);
-        return format!("{who} is stopped (SIGSTOP, or a debugger){since}, {what}");
+        return format!("{who} {}{since}, {what}", stop(process, thread));
     }
-    let stopped =
-        if process.is_stopped() { " is stopped (SIGSTOP, or a debugger), and" } else { "" };
+    let stopped = if stopped { format!(" {}, and", stop(process, thread)) } else { String::new() };
     let wakers = index.wakers(process, thread, wait);
     let timed = if wait.timed { ", until its timeout" } else { "" };
     let (what, role) = what(index, process, wait);
     let culprits = if wait.timed && wakers.open.is_some() {
         String::new()
     } else {
-        culprits(index, set, process, wait, &wakers, role)
+        culprits(index, set, (process, thread), wait, &wakers, role)
     };
     format!("{who}{stopped} has waited{} {what}{timed}{culprits}", age(wait))
 }
 
-/// A thread's name: that of the process, and its own where there are several.
-fn name(process: &Process, thread: &Thread) -> String {
+/// A thread's name: that of the process, and its own where there are several; and who traces it.
+fn name(index: &Index<'_>, process: &Process, thread: &Thread) -> String {
+    let traced = process.tracer.map_or_else(String::new, |tid| {
+        let tracer = index.process_of(tid).unwrap_or(tid);
+        format!(" (traced by {})", index.snapshot.label(tracer))
+    });
     if process.threads.len() > 1 {
-        format!("{} thread {} ({})", process.label(), thread.tid, thread.name)
+        format!("{} thread {} ({}){traced}", process.label(), thread.tid, thread.name)
     } else {
-        process.label()
+        process.label() + &traced
+    }
+}
+
+fn is_stopped(process: &Process, thread: &Thread) -> bool {
+    process.is_stopped() || matches!(thread.state, 'T' | 't')
+}
+
+/// What stopped it.
+fn stop(process: &Process, thread: &Thread) -> &'static str {
+    match (process.state, thread.state) {
+        ('t', _) | (_, 't') => "is stopped by its debugger",
+        _ => "is stopped (SIGSTOP)",
     }
 }
 
@@ -95,7 +111,9 @@ fn what(index: &Index<'_>, process: &Process, wait: &Wait) -> (String, &'static 
         }
         WaitOn::Children(children) if children.len() == 1 => {
             let child = index.snapshot.label(children[0]);
-            if index.snapshot.process(children[0]).is_some_and(|one| one.parent != process.pid) {
+            let one = index.snapshot.process(children[0]);
+            let is_own = |tid: u32| process.threads.iter().any(|thread| thread.tid == tid);
+            if one.is_some_and(|one| one.parent != process.pid || one.tracer.is_some_and(is_own)) {
                 return (format!("for {child}, which it traces, to stop or end"), "tracee");
             }
             let more = if makes_a_child(wait) { " or to start its program" } else { "" };
@@ -211,7 +229,7 @@ fn full(object: &Object, need: Need) -> String {
 fn culprits(
     index: &Index<'_>,
     set: &Set<'_>,
-    process: &Process,
+    (process, own): (&Process, &Thread),
     wait: &Wait,
     wakers: &Wakers,
     role: &str,
@@ -221,6 +239,10 @@ fn culprits(
         return match wakers.open {
             Some(_) if role.is_empty() || role == "clock" || role == "sender" => String::new(),
             Some(open) => format!("; {open} can end that"),
+            // There may be others who were not known to.
+            None if wakers.grade == Grade::Possible => {
+                "; nobody is left who is known to be able to end that".to_owned()
+            }
             None => "; nobody who could end that is left".to_owned(),
         };
     }
@@ -232,7 +254,7 @@ fn culprits(
         let waker = of_it.next().copied().unwrap_or(Waker { pid, tid: None });
         let exact = of_it.next().is_none();
         let label = if pid == process.pid {
-            match waker.tid.filter(|&tid| exact && tid != process.pid) {
+            match waker.tid.filter(|&tid| exact && tid != own.tid) {
                 Some(tid) => format!("its own thread {tid}"),
                 None => "itself".to_owned(),
             }
@@ -280,7 +302,9 @@ fn ability(index: &Index<'_>, set: &Set<'_>, waker: Waker) -> String {
         return "has ended, and its parent has not waited for it".to_owned();
     }
     if process.is_stopped() {
-        return "is stopped (SIGSTOP)".to_owned();
+        let by_debugger = process.state == 't';
+        let what = if by_debugger { "is stopped by its debugger" } else { "is stopped (SIGSTOP)" };
+        return what.to_owned();
     }
     let stuck = match waker.tid {
         Some(tid) => set.contains_key(&tid),

@@ -146,16 +146,16 @@ impl Resolve<'_> {
         }])
     }
 
-    /// A FIFO that is opened waits for its other end.
-    pub(super) fn open(&mut self, call: &Inside, path: usize, folder: bool) -> WaitOn {
+    /// A FIFO that is opened waits for its other end; a file with a lease, for whoever has that, for a time. Whether it ends by itself, too.
+    pub(super) fn open(&mut self, call: &Inside, path: usize, folder: bool) -> (WaitOn, bool) {
         let Some(text) = self.process.memory().text(call.arguments[path]) else {
-            return WaitOn::Other("opening a path that cannot be read".to_owned());
+            return (WaitOn::Other("a path that cannot be read".to_owned()), false);
         };
         let shown = escaped(&text);
-        let opening = WaitOn::Other(format!("opening {shown}"));
-        if !self.channel.is_empty()
-            && !["wait_for_partner", "fifo_open"].iter().any(|name| self.channel.contains(name))
-        {
+        let opening = (WaitOn::Other(shown.clone()), false);
+        let sleeps_in = |names: &[&str]| names.iter().any(|name| self.channel.contains(name));
+        let leased = sleeps_in(&["break_lease"]);
+        if !self.channel.is_empty() && !leased && !sleeps_in(&["wait_for_partner", "fifo_open"]) {
             return opening;
         }
         let pid = self.pid();
@@ -170,6 +170,9 @@ impl Resolve<'_> {
             <std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(full),
         );
         let Ok(status) = std::fs::metadata(full) else { return opening };
+        if leased {
+            return (self.leased((status.dev(), status.ino()), shown), true);
+        }
         if !status.file_type().is_fifo() {
             return opening;
         }
@@ -182,7 +185,24 @@ impl Resolve<'_> {
         object.mode = Some(status.mode() & 0o7777);
         object.ends.push(End { pid, via: Via::Waits, reads, writes: !reads });
         let need = if reads { Need::Writer } else { Need::Reader };
-        WaitOn::Objects(vec![Target::new(object.id.clone(), need)])
+        (WaitOn::Objects(vec![Target::new(object.id.clone(), need)]), false)
+    }
+
+    /// Until whoever has a lease gives it back; the kernel takes it after `fs.lease-break-time`.
+    fn leased(&mut self, (device, inode): (u64, u64), name: String) -> WaitOn {
+        let at = self.join.object(Key::of_file(Kind::Lock, device, inode));
+        let pid = self.pid();
+        let object = &mut self.join.objects[at];
+        object.add_name(name);
+        let leases = object.locks.iter().filter(|lock| lock.kind == LockKind::Lease);
+        let mut owners: Vec<u32> =
+            leases.flat_map(|lock| lock.holders.iter().copied().chain(lock.taker)).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        object.ends.push(End { pid, via: Via::Waits, reads: true, writes: true });
+        let target = Target::new(object.id.clone(), Need::Release);
+        let detail = Some("a lease, which the kernel takes back after a while".to_owned());
+        WaitOn::Objects(vec![Target { owners, detail, ..target }])
     }
 
     pub(super) fn semaphore(&mut self, call: &Inside) -> WaitOn {

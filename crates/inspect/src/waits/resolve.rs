@@ -40,7 +40,7 @@ impl Resolve<'_> {
             Shape::SendFile => (self.moving(call.small(1), fd), false),
             Shape::Accept => (self.of_descriptor(fd, Need::Client), false),
             Shape::Connect => (self.connect(fd, call), false),
-            Shape::Open(path, folder) => (self.open(call, path, folder), false),
+            Shape::Open(path, folder) => self.open(call, path, folder),
             Shape::Poll(_) | Shape::Select | Shape::Epoll(_) => self.poll(call, shape),
             Shape::Futex => self.futex(call),
             Shape::FutexWaitv => self.futexes(call),

@@ -295,6 +295,15 @@ fn grades() {
         ("handles 17", "", "child child of left; ended", CERTAIN),
         ("handles 17", "", "child child of left; reads pipe:2; waits data pipe:2", CERTAIN),
         ("handles 17", "", "", CERTAIN),
+        // A debugger that can do something, and one that waits for whom it traces.
+        ("traced by other", "", "other waits time", PROBABLE),
+        ("", "traced by other", "other waits time", PROBABLE),
+        (
+            "traced by other",
+            "",
+            "other waits children left",
+            &["certain cycle: left right; behind: other"],
+        ),
         // Another thread of it is free.
         ("", "", "right waits time", &[]),
         ("", "", "right waits lock futex:1 of left", CERTAIN),
@@ -392,6 +401,9 @@ fn kinds() {
         ("has signalfd:OWN; waits data signalfd:OWN", &[]),
         ("has timerfd:OWN; waits data timerfd:OWN", &[]),
         ("has fifo:OWN; waits writer fifo:OWN", &[]),
+        // Both ways, as servers have them.
+        ("has fifo:OWN fifo:OTHER; waits data fifo:OWN", &["possible knot: left right"]),
+        ("has mq:OWN mq:OTHER; waits data mq:OWN", &["possible knot: left right"]),
         ("waits signal", &[]),
         ("waits time", &[]),
         ("waits other", &[]),
@@ -460,9 +472,30 @@ fn sentences() {
     says(
         "left waits other; stopped",
         "left",
-        "left[10] is stopped (SIGSTOP, or a debugger) for 5.0 s, in io_uring_enter on what is not seen",
+        "left[10] is stopped (SIGSTOP) for 5.0 s, in io_uring_enter on what is not seen",
     );
     says("left runs", "left", "left[10] runs");
+    for (left, said) in [
+        ("waits signal; halted", "is stopped by its debugger, and has waited 5.0 s for a signal"),
+        (
+            "waits other; halted",
+            "is stopped by its debugger for 5.0 s, in io_uring_enter on what is not seen",
+        ),
+        ("waits signal", "has waited 5.0 s for a signal"),
+    ] {
+        let text = format!("left {left}; traced by gdb\n gdb waits children left");
+        says(&text, "left", &format!("left[10] (traced by gdb[20]) {said}"));
+    }
+    says(
+        "gdb waits children left\n left child of gdb; traced by gdb; halted",
+        "gdb",
+        "gdb[10] has waited 5.0 s for left[20], which it traces, to stop or end; its only tracee left[20] is stopped by its debugger",
+    );
+    says(
+        "left maps futex:1; waits change futex:1",
+        "left",
+        "left[10] has waited 5.0 s for futex:1; nobody is left who is known to be able to end that",
+    );
     says(
         "left has unix:1; waits data unix:1
          ! listens unix:1",

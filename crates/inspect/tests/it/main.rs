@@ -10,6 +10,7 @@ mod gallery;
 mod graph;
 mod hostile;
 mod leaks;
+mod leases;
 mod left;
 mod objects;
 mod recorded;

@@ -18,7 +18,7 @@
 //! | `waits lock O of P…` | until P lets go; `locks` until all of them do, `P+Q` if either has that one; `lock? … of` if that is not sure; `of dead` |
 //! | `waits children P…`, `waits signal`, `waits time`, `waits other` | |
 //! | `timed`, `once`, `moved`, `doubted` | of the wait: it ends by itself; nobody looked twice; it was another one the second time; it may end by itself |
-//! | `runs`, `stopped`, `ended` | its state |
+//! | `runs`, `stopped`, `halted` (by a debugger), `ended` | its state |
 //! | `handles N…` | signals, by number |
 //! | `child of P`, `traced by P`, `session P`, `ring`, `unreadable`, `user N`, `space N`, `group PATH` | its parent, session, user, PID namespace, control group |
 //! | `started S`, `ipc N` | when it was started, its IPC namespace |
@@ -243,6 +243,7 @@ impl World {
             "doubted" => self.its_wait(name, thread).doubt = Some("a limit".to_owned()),
             "runs" => self.at(name).threads[thread].state = 'R',
             "stopped" => self.at(name).state = 'T',
+            "halted" => self.at(name).state = 't',
             "ended" => self.at(name).state = 'Z',
             "ring" => self.at(name).io_uring = true,
             "unreadable" => {

@@ -218,7 +218,7 @@ pub(super) fn mutex(stage: &mut Stage, kind: Mutex) -> *mut libc::pthread_mutex_
     at
 }
 
-fn lock(mutex: *mut libc::pthread_mutex_t) {
+pub(super) fn lock(mutex: *mut libc::pthread_mutex_t) {
     // SAFETY: the mutex was made by `mutex`, and its memory is mapped here.
     unsafe { libc::pthread_mutex_lock(mutex) };
 }

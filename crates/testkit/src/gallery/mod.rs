@@ -13,6 +13,7 @@ mod pipes;
 mod queues;
 mod sockets;
 mod stage;
+mod tangles;
 mod terminals;
 mod woken;
 
@@ -81,6 +82,7 @@ pub fn all() -> impl Iterator<Item = &'static Situation> {
         healthy::TABLE,
         look_alikes::TABLE,
         woken::TABLE,
+        tangles::TABLE,
     ];
     tables.into_iter().flatten()
 }

@@ -35,7 +35,7 @@ pub(super) const TABLE: &[Situation] = &[
     ])
     .deadlock(Sure::Possible, false, &["left", "right"]),
     one("sysv-semaphore-orphaned", "whoever took a System V semaphore has ended without giving it back", sem_orphaned, &[
-        ("waiter", &["count 0", "which is no more", "nobody who could end that is left"]),
+        ("waiter", &["count 0", "which is no more", "nobody is left who is known to be able to end that"]),
     ])
     .deadlock(Sure::Possible, false, &["waiter"]),
     one("posix-semaphore-empty", "a process waits for a POSIX semaphore in memory that an idle one shares", sem_t, &[

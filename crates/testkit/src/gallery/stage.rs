@@ -462,7 +462,7 @@ fn at_rest(name: &str, pid: i32) -> Option<String> {
         let stat = std::fs::read_to_string(task.join("stat")).ok()?;
         let state = stat.rsplit(')').next()?.trim_start().chars().next()?;
         assert!(state != 'Z', "the actor {name} has ended");
-        if !matches!(state, 'S' | 'T' | 'D') {
+        if !matches!(state, 'S' | 'T' | 't' | 'D') {
             return None;
         }
         text.push(state);

@@ -10,7 +10,8 @@ pub(super) fn maps_seeds() -> Vec<Vec<u8>> {
     let mut all = files(&["self/maps"]);
     all.push(
         b"7f10-7f20 rw-s 00001000 00:01 77 /memfd:a b (deleted)\n7f20-7f30 rw-s 0 00:01 3 /SYSV00000000 (deleted)\n\
-          7f40-7f50 rw-s 00000000 00:19 5                  /dev/shm/sem.x\n7f50-7f60 rw-s 0 00:01 6 /dev/zero (deleted)\n"
+          7f40-7f50 rw-s 00000000 00:19 5                  /dev/shm/sem.x\n7f50-7f60 rw-s 0 00:01 6 /dev/zero (deleted)\n\
+          7f60-7f70 rw-p 00000000 00:19 7 /dev/shm/x\n"
             .to_vec(),
     );
     all
