@@ -291,7 +291,8 @@ impl Request {
         let threads = threads.min(MOST_THREADS).min(1 + pids.len() / WORTH_A_THREAD);
         std::thread::scope(|scope| {
             for _ in 1..threads {
-                scope.spawn(work);
+                // Where a user may have no more threads, this one does it all.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
         });
@@ -308,10 +309,18 @@ fn both<A, B: Default + Send>(
     if alone {
         return (one(), other());
     }
+    // Taken by the thread; or by this one, where a user may have no more threads.
+    let other = Mutex::new(Some(other));
+    let take = || other.lock().ok().and_then(|mut other| other.take());
     std::thread::scope(|scope| {
-        let other = scope.spawn(other);
+        let thread =
+            std::thread::Builder::new().spawn_scoped(scope, || take().map(|other| other()));
         let one = one();
-        (one, other.join().unwrap_or_default())
+        let second = match thread {
+            Ok(thread) => thread.join().ok().flatten(),
+            Err(_) => take().map(|other| other()),
+        };
+        (one, second.unwrap_or_default())
     })
 }
 

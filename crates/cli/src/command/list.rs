@@ -251,10 +251,18 @@ fn on_threads<T: Sync, R: Send>(all: &[T], each: impl Fn(&T) -> R + Sync) -> Vec
     let Some((last, others)) = all.split_last() else { return Vec::new() };
     std::thread::scope(|scope| {
         let each = &each;
-        let others: Vec<_> = others.iter().map(|one| scope.spawn(move || each(one))).collect();
+        let others: Vec<_> = others
+            .iter()
+            .map(|one| {
+                let started = std::thread::Builder::new().spawn_scoped(scope, move || each(one));
+                // Where a user may have no more threads, this one does it.
+                started.map_err(|_| each(one))
+            })
+            .collect();
         let last = each(last);
-        let done = |other: std::thread::ScopedJoinHandle<'_, R>| {
-            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let done = |other: Result<std::thread::ScopedJoinHandle<'_, R>, R>| match other {
+            Ok(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(done) => done,
         };
         others.into_iter().map(done).chain([last]).collect()
     })

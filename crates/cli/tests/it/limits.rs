@@ -96,6 +96,36 @@ fn an_output_that_may_not_be_so_long_is_an_error() {
     taken.prints(format!("{line}\n{line}\n"));
 }
 
+/// A user at its limit of processes is one who wants to look: a command that can have no more threads does without.
+#[test]
+fn who_may_start_no_more_threads_can_look() {
+    let scratch = Scratch::new();
+    let folder = scratch.path();
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).expect("open");
+    std::fs::copy(binary(), scratch.join("switchboard")).expect("a copy");
+    let looks: [(&[&str], &[i32]); 7] = [
+        (&["leaks"], &[0, 4]),
+        (&["clean", "--json"], &[0, 4]),
+        (&["list"], &[0]),
+        (&["ps"], &[0]),
+        (&["why"], &[0, 4]),
+        (&["map"], &[0]),
+        (&["top", "--once"], &[0]),
+    ];
+    for (look, codes) in looks {
+        let mut command = Command::new("prlimit");
+        command.arg("--nproc=1").arg("--").arg(scratch.join("switchboard")).args(look);
+        command.current_dir(folder).env("XDG_STATE_HOME", scratch.join("state"));
+        if effective_user_id() == 0 {
+            // Root is not limited.
+            command.uid(61_012).gid(61_012);
+        }
+        let ended = Run::command(command).end();
+        assert!(!ended.stderr.contains("panicked"), "{look:?}: {ended}");
+        assert!(ended.code.is_some_and(|code| codes.contains(&code)), "{look:?}: {ended}");
+    }
+}
+
 /// `switchboard ARGUMENTS` as another user.
 fn as_other(folder: &Path, arguments: &[&str]) -> Ended {
     const NOBODY: u32 = 65_534;

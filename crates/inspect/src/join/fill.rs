@@ -5,6 +5,7 @@
 //! wakes who waits for that.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -39,13 +40,15 @@ impl Join {
                 ask(object, found, &mut lender);
             }
         };
+        let portions = Mutex::new(wanted.chunks_mut(each));
+        let next = || portions.lock().ok().and_then(|mut portions| portions.next());
+        let work = || std::iter::from_fn(next).for_each(ask_all);
         std::thread::scope(|scope| {
-            let mut portions = wanted.chunks_mut(each);
-            let first = portions.next();
-            for portion in portions {
-                scope.spawn(move || ask_all(portion));
+            for _ in 1..threads {
+                // Where a user may have no more threads, this one does it all.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
-            first.map(ask_all);
+            work();
         });
     }
 }

@@ -376,11 +376,12 @@ fn within<T: Send>(
 ) -> Option<T> {
     let link = std::fs::File::open(format!("/proc/{pid}/ns/{name}")).ok()?;
     std::thread::scope(|scope| {
-        let enter = scope.spawn(|| {
+        let enter = std::thread::Builder::new().spawn_scoped(scope, || {
             use std::os::fd::AsFd;
             move_into_link_name_space(link.as_fd(), Some(kind)).ok().map(|()| read())
         });
-        enter.join().ok().flatten()
+        // Where a user may have no more threads, the other namespace is not seen.
+        enter.ok()?.join().ok().flatten()
     })
 }
 

@@ -53,7 +53,9 @@ fn now_ms(processor: u32) -> Option<u64> {
         rustix::thread::sched_yield();
         last_ran_ms(&std::fs::read("/proc/thread-self/sched").ok()?)
     };
-    std::thread::scope(|scope| scope.spawn(look).join().ok().flatten())
+    std::thread::scope(|scope| {
+        std::thread::Builder::new().spawn_scoped(scope, look).ok()?.join().ok().flatten()
+    })
 }
 
 /// The number of context switches in `status`, as a second witness where there is no `schedstat`.

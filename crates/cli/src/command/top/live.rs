@@ -41,6 +41,13 @@ enum Order {
     Pause,
 }
 
+/// A thread that ends with the process.
+fn thread(work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    let started = std::thread::Builder::new().spawn(work);
+    let no_more = |error| Failure::new(Exit::Failed, format!("cannot start a thread: {error}"));
+    started.map(drop).map_err(no_more)
+}
+
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let cannot = |error| system("cannot watch the terminal", error);
     let interrupt = Interrupt::watch_output()?;
@@ -53,11 +60,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut sampler = Sampler::new(arguments.scope.clone());
     let (interval, begin) = (arguments.interval, wanted(&view));
     let screen = Screen::enter()?;
-    std::thread::spawn({
+    thread({
         let said = said.clone();
         move || look_again_and_again(&mut sampler, interval, begin, &ordered, &said)
-    });
-    std::thread::spawn(move || read_keys(&said));
+    })?;
+    thread(move || read_keys(&said))?;
     let users = Users::of_this_machine();
     let mut live =
         Live { screen, view, sample: None, users, orders, is_asked: false, is_new: true };
