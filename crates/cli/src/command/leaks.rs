@@ -78,17 +78,23 @@ fn kind_named(word: &str) -> Result<Kind, String> {
     }
 }
 
+/// What is given to be looked in is there.
+pub(super) fn must_be_folders(folders: &[PathBuf]) -> Result<(), Failure> {
+    for folder in folders {
+        if let Err(error) = std::fs::read_dir(folder) {
+            let problem = format!("cannot look in {}: {error}", folder.display());
+            return Err(Failure::new(Exit::Usage, problem));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     if !arguments.command.is_empty() {
         return run::run(&arguments);
     }
-    for folder in &arguments.folders {
-        if let Err(error) = std::fs::metadata(folder) {
-            let problem = format!("cannot look in {}: {error}", folder.display());
-            return Err(Failure::new(Exit::Usage, problem));
-        }
-    }
+    must_be_folders(&arguments.folders)?;
     let request = Request::everything().leaks(&arguments.folders);
     let snapshot = arguments.source.snapshot(&request)?;
     let users = Users::of(&arguments.source);

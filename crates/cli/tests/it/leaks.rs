@@ -144,6 +144,56 @@ fn a_command_that_leaves_objects() {
     assert!(left.stderr.contains("of the run made it"), "{left}");
 }
 
+/// Starts a program for which the kernel refuses namespaces, and looks into other processes, as it does in many a container.
+const REFUSING: &str = "import ctypes, os, platform, struct, sys
+refused = {'x86_64': [272, 308, 101, 310, 312, 438], 'aarch64': [97, 268, 117, 270, 272, 438]}[platform.machine()]
+code = [struct.pack('HBBI', 0x20, 0, 0, 0)]
+for number in refused:
+    code += [struct.pack('HBBI', 0x15, 0, 1, number), struct.pack('HBBI', 0x06, 0, 0, 0x00050001)]
+code = b''.join(code + [struct.pack('HBBI', 0x06, 0, 0, 0x7fff0000)])
+buffer = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxP', len(code) // 8, ctypes.addressof(buffer)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
+/// It needs no namespaces: what the run left is found, by its maker or by time, and it is said which; the exit code is the same.
+#[test]
+fn where_namespaces_are_refused_it_says_the_same() {
+    let scratch = Scratch::new();
+    let word = unique("refused").replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    let script = format!(
+        "unshare --user true && echo namespaces; ipcmk -M 4096; : > /dev/shm/{word}; sleep 0.5"
+    );
+    let ask = |script: &str| {
+        let mut command = std::process::Command::new("python3");
+        command
+            .args(["-c", REFUSING])
+            .arg(binary())
+            .args(["leaks", "--wait", "0s", "--", "sh", "-c", script]);
+        command.current_dir(scratch.path());
+        Run::command(command).end()
+    };
+    let left = ask(&script);
+    let _ = std::fs::remove_file(format!("/dev/shm/{word}"));
+    let made = left.text();
+    let number = made.split_whitespace().last().and_then(|id| id.parse().ok());
+    let number: i32 = number.unwrap_or_else(|| panic!("no id: {left}"));
+    remove_segment(number);
+    let left = left.code(4);
+    assert!(!made.contains("namespaces"), "they were refused: {left}");
+    assert!(left.stderr.contains(&format!("left sysv-shm:{number}")), "{left}");
+    assert!(left.stderr.contains("probably left posix-shm:"), "{left}");
+    assert!(
+        left.stderr.contains(&word) && left.stderr.contains("told by time and user alone"),
+        "{left}"
+    );
+    // What a command that leaves nothing ends with is passed on there, too.
+    let clean = ask("exit 7");
+    assert!(matches!(clean.code, Some(7 | 4)), "{clean}");
+}
+
 fn remove_segment(id: i32) {
     let status = std::process::Command::new("ipcrm").args(["-m", &id.to_string()]).status();
     assert!(status.expect("ipcrm").success());

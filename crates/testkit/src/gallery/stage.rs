@@ -272,6 +272,20 @@ impl Stage {
         self.actors.push((name, pid));
     }
 
+    /// A program of the machine, which stops itself.
+    pub(super) fn program(&mut self, name: &'static str, command: &[&str]) {
+        let words: Vec<CString> =
+            command.iter().map(|word| CString::new(*word).expect("no zero")).collect();
+        let mut pointers: Vec<*const libc::c_char> =
+            words.iter().map(|word| word.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        self.actor(name, &[], |_| {
+            // SAFETY: C strings, and a list of them that a null ends.
+            unsafe { libc::execvp(pointers[0], pointers.as_ptr()) };
+            panic!("execvp: {}", std::io::Error::last_os_error());
+        });
+    }
+
     /// A process that does this, and ends.
     pub(super) fn brief(&mut self, name: &'static str, keep: &[i32], does: impl FnOnce(&Scene)) {
         let pid = self.fork(name, keep, |scene| {

@@ -23,6 +23,7 @@ use crate::exit_code::Exit;
 use crate::machine::say_missing;
 use crate::output::{Failure, Outcome, counted, note, print_json, system};
 use crate::program::{must_be_there, name_of};
+use crate::standard_streams::require_stdout;
 
 /// How often is looked who descends from the command: whoever lives for less is known only if it becomes an orphan.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -31,6 +32,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     must_be_there(&arguments.command)?;
     if !arguments.source.is_live() {
         return Err(Failure::new(Exit::Usage, "a command is run on the live machine, not --from"));
+    }
+    super::must_be_folders(&arguments.folders)?;
+    if arguments.source.json {
+        // The report goes there.
+        require_stdout()?;
     }
     let request = Request::everything().leaks(&arguments.folders);
     let before = request.take();
@@ -99,7 +105,8 @@ fn as_json(process: &Process) -> serde_json::Value {
 fn report(after: &Snapshot, found: &[Left], children: &[&Process], arguments: &Arguments) {
     let name = name_of(&arguments.command);
     if found.is_empty() && children.is_empty() {
-        note(&format!("{name} left nothing behind"));
+        let told = if after.coverage.missing.is_empty() { "" } else { ", as far as can be told" };
+        note(&format!("{name} left nothing behind{told}"));
         return;
     }
     let objects = counted(u64::try_from(found.len()).unwrap_or(u64::MAX), "object");
@@ -116,6 +123,12 @@ fn report(after: &Snapshot, found: &[Left], children: &[&Process], arguments: &A
         for reason in &one.reasons {
             note(&format!("  {reason}"));
         }
+    }
+    let by_time = found.iter().filter(|one| !one.sure).count();
+    if by_time > 0 {
+        note(&format!(
+            "{by_time} of these are told by time and user alone: another program of this user may have made them meanwhile"
+        ));
     }
     if !after.coverage.places.is_empty() {
         let places = after.coverage.places.join(", ");

@@ -39,6 +39,10 @@ pub(super) fn named(people: &People<'_>, object: &Object) -> Option<Case> {
                 let text = format!("{} lives, which may have made it by its name", one.label());
                 case.but(Grade::Possible, text);
             }
+            if let Some(one) = people.told(names::telling(object.kind, name)) {
+                let text = format!("{} has its name on its command line", one.label());
+                case.but(Grade::Possible, text);
+            }
         }
         Given::Chosen => {
             case.but(Grade::Possible, "its name was chosen: somebody may come by it later");

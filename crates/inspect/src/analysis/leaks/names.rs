@@ -42,6 +42,16 @@ pub(super) fn given(kind: Kind, path: &str) -> Given {
     }
 }
 
+/// What of a generated name stands wherever somebody was told it: its last part, if that is generated, or all of it.
+pub(super) fn telling(kind: Kind, path: &str) -> &str {
+    let own = own_part(kind, path);
+    let last = own.rsplit('/').next().unwrap_or(own);
+    match given(kind, last) {
+        Given::Generated(_) => last,
+        Given::Chosen => own,
+    }
+}
+
 fn own_part(kind: Kind, path: &str) -> &str {
     let own = match kind {
         Kind::PosixSem => path.strip_prefix("/dev/shm/sem."),
@@ -145,6 +155,19 @@ mod tests {
         }
         assert!(matches!(given(Kind::PosixSem, "/dev/shm/sem.mp-a_b_c_d_"), Given::Generated(_)));
         assert_eq!(given(Kind::Mq, "/jobs"), Given::Chosen);
+    }
+
+    #[test]
+    fn what_somebody_was_told() {
+        for (kind, path, told) in [
+            (Kind::PosixShm, "/dev/shm/psm_1f03cc2a", "psm_1f03cc2a"),
+            (Kind::PosixSem, "/dev/shm/sem.mp-a1b2c3d4", "mp-a1b2c3d4"),
+            (Kind::Mq, "/reply-9f86d081884c7d65", "reply-9f86d081884c7d65"),
+            (Kind::Fifo, "/tmp/x/reply-9f86d081884c7d65", "reply-9f86d081884c7d65"),
+            (Kind::Fifo, "/tmp/tmp.a1b2c3d/out", "/tmp/tmp.a1b2c3d/out"),
+        ] {
+            assert_eq!(telling(kind, path), told);
+        }
     }
 
     #[test]

@@ -99,6 +99,18 @@ impl<'a> People<'a> {
         all.filter(move |one| !one.kernel && !one.is_zombie() && one.pid != viewer)
     }
 
+    /// One that lives and has this on its command line: it was told the name, and may be about to use it. Who looks was told it to look, and so was
+    /// who started that.
+    pub(super) fn told(&self, name: &str) -> Option<&'a Process> {
+        let mut lookers = BTreeSet::new();
+        let mut next = Some(self.snapshot.viewer.pid);
+        while let Some(pid) = next.filter(|pid| lookers.insert(*pid)) {
+            next = self.snapshot.process(pid).map(|one| one.parent);
+        }
+        let mut all = self.living().filter(|one| !lookers.contains(&one.pid));
+        all.find(|one| one.command.iter().any(|word| word.contains(name)))
+    }
+
     /// Whether some thread waits for it.
     pub(super) fn is_waited_for(&self, object: &Object) -> bool {
         self.waited_for.contains(object.id.as_str())

@@ -157,6 +157,29 @@ pub(super) const TABLE: &[Leftover] = &[
             left(stage, &format!("/dev/shm/sem.ready-{}", word()), "posix-sem", 0o600);
         },
     ),
+    look_alike(
+        "semaphore-opened-now-and-then",
+        "a semaphore is opened again each minute, for a moment, and nobody has it in between",
+        |stage| {
+            let path = format!("/dev/shm/sem.backup-{}", word());
+            left(stage, &path, "posix-sem", 0o600);
+            let file = std::ffi::CString::new(path).expect("a path");
+            stage.actor("backup", &[], |_| {
+                // SAFETY: a C string; the descriptor is this process's own.
+                unsafe { libc::close(libc::open(file.as_ptr(), libc::O_RDWR)) };
+                std::thread::sleep(std::time::Duration::from_secs(3600));
+            });
+        },
+    ),
+    look_alike(
+        "memory-told-to-a-program",
+        "memory was made for a program that was told its name, and has not opened it yet",
+        |stage| {
+            let path = generated();
+            left(stage, &path, "posix-shm", 0o600);
+            stage.program("reader", &["sh", "-c", "kill -STOP $$; cat \"$0\"", &path]);
+        },
+    ),
 ];
 
 fn generated() -> String {

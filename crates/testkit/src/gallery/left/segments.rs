@@ -130,6 +130,33 @@ pub(super) const TABLE: &[Leftover] = &[
         },
     ),
     look_alike(
+        "segment-to-be-removed-elsewhere",
+        "a segment is marked as to be removed, and attached only in another PID namespace",
+        |stage| {
+            let id = stage.by_another(|| make(libc::IPC_PRIVATE));
+            about(stage, id);
+            stage.actor_in_namespace("user", &[], |_| {
+                attach(id);
+                // SAFETY: IPC_RMID uses no argument.
+                unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
+            });
+        },
+    )
+    .for_root(),
+    look_alike(
+        "segment-of-the-stopped",
+        "the only one who has a segment attached is stopped; who made it has ended",
+        |stage| {
+            let id = stage.by_another(|| make(libc::IPC_PRIVATE));
+            about(stage, id);
+            stage.actor("user", &[], |_| {
+                attach(id);
+                // SAFETY: stops this process alone.
+                unsafe { libc::raise(libc::SIGSTOP) };
+            });
+        },
+    ),
+    look_alike(
         "segment-of-a-session",
         "who made a segment ended; a child of it, of its session, lives",
         kin,

@@ -207,6 +207,16 @@ pub(super) const TABLE: &[Leftover] = &[
         });
     }),
     look_alike(
+        "fifo-of-a-command-that-comes",
+        "a script made a FIFO for two commands, and has started neither",
+        |stage| {
+            let path = fifo(stage, &format!("pipe-{}", digits(16)));
+            let path = path.to_str().expect("text");
+            let script = "kill -STOP $$; echo x > \"$0\" & cat \"$0\"";
+            stage.program("script", &["sh", "-c", script, path]);
+        },
+    ),
+    look_alike(
         "fifo-of-a-script",
         "a FIFO has a name that somebody thought of, and waits for who comes",
         |stage| {
