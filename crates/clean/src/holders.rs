@@ -109,11 +109,12 @@ fn each_process(mut look: impl FnMut(u32, &Folder, &mut Seen) -> Result<(), Errn
         let stat = folder.read_record("stat", &mut text);
         let stat = stat.ok().and_then(|()| switchboard_inspect::source::process::stat(&text));
         let Some(stat) = stat else { continue };
-        // The first thread may have ended before the others.
         if stat.kernel || (stat.state == 'Z' && stat.threads < 2) {
             continue;
         }
-        match look(pid, &folder, &mut seen) {
+        // The first thread may have ended before the others: what they have is shown with those then.
+        let other = if stat.state == 'Z' { living_thread(pid, &mut text) } else { None };
+        match look(pid, other.as_ref().unwrap_or(&folder), &mut seen) {
             // What has ended holds nothing.
             Ok(()) | Err(Errno::NOENT | Errno::SRCH) => {}
             Err(_) => seen.unreadable += 1,
@@ -123,6 +124,17 @@ fn each_process(mut look: impl FnMut(u32, &Folder, &mut Seen) -> Result<(), Errn
         }
     }
     seen
+}
+
+fn living_thread(pid: u32, text: &mut Vec<u8>) -> Option<Folder> {
+    let mut threads = Vec::new();
+    Folder::open(&format!("/proc/{pid}/task")).ok()?.numbers(|tid| threads.push(tid)).ok()?;
+    threads.into_iter().find_map(|tid| {
+        let folder = Folder::open(&format!("/proc/{pid}/task/{tid}")).ok()?;
+        folder.read_record("stat", text).ok()?;
+        let stat = switchboard_inspect::source::process::stat(text)?;
+        (!matches!(stat.state, 'Z' | 'X')).then_some(folder)
+    })
 }
 
 fn each_thread(

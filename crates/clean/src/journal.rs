@@ -6,6 +6,7 @@ mod body;
 mod line;
 mod run;
 mod saved;
+mod taken;
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -19,14 +20,13 @@ use switchboard_kernel::{private_folder, random};
 use crate::error::{Error, Reason, Result};
 use crate::target::Place;
 
-pub(crate) use body::{
-    Frames, MappedFrames, Message, check as check_body, copy_memory, write_back,
-};
+pub(crate) use body::{Frames, Message, check as check_body, copy_memory, write_back};
 pub use run::Run;
 pub use saved::{Kept, SavedRun, State};
+pub(crate) use taken::{TakenFrames, Waiting};
 
 /// The layout of a journal; a reader refuses later ones.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// How much a journal may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +102,10 @@ pub(crate) enum Line {
     Saved { number: u32, bytes: u64, crc: u32 },
     /// It is about to be removed.
     Removing { number: u32 },
-    /// The messages that were taken out of it are put back.
+    /// The messages that were taken out of it are put back, as they stand in its body.
     Returning { number: u32 },
+    /// The message of this index is about to be put back, into a queue that has so many messages of so many bytes.
+    Sending { number: u32, index: u32, messages: u32, bytes: u64 },
     /// It is gone.
     Removed { number: u32 },
     /// It stays: it is as it was.

@@ -20,3 +20,10 @@ pub mod target;
 pub use error::{Error, Reason, Result};
 pub use journal::{Journal, Limits};
 pub use target::Target;
+
+/// Where the crate's own tests start processes: [`switchboard_testkit::child`].
+#[cfg(all(test, target_arch = "x86_64"))]
+#[test]
+fn child_process() {
+    switchboard_testkit::child::enter(recover::killed::ROLES);
+}

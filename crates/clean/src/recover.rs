@@ -2,6 +2,11 @@
 //!
 //! Source: docs/design/clean.md, "Killed in the middle".
 
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) mod killed;
+
+use std::fs::File;
+
 use rustix::fs::Mode;
 use switchboard_inspect::Kind;
 use switchboard_inspect::source::sysv::Table;
@@ -9,8 +14,8 @@ use switchboard_kernel::posix_mq::{self, Access, MessageQueue};
 use switchboard_kernel::{sysv_msg, sysv_sem, sysv_shm};
 
 use crate::error::{Error, Reason, Result};
-use crate::journal::{Entry, Frames, Journal, Kept, Line, SavedRun, Size, State};
-use crate::remove::{HIDDEN, back, check_place, folder_of, give_back};
+use crate::journal::{Entry, Journal, Kept, Line, SavedRun, Size, State, TakenFrames, Waiting};
+use crate::remove::{HIDDEN, back, check_place, folder_of, join, messages_of, send_from};
 use crate::sysvipc::row;
 use crate::target::parts;
 
@@ -121,8 +126,11 @@ fn queue(run: &SavedRun, number: u32, kept: &Kept) -> Result<&'static str> {
     let failed = |error| Error::call("opening it again", error);
     let queue = match MessageQueue::open(&name, Access::Both) {
         Ok(queue) => queue,
-        Err(error) if error.name() == "ENOENT" => return Ok(REMOVED),
-        Err(error) if error.name() == "EACCES" => {
+        Err(error) if error.name() == "ENOENT" => {
+            seal(run, number, kept)?;
+            return Ok(REMOVED);
+        }
+        Err(error) if error.name() == "EACCES" && is_closed(kept, &name) => {
             // Its mode was closed, the last step before it goes: all its messages are in the journal.
             posix_mq::unlink(&name).map_err(failed)?;
             return Ok(REMOVED);
@@ -132,24 +140,78 @@ fn queue(run: &SavedRun, number: u32, kept: &Kept) -> Result<&'static str> {
     let found =
         rustix::fs::fstat(&queue).map_err(|errno| Error::errno("looking at it", "fstat", errno))?;
     if (found.st_dev, found.st_ino) != entry.identity {
+        seal(run, number, kept)?;
         return Ok(REMOVED);
     }
-    let Size::Messages(_, longest, waiting) = entry.size else {
-        return Err(Error::new(Reason::Damaged, "the journal says no size of it"));
-    };
     if let Ok(body) = run.body(number) {
-        let longest = usize::try_from(longest).unwrap_or(0);
-        let messages = Frames::read(&body, waiting, longest)?;
-        let left = queue.attributes().map_err(failed)?.waiting_messages;
-        // Where as many are there as were, none was taken or all are back.
-        if left < waiting {
-            let already = if kept.state == State::Returning { messages.len() } else { 0 };
-            give_back(&queue, messages, already)?;
-        }
+        put_back(run, number, kept, &queue, &body)?;
     }
     rustix::fs::fchmod(&queue, Mode::from_raw_mode(entry.mode & 0o777))
         .map_err(|errno| Error::errno("opening it again", "fchmod", errno))?;
     Ok(OPENED)
+}
+
+/// Each step leaves the body and the log so that a recovery that is killed after it is followed by one that goes on there.
+fn put_back(
+    run: &SavedRun,
+    number: u32,
+    kept: &Kept,
+    queue: &MessageQueue,
+    body: &File,
+) -> Result<()> {
+    let failed = |error| Error::io("what was taken of it", &error);
+    if kept.state != State::Returning {
+        if body.metadata().map_err(failed)?.len() == 0 {
+            // Nothing was taken yet.
+            return Ok(());
+        }
+        let (bytes, crc) = join(queue, body)?;
+        run.write(&Line::Saved { number, bytes, crc })?;
+        run.write(&Line::Returning { number })?;
+    }
+    let first = match kept.sending.filter(|_| kept.state == State::Returning) {
+        None => 0,
+        Some((index, before)) => {
+            index.saturating_add(u32::from(was_sent(queue, body, index, before)?))
+        }
+    };
+    send_from(queue, body, first, |index, Waiting { messages, bytes }| {
+        run.write(&Line::Sending { number, index, messages, bytes })
+    })
+}
+
+/// Whether the message of this index came into the queue, which had so much in it before. If others used the queue since, that cannot be told:
+/// it is sent again then, because twice is better than never.
+fn was_sent(queue: &MessageQueue, body: &File, index: u32, before: Waiting) -> Result<bool> {
+    let messages = messages_of(queue, body)?;
+    let Some((_, text)) = usize::try_from(index).ok().and_then(|index| messages.get(index)) else {
+        return Ok(false);
+    };
+    let after = Waiting {
+        messages: before.messages.saturating_add(1),
+        bytes: before.bytes.saturating_add(text.len() as u64),
+    };
+    Ok(Waiting::of(queue)? == after)
+}
+
+/// What was taken out of a queue that is gone meanwhile counts as what it held.
+fn seal(run: &SavedRun, number: u32, kept: &Kept) -> Result<()> {
+    let Size::Messages(most, longest, _) = kept.entry.size else { return Ok(()) };
+    let body = match run.body(number) {
+        Ok(body) if kept.body.is_none() => body,
+        _ => return Ok(()),
+    };
+    let Ok((frames, _)) = TakenFrames::resume(&body, (most, longest), None) else { return Ok(()) };
+    let crc = frames.finish(&body)?;
+    let bytes = body.metadata().map_err(|error| Error::io("what was taken of it", &error))?.len();
+    run.write(&Line::Saved { number, bytes, crc })
+}
+
+/// Whether it is the run that closed it: all of it is in the journal, and nobody can open it in any way.
+fn is_closed(kept: &Kept, name: &str) -> bool {
+    let refused =
+        |access| MessageQueue::open(name, access).is_err_and(|error| error.name() == "EACCES");
+    kept.state == State::Removing && refused(Access::Receive) && refused(Access::Send)
 }
 
 /// Gives the name back.

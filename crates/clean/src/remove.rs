@@ -18,7 +18,7 @@ use crate::journal::{Entry, Run, Size, unix_ms};
 use crate::target::{Place, Target};
 
 pub(crate) use memory_file::{back, folder_of};
-pub(crate) use queue::give_back;
+pub(crate) use queue::{join, messages_of, send_from};
 pub(crate) use sysv_sem::CLOSED_MODE;
 
 /// What may be removed.
@@ -157,10 +157,16 @@ pub fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Whether this user may remove what belongs to one of these: nobody removes what is another's, but root. The kernel would let the owner of a
+/// folder remove all that is in it.
+#[must_use]
+pub fn may_remove(user: u32, owners: &[u32]) -> bool {
+    user == 0 || owners.contains(&user)
+}
+
 /// Refuses what is another user's, unless this one is root.
 fn check_owner(owners: &[u32]) -> Result<()> {
-    let own = rustix::process::geteuid();
-    if own.is_root() || owners.contains(&own.as_raw()) {
+    if may_remove(effective_user(), owners) {
         return Ok(());
     }
     let owner = owners.first().copied().unwrap_or_default();
@@ -178,8 +184,14 @@ fn check_age(newest: i64, min_age: Duration) -> Result<()> {
     if age >= least {
         return Ok(());
     }
-    let text = format!("it was made or used {} s ago, and may be about to be used", age.max(0));
-    Err(Error::new(Reason::Young, text))
+    Err(too_young(u64::try_from(age).unwrap_or(0)))
+}
+
+/// Why something stays that was made or used so many seconds ago.
+#[must_use]
+pub fn too_young(seconds: u64) -> Error {
+    let text = format!("it was made or used {seconds} s ago, and may be about to be used");
+    Error::new(Reason::Young, text)
 }
 
 /// The times of System V objects are whole seconds: only what is older than that shows by its time that it was used meanwhile.

@@ -249,11 +249,10 @@ fn set(entry: &Entry, (body, sums): Body) -> Result<Restored> {
 fn queue(entry: &Entry, body: &File) -> Result<Restored> {
     let Size::Messages(most, longest, waiting) = entry.size else { return Err(damaged()) };
     let name = entry.place.queue()?;
-    let messages = Frames::read(body, waiting, usize::try_from(longest).map_err(|_| damaged())?)?;
-    if messages.len() != usize::try_from(waiting).map_err(|_| damaged())? {
-        return Err(damaged());
-    }
-    let (wanted, lost) = permissions(entry);
+    // More than it had at first, where others put some in while an interrupted removal was undone; less, where it went meanwhile.
+    let messages = Frames::read(body, most, usize::try_from(longest).map_err(|_| damaged())?)?;
+    let missing = u64::from(waiting).saturating_sub(messages.len() as u64);
+    let (wanted, mut lost) = permissions(entry);
     let options = posix_mq::CreateOptions::new()
         .max_messages(most)
         .message_size_bytes(longest)
@@ -277,6 +276,10 @@ fn queue(entry: &Entry, body: &File) -> Result<Restored> {
     if let Err(error) = fill() {
         let _ = posix_mq::unlink(&name);
         return Err(error);
+    }
+    if missing > 0 {
+        let all = "messages were in it still when somebody else removed it";
+        lost.push(format!("{missing} of its {waiting} {all}"));
     }
     Ok(Restored { object: format!("mq:{name}"), lost })
 }

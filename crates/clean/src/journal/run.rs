@@ -36,7 +36,7 @@ impl Run {
         let folder = private_folder::make_at(parent, OsStr::new(&name)).map_err(failed)?;
         let log = File::from(folder_file::create(&folder, OsStr::new(LOG)).map_err(failed)?);
         lock(&log)?;
-        let mut run = Self { parent: copy, folder, log, name, left_bytes, next: 1, removed: 0 };
+        let run = Self { parent: copy, folder, log, name, left_bytes, next: 1, removed: 0 };
         let ipc = switchboard_inspect::source::folder::Folder::open("/proc/self").ok();
         let ipc = ipc.and_then(|own| own.namespace("ns/ipc"));
         run.write(&Line::Begun { format: FORMAT, unix_ms: unix_ms(), ipc })?;
@@ -112,11 +112,6 @@ impl Run {
         Ok(bytes)
     }
 
-    /// Messages are put back from now on.
-    pub(crate) fn returning(&mut self, number: u32) -> Result<()> {
-        self.write(&Line::Returning { number })
-    }
-
     pub(crate) fn removed(&mut self, number: u32) -> Result<()> {
         self.removed += 1;
         self.write(&Line::Removed { number })
@@ -129,7 +124,7 @@ impl Run {
         written
     }
 
-    fn write(&mut self, line: &Line) -> Result<()> {
+    pub(crate) fn write(&self, line: &Line) -> Result<()> {
         append(&self.log, line)
     }
 

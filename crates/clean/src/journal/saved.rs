@@ -13,7 +13,7 @@ use switchboard_kernel::folder_file::{self, Access};
 use switchboard_kernel::private_folder;
 
 use super::run::{LOG, append, lock, unlock};
-use super::{Entry, FORMAT, Line, MOST_OBJECTS, body, line};
+use super::{Entry, FORMAT, Line, MOST_OBJECTS, Waiting, body, line};
 use crate::error::{Error, Reason, Result};
 
 /// A longer log is none.
@@ -48,6 +48,8 @@ pub struct Kept {
     /// Bytes of its body and their CRC-32C; none: it was not saved.
     pub body: Option<(u64, u32)>,
     pub(crate) hidden: Option<String>,
+    /// The last message that was about to be put back, and what the queue had in it then.
+    pub(crate) sending: Option<(u32, Waiting)>,
 }
 
 /// A run that was read.
@@ -96,13 +98,20 @@ impl SavedRun {
         let (number, state) = match line {
             Line::Object { entry, hidden } if entry.number <= MOST_OBJECTS => {
                 let number = entry.number;
-                let kept = Kept { entry, state: State::Closed, body: None, hidden };
+                let (state, body, sending) = (State::Closed, None, None);
+                let kept = Kept { entry, state, body, hidden, sending };
                 self.objects.entry(number).or_insert(kept);
                 return;
             }
             Line::Saved { number, bytes, crc } => {
                 if let Some(kept) = self.objects.get_mut(&number) {
                     kept.body = Some((bytes, crc));
+                }
+                return;
+            }
+            Line::Sending { number, index, messages, bytes } => {
+                if let Some(kept) = self.objects.get_mut(&number) {
+                    kept.sending = Some((index, Waiting { messages, bytes }));
                 }
                 return;
             }

@@ -9,7 +9,7 @@ use switchboard_kernel::posix_mq::{self, Access, Attributes, MessageQueue};
 use super::memory_file::{is_what_it_was, stat};
 use super::{Facts, Object, Options, changed, check_age, check_owner, in_use};
 use crate::error::{Error, Reason, Result};
-use crate::journal::{Frames, MappedFrames, Message, Run, Size};
+use crate::journal::{Frames, Line, Message, Run, Size, TakenFrames, Waiting};
 use crate::target::Target;
 
 pub(super) struct Queue {
@@ -19,9 +19,8 @@ pub(super) struct Queue {
     attributes: Attributes,
     is_leased: bool,
     mode_is_closed: bool,
-    /// What was taken out of it; while that is going on, with its memory.
+    /// What was taken out of it.
     taken: Option<std::fs::File>,
-    frames: Option<MappedFrames>,
 }
 
 impl Queue {
@@ -35,8 +34,8 @@ impl Queue {
         check_age(found.st_ctime.max(found.st_mtime), options.min_age)?;
         let attributes = queue.attributes();
         let attributes = attributes.map_err(|error| Error::call("looking at it", error))?;
-        let (is_leased, mode_is_closed, taken, frames) = (false, false, None, None);
-        Ok(Self { name, queue, found, attributes, is_leased, mode_is_closed, taken, frames })
+        let (is_leased, mode_is_closed, taken) = (false, false, None);
+        Ok(Self { name, queue, found, attributes, is_leased, mode_is_closed, taken })
     }
 
     fn still_alone(&self) -> Result<()> {
@@ -65,40 +64,47 @@ impl Queue {
         }
         Ok(())
     }
-
-    fn messages(&self) -> Result<Vec<Message>> {
-        let Some(body) = &self.taken else { return Ok(Vec::new()) };
-        let rewound = std::io::Seek::rewind(&mut &*body);
-        rewound.map_err(|error| Error::io("what was taken of it", &error))?;
-        let longest = usize::try_from(self.attributes.message_size_bytes).unwrap_or(usize::MAX);
-        Frames::read(body, self.attributes.max_messages, longest)
-    }
 }
 
-/// Puts messages into a queue, in their order, before what has come into it meanwhile. Of what is in it, so many may be the first of
-/// them, which were put back already.
-pub(crate) fn give_back(
+/// How many messages a queue takes, and how long they may be.
+pub(crate) fn geometry(queue: &MessageQueue) -> Result<(u32, u32)> {
+    let attributes = queue.attributes().map_err(|error| Error::call("looking at it", error))?;
+    Ok((attributes.max_messages, attributes.message_size_bytes))
+}
+
+/// Takes what is left in a queue to what was taken out of it before, so that all can be sent in the old order. Nothing is only in this process at any time.
+pub(crate) fn join(queue: &MessageQueue, body: &std::fs::File) -> Result<(u64, u32)> {
+    let now = Waiting::of(queue)?;
+    let (mut frames, messages) = TakenFrames::resume(body, geometry(queue)?, Some(now))?;
+    while !messages.is_empty() && frames.receive(queue)? {}
+    let crc = frames.finish(body)?;
+    let bytes = body.metadata().map_err(|error| Error::io("what was taken of it", &error))?.len();
+    Ok((bytes, crc))
+}
+
+/// Sends the messages of a body, from one on, after each was noted: who is killed meanwhile is followed by one who knows where to go on.
+pub(crate) fn send_from(
     queue: &MessageQueue,
-    messages: Vec<Message>,
-    already: usize,
+    body: &std::fs::File,
+    first: u32,
+    mut note: impl FnMut(u32, Waiting) -> Result<()>,
 ) -> Result<()> {
-    let failed = |error| Error::call("giving its messages back", error);
-    let attributes = queue.attributes().map_err(failed)?;
-    let mut buffer = vec![0; usize::try_from(attributes.message_size_bytes).unwrap_or(0)];
-    let mut there = Vec::new();
-    for _ in 0..attributes.waiting_messages {
-        match queue.try_recv(&mut buffer) {
-            Ok((len, priority)) => there.push((i64::from(priority), buffer[..len].to_vec())),
-            Err(error) if error.name() == "EAGAIN" => break,
-            Err(error) => return Err(failed(error)),
+    for (index, (priority, text)) in (0..).zip(messages_of(queue, body)?) {
+        if index < first {
+            continue;
         }
-    }
-    let back = there.iter().zip(&messages).take(already).take_while(|(a, b)| a == b).count();
-    for (priority, text) in messages.iter().chain(&there[back..]) {
-        let priority = u32::try_from(*priority).unwrap_or(0);
-        queue.try_send(text, priority).map_err(failed)?;
+        note(index, Waiting::of(queue)?)?;
+        let priority = u32::try_from(priority).unwrap_or(0);
+        let sent = queue.try_send(&text, priority);
+        sent.map_err(|error| Error::call("giving its messages back", error))?;
     }
     Ok(())
+}
+
+/// The messages of a body, as many as its queue takes.
+pub(crate) fn messages_of(queue: &MessageQueue, body: &std::fs::File) -> Result<Vec<Message>> {
+    let (most, longest) = geometry(queue)?;
+    Frames::read(body, most, usize::try_from(longest).unwrap_or(usize::MAX))
 }
 
 impl Object for Queue {
@@ -131,12 +137,11 @@ impl Object for Queue {
 
     fn save(&mut self, run: &mut Run, number: u32) -> Result<(Option<std::fs::File>, u32)> {
         let Attributes { message_size_bytes, waiting_messages, .. } = self.attributes;
-        let bytes = MappedFrames::bytes(waiting_messages, message_size_bytes);
+        let bytes = TakenFrames::bytes(waiting_messages, message_size_bytes);
         let body = run.body(number, bytes)?;
         let copy = body.try_clone().map_err(|error| Error::io("keeping what it holds", &error))?;
-        let frames = MappedFrames::new(&body, waiting_messages, message_size_bytes)?;
+        let mut frames = TakenFrames::new(&body, waiting_messages, message_size_bytes)?;
         self.taken = Some(copy);
-        let frames = self.frames.insert(frames);
         for _ in 0..waiting_messages {
             if lease::is_wanted(&self.queue).unwrap_or(true) {
                 return Err(in_use("somebody opens it this moment"));
@@ -145,7 +150,7 @@ impl Object for Queue {
                 return Err(changed("the number of its messages"));
             }
         }
-        let crc = self.frames.take().map_or(Ok(0), |frames| frames.finish(&body))?;
+        let crc = frames.finish(&body)?;
         Ok((Some(body), crc))
     }
 
@@ -159,7 +164,9 @@ impl Object for Queue {
         self.is_leased = false;
         posix_mq::unlink(&self.name).map_err(|error| Error::call("removing it", error))?;
         if self.take_lease().is_err() {
-            give_back(&self.queue, self.messages()?, 0)?;
+            if let Some(body) = &self.taken {
+                send_from(&self.queue, body, 0, |_, _| Ok(()))?;
+            }
             let note = "somebody opened it at the very last moment: they have it and its messages, without its name";
             return Ok(Some(note.to_owned()));
         }
@@ -167,14 +174,13 @@ impl Object for Queue {
     }
 
     fn open(&mut self, run: &mut Run, number: u32) -> Result<()> {
-        if let (Some(mut frames), Some(body)) = (self.frames.take(), &self.taken) {
-            // What is left joins what was taken, so that all can be sent in the old order.
-            while frames.receive(&self.queue)? {}
-            frames.finish(body)?;
-        }
-        if self.taken.is_some() {
-            run.returning(number)?;
-            give_back(&self.queue, self.messages()?, 0)?;
+        if let Some(body) = &self.taken {
+            let (bytes, crc) = join(&self.queue, body)?;
+            run.write(&Line::Saved { number, bytes, crc })?;
+            run.write(&Line::Returning { number })?;
+            send_from(&self.queue, body, 0, |index, Waiting { messages, bytes }| {
+                run.write(&Line::Sending { number, index, messages, bytes })
+            })?;
         }
         self.taken = None;
         if std::mem::take(&mut self.mode_is_closed) {

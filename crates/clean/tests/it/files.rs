@@ -45,7 +45,7 @@ impl Drop for Shared {
 }
 
 /// A file as a snapshot would show it.
-fn of_file(kind: Kind, path: &Path) -> Target {
+pub(crate) fn of_file(kind: Kind, path: &Path) -> Target {
     let found = std::fs::metadata(path).expect("a file");
     let device = (rustix_major(found.dev()), rustix_minor(found.dev()), found.ino());
     Target { object: format!("{kind}:x"), kind, place: file(path), file: Some(device) }
@@ -218,6 +218,39 @@ fn a_fifo_with_a_reader_or_a_waiting_opener_stays() {
     stage.restore(&run).expect("restored");
     let mode = std::fs::metadata(&path).expect("there").permissions().mode();
     assert_eq!(mode & 0o7777, 0o620);
+}
+
+/// A process whose first thread has ended shows what it has with its other threads only.
+#[test]
+fn a_fifo_of_a_process_without_its_first_thread_stays() {
+    let stage = Stage::new();
+    let path = stage.path("fifo");
+    fifo::create(&path, Permissions::new().mode(0o620)).expect("a FIFO");
+    let target = of_file(Kind::Fifo, &path);
+    let program = "import ctypes, sys, threading, time
+held = open(sys.argv[1], 'r+b', 0)
+threading.Thread(target=lambda: time.sleep(1000)).start()
+ctypes.CDLL(None).syscall(int(sys.argv[2]), 0)";
+    let exit = if cfg!(target_arch = "x86_64") { "60" } else { "93" };
+    let mut command = std::process::Command::new("python3");
+    let command = command.args(["-c", program]).arg(&path).arg(exit);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            return switchboard_testkit::skip::skip("without its first thread", &error.to_string());
+        }
+    };
+    let stat = format!("/proc/{}/stat", child.id());
+    let until = std::time::Instant::now() + switchboard_testkit::DEADLINE;
+    while !std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z ")) {
+        assert!(std::time::Instant::now() < until, "the first thread ends");
+        std::thread::yield_now();
+    }
+    let done = stage.remove(&target).1;
+    child.kill().expect("killed");
+    child.wait().expect("an end");
+    assert_eq!(done.expect_err("open").reason(), Reason::InUse);
+    assert!(path.exists());
 }
 
 fn libc_openat() -> i64 {

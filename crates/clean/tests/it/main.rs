@@ -5,6 +5,7 @@
 mod files;
 mod interrupted;
 mod journal;
+mod owners;
 mod queues;
 mod stage;
 mod system_v;
@@ -12,8 +13,11 @@ mod system_v;
 use switchboard_testkit::child::{Role, enter};
 
 /// What the child processes of these tests do.
-const ROLES: &[(&str, Role)] =
-    &[("clean-holder", stage::holder), ("clean-interrupted", interrupted::interrupted)];
+const ROLES: &[(&str, Role)] = &[
+    ("clean-holder", stage::holder),
+    ("clean-interrupted", interrupted::interrupted),
+    ("clean-as-another", owners::remover),
+];
 
 #[test]
 fn child_process() {
