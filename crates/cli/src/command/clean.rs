@@ -12,16 +12,18 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::{Value, json};
 use switchboard_clean::error::Reason;
 use switchboard_clean::recover::{Recovered, recover};
-use switchboard_clean::remove::{Options, remove};
+use switchboard_clean::remove::{Options, effective_user, remove};
 use switchboard_clean::{Error, Journal, Limits};
 use switchboard_inspect::{Coverage, Snapshot};
 
+use super::leaks::must_be_folders;
 use super::with_examples;
 use crate::endpoint::{bytes, duration};
 use crate::exit_code::Exit;
 use crate::interrupt::Interrupt;
 use crate::machine::say_missing;
 use crate::output::{Failure, Outcome, counted, note, print, print_json, warn};
+use crate::standard_streams::require_stdout;
 use plan::{Item, Plan};
 use progress::Steps;
 
@@ -55,9 +57,11 @@ pub(super) fn build() -> clap::Command {
         command.about("Remove objects that nobody uses any more; `restore` brings them back").long_about(
             "Remove System V objects, POSIX queues, shared memory and semaphores, files of sockets, and \
              FIFOs that nobody uses any more.\n\nWithout --yes nothing is removed: it is shown what would be, \
-             and why. What somebody uses is never removed, nor what belongs to another user, unless this one is root. What an object held is \
+             and why, and the exit code is 4 if there is any (0: nothing; 5: what is named in OBJECT stays). With --yes it is 0 when all is done, and 5 \
+             when not everything could be seen and --partial is not given. What somebody uses is never removed, nor what belongs to another user, unless this one is root. What an object held is \
              kept under the state directory first ($XDG_STATE_HOME/switchboard/clean), and `switchboard restore` brings it back. Where not \
-             everything could be seen, which is nearly always so for an ordinary user, --partial says that this is known.",
+             everything could be seen, which is nearly always so for an ordinary user, --partial says that this is known. It takes nothing that is doubtful for \
+             another reason: what is only possibly left behind (`leaks --all`), by a name that somebody chose, say, goes only if it is named.",
         ),
         "  switchboard clean
   switchboard clean --yes
@@ -68,6 +72,9 @@ pub(super) fn build() -> clap::Command {
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
+    must_be_folders(&arguments.folders)?;
+    // What was done has to be said: it is looked at before anything is.
+    require_stdout()?;
     let recovered = if arguments.yes { open_again()? } else { Vec::new() };
     let snapshot = plan::request(&arguments.folders).take();
     let plan = Plan::new(&snapshot, &arguments.object, arguments.min_age)?;
@@ -83,8 +90,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         });
         let what = counted(plan.items.len() as u64, "object");
         let problem = format!("{what} would be removed, but not everything could be seen");
-        return Err(Failure::new(Exit::Refused, problem)
-            .hint("--partial removes them all the same; root sees more"));
+        return Err(Failure::new(Exit::Refused, problem).hint(if effective_user() == 0 {
+            "--partial removes them all the same"
+        } else {
+            "--partial removes them all the same; root sees more"
+        }));
     }
     remove_all(&arguments, &snapshot, &plan, &recovered)
 }
@@ -139,7 +149,8 @@ fn show(arguments: &Arguments, coverage: &Coverage, plan: &Plan<'_>, unseen: &[S
         let what = counted(plan.items.len() as u64, "object");
         note(&format!("{what} would be removed: switchboard clean --yes{partial}"));
     }
-    Ok(plan.exit())
+    let exit = plan.exit();
+    Ok(if exit == Exit::Done && !nothing { Exit::Found } else { exit })
 }
 
 fn remove_all(

@@ -13,6 +13,7 @@ use super::clean::{failure, open_again};
 use super::with_examples;
 use crate::exit_code::Exit;
 use crate::output::{Failure, Outcome, counted, note, print, print_json};
+use crate::standard_streams::require_stdout;
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -60,6 +61,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         note(&format!("run {name} is forgotten"));
         return Ok(Exit::Done);
     }
+    require_stdout()?;
     open_again()?;
     let run = journal
         .read(&name)
@@ -130,7 +132,8 @@ fn bring_back(run: &SavedRun, numbers: &[u32], as_json: bool, all: bool) -> Outc
         let failed: Vec<Value> = failed
             .iter()
             .map(|(kept, error)| {
-                json!({ "number": kept.entry.number, "was": kept.entry.object, "why": error.to_string() })
+                json!({ "number": kept.entry.number, "was": kept.entry.object,
+                        "name": kept.entry.place.words(), "why": error.to_string() })
             })
             .collect();
         print_json(&json!({ "run": run.name, "restored": back, "not_restored": failed }))?;

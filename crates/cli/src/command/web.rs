@@ -66,6 +66,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
             "the page shows every process; from another machine, use ssh -L PORT:127.0.0.1:PORT",
         ));
     }
+    // Later on, those that have ended are shown no more; at first, it is a mistake.
+    let is_gone = |pid: &&u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+    if let Some(gone) = arguments.pids.iter().find(is_gone).filter(|_| arguments.source.is_live()) {
+        return Err(Failure::new(Exit::Nothing, format!("no process {gone}")));
+    }
     let interrupt = Interrupt::watch(None)?;
     let wanted = Wanted { pids: arguments.pids, depth: arguments.depth, by: arguments.group };
     let users = Users::of(&arguments.source);

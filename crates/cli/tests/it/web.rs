@@ -227,4 +227,6 @@ fn so_many_may_look_and_no_more() {
     assert!(!objects.is_empty() && objects.iter().all(its), "{objects:?}");
     // With a process that is not in it, there is nothing to serve.
     run(scratch.path(), &["web", "--from", "s.json", "7"], "").code(3).says("no process 7");
+    // No machine has that many.
+    run(scratch.path(), &["web", "99999999"], "").code(3).says("no process 99999999");
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard_clean::remove::effective_user;
+use switchboard_clean::remove::{effective_user, may_remove, too_young};
 use switchboard_clean::{Error, Reason, Target};
 use switchboard_inspect::analysis::leaks::{Leak, LeakOptions, leaks};
 use switchboard_inspect::analysis::wakers::Grade;
@@ -97,6 +97,8 @@ pub(super) struct Plan<'a> {
     refused: bool,
     /// Something that was named is not there.
     missing: bool,
+    /// What was made or used within this time stays.
+    min_age: Duration,
 }
 
 impl<'a> Plan<'a> {
@@ -105,10 +107,10 @@ impl<'a> Plan<'a> {
         words: &[String],
         min_age: Duration,
     ) -> Result<Self, Failure> {
-        // What is young is left by the removal itself, with its age; here it is named all the same.
+        // What is younger is left, whatever it looks like; the removal itself looks once more.
         let young = min_age.min(LeakOptions::YOUNG);
         let found = leaks(snapshot, &LeakOptions { young });
-        let mut plan = Self::default();
+        let mut plan = Self { min_age, ..Self::default() };
         if words.is_empty() {
             for leak in found {
                 match snapshot.object(&leak.object) {
@@ -147,21 +149,25 @@ impl<'a> Plan<'a> {
     }
 
     fn take(&mut self, object: &'a Object, leak: Leak, is_named: bool) {
-        let own = effective_user();
-        if own != 0 && object.uid.is_some_and(|uid| uid != own) {
-            let maker = object.details.get("made by user").and_then(|uid| uid.parse().ok());
-            if maker != Some(own) {
-                if is_named {
-                    let uid = object.uid.unwrap_or_default();
-                    let why = format!("it belongs to user {uid}: they or root may remove it");
-                    self.refuse(object, Error::new(Reason::Refused, why));
-                } else {
-                    self.foreign += 1;
-                }
-                return;
+        let maker = object.details.get("made by user").and_then(|uid| uid.parse().ok());
+        if let Some(uid) = object.uid
+            && !may_remove(effective_user(), &[uid, maker.unwrap_or(uid)])
+        {
+            if is_named {
+                let why = format!("it belongs to user {uid}: they or root may remove it");
+                self.refuse(object, Error::new(Reason::Refused, why));
+            } else {
+                self.foreign += 1;
             }
+            return;
         }
-        match Target::of(object) {
+        let target = match leak.idle_ms {
+            Some(idle) if u128::from(idle) < self.min_age.as_millis() => {
+                Err(too_young(idle / 1000))
+            }
+            _ => Target::of(object),
+        };
+        match target {
             Ok(target) => self.items.push(Item { object, target, leak, is_named }),
             Err(error) if is_named => self.refuse(object, error),
             Err(error) => self.left.push((object.id.clone(), error)),
@@ -200,7 +206,7 @@ impl<'a> Plan<'a> {
         if self.possible > 0 {
             let what = counted(self.possible, "object");
             note(&format!(
-                "{what} more possibly left behind: switchboard leaks --at-least possible shows them; they go only if they are named"
+                "{what} more possibly left behind: switchboard leaks --all shows them; they go only if they are named"
             ));
         }
         if self.foreign > 0 {
