@@ -25,6 +25,8 @@ const MANY: u64 = 16;
 /// Rounds at a time: most of a round is waiting for whole seconds to pass.
 const AT_A_TIME: u64 = 6;
 const FEW_AT_A_TIME: u64 = 2;
+/// How long a round may say nothing: many processes share few processors here, and with what else the machine does.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -94,7 +96,7 @@ fn play(starter: &[&str], seed: u64, counts: &Mutex<BTreeMap<String, u64>>) {
     let mut stage = Child::role_under(starter, "clean-stage", &[folder, binary, seed.to_string()]);
     let mut problems = Vec::new();
     let mut ended = false;
-    while let Some(line) = stage.line() {
+    while let Some(line) = stage.line_within(PATIENCE) {
         if let Some((count, name)) =
             line.strip_prefix("count ").and_then(|rest| rest.split_once(' '))
         {
