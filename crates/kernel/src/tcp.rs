@@ -7,6 +7,8 @@
 //! A peer whose machine or network is gone says nothing: only [`set_keepalive`] (while idle) and
 //! [`set_user_timeout`] (while sending) find out.
 
+mod unacknowledged;
+
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -17,6 +19,8 @@ use rustix::net::{AddressFamily, SocketType, ipproto, sockopt};
 use crate::error::{Error, OfCall, Result};
 use crate::io::{Deadline, Interest, retry, wait_for};
 use crate::socket;
+
+pub use unacknowledged::unacknowledged_bytes;
 
 pub use crate::socket::{
     recv, recv_buffer, send, send_buffer, send_vectored, set_recv_buffer, set_send_buffer,

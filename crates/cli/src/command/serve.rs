@@ -240,8 +240,7 @@ impl Serving<'_> {
             self.fail(&job, &Status::new(Code::InvalidArgument, problem));
             return true;
         }
-        let free = self.workers.iter().position(|worker| worker.job.is_none());
-        let at = match free {
+        let at = match self.free() {
             Some(at) => at,
             None => match self.start() {
                 Ok(at) => at,
@@ -266,6 +265,29 @@ impl Serving<'_> {
         true
     }
 
+    /// A process that has nothing to do, and owes nothing.
+    fn free(&mut self) -> Option<usize> {
+        loop {
+            let at = self.workers.iter().position(|worker| worker.job.is_none())?;
+            if !self.workers[at].has_said_more() {
+                return Some(at);
+            }
+            self.dismiss(at, "it replied to nothing");
+        }
+    }
+
+    /// Ends a process that cannot be talked to on.
+    fn dismiss(&mut self, at: usize, problem: &str) {
+        let mut worker = self.workers.remove(at);
+        worker.forget(&self.epoll);
+        worker.kill();
+        let name = name_of(self.command);
+        output::warn(&format!("{}: {name}: {problem}", self.address));
+        if let Some(job) = worker.job.take() {
+            self.fail(&job, &Status::new(Code::Internal, format!("{name}: {problem}")));
+        }
+    }
+
     fn start(&mut self) -> kernel::Result<usize> {
         self.started += 1;
         let token = FIRST + self.started * worker::TOKENS;
@@ -288,8 +310,13 @@ impl Serving<'_> {
         match said {
             Said::Nothing => {}
             Said::Reply(reply) => {
-                if let Some(job) = worker.job.take() {
+                let job = worker.job.take();
+                let has_more = persistent && worker.has_said_more();
+                if let Some(job) = job {
                     self.reply(&job, reply);
+                }
+                if has_more {
+                    self.dismiss(at, "it printed more than a reply");
                 }
             }
             Said::End { succeeded, how, printed } => {
@@ -311,15 +338,7 @@ impl Serving<'_> {
                     None => output::warn(&format!("{}: {name} {how}", self.address)),
                 }
             }
-            Said::Nonsense(problem) => {
-                let mut worker = self.workers.remove(at);
-                worker.forget(&self.epoll);
-                worker.kill();
-                output::warn(&format!("{}: {name}: {problem}", self.address));
-                if let Some(job) = worker.job.take() {
-                    self.fail(&job, &Status::new(Code::Internal, format!("{name}: {problem}")));
-                }
-            }
+            Said::Nonsense(problem) => self.dismiss(at, &problem),
         }
         Ok(())
     }

@@ -88,6 +88,15 @@ fn a_program_that_stays_answers_one_request_after_the_other() {
         let server = serve(scratch, &["--count", "1", "--persistent"], address, &["yes"]);
         ask("x").code(0).prints("y");
         server.wait().code(0);
+        // What it prints behind a reply is nobody's.
+        let chatty =
+            "while read x; do if [ $x = two ]; then printf 'two\\nmore\\n'; else echo $x; fi; done";
+        let server =
+            serve(scratch, &["--count", "3", "--persistent"], address, &["sh", "-c", chatty]);
+        ask("two").code(0).prints("two");
+        ask("x").code(0).prints("x");
+        ask("y").code(0).prints("y");
+        server.wait().code(0).says("it printed more than a reply");
     });
 }
 

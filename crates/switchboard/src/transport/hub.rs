@@ -5,6 +5,7 @@
 
 mod accepting;
 mod dialling;
+mod parting;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -392,6 +393,9 @@ impl Drop for Hub {
     fn drop(&mut self) {
         if let Some(meet) = &self.meet {
             meet.unlisten();
+        }
+        if self.setup.address.transport().capabilities.crosses_hosts {
+            parting::part(&mut self.connections);
         }
     }
 }

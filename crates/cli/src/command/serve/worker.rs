@@ -184,6 +184,15 @@ impl Worker {
         }
     }
 
+    /// Whether it printed something that is no reply to anything, as far as is known now: what it prints next would
+    /// be taken for the reply to another request.
+    pub(super) fn has_said_more(&mut self) -> bool {
+        self.read_on(READ_MOST_BYTES);
+        // Values of JSON may have anything blank between them.
+        let is_blank = |byte: &u8| self.format == Format::Json && byte.is_ascii_whitespace();
+        self.format != Format::Raw && !self.printed.iter().all(is_blank)
+    }
+
     /// A whole reply of what it printed.
     fn next_reply(&mut self, is_over: bool) -> Result<Option<Vec<u8>>, String> {
         let found = self.splitter.next(&self.printed, false).map_err(|problem| problem.0)?;

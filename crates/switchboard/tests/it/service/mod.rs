@@ -2,6 +2,7 @@
 
 mod balance;
 mod deaths;
+mod farewell;
 mod liars;
 pub(crate) mod torture;
 mod worker;
