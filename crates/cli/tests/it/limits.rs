@@ -216,7 +216,7 @@ fn descriptors_that_run_out_are_named_with_their_limit() {
         }
         opened.push(lacking);
     }
-    assert!(opened.iter().all(|lacking| *lacking > 3), "never lacking: {opened:?}");
+    assert!(opened.iter().all(|lacking| *lacking > 0), "never lacking: {opened:?}");
     let objects = [&shm, &sem, "sysv-shm:.", "sysv-sem:.", "mmap:./state", "file:./new"];
     run(scratch.path(), &[&["unlink"], &objects[..]].concat(), "").code(0);
 }
