@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::json;
 use switchboard::{
-    Address, Bytes, CallState, CallTicket, Code, Options, RecvError, ReplyError, Server, Service,
-    Status,
+    Address, Bytes, CallState, CallTicket, Code, ErrorKind, Options, RecvError, ReplyError, Server,
+    Service, Status,
 };
 use switchboard_kernel as kernel;
 use switchboard_kernel::epoll::{Epoll, Events};
@@ -432,6 +432,11 @@ fn report(address: &Address, error: RecvError) -> Result<(), Stop> {
         RecvError::Interrupted => Err(Stop::Interrupted),
         RecvError::PeerMisbehaved { .. } | RecvError::PeerRefused { .. } => {
             output::warn(&format!("{address}: {}", output::shown(&error.to_string())));
+            Ok(())
+        }
+        // Those who are here are served on, and others when there is room again.
+        RecvError::Failed(error) if error.kind() == ErrorKind::LimitReached => {
+            output::warn(&output::shown(&error.to_string()));
             Ok(())
         }
         RecvError::Failed(error) => Err(Stop::Failed(error.into())),

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use switchboard_kernel as kernel;
 use switchboard_kernel::{private_folder, process, shared_folder};
 
-use crate::address::Address;
+use crate::address::{Address, SYSTEM_SCOPE};
 use crate::error::{Error, ErrorKind};
 
 /// Bits of a mode that let others in.
@@ -259,15 +259,23 @@ fn open_scope(address: &Address, scope: &Path) -> Result<Base, Error> {
             }
             Ok(base(folder.into(), shared))
         }
+        // What one user made there would be that user's alone.
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound && scope == Path::new(SYSTEM_SCOPE) =>
+        {
+            Err(unusable(address, scope, &error).hint(format!(
+                "the administrator makes it: install -d -m 1777 {SYSTEM_SCOPE}, or -m 1770 -g GROUP \
+                 for the users of a group"
+            )))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let name = scope.file_name().and_then(OsStr::to_str);
             let parent = scope.parent().filter(|parent| !parent.as_os_str().is_empty());
             let parent = parent.unwrap_or(Path::new("."));
             let opened = name.map(|name| (name, File::open(parent)));
             let Some((name, Ok(folder))) = opened else {
-                return Err(
-                    unusable(address, scope, &error).hint("make it first: mkdir -m 0700 -p")
-                );
+                let make = format!("make it first: mkdir -m 0700 -p {}", scope.display());
+                return Err(unusable(address, scope, &error).hint(make));
             };
             let parent = OpenFolder { folder: folder.into(), path: parent.to_owned() };
             let made = make(address, &parent, name)?;

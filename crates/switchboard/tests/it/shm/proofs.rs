@@ -80,6 +80,9 @@ impl Stalls {
     }
 }
 
+/// Late sleeps that prove nothing, of the tens of thousands of a short run among other tests.
+const SPARE: u64 = 2;
+
 fn ping_pong(starter: &[&str], name: &str) {
     let stalls = Stalls::count();
     let [asks, answers] = ["asks", "answers"].map(|what| format!("shm:{}", unique(what)));
@@ -108,7 +111,9 @@ fn ping_pong(starter: &[&str], name: &str) {
     let stalls = stalls.end();
     let late = late_asks + late_answers;
     let what = format!("{rounds} rounds, 64 of them took {longest:?} at most, {stalls} stalls");
-    assert!(late <= 2 * stalls, "{late} sleeps that nobody ended: {what}");
+    // In short the machine does other things, too, and keeps one process off it that nobody here counts for.
+    let spare = if seconds() > Duration::from_secs(1) { 0 } else { SPARE };
+    assert!(late <= 2 * stalls + spare, "{late} sleeps that nobody ended: {what}");
     say(&format!(
         "{name}: {what}; {:.1} s, {} sleeps, {late} late in a stall",
         took.as_secs_f64(),

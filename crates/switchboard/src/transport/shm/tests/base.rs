@@ -7,6 +7,7 @@ use switchboard_kernel::process;
 use switchboard_testkit::Scratch;
 
 use super::ends::{address, surroundings};
+use crate::address::SYSTEM_SCOPE;
 use crate::error::{Error, ErrorKind};
 use crate::transport::shm::base::{Surroundings, open};
 use crate::transport::shm::folder::Folder;
@@ -49,6 +50,22 @@ fn the_surroundings_say_where() {
     symlink(scratch.join("runtime"), scratch.join("linked")).expect("a link");
     let linked = Surroundings { runtime: Some(scratch.join("linked")), ..all };
     check(&linked, None, "linked/switchboard/shm");
+}
+
+#[test]
+fn what_is_for_all_users_is_made_by_none_of_them() {
+    let system = Path::new(SYSTEM_SCOPE);
+    if system.exists() {
+        let test = "shm::tests::base::what_is_for_all_users_is_made_by_none_of_them";
+        return switchboard_testkit::skip::skip(test, "this machine has such a folder");
+    }
+    let scratch = Scratch::new();
+    let error =
+        open(&address(), Some(system), &surroundings(scratch.path())).expect_err("no folder");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let said = format!("{error:?}");
+    assert!(said.contains("install -d -m 1777 /run/switchboard"), "{said}");
+    assert!(!system.exists());
 }
 
 #[test]
