@@ -80,7 +80,9 @@ fn open(pattern: Pattern, address: &str) -> Receiver<Bytes> {
 
 fn check(error: &Error, limit: &str) {
     assert_eq!(error.kind(), ErrorKind::LimitReached, "{error}");
-    assert!(error.to_string().contains("no room for"), "{error}");
+    // Where a thread took what was left meanwhile, there is not even a page of its own.
+    let said = error.to_string();
+    assert!(["no room for", "no memory for"].iter().any(|what| said.contains(what)), "{said}");
     assert!(error.advice().is_some_and(|advice| advice.contains(limit)), "{:?}", error.advice());
 }
 
