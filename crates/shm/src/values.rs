@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::atomic::{LOOKS, PAGE_BYTES, fence};
+use crate::atomic::{AtomicU64, LOOKS, PAGE_BYTES, fence};
 use crate::layout::WORD_BYTES;
 use crate::{Misbehaved, Words, copy_in, copy_out};
 
@@ -199,6 +199,21 @@ pub fn read<'a, W: Words + 'a>(
     largest: usize,
     bytes: &mut Vec<u8>,
 ) -> Result<Read, Misbehaved> {
+    read_by(at, name, segment, largest, bytes, copy_out)
+}
+
+/// As [`read`]. `copy` fills the bytes with what the words say: a writer can be let go on in the middle of it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_by<'a, W: Words + 'a>(
+    at: u64,
+    name: impl Fn() -> u64,
+    segment: impl Fn(u32) -> Option<&'a W>,
+    largest: usize,
+    bytes: &mut Vec<u8>,
+    mut copy: impl FnMut(&[AtomicU64], &mut [u8]),
+) -> Result<Read, Misbehaved> {
     let (mut copies, mut large) = (0, 0);
     for _ in 0..LOOKS {
         let name = name();
@@ -225,7 +240,7 @@ pub fn read<'a, W: Words + 'a>(
         let can_be = said >> 32 == at && len <= largest && len.div_ceil(8) <= rest.len();
         if can_be {
             bytes.resize(len, 0);
-            copy_out(rest, bytes);
+            copy(rest, bytes);
         }
         // Partner: the release fence in `write`.
         fence(Acquire);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use switchboard_shm::barrier::Busy;
 use switchboard_shm::feed::{Changed, Entry, FeedReader, FeedWriter};
 use switchboard_shm::layout::feed as layout;
-use switchboard_shm::values::{Read, Values, read};
-use switchboard_shm::{AtomicU64, Misbehaved, Words};
+use switchboard_shm::values::{Read, Values, read, read_by};
+use switchboard_shm::{AtomicU64, Misbehaved, Words, copy_out};
 
 type Memory = Arc<Vec<AtomicU64>>;
 
@@ -140,4 +140,40 @@ fn a_value_that_never_stays_is_misbehaviour() {
         }
         stop.store(true, Relaxed);
     });
+}
+
+/// A writer that has no other block left writes to the one that is being copied, between the halves of the copy: the
+/// version says so, and the newest value is copied.
+#[test]
+fn a_value_that_is_overwritten_while_it_is_copied_is_copied_again() {
+    const LEN: usize = 48;
+    let segment = memory(4096);
+    let mut values = Values::default();
+    values.add(Arc::clone(&segment));
+    let spots = [LEN, LEN].map(|len| values.take(len as u64).expect("a block"));
+    let name = AtomicU64::new(0);
+    let set = |version: u64| {
+        let spot = spots[version as usize % 2];
+        name.store(values.write(spot, 2, version, &[version as u8; LEN]), Relaxed);
+    };
+    let mut newest = 1;
+    set(newest);
+    for times in 1..20 {
+        let (mut left, mut bytes) = (times, Vec::new());
+        let halves = |words: &[AtomicU64], bytes: &mut [u8]| {
+            let (first, second) = bytes.split_at_mut(LEN / 2);
+            copy_out(words, first);
+            if left > 0 {
+                left -= 1;
+                newest += 2;
+                set(newest - 1);
+                set(newest);
+            }
+            copy_out(&words[LEN / 2 / 8..], second);
+        };
+        let entry = || name.load(Relaxed);
+        let found = read_by(2, entry, |_| Some(&segment), LEN, &mut bytes, halves);
+        assert_eq!((found, left), (Ok(Read::Value(newest)), 0));
+        assert_eq!(bytes, [newest as u8; LEN], "a torn value, overwritten {times} times");
+    }
 }

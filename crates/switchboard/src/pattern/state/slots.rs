@@ -178,10 +178,19 @@ impl Geometry {
 
     /// The newest whole value.
     pub(crate) fn load(self, memory: &Memory) -> Result<Found, Problem> {
+        self.load_by(memory, |at, bytes| memory.read_at(at, bytes))
+    }
+
+    /// The same. `copy` fills these bytes with those from a place on: tests let a writer go on in the middle of it.
+    fn load_by(
+        self,
+        memory: &Memory,
+        mut copy: impl FnMut(usize, &mut [u8]) -> kernel::Result<()>,
+    ) -> Result<Found, Problem> {
         for attempt in 0..ATTEMPTS {
             let current = memory.load_u32(CURRENT_AT)?;
             let slot = self.slot(current.into());
-            match self.load_slot(memory, slot)? {
+            match self.load_slot(memory, slot, &mut copy)? {
                 Slot::Whole(version, bytes) if version as u32 == current => {
                     return Ok(Found { bytes, version, restored: false });
                 }
@@ -192,14 +201,18 @@ impl Geometry {
                 _ => std::thread::yield_now(),
             }
         }
-        self.restore(memory)
+        self.restore(memory, copy)
     }
 
     /// The newest value that is whole, where the word that should say so does not lead to one.
-    fn restore(self, memory: &Memory) -> Result<Found, Problem> {
+    fn restore(
+        self,
+        memory: &Memory,
+        mut copy: impl FnMut(usize, &mut [u8]) -> kernel::Result<()>,
+    ) -> Result<Found, Problem> {
         let mut newest = None;
         for slot in [self.slot(0), self.slot(1)] {
-            if let Slot::Whole(version, bytes) = self.load_slot(memory, slot)?
+            if let Slot::Whole(version, bytes) = self.load_slot(memory, slot, &mut copy)?
                 && newest.as_ref().is_none_or(|found: &Found| found.version < version)
             {
                 newest = Some(Found { bytes, version, restored: true });
@@ -209,7 +222,12 @@ impl Geometry {
         newest.filter(|found| found.version > 0).ok_or(Problem::Damaged)
     }
 
-    fn load_slot(self, memory: &Memory, slot: usize) -> Result<Slot, Problem> {
+    fn load_slot(
+        self,
+        memory: &Memory,
+        slot: usize,
+        copy: &mut impl FnMut(usize, &mut [u8]) -> kernel::Result<()>,
+    ) -> Result<Slot, Problem> {
         let version = memory.load_u64(slot + VERSION_AT)?;
         let len = memory.load_u32(slot + LEN_AT)?;
         let expected = memory.load_u32(slot + CHECKSUM_AT)?;
@@ -218,7 +236,7 @@ impl Geometry {
         }
         // `len` is looked at once, and only this copy of it is used.
         let mut bytes = vec![0; len.min(self.capacity) as usize];
-        memory.read_at(slot + SLOT_HEAD_BYTES, &mut bytes)?;
+        copy(slot + SLOT_HEAD_BYTES, &mut bytes)?;
         // Acquire, for the Release fence of `Writer::store`: if any byte above is of a newer
         // value, the version below is not the one above.
         fence(Ordering::Acquire);

@@ -22,7 +22,7 @@ use super::hello::{Id, Pattern, Role};
 use super::memory::Theirs;
 use super::offer::{Page, ReaderOffer};
 use super::park::Place;
-use super::writing::denied;
+use super::writing::{denied, kept_out};
 use crate::error::{Error, RecvError};
 use crate::transport::Setup;
 
@@ -115,6 +115,9 @@ pub(crate) struct ReaderCore<P> {
     reports: Reports,
     /// Writers that ended, died or were turned away.
     left: u64,
+    /// A writer that was there, and that this side's own rules do not let in: for a client, if no other is.
+    kept_out: Option<Error>,
+    is_of_client: bool,
     cancelled: bool,
     armed: bool,
     /// How often the caller slept, and how often nobody ended that.
@@ -139,6 +142,8 @@ impl<P: Reading> ReaderCore<P> {
             in_a_row: 0,
             reports: Reports::default(),
             left: 0,
+            kept_out: None,
+            is_of_client: pattern == Pattern::Answers,
             cancelled: false,
             armed: false,
             sleeps: 0,
@@ -306,6 +311,12 @@ impl<P: Reading> ReaderCore<P> {
                 self.reports.push(report);
             }
             Event::Reject(..) | Event::Wake | Event::Sleeps(..) => {}
+            // A client has nobody to tell it but the end of its call: whoever comes and may not ends none.
+            Event::KeptOut { peer, problem, came } if self.is_of_client => {
+                if !came {
+                    self.kept_out = Some(kept_out(&self.setup.address, &peer, &problem));
+                }
+            }
             Event::Refused { peer, problem }
             | Event::KeptOut { peer, problem, .. }
             | Event::Full { peer, problem } => {
@@ -318,6 +329,19 @@ impl<P: Reading> ReaderCore<P> {
             Event::Cancelled => self.cancelled = true,
             Event::Failed(error) => self.reports.push(RecvError::Failed(error)),
         }
+    }
+
+    /// Tells of a writer that was kept out, once it is known that nobody else is there. Whether it did.
+    fn has_nobody_else(&mut self) -> bool {
+        if self.kept_out.is_none() || self.control.wanted() > 0 {
+            return false;
+        }
+        let Some(error) = self.kept_out.take() else { return false };
+        let alone = self.writers.is_empty() && self.pending.is_empty();
+        if alone {
+            self.reports.push(RecvError::Failed(error));
+        }
+        alone
     }
 
     fn gap(&self, at: usize, missing: u64) -> RecvError {
@@ -405,6 +429,7 @@ impl<P: Reading> Core for ReaderCore<P> {
             news |= event.is_news();
             self.note(event);
         }
+        news |= self.has_nobody_else();
         if news {
             // The dead make way for others, also where the caller does not come.
             self.bury();

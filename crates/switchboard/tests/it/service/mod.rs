@@ -5,6 +5,7 @@ mod deaths;
 mod farewell;
 mod liars;
 pub(crate) mod torture;
+mod turns;
 mod worker;
 
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use switchboard_testkit::child::Child;
 
 use crate::conformance::{Meeting, each_service};
 pub(crate) use deaths::ledger;
+pub(crate) use turns::starter;
 use worker::Words;
 pub(crate) use worker::{client, crowd, worker};
 

@@ -106,14 +106,17 @@ fn complement(verb: &str) -> &'static str {
     }
 }
 
-/// Role: somebody's ends, one for each verb of others, which exchange messages with whoever comes.
+/// Role: somebody's ends, one for each verb of others, which exchange messages with whoever comes; or, with a third
+/// argument, one that does each verb itself, at channels whose names end with that.
 pub(crate) fn host(arguments: &[String]) {
     become_one(&identity(&arguments[0]));
+    let suffix = arguments.get(2).map_or("", String::as_str);
     let mut all: Vec<End> = VERBS
         .iter()
         .map(|verb| {
-            let address = format!("shm:{verb}?{}", arguments[1]);
-            open(complement(verb), &address).unwrap_or_else(|error| panic!("{error}"))
+            let address = format!("shm:{verb}{suffix}?{}", arguments[1]);
+            open(if suffix.is_empty() { complement(verb) } else { verb }, &address)
+                .unwrap_or_else(|error| panic!("{error}"))
         })
         .collect();
     report("open");
@@ -147,15 +150,38 @@ pub(crate) fn host(arguments: &[String]) {
     }
 }
 
-/// Role: tries each verb, and says what came of it.
+/// Role: tries each verb, or those that are named behind its address's options, and says what came of it.
 pub(crate) fn visitor(arguments: &[String]) {
     become_one(&identity(&arguments[0]));
-    for verb in VERBS {
-        report(format!("{verb} {}", attempt(verb, &format!("shm:{verb}?{}", arguments[1]))));
+    let named = &arguments[2..];
+    for verb in VERBS.iter().filter(|verb| named.is_empty() || named.iter().any(|one| one == *verb))
+    {
+        let address = format!("shm:{verb}?{}", arguments[1]);
+        report(format!("{verb} {}", attempt(verb, &address, || false)));
     }
 }
 
-fn attempt(verb: &str, address: &str) -> String {
+/// Role: visits several hosts, as one who has rules: for each of them and each verb that it does, opens the other end,
+/// and says what came of it. Arguments: who it is, its address's options, its audit log, whose ends there are.
+pub(crate) fn choosy(arguments: &[String]) {
+    become_one(&identity(&arguments[0]));
+    for host in &arguments[3..] {
+        let uid: u64 = host.parse().expect("a user");
+        for verb in VERBS {
+            let address = format!("shm:{verb}-{host}?{}", arguments[1]);
+            // A client cannot do without a server, and is told; others go on, and it is written down.
+            let is_client = verb == "serve";
+            let refused = || {
+                !is_client
+                    && audited(Path::new(&arguments[2])).contains_key(&(uid, verb.to_owned()))
+            };
+            report(format!("{host} {verb} {}", attempt(complement(verb), &address, refused)));
+        }
+    }
+}
+
+/// What came of opening an end: `has_refused` says that its own rules kept out who was there.
+fn attempt(verb: &str, address: &str, has_refused: impl Fn() -> bool) -> String {
     let refused = |error: &Error| match error.kind() {
         ErrorKind::PermissionDenied => "denied".to_owned(),
         _ => format!("failed: {error}"),
@@ -166,6 +192,9 @@ fn attempt(verb: &str, address: &str) -> String {
     };
     let until = Instant::now() + DEADLINE / 3;
     while Instant::now() < until {
+        if has_refused() {
+            return "kept out".to_owned();
+        }
         match &mut end {
             End::Writes(sender) => {
                 match sender.try_send(&Bytes(vec![9])).and_then(|()| sender.drive()) {
@@ -185,7 +214,7 @@ fn attempt(verb: &str, address: &str) -> String {
                     let _ = receiver.acknowledge(delivery);
                     return "done".to_owned();
                 }
-                Err(RecvError::Empty) => {}
+                Err(RecvError::Empty | RecvError::PeerRefused { .. }) => {}
                 Err(RecvError::Failed(error)) => return refused(&error),
                 Err(error) => return format!("failed: {error}"),
             },
@@ -202,7 +231,7 @@ fn attempt(verb: &str, address: &str) -> String {
                     let _ = call.reply(&Bytes(vec![2]));
                     return "done".to_owned();
                 }
-                Err(RecvError::Empty) => {}
+                Err(RecvError::Empty | RecvError::PeerRefused { .. }) => {}
                 Err(RecvError::Failed(error)) => return refused(&error),
                 Err(error) => return format!("failed: {error}"),
             },
@@ -232,6 +261,58 @@ fn audited(path: &Path) -> BTreeMap<(u64, String), usize> {
         *found.entry((key.0, key.1.to_owned())).or_insert(0) += 1;
     }
     found
+}
+
+/// The same table with the rules at the end that comes second, and dials: ends of all of them are there, and let
+/// everybody in.
+fn check_who_dials(rows: &[Row]) {
+    let root = effective_user_id() == 0;
+    let all = [ALICE, BOB, CAROL, ROOT];
+    let identities = if root { &all[..] } else { &all[..1] };
+    let scratch = Scratch::new();
+    let open = |mode| std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(scratch.path(), open(0o755)).expect("a mode");
+    let scope = scratch.join("scope");
+    folder(&scope, 0o1777, 0);
+    let anybody: String = VERBS.iter().map(|verb| format!("&{verb}=any")).collect();
+    let mut hosts: Vec<Child> = Vec::new();
+    for who in identities {
+        let address = format!("scope={}{anybody}", scope.display());
+        let suffix = format!("-{}", who[0]);
+        hosts.push(Child::role("shm-access-host", &[words(who), address, suffix]));
+    }
+    hosts.iter_mut().for_each(|host| host.expect("open"));
+    for (at, (rules, expected)) in rows.iter().enumerate() {
+        if !root && rules.contains("group=2100") {
+            continue;
+        }
+        let log = scratch.join(&format!("log-{at}"));
+        folder(&log, 0o700, 2001);
+        let log = log.join("audit").display().to_string();
+        let owner = if rules.contains("group=2100") { &[2001, 2001, ROBOTS][..] } else { ALICE };
+        let address = format!("scope={}&audit={log}{rules}", scope.display());
+        let mut arguments = vec![words(owner), address, log.clone()];
+        arguments.extend(identities.iter().map(|who| who[0].to_string()));
+        let mut visitor = Child::role("shm-access-choosy", &arguments);
+        let mut refused = Vec::new();
+        for (who, may) in identities.iter().zip(expected) {
+            for verb in VERBS {
+                let line = visitor.line().expect("a result");
+                let result = line.strip_prefix(&format!("{} {verb} ", who[0])).expect("in turn");
+                if may.contains(&verb) {
+                    assert_eq!(result, "done", "{rules:?} for {who:?}, who is to {verb}");
+                } else {
+                    let expected = if verb == "serve" { "denied" } else { "kept out" };
+                    assert_eq!(result, expected, "{rules:?} for {who:?}, who may not {verb}");
+                    refused.push((u64::from(who[0]), verb.to_owned()));
+                }
+            }
+        }
+        assert!(visitor.wait().success());
+        refused.sort_unstable();
+        let audited = audited(Path::new(&log));
+        assert_eq!(audited.into_keys().collect::<Vec<_>>(), refused, "{rules}");
+    }
 }
 
 fn check(rows: &[Row], is_shared: bool) {
@@ -300,4 +381,41 @@ fn in_a_shared_scope_it_is_as_the_table_says() {
 #[test]
 fn in_a_private_scope_there_is_only_its_user() {
     check(PRIVATE, false);
+}
+
+/// A client waits; who comes and may not serve is turned away, and the call goes to the server that comes then.
+#[test]
+fn a_stranger_that_comes_to_serve_ends_no_call() {
+    if effective_user_id() != 0 {
+        // An ordinary user is one identity only.
+        return;
+    }
+    let scratch = Scratch::new();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), open).expect("a mode");
+    let scope = scratch.join("scope");
+    folder(&scope, 0o1777, 0);
+    // The rules let others in, but not as servers.
+    let address = format!("shm:serve?scope={}&call=any", scope.display());
+    let service = Service::<Bytes, Bytes>::open(&address).expect("a service");
+    let client = service.client().expect("a client");
+    std::thread::scope(|threads| {
+        let call =
+            threads.spawn(move || client.call_timeout(&Bytes(b"who".to_vec()), DEADLINE * 2));
+        let options = format!("scope={}&call=any", scope.display());
+        let mut stranger =
+            Child::role("shm-access-visitor", &[words(CAROL), options, "serve".to_owned()]);
+        stranger.expect("serve denied");
+        assert!(stranger.wait().success());
+        assert!(!call.is_finished(), "it ended the call: {:?}", call.join());
+        let server = service.server().expect("a server");
+        let asked = server.recv_call_timeout(DEADLINE).expect("a call");
+        asked.reply(&Bytes(b"me".to_vec())).expect("a reply");
+        assert_eq!(call.join().expect("a thread").expect("a reply").0, b"me");
+    });
+}
+
+#[test]
+fn who_dials_has_rules_too() {
+    check_who_dials(SHARED);
 }

@@ -193,6 +193,13 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
         models: "whole",
     },
     Mistake {
+        what: "a copy of a block counts without a second look at its version",
+        file: "values.rs",
+        right: "if header[0].load(Relaxed) == version {",
+        wrong: "if can_be {",
+        models: "whole",
+    },
+    Mistake {
         what: "what an entry says is stored without releasing",
         file: "feed.rs",
         right: "words[layout::entry_word(at) + 1].store(value, Release);",

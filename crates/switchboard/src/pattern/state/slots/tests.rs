@@ -81,6 +81,37 @@ fn a_writer_killed_at_any_store_is_never_seen() {
     }
 }
 
+/// A writer sets two values, the second of them where the first half of the copy came from, and the second half is
+/// that one's: the version says so, also when it happens again and again. Damage is something else, and looks like it.
+#[test]
+fn what_is_overwritten_while_it_is_copied_is_copied_again() {
+    let (memory, geometry) = memory();
+    let mut writer = Writer::new(&memory, geometry).expect("a writer");
+    writer.set(&memory, &[1; CAPACITY as usize]).expect("set");
+    for times in 1..10 {
+        let mut left = times;
+        let found = geometry.load_by(&memory, |at, bytes| {
+            let (first, second) = bytes.split_at_mut(bytes.len() / 2);
+            memory.read_at(at, first)?;
+            if left > 0 {
+                left -= 1;
+                for _ in 0..2 {
+                    let next = writer.version() as u8 + 1;
+                    writer.set(&memory, &[next; CAPACITY as usize]).expect("set");
+                }
+            }
+            memory.read_at(at + first.len(), second)
+        });
+        let (found, newest) = (found.expect("a value"), writer.version());
+        let expected = Found {
+            bytes: vec![newest as u8; CAPACITY as usize],
+            version: newest,
+            restored: false,
+        };
+        assert_eq!((left, found), (0, expected), "overwritten {times} times");
+    }
+}
+
 /// As [`a_writer_killed_at_any_store_is_never_seen`], while the memory is prepared: what is left of
 /// that is all zeroes but for two words.
 #[test]

@@ -53,7 +53,12 @@ impl ShmClient {
         match error {
             RecvError::PeerMisbehaved { peer, problem } => self.reconcile(Some((&peer, &problem))),
             RecvError::PeerDied { .. } => self.reconcile(None),
-            RecvError::Failed(error) => self.failed = Some(CallError::Failed(error)),
+            RecvError::Failed(error) => {
+                if error.kind() == ErrorKind::PermissionDenied {
+                    self.let_both_be_refused();
+                }
+                self.failed = Some(CallError::Failed(error));
+            }
             RecvError::Interrupted => self.failed = Some(CallError::Interrupted),
             RecvError::PeerRefused { peer, problem } => {
                 self.let_both_be_refused();
