@@ -147,7 +147,7 @@ impl Hub {
             if !hub.setup.options.wait && hub.connections.is_empty() && !hub.is_dialling_on() {
                 return Err(hub.nobody());
             }
-            if matches!(pattern, Pattern::Event | Pattern::State) {
+            if matches!(pattern, Pattern::Topic | Pattern::Event | Pattern::State) {
                 hub.decide_dial(DECIDED_WITHIN)?;
             }
         }

@@ -332,7 +332,16 @@ pub const TABLE: &[Transport] = &[
         summary: "a TCP connection; unencrypted, so on this machine unless ?plaintext",
         example: "tcp:127.0.0.1:7000",
         target: TargetForm::HostPort,
-        options: &["framing", "bind", "connect", "plaintext", "max-message"],
+        options: &[
+            "framing",
+            "bind",
+            "connect",
+            "plaintext",
+            "max-message",
+            "overflow",
+            "history",
+            "capacity",
+        ],
         capabilities: Capabilities {
             largest_message_bytes: LINK_MESSAGE_BYTES,
             redelivers: true,
@@ -343,6 +352,7 @@ pub const TABLE: &[Transport] = &[
         delivery: AT_LEAST_ONCE,
         framing: Some(Framing::Link),
         carries: Carries::queue(tcp::open_sender, tcp::open_receiver)
+            .and_topic(tcp::open_publisher, tcp::open_subscriber)
             .and_service(tcp::open_client, tcp::open_server)
             .and_event(tcp::open_notifier, tcp::open_listener)
             .and_state(tcp::open_state_writer, tcp::open_state_reader),

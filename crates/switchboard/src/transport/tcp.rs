@@ -11,15 +11,16 @@ use switchboard_kernel::tcp;
 
 use super::connection::Channel;
 use super::hub::{Dial, Hub, Meet, Met};
-use super::setup::check_for_links;
+use super::setup::{check_for_links, starts_over_links};
 use super::{
     ClientFlavor, ListenerFlavor, LiveReader, LiveWriter, NotifierFlavor, ReceiverFlavor,
-    SenderFlavor, ServerFlavor, Setup, StreamClient, StreamReceiver, StreamSender, StreamServer,
-    holder,
+    SenderFlavor, ServerFlavor, Setup, StreamClient, StreamPublisher, StreamReceiver, StreamSender,
+    StreamServer, holder,
 };
 use crate::address::{Address, Target};
 use crate::error::{Error, ErrorKind};
 use crate::link::{Pattern, Role};
+use crate::pattern::topic::Start;
 
 pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
     let hub =
@@ -30,6 +31,17 @@ pub(crate) fn open_sender(setup: &Setup) -> Result<SenderFlavor, Error> {
 pub(crate) fn open_receiver(setup: &Setup) -> Result<ReceiverFlavor, Error> {
     let hub =
         Hub::meet(setup.again(), Pattern::Queue, Role::Receiver, Box::new(TcpMeet::new(setup)?))?;
+    Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
+}
+
+pub(crate) fn open_publisher(setup: &Setup) -> Result<SenderFlavor, Error> {
+    let hub = meet(setup, Pattern::Topic, Role::Sender)?;
+    Ok(SenderFlavor::Publisher(Box::new(StreamPublisher::new(hub))))
+}
+
+pub(crate) fn open_subscriber(setup: &Setup, start: Start) -> Result<ReceiverFlavor, Error> {
+    starts_over_links(setup, start)?;
+    let hub = meet(setup, Pattern::Topic, Role::Receiver)?;
     Ok(ReceiverFlavor::Stream(Box::new(StreamReceiver::new(hub))))
 }
 

@@ -26,6 +26,19 @@ impl Meeting {
         self.row.capabilities.says_end
     }
 
+    /// Whether an end knows what process a peer is.
+    fn tells_processes(&self) -> bool {
+        !self.row.capabilities.crosses_hosts
+    }
+
+    /// What an end calls another one, or how that begins.
+    fn name_of(&self, end: &End) -> String {
+        match self.tells_processes() {
+            true => format!("process {} (", end.child.id()),
+            false => format!("{}:127.", self.row.scheme),
+        }
+    }
+
     /// Whether one side binds and the others connect to it.
     fn one_binds(&self) -> bool {
         self.row.options.contains(&"bind")

@@ -63,8 +63,8 @@ fn a_killed_publisher_leaves_a_prefix_and_is_reported() {
                     let [died] = problems.as_slice() else { panic!("{:?}", haul.errors) };
                     assert!(died.starts_with("error PeerDied"), "{died}");
                     assert!(died.contains(&format!("received: {count} }}")), "{count}: {died}");
-                    let pid = format!("process {} (", publisher.child.id());
-                    assert!(died.contains(&pid), "{pid}: {died}");
+                    let name = meeting.name_of(&publisher);
+                    assert!(died.contains(&name), "{name}: {died}");
                     assert!(haul.errors.last().expect("an end").starts_with("error Ended"));
                 } else {
                     let is_unfinished = |said: &&&String| said.contains("of an unfinished message");
