@@ -2,8 +2,8 @@
 //! that parsers look for. What is understood in a new way is kept and changed further.
 //!
 //! `cargo xtask prove fuzz-inspect` runs this for longer: `SWITCHBOARD_FUZZ_SECONDS` for each parser, or `SWITCHBOARD_FUZZ_TOTAL_SECONDS` for
-//! all of them together. As many are read at once as there are processors. What is random follows from a seed, which is said when something
-//! fails, with the text: `SWITCHBOARD_FUZZ_SEED` takes it again.
+//! all of them together. As many are read at once as there are processors, or `SWITCHBOARD_FUZZ_AT_ONCE`. What is random follows from a seed,
+//! which is said when something fails, with the text: `SWITCHBOARD_FUZZ_SEED` takes it again.
 
 mod memory;
 mod noise;
@@ -31,6 +31,14 @@ fn time(parsers: usize, at_once: usize) -> Duration {
     let turns = u32::try_from(parsers.div_ceil(at_once)).expect("few");
     let total = asked("SWITCHBOARD_FUZZ_TOTAL_SECONDS").map(|total| total / turns);
     total.or_else(|| asked("SWITCHBOARD_FUZZ_SECONDS")).unwrap_or(Duration::from_millis(150))
+}
+
+/// How many are read at once.
+fn at_once() -> usize {
+    let asked = std::env::var("SWITCHBOARD_FUZZ_AT_ONCE").ok();
+    let asked =
+        asked.and_then(|number| number.parse().ok()).filter(|number| (1..=64).contains(number));
+    asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
 }
 
 fn seed() -> u64 {
@@ -71,7 +79,7 @@ fn fuzz(parser: &Parser, seed: u64, time: Duration) -> (u64, usize) {
 #[test]
 fn fuzz_inspect_every_parser() {
     let parsers: Vec<&Parser> = TABLE.iter().chain(memory::TABLE).collect();
-    let at_once = thread::available_parallelism().map_or(1, usize::from);
+    let at_once = at_once();
     let (seed, each) = (seed(), time(parsers.len(), at_once));
     let next = AtomicUsize::new(0);
     let work = || {
