@@ -29,8 +29,8 @@ pub(super) fn build() -> clap::Command {
             .about("Publish messages to a topic: each line of standard input is one")
             .long_about(format!(
                 "Publish messages to a topic: each line of standard input is one.\n\nEvery subscriber \
-                 gets every message. Topics are carried by: {schemes}.\n\nOver connections (unix:, \
-                 unix-seqpacket:) it waits for the first subscriber before it begins, and ends when every \
+                 gets every message. Topics are carried by: {schemes}.\n\nOver connections (unix:, tcp: and \
+                 others) it waits for the first subscriber before it begins, and ends when every \
                  subscriber has everything. Who comes later gets what is published then, after the last \
                  ?history=N messages. A subscriber that is too slow holds it up, unless \
                  ?overflow=drop-oldest says that it misses messages, which it is told, or ?overflow=fail \

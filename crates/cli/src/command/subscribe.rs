@@ -36,7 +36,7 @@ pub(super) fn build() -> clap::Command {
                  subscriber gets every message. Topics are carried by: {schemes}. Nothing is \
                  acknowledged or given back: a message for which COMMAND fails, or that the output \
                  cannot hold, is reported and passed over, and the exit code is 1. COMMAND finds \
-                 SWITCHBOARD_ADDRESS in its environment.\n\nOver connections (unix:, unix-seqpacket:) it \
+                 SWITCHBOARD_ADDRESS in its environment.\n\nOver connections (unix:, tcp: and others) it \
                  waits for a publisher, begins with the history that this one keeps, and ends when every \
                  publisher that joined has ended. A publisher that dies, and messages that were dropped \
                  because this was too slow, are reported, and the exit code is 1. With ?bind, several \

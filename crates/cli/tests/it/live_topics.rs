@@ -1,16 +1,25 @@
-//! `publish` and `subscribe` over connections: `unix:` and `unix-seqpacket:`.
+//! `publish` and `subscribe` over connections: `unix:`, `unix-seqpacket:` and `tcp:`.
 
 use switchboard::transport::TABLE;
 use switchboard_kernel::process::Signal;
 use switchboard_testkit::Scratch;
 
-use crate::run::{Run, eventually, run};
+use crate::run::{Run, eventually, free_port, run};
+use crate::send_recv::is_listening;
 
-/// Addresses in a scratch folder, one of each row that carries topics over connections.
+/// Addresses in a scratch folder, or on a port, one of each row that carries topics over connections.
 fn addresses() -> impl Iterator<Item = String> {
     let live =
         TABLE.iter().filter(|row| row.patterns().contains(&"topic") && row.framing.is_some());
-    live.map(|row| format!("{}:./t", row.scheme))
+    live.map(|row| match row.scheme {
+        "tcp" => format!("tcp:127.0.0.1:{}", free_port()),
+        scheme => format!("{scheme}:./t"),
+    })
+}
+
+/// Whether a publisher can be found.
+fn is_bound(scratch: &Scratch, address: &str) -> bool {
+    if address.starts_with("tcp:") { is_listening(address) } else { scratch.join("t").exists() }
 }
 
 fn lines(count: usize) -> String {
@@ -35,7 +44,7 @@ fn every_subscriber_prints_everything_whoever_starts_first() {
         let expected = lines(20_000);
         // The publisher waits for its first subscriber.
         let publisher = publish().feed(expected.clone());
-        eventually("a name", || scratch.join("t").exists());
+        eventually("a name", || is_bound(&scratch, &address));
         subscribe().wait().code(0).prints(&expected);
         publisher.wait().code(0);
         let (mut publisher, subscribers) = (publish(), [subscribe(), subscribe(), subscribe()]);
@@ -53,7 +62,7 @@ fn every_subscriber_prints_everything_whoever_starts_first() {
             let text = subscriber.wait().code(0).text();
             assert!(text.ends_with(&expected), "{} bytes", text.len());
         }
-        assert!(!scratch.join("t").exists());
+        assert!(!is_bound(&scratch, &address));
     }
 }
 

@@ -53,7 +53,8 @@ impl Drop for Place {
     }
 }
 
-fn is_listening(address: &str) -> bool {
+/// Whether somebody listens on the port of an address.
+pub(crate) fn is_listening(address: &str) -> bool {
     let port: u16 = address.rsplit(':').next().and_then(|p| p.parse().ok()).expect("a port");
     let wanted = format!(":{port:04X} 00000000:0000 0A");
     std::fs::read_to_string("/proc/net/tcp").is_ok_and(|table| table.contains(&wanted))
