@@ -3,6 +3,8 @@
 //! Source: `proc_pid_fd(5)`, `proc_pid_syscall(5)`, `proc_pid_fdinfo(5)`. The inspector sees the same and more, but takes its time; this is asked when an object
 //! is already closed to newcomers.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -11,7 +13,11 @@ use rustix::io::Errno;
 use switchboard_inspect::source::folder::{Folder, device};
 use switchboard_inspect::source::memory::Memory;
 use switchboard_inspect::source::numbers::field;
+use switchboard_inspect::source::rings::{self, Registered, Rings};
 use switchboard_inspect::source::system_call::{Inside, Line, line};
+use switchboard_inspect::source::{maps, unix};
+
+use crate::journal::unix_ms;
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -22,6 +28,12 @@ pub(crate) struct Seen {
     pub(crate) unreadable: u32,
     /// How many descriptors are on their way in sockets.
     pub(crate) in_flight: u64,
+    /// How many io_urings may hold what they do not show.
+    pub(crate) rings: u32,
+    /// Sockets that somebody has open.
+    open: HashSet<u64>,
+    /// Unix sockets that an io_uring has.
+    registered: HashSet<u64>,
 }
 
 /// Calls that a thread sleeps in while it uses a queue of this id.
@@ -44,13 +56,15 @@ pub(crate) fn of_queue(id: i32) -> Seen {
     })
 }
 
-/// Who has the FIFO of this device and inode open, or sleeps in opening one of its name.
-pub(crate) fn of_fifo(file: (u64, u64), path: &Path) -> Seen {
+/// Who has the FIFO of this device and inode open, or sleeps in opening one of its name. Hidden, it has another name now, which nothing else has: by
+/// that an io_uring shows it.
+pub(crate) fn of_fifo(file: (u64, u64), path: &Path, now: &OsStr) -> Seen {
     let name = path.file_name().unwrap_or_default().as_bytes().to_vec();
-    each_process(|pid, folder, seen| {
+    let mut seen = each_process(|pid, folder, seen| {
         let fds = folder.within("fd")?;
         let mut numbers = Vec::new();
         fds.numbers(|fd| numbers.push(fd))?;
+        let mut rings = Vec::new();
         for fd in numbers {
             let Ok(status) = fds.status(fd.to_string()) else { continue };
             if (device(&status), status.stx_ino) == file {
@@ -58,10 +72,23 @@ pub(crate) fn of_fifo(file: (u64, u64), path: &Path) -> Seen {
             }
             if FileType::from_raw_mode(status.stx_mode.into()) == FileType::Socket {
                 seen.in_flight += in_flight(folder, fd);
+                seen.open.insert(status.stx_ino);
+            }
+            if status.stx_dev_major == 0
+                && fds.link(fd.to_string()).is_ok_and(|link| link == rings::MAPPED.as_bytes())
+            {
+                rings.push(fd);
             }
         }
+        in_rings(pid, folder, &rings, (file, now.as_bytes()), seen)?;
         each_thread(pid, folder, |inside, memory| {
             let path = match i64_of(inside.number) {
+                // A ring by its number in a table of the thread's: it need have no descriptor.
+                libc::SYS_io_uring_enter => {
+                    let is_numbered = inside.arguments[3] & ENTER_REGISTERED_RING != 0;
+                    seen.rings += u32::from(is_numbered && rings.is_empty());
+                    return;
+                }
                 #[cfg(target_arch = "x86_64")]
                 libc::SYS_open => inside.arguments[0],
                 libc::SYS_openat | libc::SYS_openat2 => inside.arguments[1],
@@ -81,7 +108,81 @@ pub(crate) fn of_fifo(file: (u64, u64), path: &Path) -> Seen {
                 seen.by = Some(format!("process {pid} waits for its other end"));
             }
         })
-    })
+    });
+    // What is in flight in a socket is counted by a descriptor of it.
+    let unseen = seen.registered.difference(&seen.open).count();
+    seen.rings += u32::try_from(unseen).unwrap_or(u32::MAX);
+    seen
+}
+
+/// `IORING_ENTER_REGISTERED_RING`.
+const ENTER_REGISTERED_RING: u64 = 1 << 4;
+
+/// What a process has by its io_urings: the FIFO, by its device and inode or its name, or what does not show.
+fn in_rings(
+    pid: u32,
+    folder: &Folder,
+    descriptors: &[u32],
+    (file, name): ((u64, u64), &[u8]),
+    seen: &mut Seen,
+) -> Result<(), Errno> {
+    let mut known = HashSet::new();
+    if !descriptors.is_empty() {
+        let mut text = Vec::new();
+        let sockets: HashSet<u64> = match folder.read("net/unix", &mut text) {
+            Ok(()) => unix::table(&text).iter().map(|socket| socket.inode).collect(),
+            Err(errno) => return Err(errno),
+        };
+        let looked = Rings::of(folder);
+        for &fd in descriptors {
+            let ring = looked.ring(fd);
+            known.extend(ring.inode);
+            let mut hides = ring.is_busy || !ring.is_whole;
+            for (registered, what) in &ring.files {
+                if rings::is_of(registered, what, file, name) {
+                    seen.by = Some(format!("process {pid} has it registered with an io_uring"));
+                }
+                match what {
+                    Registered::Unknown => hides = true,
+                    &Registered::Socket(inode) if sockets.contains(&inode) => {
+                        seen.registered.insert(inode);
+                    }
+                    _ => {}
+                }
+            }
+            seen.rings += u32::from(hides);
+        }
+    }
+    // One that is mapped, and whose descriptor was closed, says nothing.
+    let mapped = maps::of_process(folder, 0, &mut Vec::new())?;
+    let all = mapped.iter().filter(|one| one.name == rings::MAPPED).map(|one| one.inode);
+    let unseen = all.filter(|inode| !known.contains(inode)).collect::<HashSet<_>>().len();
+    seen.rings += u32::try_from(unseen).unwrap_or(u32::MAX);
+    Ok(())
+}
+
+/// Whether the process lives that had this id at a time, in seconds since 1970. Times are whole seconds, and clocks are corrected.
+pub(crate) fn lives(pid: u32, at: i64) -> bool {
+    const SLACK: i64 = 2;
+    const TICKS_PER_SECOND: u64 = 100;
+    let id = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(id) = id else { return false };
+    if rustix::process::test_kill_process(id) == Err(Errno::SRCH) {
+        return false;
+    }
+    let mut text = Vec::new();
+    let read = Folder::open(&format!("/proc/{pid}"))
+        .and_then(|folder| folder.read_record("stat", &mut text));
+    let stat = read.ok().and_then(|()| switchboard_inspect::source::process::stat(&text));
+    // There, and hidden.
+    let Some(stat) = stat else { return true };
+    if matches!(stat.state, 'Z' | 'X') && stat.threads < 2 {
+        return false;
+    }
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
+    let now = i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX);
+    let started = i64::try_from(stat.started_ticks / TICKS_PER_SECOND).unwrap_or(0);
+    started.saturating_add(now - up) <= at.saturating_add(SLACK)
 }
 
 fn i64_of(number: i64) -> libc::c_long {

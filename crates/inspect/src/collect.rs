@@ -19,6 +19,7 @@ use crate::source::descriptors::{self, Descriptor, Plain, Search, What};
 use crate::source::folder::Folder;
 use crate::source::maps::{self, Mapped};
 use crate::source::places::{self, Place};
+use crate::source::rings::{self, Ring, Rings};
 use crate::source::{io, limits, locks, process};
 use crate::text::escaped;
 use crate::waits::{self, Asleep, Before};
@@ -67,6 +68,8 @@ pub(crate) struct Found {
     pub(crate) mapped: Vec<Mapped>,
     /// Its Unix sockets in which descriptors are in flight, if that is of interest: descriptor, inode, how many.
     pub(crate) in_flight: Vec<(i32, u64, u32)>,
+    /// Its io_urings with what is registered with them, by descriptor, if that is of interest.
+    pub(crate) rings: Vec<(i32, Ring)>,
     /// What of it the next look may take for true.
     pub(crate) kept: Option<Kept>,
 }
@@ -215,6 +218,7 @@ impl Request {
         if let Some(wanted) = &self.places {
             join.in_flight(&found);
             places = join.places(wanted);
+            join.rings(&mut found);
         }
         let mut waits_readable = 0;
         if self.waits != Waits::No {
@@ -365,6 +369,7 @@ impl Reader<'_> {
                 files: Vec::new(),
                 mapped: Vec::new(),
                 in_flight: Vec::new(),
+                rings: Vec::new(),
                 kept: None,
             });
         }
@@ -386,6 +391,12 @@ impl Reader<'_> {
         if first_thread_gone && other.is_none() {
             one.readable = false;
         }
+        let mut rings = Vec::new();
+        if self.request.places.is_some() && one.io_uring {
+            let looked = Rings::of(shown);
+            let all = descriptors.iter().filter(|one| one.what == What::IoUring);
+            rings.extend(all.map(|one| (one.fd, looked.ring(one.fd.unsigned_abs()))));
+        }
         let mut mapped = Vec::new();
         if self.request.kinds.has_any(MEMORY) && !one.is_zombie() {
             let shared = maps::of_process(shown, self.internal, &mut self.buffer);
@@ -393,6 +404,12 @@ impl Reader<'_> {
             if self.request.places.is_some() {
                 let private = maps::private_of_shared_files(shown, &mut self.buffer);
                 mapped.extend(private.unwrap_or_default());
+                let known = |inode| rings.iter().any(|(_, ring)| ring.inode == Some(inode));
+                // One that is mapped, and whose descriptor was closed, says nothing.
+                let unseen = |one: &&Mapped| one.name == rings::MAPPED && !known(one.inode);
+                let inodes: HashSet<u64> =
+                    mapped.iter().filter(unseen).map(|one| one.inode).collect();
+                one.rings.unknown = u32::try_from(inodes.len()).unwrap_or(u32::MAX);
             }
         }
         let mut asleep = Vec::new();
@@ -403,8 +420,16 @@ impl Reader<'_> {
         }
         let files = std::mem::take(&mut self.search.files);
         let in_flight = std::mem::take(&mut self.search.in_flight);
-        let mut found =
-            Found { process: one, asleep, descriptors, files, mapped, in_flight, kept: None };
+        let mut found = Found {
+            process: one,
+            asleep,
+            descriptors,
+            files,
+            mapped,
+            in_flight,
+            rings,
+            kept: None,
+        };
         if before.is_some() && !first_thread_gone {
             found.kept = Kept::of(&found, kept.is_some());
         }

@@ -7,6 +7,7 @@ mod flight;
 mod left;
 mod namespaces;
 mod peers;
+mod rings;
 
 pub(crate) use namespaces::Tables;
 pub(crate) use peers::ELSEWHERE;

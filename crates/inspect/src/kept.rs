@@ -93,6 +93,7 @@ impl Kept {
             files: files.clone(),
             mapped: mapped.clone(),
             in_flight: Vec::new(),
+            rings: Vec::new(),
             kept: Some(Self { what: Arc::clone(&self.what), looks: self.looks + 1 }),
         })
     }

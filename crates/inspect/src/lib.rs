@@ -41,8 +41,8 @@ mod watch;
 pub use collect::Request;
 pub use kind::{Kind, Kinds};
 pub use model::{
-    Coverage, End, Feature, Limit, Need, Object, Process, Snapshot, SocketUse, Target, Thread,
-    Traffic, Via, Wait, WaitOn,
+    Coverage, End, Feature, Limit, Need, Object, Process, Rings, Snapshot, SocketUse, Target,
+    Thread, Traffic, Via, Wait, WaitOn,
 };
 pub use saved::LoadError;
 pub use watch::Watch;

@@ -175,6 +175,9 @@ pub struct Process {
     pub tracer: Option<u32>,
     /// It has an io_uring: what it waits for and does there cannot be seen.
     pub io_uring: bool,
+    /// What its io_urings hold of which it could not be told what it is, if that was asked for.
+    #[serde(default, skip_serializing_if = "Rings::is_clear")]
+    pub rings: Rings,
     /// What it read and wrote, if that was asked for and may be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<Traffic>,
@@ -204,6 +207,23 @@ impl Process {
     #[must_use]
     pub fn is_zombie(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// What a process's io_urings hold, and does not show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rings {
+    /// Registered files, and rings as a whole, of which it could not be told what they are.
+    pub unknown: u32,
+    /// Rings in which requests may be under way: what these are about is not shown.
+    pub busy: u32,
+}
+
+impl Rings {
+    /// Whether all that they hold is known.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -437,6 +457,8 @@ pub enum Via {
     Fd(i32),
     /// Memory, at this address.
     Map(u64),
+    /// Registered with the io_uring of this descriptor.
+    Ring(i32),
     /// The last that used it, or its maker: it may do so again, as may others.
     Used,
     /// A thread of it waits for it.

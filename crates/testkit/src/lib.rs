@@ -19,6 +19,7 @@ pub mod gallery;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod killstep;
 mod port;
+pub mod ring;
 pub mod scratch;
 pub mod share;
 pub mod signals;

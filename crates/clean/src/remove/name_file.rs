@@ -44,6 +44,10 @@ impl Name {
             return Err(changed("it is of another type now"));
         }
         is_what_it_was(&found, target)?;
+        if found.st_nlink != 1 {
+            let why = format!("it has {} names: somebody may have it by another", found.st_nlink);
+            return Err(in_use(why));
+        }
         check_owner(&[found.st_uid])?;
         check_age(found.st_ctime.max(found.st_mtime), options.min_age)?;
         let (kind, name, partial) = (target.kind, name.to_owned(), options.partial);
@@ -56,13 +60,17 @@ impl Name {
         if self.kind == Kind::Unix {
             return no_socket(&self.folder, name);
         }
-        let seen = holders::of_fifo((self.found.st_dev, self.found.st_ino), &self.path);
+        let seen = holders::of_fifo((self.found.st_dev, self.found.st_ino), &self.path, name);
         let unseen = |what: String| Err(Error::new(Reason::Unseen, what));
         match seen.by {
             Some(by) => Err(in_use(by)),
             None if seen.in_flight > 0 => unseen(format!(
                 "{} descriptors are in flight in sockets: one may be of it",
                 seen.in_flight
+            )),
+            None if seen.rings > 0 => unseen(format!(
+                "{} io_urings hold what they do not show: it may be in one",
+                seen.rings
             )),
             None if seen.unreadable > 0 && !self.partial => unseen(format!(
                 "whether somebody has it open: {} processes cannot be read",

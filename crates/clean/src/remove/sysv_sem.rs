@@ -7,6 +7,7 @@ use switchboard_kernel::sysv_sem::SemaphoreSet;
 
 use super::{Facts, LEAST_AGE, Object, Options, changed, check_age, check_owner, in_use};
 use crate::error::{Error, Result};
+use crate::holders::lives;
 use crate::journal::{Run, Size};
 use crate::sysvipc::{Row, row};
 
@@ -38,8 +39,15 @@ impl Set {
         if self.set.values().map_err(failed)? != self.values {
             return Err(changed("its counts"));
         }
+        let used = now.number("otime").max(now.number("ctime"));
         for index in 0..self.values.len() {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
+            let last = self.set.last_process(index).map_err(failed)?;
+            if let Some(last) = last.filter(|&pid| pid != std::process::id() && lives(pid, used)) {
+                return Err(in_use(format!(
+                    "process {last}, which used semaphore {index} last, lives"
+                )));
+            }
             let (more, zero) = self.set.waiting(index).map_err(failed)?;
             if more + zero > 0 {
                 return Err(in_use(format!("{} wait for semaphore {index}", more + zero)));

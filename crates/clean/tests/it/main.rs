@@ -7,6 +7,7 @@ mod interrupted;
 mod journal;
 mod owners;
 mod queues;
+mod rings;
 mod stage;
 mod system_v;
 
@@ -15,6 +16,7 @@ use switchboard_testkit::child::{Role, enter};
 /// What the child processes of these tests do.
 const ROLES: &[(&str, Role)] = &[
     ("clean-holder", stage::holder),
+    ("clean-ring", rings::holder),
     ("clean-interrupted", interrupted::interrupted),
     ("clean-as-another", owners::remover),
 ];

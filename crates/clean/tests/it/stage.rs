@@ -93,6 +93,11 @@ pub(crate) fn holder(arguments: &[String]) {
             report(received.map_or_else(|error| error.name().to_owned(), |kind| kind.to_string()));
             return;
         }
+        "used a count" => {
+            let set = sysv_sem::SemaphoreSet::from_id(id());
+            set.operate(&[sysv_sem::Operation::change(1, -1).undo()]).expect("taken");
+            Box::new(set)
+        }
         "waits for a count" => {
             report("ready");
             let set = sysv_sem::SemaphoreSet::from_id(id());

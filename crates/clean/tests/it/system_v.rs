@@ -137,6 +137,14 @@ fn a_set_of_semaphores() {
         }
     });
     let target = target(Kind::SysvSem, set.id());
+    // Who used it last lives, and would undo that.
+    let mut child = Child::role("clean-holder", &["used a count", &set.id().to_string()]);
+    child.expect("ready");
+    grow_old();
+    let error = stage.remove(&target).1.expect_err("its user lives");
+    assert_eq!(error.reason(), Reason::InUse, "{error}");
+    assert!(error.to_string().contains("which used semaphore 1 last, lives"), "{error}");
+    child.kill();
     grow_old();
     let mut child = Child::role("clean-holder", &["waits for a count", &set.id().to_string()]);
     child.expect("ready");

@@ -118,7 +118,8 @@ fn how(was: &Object, is: &Object, lookers: [u32; 2]) -> Vec<String> {
     }
     // Addresses of mappings and waits come and go; who has it counts.
     let ends = |object: &Object| -> BTreeSet<String> {
-        let lasting = object.ends.iter().filter(|end| matches!(end.via, Via::Fd(_) | Via::Map(_)));
+        let lasts = |via| matches!(via, Via::Fd(_) | Via::Map(_) | Via::Ring(_));
+        let lasting = object.ends.iter().filter(|end| lasts(end.via));
         let others = lasting.filter(|end| !lookers.contains(&end.pid));
         others.map(|end| format!("pid:{}/{}", end.pid, via(end))).collect()
     };

@@ -61,6 +61,7 @@ pub fn via(end: &End) -> String {
         Via::Fd(fd) => format!("fd:{fd}"),
         Via::Map(0) => "map".to_owned(),
         Via::Map(address) => format!("map:{address:x}"),
+        Via::Ring(fd) => format!("ring:{fd}"),
         Via::Used => "used".to_owned(),
         Via::Waits => "waits".to_owned(),
     }

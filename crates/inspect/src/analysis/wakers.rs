@@ -332,7 +332,7 @@ pub(super) fn is_by_process(object: &Object) -> bool {
 
 /// The holders of an object's ends of some direction, by descriptor or mapping.
 fn ends(object: &Object, grade: Grade, wanted: impl Fn((bool, bool)) -> bool) -> Wakers {
-    let holds = |via| matches!(via, Via::Fd(_) | Via::Map(_));
+    let holds = |via| matches!(via, Via::Fd(_) | Via::Map(_) | Via::Ring(_));
     let each = object.ends.iter().filter(|end| holds(end.via) && wanted((end.reads, end.writes)));
     Wakers::closed(grade, each.map(|end| Waker { pid: end.pid, tid: None }))
 }

@@ -276,6 +276,10 @@ impl Join {
                 self.objects[at].details.insert("waiting", waiting.to_string());
             }
             self.objects[at].details.insert("semaphores", row.size.to_string());
+            let left = row.size.saturating_sub(counts.len() as u64);
+            if left > 0 && !counts.is_empty() {
+                self.objects[at].details.insert("semaphores not looked at", left.to_string());
+            }
         }
         for row in found.memory {
             let at = self.sysv(Kind::SysvShm, ipc, &row);

@@ -18,6 +18,7 @@ pub mod own_limits;
 pub mod places;
 pub mod process;
 pub mod queues;
+pub mod rings;
 pub mod schedule;
 pub mod shared_files;
 pub mod system_call;
@@ -98,6 +99,12 @@ pub const TABLE: &[Source] = &[
         reads: "/run, /tmp and the like",
         gives: "files of sockets without a socket, FIFOs that nobody has open",
         needs: "to read the folders; for a file's socket the right to write to it",
+    },
+    Source {
+        name: "rings",
+        reads: "/proc/PID/fdinfo of an io_uring",
+        gives: "files that a process holds by its io_uring alone",
+        needs: "the same user, or CAP_SYS_PTRACE",
     },
     Source {
         name: "locks",

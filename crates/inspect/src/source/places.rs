@@ -260,6 +260,36 @@ pub fn local_devices(mountinfo: &[u8]) -> HashMap<u64, String> {
     lines.filter_map(one).collect()
 }
 
+/// A file system that is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mounted<'a> {
+    /// Its device.
+    pub device: u64,
+    /// Its kind: `tmpfs`.
+    pub kind: &'a [u8],
+}
+
+/// The file system of `mountinfo` that a path lies on.
+#[must_use]
+pub fn mounted<'a>(mountinfo: &'a [u8], path: &[u8]) -> Option<Mounted<'a>> {
+    let mut best: Option<(usize, Mounted<'a>)> = None;
+    for line in mountinfo.split(|&byte| byte == b'\n') {
+        let mut parts = words(line);
+        let Some(device) = parts.nth(2).and_then(super::numbers::device_in_decimal) else {
+            continue;
+        };
+        let Some(point) = parts.nth(1).map(super::rings::plain) else { continue };
+        let Some(kind) = parts.skip_while(|word| *word != b"-").nth(1) else { continue };
+        let point = point.strip_suffix(b"/").unwrap_or(&point);
+        let below = path.strip_prefix(point).is_some_and(|rest| rest.starts_with(b"/"));
+        // What was mounted later hides what lies below it.
+        if below && best.is_none_or(|(len, _)| point.len() >= len) {
+            best = Some((point.len(), Mounted { device, kind }));
+        }
+    }
+    best.map(|(_, mounted)| mounted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,5 +302,21 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(found[&rustix::fs::makedev(0, 20)], "tmpfs");
         assert_eq!(found[&rustix::fs::makedev(254, 1)], "ext4");
+    }
+
+    #[test]
+    fn what_a_path_lies_on() {
+        let text = b"22 1 254:1 / / rw - ext4 /dev/vda rw\n21 1 0:20 / /run rw shared:5 - tmpfs tmpfs rw\n\
+23 1 0:44 / /run/a\\040b rw - nfs4 server:/ rw\n24 1 0:9 / - \nx\n";
+        for (path, kind) in [
+            ("/run/x", &b"tmpfs"[..]),
+            ("/runx", b"ext4"),
+            ("/x", b"ext4"),
+            ("/run/a b/c", b"nfs4"),
+            ("/run/a bc", b"tmpfs"),
+        ] {
+            assert_eq!(mounted(text, path.as_bytes()).map(|one| one.kind), Some(kind), "{path}");
+        }
+        assert_eq!(mounted(b"", b"/x"), None);
     }
 }

@@ -203,7 +203,32 @@ fn what_cannot_be_seen_takes_from_it() {
     // Who could not open it cannot have sent it.
     check(&format!("a user 9\n{unknown} 9\n{file}"), &["probable posix-shm:0:1:2"]);
     check(&format!("a user 9; unreadable\n{file}"), &["probable posix-shm:0:1:2"]);
+    // What an io_uring has, and does not show.
+    grade("a user 7; hides", "possible");
+    grade("a user 9; hides", "probable");
+    grade("a user 9; submits", "probable");
+    check(&format!("a user 9; registers posix-shm:0:1:2\n{file}"), &[]);
+    check("a user 9; registers fifo:0:1:2\n! fact fifo:0:1:2 uid 7 name /tmp/psm_1f03cc2a", &[]);
     assert!(found(&format!("a user 9\n{file}"))[0].not_checked.is_empty());
+}
+
+/// Who has operations to undo is shown nowhere.
+#[test]
+fn what_may_be_undone_is_not_checked() {
+    let set = "! fact sysv-sem:1 uid 7 mode 600 changed 500 used 600 user 99";
+    let says = |text: &str| {
+        let all = found(text);
+        assert_eq!(all.len(), 1, "{all:#?}");
+        all[0].not_checked.iter().any(|what| what.contains("operations to undo (SEM_UNDO)"))
+    };
+    for key in ["key private", "key 0x00000005"] {
+        assert!(says(&format!("a user 7; started 1\n{set} {key}")), "{key}");
+        assert!(says(&format!("a user 9\n! no host\n{set} {key}")), "{key}");
+        // Nobody lives who may operate on it.
+        assert!(!says(&format!("a user 9; started 1\n{set} {key}")), "{key}");
+    }
+    let large = "! fact sysv-sem:1 uid 7 mode 600 changed 5 user 99 key private semaphores_not_looked_at 44";
+    check(&format!("a user 9\n{large}"), &["possible sysv-sem:1"]);
 }
 
 #[test]

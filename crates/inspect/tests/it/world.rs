@@ -21,6 +21,7 @@
 //! | `runs`, `stopped`, `halted` (by a debugger), `ended` | its state |
 //! | `handles N…` | signals, by number |
 //! | `child of P`, `traced by P`, `session P`, `ring`, `unreadable`, `user N`, `space N`, `group PATH` | its parent, session, user, PID namespace, control group |
+//! | `registers O…`, `hides`, `submits` | with an io_uring: these objects; what is not known; requests that may be under way |
 //! | `started S`, `ipc N` | when it was started, its IPC namespace |
 //!
 //! A line that begins with `!` is about objects: `! peers A B`, `! sends A B` (to an address that others send to), `! listens A`,
@@ -246,6 +247,14 @@ impl World {
             "halted" => self.at(name).state = 't',
             "ended" => self.at(name).state = 'Z',
             "ring" => self.at(name).io_uring = true,
+            "hides" => self.at(name).rings.unknown = 1,
+            "submits" => self.at(name).rings.busy = 1,
+            "registers" => {
+                for id in rest {
+                    let end = End { pid, via: Via::Ring(9), reads: true, writes: true };
+                    self.object(id).ends.push(end);
+                }
+            }
             "unreadable" => {
                 let process = self.at(name);
                 process.readable = false;

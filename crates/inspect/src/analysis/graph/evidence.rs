@@ -154,6 +154,8 @@ impl<'a> Known<'a> {
                     entry.descriptors.insert(fd);
                 }
                 Via::Map(_) => entry.mapped = true,
+                // Whether it is used through the ring is not shown.
+                Via::Ring(_) => {}
                 Via::Used => entry.used = true,
                 Via::Waits => {
                     for way in [READS, WRITES] {

@@ -139,6 +139,7 @@ impl<'a> People<'a> {
             let text = format!("what {roots} processes of root hold: they cannot be looked into");
             case.unknown(Grade::Probable, text);
         }
+        self.unseen_in_rings(case, object);
         if self.snapshot.coverage.outside {
             // A FIFO lies in folders that containers share; memory and queues do so where the IPC namespace is the machine's.
             let shared = object.kind == Kind::Fifo
@@ -156,7 +157,32 @@ impl<'a> People<'a> {
             case.unknown(Grade::Possible, text);
         }
     }
+
+    /// What may be held by an io_uring alone.
+    fn unseen_in_rings(&self, case: &mut Case, object: &Object) {
+        let hide = self.living().filter(|one| one.rings.unknown > 0);
+        let (own, others): (Vec<&Process>, Vec<&Process>) =
+            hide.partition(|one| may_use(object, one.uid, one.gid));
+        let text = |one: &Process| {
+            format!("what is registered with io_urings of {}: that could not be told", one.label())
+        };
+        if let Some(one) = own.first() {
+            case.unknown(Grade::Possible, text(one));
+        } else if let Some(one) = others.first() {
+            case.unknown(Grade::Probable, text(one));
+        }
+        if let Some(one) = self.living().find(|one| one.rings.busy > 0) {
+            let text = format!(
+                "what requests are about that may be under way in io_urings of {}",
+                one.label()
+            );
+            case.unknown(Grade::Probable, text);
+        }
+    }
 }
+
+/// What is not known of a set whose last users have ended.
+pub(super) const UNDO: &str = "whether one who used it before lives and has operations to undo (SEM_UNDO): the kernel shows only who used each semaphore last";
 
 /// What is not known to who looks from within a container.
 pub(super) const OUTSIDE: &str =

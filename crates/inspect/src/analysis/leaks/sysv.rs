@@ -7,7 +7,7 @@ use crate::model::{Object, Via};
 
 use super::super::wakers::Grade;
 use super::Case;
-use super::people::{Fate, OUTSIDE, People};
+use super::people::{Fate, OUTSIDE, People, UNDO};
 
 /// Mixed into the key of a segment that holds a state, it is the key of its writers' lock (`transport/sysv_shm.rs`).
 const STATE_LOCK: u32 = 0x5357_6c6b;
@@ -56,7 +56,16 @@ pub(super) fn semaphores(people: &People<'_>, object: &Object) -> Option<Case> {
         return None;
     }
     let times = object.times;
-    without_users(people, object, "operated on it", times.used_ms.max(times.changed_ms))
+    let by_ms = times.used_ms.max(times.changed_ms);
+    let mut case = without_users(people, object, "operated on it", by_ms)?;
+    // Who has something to undo was let operate on it once; one who is let now stands for all who were.
+    if people.candidate(object).is_some() || people.snapshot.coverage.outside {
+        case.unknown(Grade::Possible, UNDO);
+    }
+    if let Some(count) = object.details.get("semaphores not looked at") {
+        case.unknown(Grade::Possible, format!("who used {count} more of its semaphores last"));
+    }
+    Some(case)
 }
 
 /// A queue. Somebody who will read it may come by its key.

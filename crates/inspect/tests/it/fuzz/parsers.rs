@@ -6,14 +6,14 @@ use switchboard_inspect::source::descriptors::{anonymous, direction};
 use switchboard_inspect::source::folder::bracketed;
 use switchboard_inspect::source::{
     descriptors, inet, io, limits, locks, maps, netlink, numbers, own_limits, places, process,
-    schedule, system_call, sysv, unix,
+    rings, schedule, system_call, sysv, unix,
 };
 use switchboard_inspect::text::{self, escaped, tamed, unescaped};
 use switchboard_inspect::{Kind, Kinds, name};
 
 use super::seeds::{
     datagram_seeds, fdinfo_seeds, files, inet_seeds, link_seeds, locks_seeds, maps_seeds,
-    sysv_seeds,
+    ring_seeds, sysv_seeds,
 };
 use super::snapshots::{changed_snapshot, name_seeds, own_snapshot, snapshot, snapshot_seed};
 
@@ -94,7 +94,21 @@ pub(super) const TABLE: &[Parser] = &[
         read: |text| {
             let found = places::local_devices(text);
             found.values().for_each(|kind| safe(kind));
-            shape(&found.len().min(20))
+            let paths: [&[u8]; 4] = [b"/tmp/x", b"/", b"", b"x"];
+            let lies = paths.map(|path| places::mounted(text, path).is_some());
+            shape(&(found.len().min(20), lies))
+        },
+    },
+    Parser {
+        name: "fdinfo of a ring",
+        seeds: ring_seeds,
+        read: |text| {
+            let found = rings::text(text);
+            assert!(found.files.len() <= rings::MOST_FILES);
+            found.files.iter().for_each(|name| assert!(name.len() <= text.len()));
+            let is_path = |name: &Vec<u8>| name.starts_with(b"/");
+            let kinds = found.files.iter().map(is_path).take(9).collect::<Vec<_>>();
+            shape(&(kinds, found.is_whole, found.is_busy, found.inode.is_some()))
         },
     },
     Parser {

@@ -17,6 +17,16 @@ pub(super) fn maps_seeds() -> Vec<Vec<u8>> {
     all
 }
 
+pub(super) fn ring_seeds() -> Vec<Vec<u8>> {
+    let texts = [
+        "pos:\t0\nino:\t21510379\nSqMask:\t0x3\nCachedSqHead:\t2\nCqMask:\t0x7\nCachedCqTail:\t2\nSQEs:\t0\nSqThread:\t-1\n\
+UserFiles:\t4\n    0: /tmp/a\\040b\n    1: /memfd:a\\040(deleted)\n    2: socket:[21]\n    3: <none>\nUserBufs:\t1\n    0: 0x7f00/4096\n\
+PollList:\n  op=22, task_works=0\nCqOverflowList:\nNAPI:\tdisabled\n",
+        "SqMask:\t0x3\nSqHead:\t1\nUserFiles:\t0\nUserBufs:\t0\nPollList:\n",
+    ];
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
 pub(super) fn fdinfo_seeds() -> Vec<Vec<u8>> {
     let texts = [
         "pos:\t0\nflags:\t02000001\nmnt_id:\t9\nino:\t77\n",

@@ -92,6 +92,23 @@ pub(super) const TABLE: &[Leftover] = &[
         stage.is_about(file_id("posix-shm", path.as_ref()));
     }),
     look_alike(
+        "memory-of-a-ring",
+        "a process registered memory with its io_uring, and closed the descriptor",
+        |stage| {
+            let path = generated();
+            let file = stage.removes_file(&path);
+            stage.actor("owner", &[], |scene| {
+                let fd = open(&file);
+                super::sockets::register(path.as_ref());
+                // SAFETY: the descriptor is this process's own.
+                unsafe { libc::close(fd) };
+                scene.tell(0);
+            });
+            stage.told();
+            stage.is_about(file_id("posix-shm", path.as_ref()));
+        },
+    ),
+    look_alike(
         "memory-mapped",
         "a process has memory mapped, and its descriptor is closed",
         |stage| {

@@ -12,6 +12,7 @@ use super::super::stage::{idle, read_some};
 use super::super::{Stage, Sure};
 use super::segments::enter;
 use super::{Leftover, digits, file_id, leak, look_alike};
+use crate::ring::Ring;
 
 pub(super) const TABLE: &[Leftover] = &[
     leak(
@@ -207,6 +208,18 @@ pub(super) const TABLE: &[Leftover] = &[
         });
     }),
     look_alike(
+        "fifo-of-a-ring",
+        "a process registered a FIFO with its io_uring, and closed the descriptor",
+        |stage| {
+            let path = fifo(stage, &format!("reply-{}", digits(16)));
+            stage.actor("server", &[], |scene| {
+                register(&path);
+                scene.tell(0);
+            });
+            stage.told();
+        },
+    ),
+    look_alike(
         "fifo-of-a-command-that-comes",
         "a script made a FIFO for two commands, and has started neither",
         |stage| {
@@ -254,6 +267,15 @@ fn bound(kind: i32, path: &Path) -> i32 {
         let done = libc::bind(fd, (&raw const address).cast(), len);
         assert!(done == 0, "bind: {}", std::io::Error::last_os_error());
         fd
+    }
+}
+
+/// Has a file by an io_uring alone; where there is none, by a descriptor.
+pub(super) fn register(path: &Path) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("open");
+    match Ring::holding(&[&file]) {
+        Ok(ring) => std::mem::forget(ring),
+        Err(_) => std::mem::forget(file),
     }
 }
 
