@@ -168,7 +168,7 @@ impl Journal {
             .map_err(|error| Error::call("reading the journal", error))?;
         let names = names.into_iter().filter_map(|name| name.into_string().ok());
         let mut names: Vec<String> = names.filter(|name| is_run(name)).take(MOST_RUNS).collect();
-        names.sort_unstable();
+        names.sort_unstable_by(|a, b| (sequence(a), a).cmp(&(sequence(b), b)));
         Ok(names)
     }
 
@@ -179,7 +179,9 @@ impl Journal {
     pub fn begin(&self, limits: Limits) -> Result<Run> {
         let mut digits = [0; 4];
         random::fill(&mut digits).map_err(|error| Error::call("naming a run", error))?;
-        let name = format!("{}-{:08x}", stamp(), u32::from_ne_bytes(digits));
+        let before = self.runs()?.last().map_or(0, |last| sequence(last));
+        let number = before.saturating_add(1);
+        let name = format!("{}-{number}-{:08x}", stamp(), u32::from_ne_bytes(digits));
         Run::begin(&self.folder, name, limits.most_bytes.saturating_sub(self.held_bytes()))
     }
 
@@ -232,6 +234,15 @@ fn is_run(name: &str) -> bool {
     (17..64).contains(&name.len()) && name.chars().all(sound) && name.starts_with('2')
 }
 
+/// Which run it is, by its name: one after the other, also within a second, and when the clock is set back. Before this was counted, they had no number.
+fn sequence(name: &str) -> u64 {
+    let mut parts = name.split('-').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some(number), Some(_)) => number.parse().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Now, as `20261122T061230Z`.
 fn stamp() -> String {
     let seconds = unix_ms() / 1000;
@@ -268,6 +279,15 @@ mod tests {
         assert!(is_run(&format!("{now}-0123abcd")), "{now}");
         for wrong in ["", ".", "..", "2/../../../../../etc", "notes", "20261122"] {
             assert!(!is_run(wrong), "{wrong}");
+        }
+        for (name, number) in [
+            ("20261122T061230Z-17-0123abcd", 17),
+            ("20261122T061230Z-0123abcd", 0),
+            ("20261122T061230Z-x-0123abcd", 0),
+            ("20261122T061230Z--", 0),
+            ("20261122T061230Z-99999999999999999999-0123abcd", 0),
+        ] {
+            assert_eq!(sequence(name), number, "{name}");
         }
     }
 }

@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use switchboard_clean::error::Reason;
 use switchboard_clean::{Journal, Limits};
+use switchboard_inspect::Kind;
 use switchboard_testkit::Scratch;
 
+use crate::files::of_file;
 use crate::queues::{of_queue, planted};
 use crate::stage::Stage;
 
@@ -89,4 +91,30 @@ fn a_run_is_forgotten_with_all_that_it_has() {
     stage.journal.forget(&run).expect("forgotten");
     assert_eq!((stage.journal.runs().expect("runs").len(), stage.journal.held_bytes()), (0, 0));
     drop(named);
+}
+
+/// However fast one follows the other, and whatever the clock says.
+#[test]
+fn runs_are_in_the_order_in_which_they_began() {
+    let stage = Stage::new();
+    let mut expected = Vec::new();
+    for number in 0..12 {
+        let path = stage.path(&format!("{number}.sock"));
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a listener"));
+        let (run, done) = stage.remove(&of_file(Kind::Unix, &path));
+        done.expect("removed");
+        expected.push(run);
+        assert_eq!(stage.journal.runs().expect("runs"), expected);
+    }
+    // Of a journal from before runs had numbers, and of a clock that was ahead.
+    let folder = stage.journal.path();
+    for (at, other) in
+        ["20270101T000000Z-0123abcd", "20990101T000000Z-5-0123abcd"].into_iter().enumerate()
+    {
+        std::fs::rename(folder.join(&expected[at]), folder.join(other)).expect("renamed");
+        expected[at] = other.to_owned();
+    }
+    let mut runs = stage.journal.runs().expect("runs");
+    assert_eq!(runs.remove(0), expected[0]);
+    assert_eq!(runs.last(), expected.last());
 }
