@@ -1,7 +1,8 @@
 //! A program that is run for each message, event or value, with its bytes on standard input.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -103,6 +104,28 @@ pub(crate) fn name_of(command: &[OsString]) -> String {
     command.first().map(|name| output::shown(&name.to_string_lossy())).unwrap_or_default()
 }
 
+/// A word as a shell has to be given it. What would not be seen on a terminal is written in digits, as bash, zsh and POSIX of 2024 read them.
+pub(crate) fn for_a_shell(word: &OsStr) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-+=./:,@%".contains(byte);
+    let bytes = word.as_bytes();
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return word.to_string_lossy().into_owned();
+    }
+    match word.to_str() {
+        Some(text) if switchboard_inspect::text::tamed(text.to_owned()) == text => {
+            format!("'{}'", text.replace('\'', "'\\''"))
+        }
+        _ => {
+            let escaped = |&byte: &u8| match byte {
+                b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+                b' '..=b'~' => char::from(byte).to_string(),
+                _ => format!("\\{byte:03o}"),
+            };
+            format!("$'{}'", bytes.iter().map(escaped).collect::<String>())
+        }
+    }
+}
+
 /// Writes what does not fit into the pipe, while the program reads it.
 fn feed(writer: OwnedFd, bytes: Vec<u8>) -> kernel::Result<()> {
     let write = move || {
@@ -113,4 +136,31 @@ fn feed(writer: OwnedFd, bytes: Vec<u8>) -> kernel::Result<()> {
     thread.map(drop).map_err(|error| {
         kernel::Error::from_raw("pthread_create", error.raw_os_error().unwrap_or_default())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_a_shell() {
+        for (word, expected) in [
+            (&b"/run/a-b_1.sock"[..], "/run/a-b_1.sock"),
+            (b"", "''"),
+            (b"a b", "'a b'"),
+            (b"it's", "'it'\\''s'"),
+            (b"$(x) `y` \\ \"", "'$(x) `y` \\ \"'"),
+            ("grün".as_bytes(), "'grün'"),
+            (b"a\n'\x1b\\1\xff", "$'a\\012\\'\\033\\\\1\\377'"),
+        ] {
+            let word = OsStr::from_bytes(word);
+            assert_eq!(for_a_shell(word), expected);
+            let script = format!("printf %s {}", for_a_shell(word));
+            // The other shells read it the same way, where they are new enough.
+            let Ok(said) = std::process::Command::new("bash").args(["-c", &script]).output() else {
+                continue;
+            };
+            assert_eq!(said.stdout, word.as_bytes(), "{script}");
+        }
+    }
 }

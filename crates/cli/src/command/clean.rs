@@ -5,9 +5,11 @@
 mod plan;
 mod progress;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::{Value, json};
 use switchboard_clean::error::Reason;
@@ -23,6 +25,7 @@ use crate::exit_code::Exit;
 use crate::interrupt::Interrupt;
 use crate::machine::say_missing;
 use crate::output::{Failure, Outcome, counted, note, print, print_json, warn};
+use crate::program::for_a_shell;
 use crate::standard_streams::require_stdout;
 use plan::{Item, Plan};
 use progress::Steps;
@@ -78,16 +81,13 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let recovered = if arguments.yes { open_again()? } else { Vec::new() };
     let snapshot = plan::request(&arguments.folders).take();
     let plan = Plan::new(&snapshot, &arguments.object, arguments.min_age)?;
-    let unseen = unseen(&snapshot);
     if !arguments.yes {
-        return show(&arguments, &snapshot.coverage, &plan, &unseen);
+        return show(matches, &arguments, &snapshot.coverage, &plan);
     }
     say_missing(&snapshot.coverage);
-    let incomplete = !unseen.is_empty() || plan.is_unchecked();
+    let incomplete = !snapshot.coverage.missing.is_empty() || plan.is_unchecked();
     if !plan.items.is_empty() && incomplete && !arguments.partial {
-        unseen.iter().filter(|text| !snapshot.coverage.missing.contains(text)).for_each(|text| {
-            note(&format!("not seen: {text}"));
-        });
+        plan.say_unchecked();
         let what = counted(plan.items.len() as u64, "object");
         let problem = format!("{what} would be removed, but not everything could be seen");
         return Err(Failure::new(Exit::Refused, problem).hint(if effective_user() == 0 {
@@ -114,43 +114,64 @@ pub(super) fn open_again() -> Result<Vec<Recovered>, Failure> {
     Ok(recovered)
 }
 
-/// What could not be seen, in sentences.
-fn unseen(snapshot: &Snapshot) -> Vec<String> {
-    let mut unseen = snapshot.coverage.missing.clone();
-    if !plan::sees_all_processes() {
-        unseen
-            .push("processes outside of this PID namespace: they may use what is here, too".into());
-    }
-    unseen
-}
-
-fn show(arguments: &Arguments, coverage: &Coverage, plan: &Plan<'_>, unseen: &[String]) -> Outcome {
+fn show(
+    matches: &ArgMatches,
+    arguments: &Arguments,
+    coverage: &Coverage,
+    plan: &Plan<'_>,
+) -> Outcome {
+    let unseen = &coverage.missing;
     for text in unseen {
         note(&format!("not seen: {text}"));
     }
+    let complete = unseen.is_empty() && !plan.is_unchecked();
+    let command = (!plan.items.is_empty()).then(|| in_earnest(matches, arguments, !complete));
     if arguments.json {
         let items: Vec<Value> = plan.items.iter().map(Item::as_json).collect();
         print_json(&json!({
             "coverage": coverage,
             "not_seen": unseen,
             "would_remove": items,
+            "command": command,
             "left": plan.left_as_json(),
         }))?;
     } else {
         print(&plan.items.iter().map(Item::text).collect::<String>())?;
     }
     plan.say_left();
-    let nothing = plan.items.is_empty();
-    if nothing {
-        note("nothing would be removed");
-    } else {
-        let complete = unseen.is_empty() && !plan.is_unchecked();
-        let partial = if complete { "" } else { " --partial" };
-        let what = counted(plan.items.len() as u64, "object");
-        note(&format!("{what} would be removed: switchboard clean --yes{partial}"));
+    match &command {
+        None => note("nothing would be removed"),
+        Some(command) => {
+            let what = counted(plan.items.len() as u64, "object");
+            note(&format!("{what} would be removed: {command}"));
+        }
     }
     let exit = plan.exit();
-    Ok(if exit == Exit::Done && !nothing { Exit::Found } else { exit })
+    Ok(if exit == Exit::Done && command.is_some() { Exit::Found } else { exit })
+}
+
+/// The command line that removes what was shown, for a shell.
+fn in_earnest(matches: &ArgMatches, arguments: &Arguments, partial: bool) -> String {
+    let mut words: Vec<OsString> = ["switchboard", "clean", "--yes"].map(OsString::from).into();
+    words.extend(partial.then(|| "--partial".into()));
+    // As they were given: a time and a size can be written in many ways.
+    for (id, option) in [("min_age", "--min-age"), ("journal_limit", "--journal-limit")] {
+        if matches.value_source(id) == Some(ValueSource::CommandLine) {
+            let value = matches.get_raw(id).into_iter().flatten().last();
+            words.extend([option.into(), value.unwrap_or_default().to_owned()]);
+        }
+    }
+    for folder in &arguments.folders {
+        let mut word = OsString::from("--in=");
+        word.push(folder);
+        words.push(word);
+    }
+    if arguments.object.iter().any(|word| word.starts_with('-')) {
+        words.push("--".into());
+    }
+    words.extend(arguments.object.iter().map(OsString::from));
+    let words: Vec<String> = words.iter().map(|word| for_a_shell(word)).collect();
+    words.join(" ")
 }
 
 fn remove_all(

@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::{Value, json};
 use switchboard_inspect::analysis::leaks::{KINDS, Leak, LeakOptions, leaks};
 use switchboard_inspect::analysis::wakers::Grade;
+use switchboard_inspect::source::places;
 use switchboard_inspect::{Coverage, Kind, Object, Request, Snapshot};
 
 use super::with_examples;
@@ -24,7 +25,7 @@ struct Arguments {
     #[arg(value_name = "KIND", value_parser = kind_named)]
     kinds: Vec<Kind>,
     /// Show what is only possibly left behind, too
-    #[arg(long)]
+    #[arg(long, conflicts_with = "command")]
     all: bool,
     /// Only what this user owns, by name or number
     #[arg(long)]
@@ -37,10 +38,10 @@ struct Arguments {
     folders: Vec<PathBuf>,
     /// What was made or used so shortly ago is only possibly left behind
     #[arg(long, value_name = "TIME", value_parser = endpoint::duration,
-          default_value = "10s")]
+          default_value = "10s", conflicts_with = "command")]
     young: Duration,
     /// With COMMAND: how long its children may take to end after it
-    #[arg(long, value_name = "TIME", value_parser = endpoint::duration, default_value = "1s")]
+    #[arg(long, value_name = "TIME", value_parser = endpoint::duration, default_value = "1s", requires = "command")]
     wait: Duration,
     #[command(flatten)]
     source: Source,
@@ -57,7 +58,8 @@ pub(super) fn build() -> clap::Command {
             .long_about(
                 "Find what was left behind: objects that outlived everybody who used them, with the reasons, and \
                  what could not be checked. Nothing is removed.\n\nWith COMMAND, run it, and report on standard error which \
-                 objects and running children it left. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it. \
+                 objects and running children it left; KIND, --name and --user choose among the objects. With --json the report alone is on standard output, \
+                 and what COMMAND prints on standard error. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it. \
                  The exit code is 4 if it left something, else that of COMMAND, 128 and the signal's number if a \
                  signal ended it.",
             ),
@@ -65,7 +67,8 @@ pub(super) fn build() -> clap::Command {
   switchboard leaks --all sysv-shm sysv-sem
   switchboard leaks --in ./sockets --json
   switchboard leaks --from snapshot.json
-  switchboard leaks -- cargo test",
+  switchboard leaks -- cargo test
+  switchboard leaks posix-shm --name psm_ --json -- ./worker",
     )
 }
 
@@ -98,7 +101,9 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let request = Request::everything().leaks(&arguments.folders);
     let snapshot = arguments.source.snapshot(&request)?;
     let users = Users::of(&arguments.source);
-    let found = wanted(&snapshot, &arguments, &users)?;
+    let wanted = Wanted::new(&arguments, &users)?;
+    let mut found = leaks(&snapshot, &LeakOptions { young: arguments.young });
+    found.retain(|leak| wanted.has(&snapshot, leak.kind, &leak.object));
     let (shown, weaker): (Vec<&Leak>, Vec<&Leak>) =
         found.iter().partition(|leak| arguments.all || leak.certainty > Grade::Possible);
     say_missing(&snapshot.coverage);
@@ -108,7 +113,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     }
     if arguments.source.json {
         let all: Vec<Value> = shown.iter().map(|leak| as_json(&snapshot, leak)).collect();
-        print_json(&json!({ "coverage": snapshot.coverage, "leaks": all }))?;
+        print_json(&json!({
+            "coverage": snapshot.coverage,
+            "looked_in": looked_in_as_json(&snapshot.coverage),
+            "leaks": all,
+        }))?;
     } else if shown.is_empty() {
         note("nothing was left behind, as far as can be told");
     } else {
@@ -119,39 +128,62 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     Ok(if serious { Exit::Found } else { Exit::Done })
 }
 
-/// The leaks of the kinds, users and names that were asked for.
-fn wanted(snapshot: &Snapshot, arguments: &Arguments, users: &Users) -> Result<Vec<Leak>, Failure> {
-    let unknown = |user: &String| Failure::new(Exit::Usage, format!("no user {user}"));
-    let number = |user: &String| users.number(user).ok_or_else(|| unknown(user));
-    let uid = arguments.user.as_ref().map(number).transpose()?;
-    let options = LeakOptions { young: arguments.young };
-    let mut found = leaks(snapshot, &options);
-    found.retain(|leak| {
-        let object = snapshot.object(&leak.object);
-        let owner = object.and_then(|object| object.uid);
-        let has = |text: &String| {
-            let names = object.map_or(&[][..], |object| &object.names);
-            leak.object.contains(text) || names.iter().any(|name| name.contains(text))
-        };
-        (arguments.kinds.is_empty() || arguments.kinds.contains(&leak.kind))
-            && uid.is_none_or(|uid| owner == Some(uid))
-            && arguments.name.as_ref().is_none_or(has)
-    });
-    Ok(found)
+/// What was asked for, by kind, owner and name.
+#[derive(Debug)]
+struct Wanted<'a> {
+    kinds: &'a [Kind],
+    uid: Option<u32>,
+    name: Option<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(arguments: &'a Arguments, users: &Users) -> Result<Self, Failure> {
+        let unknown = |user: &String| Failure::new(Exit::Usage, format!("no user {user}"));
+        let number = |user: &String| users.number(user).ok_or_else(|| unknown(user));
+        let uid = arguments.user.as_ref().map(number).transpose()?;
+        Ok(Self { kinds: &arguments.kinds, uid, name: arguments.name.as_deref() })
+    }
+
+    fn has(&self, snapshot: &Snapshot, kind: Kind, id: &str) -> bool {
+        let object = snapshot.object(id);
+        let names = object.map_or(&[][..], |object| &object.names);
+        let is_called = |text: &str| id.contains(text) || names.iter().any(|n| n.contains(text));
+        (self.kinds.is_empty() || self.kinds.contains(&kind))
+            && self.uid.is_none_or(|uid| object.and_then(|object| object.uid) == Some(uid))
+            && self.name.is_none_or(is_called)
+    }
 }
 
 /// Says where files of sockets and FIFOs were looked for.
 fn say_places(coverage: &Coverage, is_live: bool) {
     if !coverage.places.is_empty() {
-        note(&format!(
-            "sockets' files and FIFOs were looked for in {}",
-            coverage.places.join(", ")
-        ));
+        note(&looked_in(coverage));
     } else if !is_live {
         note(
             "not seen: sockets' files and FIFOs: nobody looked for them when this snapshot was made",
         );
     }
+}
+
+/// Where files were looked for, and how far.
+fn looked_in(coverage: &Coverage) -> String {
+    format!(
+        "sockets' files and FIFOs were looked for in {}; {} folders deep (the current folder: itself only), no other files, no file systems of other machines",
+        coverage.places.join(", "),
+        places::DEPTH
+    )
+}
+
+/// As [`looked_in`], and of which kinds all there is was looked at, wherever it is.
+fn looked_in_as_json(coverage: &Coverage) -> Value {
+    json!({
+        "folders": coverage.places,
+        "folders_deep": places::DEPTH,
+        "most_names": places::MOST_NAMES,
+        "most_ms": u64::try_from(places::MOST_TIME.as_millis()).unwrap_or(u64::MAX),
+        "kinds_in_folders": [Kind::Unix, Kind::Fifo],
+        "kinds_everywhere": KINDS.iter().filter(|kind| !matches!(kind, Kind::Unix | Kind::Fifo)).collect::<Vec<_>>(),
+    })
 }
 
 fn as_json(snapshot: &Snapshot, leak: &Leak) -> Value {

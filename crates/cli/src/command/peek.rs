@@ -45,7 +45,7 @@ pub(super) fn build() -> clap::Command {
         command.about("Show the head of what is queued, without taking it, and descriptors in flight").long_about(
             "Show the head of what waits in a pipe, FIFO, socket or System V queue, what lies in shared memory, or an eventfd's count, without \
              taking it, and which descriptors are in flight.\n\nNobody is disturbed: nothing is taken, nobody waits, a FIFO is never opened. Of datagrams only \
-             the next can be seen. A POSIX queue cannot be looked into.",
+             the next can be seen. A POSIX queue cannot be looked into.\n\nWith --follow it goes on until it is interrupted (exit 1), or the object is gone (exit 3).",
         ),
         "  switchboard peek pipe:4471
   switchboard peek pid:812/fd:3 --hex
@@ -58,12 +58,13 @@ pub(super) fn build() -> clap::Command {
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let arguments = Arguments::from_arg_matches(matches)?;
     let interrupt = if arguments.follow { Some(Interrupt::watch_output()?) } else { None };
-    let mut last = None;
+    let (mut last, mut count) = (None, 0);
     loop {
         let (id, found) = look(&arguments, last.is_none())?;
         if last.as_ref() != Some(&found) {
             show(&arguments, &id, &found)?;
             last = Some(found);
+            count += 1;
         }
         let Some(interrupt) = &interrupt else { return Ok(Exit::Done) };
         let deadline = switchboard_kernel::io::Deadline::after(arguments.every);
@@ -73,7 +74,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
             deadline,
         );
         if ended.unwrap_or(true) {
-            return Err(interrupt.failure("interrupted"));
+            return Err(interrupt.failure(&format!("{} shown", counted(count, "head"))));
         }
     }
 }

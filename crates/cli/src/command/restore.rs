@@ -40,9 +40,9 @@ pub(super) fn build() -> clap::Command {
         ),
         "  switchboard restore
   switchboard restore last
-  switchboard restore 20261122T101500Z-1f03cc2a 3
+  switchboard restore 20261122T101500Z-4-1f03cc2a 3
   switchboard restore last /dev/shm/psm_1f03cc2a
-  switchboard restore --forget 20261122T101500Z-1f03cc2a",
+  switchboard restore --forget 20261122T101500Z-4-1f03cc2a",
     )
 }
 

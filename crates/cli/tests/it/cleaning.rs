@@ -1,5 +1,6 @@
 //! `clean` and `restore`: what is left behind goes, what is in use stays, and comes back.
 
+mod outside;
 mod owners;
 mod proof;
 
@@ -10,10 +11,19 @@ use serde_json::Value;
 use switchboard_kernel::mmap::Mode;
 use switchboard_kernel::posix_shm::{self, Access, Segment};
 use switchboard_kernel::sysv_msg::{self, MessageQueue};
+use switchboard_kernel::sysv_sem;
 use switchboard_kernel::{Permissions, random};
-use switchboard_testkit::Scratch;
+use switchboard_testkit::child::{Role, report};
+use switchboard_testkit::{Child, DEADLINE, Scratch};
 
-pub(crate) use proof::ROLES;
+/// What the child processes of these tests do.
+pub(crate) const ROLES: [(&str, Role); 5] = [
+    ("clean-stage", proof::stage::stage),
+    ("clean-elsewhere", proof::actors::elsewhere),
+    ("clean-set", make_set),
+    ("clean-set-user", use_set),
+    ("clean-outside", outside::keeper),
+];
 
 use crate::run::{Ended, Run, binary};
 
@@ -177,4 +187,100 @@ fn a_journal_that_others_can_write_to_is_refused() {
     let clean = ["clean", "--yes", "--partial", "--min-age", "0s", &memory.path()];
     with_journal(scratch.path(), &clean).code(5).says("journal");
     assert!(memory.is_there());
+}
+
+/// Makes a set of this key and ends.
+fn make_set(arguments: &[String]) {
+    let key = sysv_sem::Key::Value(arguments[0].parse().expect("a key"));
+    let options = sysv_sem::CreateOptions::new().exclusive(true).values([1]);
+    report(sysv_sem::SemaphoreSet::create(&key, &options).expect("a set").id());
+}
+
+/// Operates on a set, and ends.
+fn use_set(arguments: &[String]) {
+    let set = sysv_sem::SemaphoreSet::from_id(arguments[0].parse().expect("an id"));
+    set.operate(&[sysv_sem::Operation::add_one(0)]).expect("added");
+    report("done");
+}
+
+/// Who has operations to undo on a set is shown nowhere: it is said, and that one has to know it.
+#[test]
+fn a_set_on_which_something_may_be_undone() {
+    let scratch = Scratch::new();
+    let mut digits = [0; 4];
+    random::fill(&mut digits).expect("random bytes");
+    let key = i32::from_ne_bytes(digits) | 1;
+    let mut maker = Child::role("clean-set", &[key.to_string()]);
+    let set = sysv_sem::SemaphoreSet::from_id(maker.line().expect("an id").parse().expect("an id"));
+    maker.wait();
+    let id = format!("sysv-sem:{}", set.id());
+    // This one lives, and was not the last.
+    set.operate(&[sysv_sem::Operation::take_one(0).undo()]).expect("taken");
+    let kept =
+        with_journal(scratch.path(), &["clean", "--yes", "--partial", "--min-age", "0s", &id]);
+    kept.code(5).says("in use");
+    let id_text = set.id().to_string();
+    let mut last = Child::role("clean-set-user", &[id_text]);
+    last.expect("done");
+    last.wait();
+    let until = std::time::Instant::now() + DEADLINE;
+    let mut clean = vec!["clean", "--min-age", "2s", &id];
+    let shown = loop {
+        let shown = with_journal(scratch.path(), &clean);
+        if shown.code != Some(5) {
+            break shown.code(4);
+        }
+        // It was used a moment ago.
+        assert!(std::time::Instant::now() < until, "{shown}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(shown.text().contains("not checked: whether one who used it before lives"), "{shown}");
+    assert!(shown.stderr.contains("clean --yes --partial --min-age 2s"), "{shown}");
+    clean.push("--yes");
+    let kept = with_journal(scratch.path(), &clean).code(5);
+    assert!(
+        kept.stderr.contains("operations to undo") && kept.stderr.contains("--partial"),
+        "{kept}"
+    );
+    assert!(set.values().is_ok());
+    clean.push("--partial");
+    with_journal(scratch.path(), &clean).code(0);
+    assert!(set.values().is_err());
+}
+
+/// The command line that a dry run ends with does what was shown, in a shell, whatever the names are.
+#[test]
+fn the_command_that_is_suggested_removes_what_was_shown() {
+    let scratch = Scratch::new();
+    let memory = Generated::new(b"shown");
+    let folder = scratch.join("it's a $folder");
+    std::fs::create_dir(&folder).expect("a folder");
+    let sockets = ["-a \"socket\"", "another"].map(|name| folder.join(name));
+    for path in &sockets {
+        drop(std::os::unix::net::UnixListener::bind(path).expect("a listener"));
+    }
+    let words = [folder.to_str(), sockets[0].to_str()].map(|word| word.expect("a path"));
+    let clean = ["clean", "--min-age", "0s", "--journal-limit", "1MiB", "--in", words[0], words[1]];
+    let path = memory.path();
+    let clean: Vec<&str> = clean.into_iter().chain([path.as_str()]).collect();
+    let ended = with_journal(scratch.path(), &clean).code(4);
+    let command =
+        ended.stderr.lines().find_map(|line| line.split_once("2 objects would be removed: "));
+    let command = command.unwrap_or_else(|| panic!("{ended}")).1.to_owned();
+    let shown = json(with_journal(scratch.path(), &[&clean[..], &["--json"]].concat()).code(4));
+    assert_eq!(shown["command"], command.as_str());
+    // Not in the text: standard options that were not given.
+    assert!(command.starts_with("switchboard clean --yes ") && !command.contains("--json"));
+    std::os::unix::fs::symlink(binary(), scratch.join("switchboard")).expect("a link");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("PATH=.:$PATH; {command}")]).current_dir(scratch.path());
+    shell.env("XDG_STATE_HOME", scratch.join("state"));
+    Run::command(shell).end().code(0).says("2 objects removed");
+    assert!(!sockets[0].exists() && sockets[1].exists() && !memory.is_there());
+    // Nothing to remove, nothing to suggest.
+    let nothing = json(with_journal(
+        scratch.path(),
+        &["clean", "--json", "--min-age", "240000h", "--in", words[0]],
+    ));
+    assert_eq!(nothing["command"], Value::Null, "{nothing:#}");
 }

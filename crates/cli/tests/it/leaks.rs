@@ -101,18 +101,32 @@ fn a_command_that_leaves_nothing_ends_as_it_ends() {
     let scratch = Scratch::new();
     let name = unique("nothing");
     let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
-    let clean = here(&["leaks", "--json", "--", "sh", "-c", "exit 7"]);
+    // Tests beside this one may leave something at the same time, by the same user: no name of theirs has this in it.
+    let script = "echo printed; echo said >&2; exit 7";
+    let clean = here(&["leaks", "--json", "--name", &name, "--", "sh", "-c", script]).code(7);
     let seen = json(&clean);
     assert_eq!(seen["exit_code"], 7);
-    assert_eq!(seen["processes"].as_array().map(Vec::len), Some(0), "{seen}");
-    // Tests beside this one may leave something at the same time, by the same user.
-    let own = |seen: &serde_json::Value| seen.to_string().contains(&name);
-    assert!(!own(&seen["objects"]));
-    assert!(matches!(clean.code, Some(7 | 4)));
+    assert_eq!(seen["processes"], serde_json::json!([]));
+    assert_eq!(seen["objects"], serde_json::json!([]));
+    assert!(clean.stderr.contains("printed\nsaid\n"), "{clean}");
+    // It is said where was looked.
+    assert_eq!(seen["looked_in"]["folders_deep"], 6);
+    assert_eq!(seen["looked_in"]["folders"], seen["coverage"]["places"]);
+    let plain = here(&["leaks", "--name", &name, "--", "sh", "-c", "exit 3"]).code(3);
+    let words = [
+        "sh left nothing behind",
+        "no process, and of",
+        "sysv-shm",
+        "--name",
+        "/tmp",
+        "6 folders deep",
+    ];
+    assert!(words.iter().all(|word| plain.stderr.contains(word)), "{plain}");
     // It has the command's input and output.
-    let said = run(scratch.path(), &["leaks", "--", "cat"], "hello\n");
+    let said = run(scratch.path(), &["leaks", "--name", &name, "--", "cat"], "hello\n").code(0);
     assert_eq!(String::from_utf8_lossy(&said.stdout), "hello\n");
-    let killed = here(&["leaks", "--json", "--", "sh", "-c", "kill -9 $$"]);
+    let killed =
+        here(&["leaks", "--json", "--name", &name, "--", "sh", "-c", "kill -9 $$"]).code(137);
     assert_eq!(json(&killed)["exit_code"], 137);
 }
 
@@ -166,16 +180,18 @@ fn where_namespaces_are_refused_it_says_the_same() {
     let script = format!(
         "unshare --user true && echo namespaces; ipcmk -M 4096; : > /dev/shm/{word}; sleep 0.5"
     );
-    let ask = |script: &str| {
+    let ask = |options: &[&str], script: &str| {
         let mut command = std::process::Command::new("python3");
         command
             .args(["-c", REFUSING])
             .arg(binary())
-            .args(["leaks", "--wait", "0s", "--", "sh", "-c", script]);
+            .args(["leaks", "--wait", "0s", "sysv-shm", "posix-shm"])
+            .args(options)
+            .args(["--", "sh", "-c", script]);
         command.current_dir(scratch.path());
         Run::command(command).end()
     };
-    let left = ask(&script);
+    let left = ask(&[], &script);
     let _ = std::fs::remove_file(format!("/dev/shm/{word}"));
     let made = left.text();
     let number = made.split_whitespace().last().and_then(|id| id.parse().ok());
@@ -190,8 +206,7 @@ fn where_namespaces_are_refused_it_says_the_same() {
         "{left}"
     );
     // What a command that leaves nothing ends with is passed on there, too.
-    let clean = ask("exit 7");
-    assert!(matches!(clean.code, Some(7 | 4)), "{clean}");
+    ask(&["--name", &word], "exit 7").code(7);
 }
 
 fn remove_segment(id: i32) {
@@ -241,10 +256,48 @@ fn children_may_take_a_while_to_end() {
 fn signals_are_passed_on() {
     let scratch = Scratch::new();
     let program = "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
-    let run = Run::start(scratch.path(), &["leaks", "--wait", "5s", "--", "sh", "-c", program]);
+    let name = unique("nothing");
+    let leaks = ["leaks", "--name", &name, "--wait", "5s", "--", "sh", "-c", program];
+    let run = Run::start(scratch.path(), &leaks);
     run.wait_stdout("ready", |said| said.starts_with(b"ready"));
     run.signal(Signal::TERM);
-    let ended = run.wait();
+    let ended = run.wait().code(9);
     assert!(String::from_utf8_lossy(&ended.stdout).contains("got"), "{ended}");
-    assert!(matches!(ended.code, Some(9 | 4)), "{ended}");
+}
+
+/// Only what was asked for counts; what makes no sense with a command is refused.
+#[test]
+fn a_command_and_what_is_asked_for() {
+    let scratch = Scratch::new();
+    let word = unique("asked").replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    let ask = |options: &[&str], code: i32| {
+        let script = format!("mkfifo {word}-fifo; : > /dev/shm/{word}");
+        let all = [&["leaks"], options, &["--", "sh", "-c", &script]].concat();
+        let ended = run(scratch.path(), &all, "");
+        let _ = std::fs::remove_file(format!("/dev/shm/{word}"));
+        let _ = std::fs::remove_file(scratch.join(&format!("{word}-fifo")));
+        ended.code(code).stderr
+    };
+    let has = |text: &str| {
+        let left =
+            |part: &str| text.lines().any(|line| line.contains(part) && line.contains("left "));
+        (left(&format!("/dev/shm/{word}")), left(&format!("{word}-fifo")))
+    };
+    for (options, expected) in [
+        (&["--name", &word][..], (true, true)),
+        (&["fifo", "--name", &word], (false, true)),
+        (&["posix-shm", "--name", &word], (true, false)),
+        (&["--name", &format!("{word}-fifo")], (false, true)),
+        (&["--name", &word, "--user", "61234567"], (false, false)),
+        (&["sysv-sem", "--name", &word], (false, false)),
+    ] {
+        let code = if expected == (false, false) { 0 } else { 4 };
+        let said = ask(options, code);
+        assert_eq!(has(&said), expected, "{options:?}: {said}");
+    }
+    let here = |arguments: &[&str]| run(scratch.path(), arguments, "");
+    here(&["leaks", "--young", "5s", "--", "true"]).code(2).says("--young");
+    here(&["leaks", "--all", "--", "true"]).code(2).says("--all");
+    here(&["leaks", "--wait", "5s"]).code(2).says("COMMAND");
+    here(&["leaks", "--user", "nobody-of-this-name", "--", "true"]).code(2).says("no user");
 }

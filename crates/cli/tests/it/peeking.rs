@@ -185,7 +185,7 @@ fn follows_what_changes() {
     writer.write_all(b"now\n").expect("written");
     follow.wait_stdout("the line", |out| out == b"now\n");
     follow.signal(switchboard_kernel::process::Signal::INT);
-    follow.wait().code(1);
+    follow.wait().code(1).says("interrupted: 2 heads shown");
 }
 
 #[test]

@@ -9,8 +9,7 @@ use switchboard_clean::{Error, Reason, Target};
 use switchboard_inspect::analysis::leaks::{Leak, LeakOptions, leaks};
 use switchboard_inspect::analysis::wakers::Grade;
 use switchboard_inspect::name::{Named, find};
-use switchboard_inspect::source::folder::Folder;
-use switchboard_inspect::{Object, Request, Snapshot};
+use switchboard_inspect::{Kind, Object, Request, Snapshot};
 
 use crate::exit_code::Exit;
 use crate::machine::Source;
@@ -20,12 +19,6 @@ use crate::subject::nothing;
 /// What has to be known for this.
 pub(super) fn request(folders: &[PathBuf]) -> Request {
     Request::everything().leaks(folders)
-}
-
-/// Whether no process is beyond this PID namespace: the first one has this number on every machine (`PROC_PID_INIT_INO`).
-pub(super) fn sees_all_processes() -> bool {
-    const FIRST: u64 = 0xeffffffc;
-    Folder::open("/proc/self").ok().and_then(|own| own.namespace("ns/pid")) == Some(FIRST)
 }
 
 /// An object that is to go.
@@ -46,6 +39,13 @@ impl Item<'_> {
     pub(super) fn title(&self) -> String {
         let name = self.name().map_or_else(String::new, |name| format!(" {name}"));
         format!("{}{name}", self.object.id)
+    }
+
+    /// Whether it could not be checked enough. Who names something has chosen it whatever else speaks against that; but who may have operations to
+    /// undo on a set is shown to nobody.
+    fn is_unchecked(&self) -> bool {
+        let is_set = self.leak.kind == Kind::SysvSem && !self.leak.not_checked.is_empty();
+        is_set || (!self.is_named && self.leak.certainty == Grade::Possible)
     }
 
     pub(super) fn text(&self) -> String {
@@ -83,6 +83,15 @@ fn certainly(leak: &Leak) -> &'static str {
     }
 }
 
+/// Whether the kernel does not tell of such an object whether somebody has it or waits for it: only who is seen is known. Of others, a lease, a count
+/// or an answer says it of all namespaces.
+fn is_looked_for(kind: Kind) -> bool {
+    matches!(kind, Kind::Fifo | Kind::SysvMsg | Kind::SysvSem)
+}
+
+/// Why what is not named stays where not everybody is seen.
+const OUTSIDE: &str = "who lives outside of this PID namespace is not seen, and may use it: it goes only if it is named";
+
 /// What goes, and what stays.
 #[derive(Debug, Default)]
 pub(super) struct Plan<'a> {
@@ -115,6 +124,10 @@ impl<'a> Plan<'a> {
             for leak in found {
                 match snapshot.object(&leak.object) {
                     Some(_) if !is_likely(&leak) => plan.possible += 1,
+                    Some(object) if snapshot.coverage.outside && is_looked_for(object.kind) => {
+                        let error = Error::new(Reason::Unseen, OUTSIDE);
+                        plan.left.push((object.id.clone(), error));
+                    }
                     Some(object) => plan.take(object, leak, false),
                     None => {}
                 }
@@ -181,8 +194,16 @@ impl<'a> Plan<'a> {
 
     /// Whether something is among them that could not be checked enough.
     pub(super) fn is_unchecked(&self) -> bool {
-        let mut items = self.items.iter();
-        items.any(|item| !item.is_named && item.leak.certainty == Grade::Possible)
+        self.items.iter().any(Item::is_unchecked)
+    }
+
+    /// Says what could not be checked.
+    pub(super) fn say_unchecked(&self) {
+        for item in self.items.iter().filter(|item| item.is_unchecked()) {
+            for what in &item.leak.not_checked {
+                note(&format!("{}: not checked: {what}", item.title()));
+            }
+        }
     }
 
     /// How the command ends, but for what happens when things are removed.

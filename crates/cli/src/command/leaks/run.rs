@@ -18,9 +18,9 @@ use switchboard_kernel::process::{Child, Spawn, descendants, reap_orphans, set_c
 use switchboard_kernel::signal::{self, Code, Signal, SignalSet};
 use switchboard_kernel::signalfd::SignalFd;
 
-use super::Arguments;
+use super::{Arguments, KINDS, Wanted, looked_in, looked_in_as_json};
 use crate::exit_code::Exit;
-use crate::machine::say_missing;
+use crate::machine::{Users, say_missing};
 use crate::output::{Failure, Outcome, counted, note, print_json, system};
 use crate::program::{must_be_there, name_of};
 use crate::standard_streams::require_stdout;
@@ -34,6 +34,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return Err(Failure::new(Exit::Usage, "a command is run on the live machine, not --from"));
     }
     super::must_be_folders(&arguments.folders)?;
+    let users = Users::of(&arguments.source);
+    let wanted = Wanted::new(arguments, &users)?;
     if arguments.source.json {
         // The report goes there.
         require_stdout()?;
@@ -45,10 +47,15 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let signals = Signals::take_over().map_err(cannot)?;
     let mut run = Run { began_unix_ms: unix_ms(), ..Run::default() };
     let [program, words @ ..] = &arguments.command[..] else { return Ok(Exit::Done) };
-    let mut child =
-        Spawn::new(program).args(words).die_with_parent().spawn().map_err(|error| {
-            system(&format!("cannot run {}", name_of(&arguments.command)), error)
-        })?;
+    let mut spawn = Spawn::new(program).args(words).die_with_parent();
+    if arguments.source.json {
+        // Nothing but the report is on standard output.
+        let stderr = io::duplicate(std::io::stderr());
+        spawn = spawn.stdout(stderr.map_err(|error| system("standard error", error))?);
+    }
+    let mut child = spawn
+        .spawn()
+        .map_err(|error| system(&format!("cannot run {}", name_of(&arguments.command)), error))?;
     run.processes.insert(child.id());
     let status = signals.until_end(&mut child, &mut run.processes).map_err(cannot)?;
     let after_it = Deadline::after(arguments.wait);
@@ -56,11 +63,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let after = request.take();
     let children = still_running(&after);
     run.processes.extend(children.iter().map(|one| one.pid));
-    let found = left(&before, &after, &run);
+    let mut found = left(&before, &after, &run);
+    found.retain(|one| wanted.has(&after, one.kind, &one.object));
     say_missing(&after.coverage);
     if arguments.source.json {
         print_json(&json!({
             "coverage": after.coverage,
+            "looked_in": looked_in_as_json(&after.coverage),
             "exit_code": code_of(status),
             "objects": found,
             "processes": children.iter().map(|one| as_json(one)).collect::<Vec<_>>(),
@@ -106,12 +115,27 @@ fn report(after: &Snapshot, found: &[Left], children: &[&Process], arguments: &A
     let name = name_of(&arguments.command);
     if found.is_empty() && children.is_empty() {
         let told = if after.coverage.missing.is_empty() { "" } else { ", as far as can be told" };
-        note(&format!("{name} left nothing behind{told}"));
+        let kinds: Vec<&str> = match arguments.kinds.as_slice() {
+            [] => KINDS.iter().map(|kind| kind.name()).collect(),
+            kinds => kinds.iter().map(|kind| kind.name()).collect(),
+        };
+        let only = [("name", &arguments.name), ("user", &arguments.user)];
+        let only = only.iter().filter_map(|(how, of)| Some(format!(", --{how} {}", of.as_ref()?)));
+        let only: String = only.collect();
+        note(&format!(
+            "{name} left nothing behind{told}: no process, and of {}{only}",
+            kinds.join(", ")
+        ));
+        note(&looked_in(&after.coverage));
         return;
     }
     let objects = counted(u64::try_from(found.len()).unwrap_or(u64::MAX), "object");
-    let running = children.len();
-    note(&format!("{name} left {objects} behind, and {running} of its children still run"));
+    let running = match children.len() {
+        0 => "none of its children runs any more".to_owned(),
+        1 => "1 of its children still runs".to_owned(),
+        many => format!("{many} of its children still run"),
+    };
+    note(&format!("{name} left {objects} behind, and {running}"));
     for one in children {
         let command = one.command.join(" ");
         note(&format!("running {}: {command}", one.label()));
@@ -130,10 +154,7 @@ fn report(after: &Snapshot, found: &[Left], children: &[&Process], arguments: &A
             "{by_time} of these are told by time and user alone: another program of this user may have made them meanwhile"
         ));
     }
-    if !after.coverage.places.is_empty() {
-        let places = after.coverage.places.join(", ");
-        note(&format!("sockets' files and FIFOs were looked for in {places}"));
-    }
+    note(&looked_in(&after.coverage));
 }
 
 /// The exit code of a command, as a shell has it.

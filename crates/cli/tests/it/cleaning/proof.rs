@@ -3,20 +3,16 @@
 //!
 //! Source: docs/design/clean.md, "Proof". `cargo xtask prove clean` plays 1,000 rounds, the gate a few.
 
-mod actors;
-mod stage;
+pub(super) mod actors;
+pub(super) mod stage;
 mod things;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use switchboard_testkit::child::Role;
 use switchboard_testkit::skip::{say, skip};
 use switchboard_testkit::{Child, Scratch};
-
-pub(crate) const ROLES: [(&str, Role); 2] =
-    [("clean-stage", stage::stage), ("clean-elsewhere", actors::elsewhere)];
 
 /// Rounds in the gate, beside all its other tests.
 const FEW: u64 = 4;
@@ -33,7 +29,7 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// How a stage is started: namespaces of its own, in a user namespace where this is not root.
-fn starter() -> Vec<&'static str> {
+pub(super) fn starter() -> Vec<&'static str> {
     let mut starter =
         vec!["unshare", "--ipc", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
     if !rustix::process::geteuid().is_root() {

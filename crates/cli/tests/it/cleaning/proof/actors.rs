@@ -241,7 +241,7 @@ fn blocked(thing: &Thing, id: i32) -> bool {
 }
 
 /// In other namespaces: has what it is told the name or id of.
-pub(super) fn elsewhere(arguments: &[String]) {
+pub(in super::super) fn elsewhere(arguments: &[String]) {
     let [kind, name, folder, number] = arguments else { return };
     let held: Box<dyn Any> = if kind == "sysv-shm" {
         let segment = sysv_shm::Segment::from_id(name.parse().expect("an id"));

@@ -19,7 +19,7 @@ use super::things::{KINDS, Thing};
 const ROUND: Duration = Duration::from_millis(3600);
 
 /// Plays a round: the folder, the command, the seed.
-pub(super) fn stage(arguments: &[String]) {
+pub(in super::super) fn stage(arguments: &[String]) {
     let [folder, binary, seed] = arguments else { return };
     let folder = Path::new(folder);
     let mut dice = Dice(seed.parse().expect("a seed"));
