@@ -48,7 +48,9 @@ pub fn left(before: &Snapshot, after: &Snapshot, run: &Run) -> Vec<Left> {
         before.objects.iter().filter_map(|one| one.details.get("file")).collect();
     let new = after.objects.iter().filter(|one| {
         let file = one.details.get("file").is_some_and(|file| files.contains(file));
-        !known.contains(one.id.as_str()) && !file && stays(one)
+        // A number of a file goes to another one, once it is removed.
+        let is_later = one.times.made_ms.is_some_and(|made| made > before.taken_unix_ms);
+        (is_later || !known.contains(one.id.as_str()) && !file) && stays(one)
     });
     new.filter_map(|object| of_run(before, after, run, object)).collect()
 }

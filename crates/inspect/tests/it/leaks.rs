@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use switchboard_inspect::Snapshot;
 use switchboard_inspect::analysis::leaks::{Leak, LeakOptions, leaks};
+use switchboard_inspect::analysis::left::{Run, left};
 
 use crate::world::{NOW, world};
 
@@ -252,4 +253,24 @@ fn the_surest_come_first() {
          ! fact sysv-shm:1 uid 7 mode 600 attachments 0 made_by 99 key private changed 5",
         &["certain sysv-shm:1", "probable posix-shm:0:1:3", "possible posix-shm:0:1:2"],
     );
+}
+
+/// The number of a file that is gone goes to the next one.
+#[test]
+fn a_file_that_was_made_later_is_another_one() {
+    let run = Run { processes: [99].into(), began_unix_ms: NOW * 1000 };
+    let fifo = |made: u64| {
+        let text = format!(
+            "a user 7; started 1\n! fact fifo:0:1:2 uid 7 mode 600 made {made} changed {made} name /tmp/x"
+        );
+        let mut world = world(&text);
+        world.viewer.uid = 7;
+        world
+    };
+    let before = fifo(500);
+    for (made, count) in [(500, 0), (NOW + 1, 1)] {
+        let mut after = fifo(made);
+        after.taken_unix_ms += 5000;
+        assert_eq!(left(&before, &after, &run).len(), count, "made at {made}");
+    }
 }
