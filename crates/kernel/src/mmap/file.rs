@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -103,6 +104,23 @@ pub(super) fn is_hole(fd: BorrowedFd<'_>, page: u64, bytes: u64) -> bool {
         Ok(data) => data >= page + bytes,
         Err(errno) => errno == Errno::NXIO,
     }
+}
+
+/// `lseek(fd, SEEK_DATA)`, `lseek(fd, SEEK_HOLE)`: the next part of a file, from a place on, that is no hole; `None` where
+/// there is none. To look at a hole through a mapping takes room, on a tmpfs.
+///
+/// Moves the position of the descriptor. A file system that knows no holes says that there are none.
+///
+/// # Errors
+/// `EINVAL`: a place beyond what a file can have; `ESPIPE`: not a file.
+pub fn next_data(fd: impl AsFd, from: u64) -> Result<Option<Range<u64>>> {
+    let fd = fd.as_fd();
+    let start = match rustix::fs::seek(fd, SeekFrom::Data(from)) {
+        Err(Errno::NXIO) => return Ok(None),
+        start => start.of("lseek")?,
+    };
+    let end = rustix::fs::seek(fd, SeekFrom::Hole(start)).of("lseek")?;
+    Ok(Some(start..end.max(start + 1)))
 }
 
 /// Refuses a length over `RLIMIT_FSIZE`, for which the kernel would send `SIGXFSZ`.

@@ -1,9 +1,10 @@
 //! A segment that is mapped to be read: what stands at a place in it.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use switchboard_kernel::mmap::{Mapping, Missing, Mode};
+use switchboard_kernel::mmap::{self, Mapping, Missing, Mode};
 
 use super::batch::Unpacked;
 use super::frame::{self, Commit, HEADER_BYTES, Header, LARGEST_PAYLOAD_BYTES, Place, frame_bytes};
@@ -193,22 +194,39 @@ impl Segment {
         None
     }
 
-    /// How many bytes from the place on there are up to the last one that is not zero.
-    pub(super) fn bytes_after(&self) -> u64 {
-        let mut last = self.offset;
-        let mut at = self.offset;
-        let mut block = [0; 4096];
+    /// How many bytes from the place on there are up to the last one that is not zero. Holes of the file are not looked
+    /// at: on a tmpfs that would fill them.
+    pub(super) fn bytes_after(&self, file: Option<&File>) -> u64 {
         let len = self.mapping.len() as u64;
+        let (mut at, mut last) = (self.offset, self.offset);
         while at < len {
-            let n = (len - at).min(block.len() as u64) as usize;
+            let data = match file.map(|file| mmap::next_data(file, at)) {
+                Some(Ok(Some(data))) => data,
+                Some(Ok(None)) => break,
+                // All of it may be data.
+                None | Some(Err(_)) => at..len,
+            };
+            let end = data.end.min(len);
+            last = self.last_in(data.start.max(at)..end).unwrap_or(last);
+            at = end.max(at + 1);
+        }
+        last - self.offset
+    }
+
+    /// The place after the last byte of a part that is not zero.
+    fn last_in(&self, part: Range<u64>) -> Option<u64> {
+        let (mut at, mut last) = (part.start, None);
+        let mut block = [0; 4096];
+        while at < part.end {
+            let n = (part.end - at).min(block.len() as u64) as usize;
             if self.mapping.read_at(at as usize, &mut block[..n]).is_err() {
                 break;
             }
             if let Some(found) = block[..n].iter().rposition(|byte| *byte != 0) {
-                last = at + found as u64 + 1;
+                last = Some(at + found as u64 + 1);
             }
             at += n as u64;
         }
-        last - self.offset
+        last
     }
 }

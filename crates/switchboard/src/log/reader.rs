@@ -335,7 +335,8 @@ impl LaneReader {
                     _ => "",
                 };
                 open.dead = true;
-                let bytes = open.bytes_after();
+                let file = self.folder.open_segment(lane, open.number, Access::Read).ok();
+                let bytes = open.bytes_after(file.as_ref());
                 // A word that is not zero was a commit: a message was there, at least one. It may have
                 // been one before the place.
                 let after = self.reached.max(1).saturating_add(1);
@@ -395,7 +396,8 @@ impl LaneReader {
     pub(crate) fn past_hole(&mut self) -> Option<Step> {
         let (lane, expected) = (self.lane, self.expected);
         let open = self.open.as_mut().filter(|open| !open.dead)?;
-        let rest = Some(open.bytes_after()).filter(|rest| *rest > 0)?;
+        let file = self.folder.open_segment(lane, open.number, Access::Read).ok();
+        let rest = Some(open.bytes_after(file.as_ref())).filter(|rest| *rest > 0)?;
         let (name, from) = (segment::file_name(lane, open.number), open.offset);
         let Some((offset, header)) = open.next_that_holds(lane, from + 8, expected) else {
             open.dead = true;

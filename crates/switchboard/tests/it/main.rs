@@ -58,6 +58,7 @@ const ROLES: &[(&str, Role)] = &[
     ("log-small-disk", log::limits::small_disk),
     ("log-hole", log::full::hole),
     ("log-mappings", log::full::mappings),
+    ("log-sparse", log::full::sparse),
     ("log-small-queue", log::limits::small_queue),
     ("log-stranger", log::topic::stranger),
     ("log-writer", log::crash::writer),

@@ -9,7 +9,7 @@ use switchboard_testkit::skip::skip;
 use switchboard_testkit::{DEADLINE, Scratch};
 
 use super::limits::mount;
-use super::publish;
+use super::{publish, read_topic};
 
 /// Blocks are reserved in steps of this.
 const STEP_BYTES: usize = 1 << 20;
@@ -44,6 +44,44 @@ pub(crate) fn hole(arguments: &[String]) {
         assert_eq!((sample.number, sample.message.0), (u64::from(n), vec![n; 1000]));
     }
     report("read");
+}
+
+/// Role: in a small file system of its own, looks at logs whose segments are longer than it: how much room that takes.
+pub(crate) fn sparse(arguments: &[String]) {
+    let folder = &arguments[0];
+    if !mount(folder, "size=6m") {
+        return;
+    }
+    report("mounted");
+    let address = format!("file:{folder}/log");
+    publish(&address, 1..2);
+    let before = room_bytes(folder);
+    for n in 2..6 {
+        publish(&address, n..n + 1);
+        assert_eq!(read_topic(&address).messages.len() as u64, n);
+    }
+    // A page or two are looked at where the next message would be.
+    report(before - room_bytes(folder) < 64 << 10);
+}
+
+/// What is left.
+fn room_bytes(folder: &str) -> u64 {
+    let found = rustix::fs::statvfs(folder).expect("a file system");
+    found.f_bavail * found.f_frsize
+}
+
+#[test]
+fn to_look_at_a_log_takes_no_room() {
+    let root = rustix::process::geteuid().is_root();
+    let starter: &[&str] = if root { &["unshare", "-m"] } else { &["unshare", "-U", "-r", "-m"] };
+    let scratch = Scratch::new();
+    let folder = scratch.path().to_str().expect("a path").to_owned();
+    let mut child = Child::role_under(starter, "log-sparse", &[folder]);
+    if child.line().as_deref() != Some("mounted") {
+        skip("log::full::to_look_at_a_log", "no mount namespace may be made here");
+        return;
+    }
+    child.expect("true");
 }
 
 #[test]
