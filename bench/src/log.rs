@@ -41,6 +41,8 @@ const BATCH: u64 = 1024;
 /// Large and small messages that are synced, and how many in a batch.
 const LARGE: (usize, u64) = (4096, 64);
 const SMALL: (usize, u64) = (BYTES, BATCH);
+/// More small ones than go into one batch of the log.
+const MANY_SMALL: (usize, u64) = (BYTES, 16 * BATCH);
 /// Batches of one synced run.
 const SYNCED_BATCHES: u64 = 256;
 
@@ -92,6 +94,7 @@ fn measure(rounds: usize, cpus: (usize, usize), folder: &Path) -> Result<Vec<Lin
         line("64 B, same core, against a POSIX queue", None),
         line("4 KiB, synced each 64, against write + fdatasync", Some(LEAST_SYNCED)),
         line("64 B, synced each 1024, against write + fdatasync", Some(LEAST_SYNCED)),
+        line("64 B, synced each 16384, against write + fdatasync", None),
     ];
     // The first round warms up.
     for round in 0..=rounds {
@@ -107,6 +110,8 @@ fn measure(rounds: usize, cpus: (usize, usize), folder: &Path) -> Result<Vec<Lin
                     (2, false) => alone("bare-synced", LARGE, cpus.0, folder)?,
                     (3, true) => alone("log-synced", SMALL, cpus.0, folder)?,
                     (3, false) => alone("bare-synced", SMALL, cpus.0, folder)?,
+                    (4, true) => alone("log-synced", MANY_SMALL, cpus.0, folder)?,
+                    (4, false) => alone("bare-synced", MANY_SMALL, cpus.0, folder)?,
                     (_, true) => pair("log", LOG_MESSAGES, cpus, folder)?,
                     (_, false) => pair("queue", QUEUE_MESSAGES, cpus, folder)?,
                 };

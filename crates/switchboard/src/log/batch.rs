@@ -8,7 +8,7 @@ pub(super) struct Batch {
     /// Room for the header, and the messages. Emptied when they are written; kept for its memory.
     frame: Vec<u8>,
     /// As they will stand behind the messages.
-    lengths: Vec<u8>,
+    lengths: Vec<[u8; LENGTH_BYTES]>,
     is_sealed: bool,
 }
 
@@ -19,7 +19,7 @@ impl Batch {
     }
 
     pub(super) fn messages(&self) -> u64 {
-        (self.lengths.len() / LENGTH_BYTES) as u64
+        self.lengths.len() as u64
     }
 
     /// Bytes that its frame takes with a further message.
@@ -29,7 +29,7 @@ impl Batch {
             return frame_bytes(payload.len());
         }
         let messages_bytes = self.frame.len() - HEADER_BYTES + payload.len();
-        frame_bytes(messages_bytes + self.lengths.len() + LENGTH_BYTES)
+        frame_bytes(messages_bytes + (self.lengths.len() + 1) * LENGTH_BYTES)
     }
 
     #[inline]
@@ -38,7 +38,7 @@ impl Batch {
             self.frame.resize(HEADER_BYTES, 0);
         }
         self.frame.extend_from_slice(payload);
-        self.lengths.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        self.lengths.push((payload.len() as u32).to_le_bytes());
     }
 
     /// The frame, all but the byte that commits it. It stays as it was made first, whatever is asked for
@@ -47,7 +47,7 @@ impl Batch {
         if !self.is_sealed {
             self.is_sealed = true;
             if self.messages() > 1 {
-                self.frame.extend_from_slice(&self.lengths);
+                self.frame.extend_from_slice(self.lengths.as_flattened());
             }
             let payload_bytes = self.frame.len() - HEADER_BYTES;
             self.frame.resize(frame_bytes(payload_bytes), 0);

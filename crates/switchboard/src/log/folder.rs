@@ -46,6 +46,7 @@ pub(super) const ROOM_AT: usize = 24;
 pub(super) const RING_AT: usize = 64;
 /// For each lane, what is known of its end, so that it is missed when it is removed.
 pub(super) const ENDS_AT: usize = 1024;
+const NAMES: &str = "cannot write the log's names to the disk";
 const END_BYTES: usize = 8 * ends::WORDS;
 pub(super) const ENDS_BYTES: usize = END_BYTES * LANES;
 const _: () = assert!(ENDS_AT + ENDS_BYTES <= BELL_BYTES);
@@ -281,9 +282,13 @@ impl Folder {
 
     /// Sees to it that the names in the log are on the disk, and its own.
     pub(crate) fn sync_names(&self) -> Result<(), Error> {
-        files::sync(&self.this)
-            .and_then(|()| files::sync_parent(&self.this))
-            .map_err(|error| self.kernel("cannot write the log's names to the disk", error))
+        self.sync_names_in()?;
+        files::sync_parent(&self.this).map_err(|error| self.kernel(NAMES, error))
+    }
+
+    /// The same of the names in the log alone, whose own was synced.
+    pub(crate) fn sync_names_in(&self) -> Result<(), Error> {
+        files::sync(&self.this).map_err(|error| self.kernel(NAMES, error))
     }
 
     /// Removes hidden files that a dead sender left, when nobody else makes files.

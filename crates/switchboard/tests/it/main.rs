@@ -57,6 +57,7 @@ const ROLES: &[(&str, Role)] = &[
     ("log-short-files", log::limits::short_files),
     ("log-small-disk", log::limits::small_disk),
     ("log-hole", log::full::hole),
+    ("log-large-pushes", log::synced::large_pushes),
     ("log-mappings", log::full::mappings),
     ("log-sparse", log::full::sparse),
     ("log-small-queue", log::limits::small_queue),

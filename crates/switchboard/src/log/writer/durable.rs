@@ -6,6 +6,7 @@ use super::{Durability, LaneWriter};
 use crate::error::Error;
 
 const EIO: i32 = 5;
+const PAGE: u64 = 4095;
 
 impl LaneWriter {
     /// Whether everything accepted is as durable as asked.
@@ -22,7 +23,7 @@ impl LaneWriter {
         let result = match self.manner.durability {
             Durability::Memory => Ok(()),
             Durability::Written => {
-                let from = self.durable & !4095;
+                let from = self.durable & !PAGE;
                 mmap::start_write_back(&self.file, from, self.offset - from).map_err(Into::into)
             }
             Durability::Synced => self.sync(),

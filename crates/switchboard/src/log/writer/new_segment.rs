@@ -123,11 +123,11 @@ fn make_segment(folder: &Folder, manner: Manner, next: Next) -> Result<Opened, E
     let file = folder.make_file(&name, file_bytes, &header.to_bytes())?;
     let mapping = map(folder, &file, file_bytes)?;
     if manner.durability == Durability::Synced {
-        // The file and its name, and that of the log.
+        // The file and its name; that of the log is there since the writer was opened.
         file.sync_data().map_err(|error| {
             folder.system("fdatasync", "cannot write a segment to the disk", error)
         })?;
-        folder.sync_names()?;
+        folder.sync_names_in()?;
     }
     folder.note_end(lane, End { segment: number, sequence });
     folder.changed();

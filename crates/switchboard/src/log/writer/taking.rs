@@ -28,6 +28,10 @@ impl LaneWriter {
     ) -> Result<Self, Error> {
         let lane = folder.take_lane()?;
         folder.sweep();
+        if manner.durability == Durability::Synced {
+            // The names that are there, and that of the log, whoever made them.
+            folder.sync_names()?;
+        }
         // What is beyond every number is a lie.
         let End { segment: noted_segment, sequence: noted } = folder.noted_end(lane);
         let noted_segment = if noted_segment <= MOST_NOTED { noted_segment } else { 0 };
@@ -75,10 +79,6 @@ impl LaneWriter {
                 let file = folder
                     .open_segment(lane, number, Access::ReadWrite)
                     .map_err(|error| folder.cannot_open(&name, error))?;
-                if manner.durability == Durability::Synced {
-                    // Who made it may not have asked for that.
-                    folder.sync_names()?;
-                }
                 let mapping = map(&folder, &file, header.file_bytes)?;
                 let (offset, file_bytes) = (reader.offset(), header.file_bytes);
                 // The one that made it may have died before it told anybody.

@@ -16,6 +16,7 @@ mod planted;
 mod removed;
 mod retention;
 mod since;
+pub(crate) mod synced;
 pub(crate) mod topic;
 mod torn;
 mod unreadable;
