@@ -1,5 +1,6 @@
 //! `file:`, the log on disk: a queue's rate against a POSIX queue, and synced batches against bare
-//! `write` and `fdatasync`.
+//! `write` and `fdatasync`: of the same messages, gathered in memory and written with one call as a
+//! program without a log would; and of bytes that are there already, which nobody has to gather.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -49,9 +50,23 @@ const SYNCED_BATCHES: u64 = 256;
 const MOST_RATE: f64 = 10.0;
 const LEAST_SYNCED: f64 = 0.9;
 
+/// What a line compares.
+#[derive(Clone, Copy)]
+enum Compared {
+    /// A queue between two processes with a POSIX queue.
+    Queue { same_core: bool },
+    /// Synced batches with those of a bare program.
+    Synced { shape: (usize, u64), bare: &'static str },
+}
+
+/// A bare program that gathers messages, and one that has their bytes already.
+const GATHERED: &str = "bare-gathered";
+const READY: &str = "bare-ready";
+
 /// One line of the result.
 struct Line {
     name: &'static str,
+    compared: Compared,
     ours: Vec<f64>,
     others: Vec<f64>,
     /// What is to be reached, where anything is.
@@ -88,32 +103,47 @@ pub(crate) fn main(arguments: &Arguments) -> Result<bool, Failure> {
 }
 
 fn measure(rounds: usize, cpus: (usize, usize), folder: &Path) -> Result<Vec<Line>, Failure> {
-    let line = |name, target| Line { name, ours: Vec::new(), others: Vec::new(), target };
+    let line = |name, compared, target| Line {
+        name,
+        compared,
+        ours: Vec::new(),
+        others: Vec::new(),
+        target,
+    };
+    let queue = |same_core| Compared::Queue { same_core };
+    let synced = |shape, bare| Compared::Synced { shape, bare };
+    let least = Some(LEAST_SYNCED);
     let mut lines = [
-        line("64 B, two cores, against a POSIX queue", Some(MOST_RATE)),
-        line("64 B, same core, against a POSIX queue", None),
-        line("4 KiB, synced each 64, against write + fdatasync", Some(LEAST_SYNCED)),
-        line("64 B, synced each 1024, against write + fdatasync", Some(LEAST_SYNCED)),
-        line("64 B, synced each 16384, against write + fdatasync", None),
+        line("64 B, two cores, against a POSIX queue", queue(false), Some(MOST_RATE)),
+        line("64 B, same core, against a POSIX queue", queue(true), None),
+        line("4 KiB, synced each 64", synced(LARGE, GATHERED), least),
+        line("4 KiB, synced each 64, against ready bytes", synced(LARGE, READY), None),
+        line("64 B, synced each 1024", synced(SMALL, GATHERED), least),
+        line("64 B, synced each 1024, against ready bytes", synced(SMALL, READY), least),
+        line("64 B, synced each 16384", synced(MANY_SMALL, GATHERED), None),
+        line("64 B, synced each 16384, against ready bytes", synced(MANY_SMALL, READY), None),
     ];
     // The first round warms up.
     for round in 0..=rounds {
         eprintln!("round {round} of {rounds}, load {}", load());
-        for (at, line) in lines.iter_mut().enumerate() {
-            let cpus = if at == 1 { (cpus.0, cpus.0) } else { cpus };
+        for line in &mut lines {
             // Whoever goes first alternates.
             let mut figures = [0.0; 2];
             for step in 0..2 {
                 let ours = (round + step) % 2 == 0;
-                figures[usize::from(!ours)] = match (at, ours) {
-                    (2, true) => alone("log-synced", LARGE, cpus.0, folder)?,
-                    (2, false) => alone("bare-synced", LARGE, cpus.0, folder)?,
-                    (3, true) => alone("log-synced", SMALL, cpus.0, folder)?,
-                    (3, false) => alone("bare-synced", SMALL, cpus.0, folder)?,
-                    (4, true) => alone("log-synced", MANY_SMALL, cpus.0, folder)?,
-                    (4, false) => alone("bare-synced", MANY_SMALL, cpus.0, folder)?,
-                    (_, true) => pair("log", LOG_MESSAGES, cpus, folder)?,
-                    (_, false) => pair("queue", QUEUE_MESSAGES, cpus, folder)?,
+                figures[usize::from(!ours)] = match line.compared {
+                    Compared::Queue { same_core } => {
+                        let cpus = if same_core { (cpus.0, cpus.0) } else { cpus };
+                        if ours {
+                            pair("log", LOG_MESSAGES, cpus, folder)?
+                        } else {
+                            pair("queue", QUEUE_MESSAGES, cpus, folder)?
+                        }
+                    }
+                    Compared::Synced { shape, bare } => {
+                        let what = if ours { "log-synced" } else { bare };
+                        alone(what, shape, cpus.0, folder)?
+                    }
                 };
             }
             if round > 0 {
@@ -206,7 +236,8 @@ pub(crate) fn peer(words: &[String]) -> Result<(), Failure> {
             log_batches(&mut sender, message, SYNCED_BATCHES * count, count)?;
             say(started)
         }
-        ("bare-synced", bytes) => bare_synced(place, bytes.parse::<usize>()? * count as usize),
+        (GATHERED, bytes) => bare_gathered(place, &vec![7; bytes.parse()?], count),
+        (READY, bytes) => bare_ready(place, bytes.parse::<usize>()? * count as usize),
         (_, "send") => queue_send(place, count),
         _ => queue_receive(place, count),
     }
@@ -275,8 +306,32 @@ fn queue_receive(name: &str, count: u64) -> Result<(), Failure> {
     say(started.ok_or("nothing came")?)
 }
 
-/// The same payload, written in the same batches, each synced.
-fn bare_synced(place: &str, batch_bytes: usize) -> Result<(), Failure> {
+/// The same messages, each with its number, gathered and written in the same batches, each synced.
+fn bare_gathered(place: &str, message: &[u8], count: u64) -> Result<(), Failure> {
+    let mut file = File::create(place)?;
+    let mut message = message.to_vec();
+    let mut batch = Vec::new();
+    let mut number: u64 = 0;
+    let mut write = || -> std::io::Result<()> {
+        batch.clear();
+        for _ in 0..count {
+            message[..8].copy_from_slice(&number.to_le_bytes());
+            batch.extend_from_slice(&message);
+            number += 1;
+        }
+        file.write_all(&batch)?;
+        file.sync_data()
+    };
+    write()?;
+    let started = Instant::now();
+    for _ in 0..SYNCED_BATCHES {
+        write()?;
+    }
+    say(started)
+}
+
+/// As many bytes, which are there already, written in the same batches, each synced.
+fn bare_ready(place: &str, batch_bytes: usize) -> Result<(), Failure> {
     let mut file = File::create(place)?;
     let batch = vec![7; batch_bytes];
     let mut write = || -> std::io::Result<()> {
