@@ -32,8 +32,8 @@ pub use spawn::Spawn;
 #[cfg(feature = "started-without")]
 pub use start::started_without;
 pub use tree::{
-    Identity, Stat, children, descendants, is_child_subreaper, reap_orphans, set_child_subreaper,
-    stat, wait_any,
+    Identity, Stat, children, descendants, group, is_child_subreaper, reap_orphans,
+    set_child_subreaper, stat, wait_any,
 };
 
 pub use crate::signal::Signal;

@@ -2,8 +2,10 @@
 //!
 //! One process per request: the request is its standard input, its standard output the reply, its exit
 //! code whether it failed. With `--persistent`, processes that stay: they read one request after the
-//! other and write a reply for each.
+//! other and write a reply for each. Each is the first of a group of processes, which is ended as a whole.
 
+mod ending;
+mod leaving;
 mod worker;
 
 use std::ffi::OsString;
@@ -12,13 +14,14 @@ use std::time::{Duration, Instant};
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::json;
 use switchboard::{
-    Address, Bytes, CallState, CallTicket, Code, ErrorKind, Options, RecvError, ReplyError, Server,
-    Service, Status,
+    Address, Bytes, CallTicket, Code, ErrorKind, Options, RecvError, ReplyError, Server, Service,
+    Status,
 };
 use switchboard_kernel as kernel;
 use switchboard_kernel::epoll::{Epoll, Events};
 use switchboard_kernel::io::{Deadline, Interest};
 
+use self::leaving::Leaving;
 use self::worker::{Said, Worker};
 use super::with_examples;
 use crate::endpoint;
@@ -43,6 +46,10 @@ struct Arguments {
     /// With --persistent: requests and replies after their length, four bytes, most significant first
     #[arg(long, requires = "persistent")]
     length_prefixed: bool,
+    /// With --persistent: replace a process that has not replied for so long, as 30s or 2h
+    #[arg(long, value_name = "DURATION", requires = "persistent", default_value = "10m",
+          value_parser = endpoint::duration)]
+    reply_timeout: Duration,
     /// Stop after this many calls
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -63,8 +70,8 @@ pub(super) fn build() -> clap::Command {
              which is its standard input; what it prints is the reply, once it has ended with 0. Otherwise \
              the call fails, with how it ended, and what it printed as details. It finds SWITCHBOARD_ADDRESS \
              in its environment. One whose client cancels, dies or waits no longer is ended. With \
-             --persistent it is started once and answers one request after the other; when it dies, the \
-             call that it had fails, and it is started again.\n\nServices are carried by {schemes}. Several \
+             --persistent it is started once and answers one request after the other; when it dies, or does not \
+             reply in time, the call that it had fails, and it is started again.\n\nServices are carried by {schemes}. Several \
              servers share the calls of a client that binds (?bind), with ?connect.",
         )),
         "  switchboard serve unix:./upper.sock -- tr a-z A-Z
@@ -110,6 +117,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         answered: 0,
         failed: 0,
         waiting: None,
+        reply_timeout: arguments.reply_timeout,
+        leaving: Leaving::default(),
     };
     let result = serving.run(&interrupt);
     serving.stop();
@@ -151,6 +160,8 @@ struct Job {
     ticket: CallTicket,
     since: Instant,
     request_bytes: usize,
+    /// Since when nobody waits for it, although its time is not over.
+    unwanted: Option<Instant>,
 }
 
 struct Serving<'a> {
@@ -169,6 +180,10 @@ struct Serving<'a> {
     failed: u64,
     /// There was no process for it: another has to end first.
     waiting: Option<(Bytes, CallTicket)>,
+    /// A process that stays has so long for a reply.
+    reply_timeout: Duration,
+    /// Processes that are to end.
+    leaving: Leaving,
 }
 
 impl Serving<'_> {
@@ -180,6 +195,7 @@ impl Serving<'_> {
                 return Ok(());
             }
             self.end_what_nobody_wants();
+            self.leaving.look();
             // It may have read calls, of which the descriptor does not tell again.
             let takes = self.left > 0 && self.waiting.is_none() && self.has_room();
             if takes && self.server.has_call() {
@@ -233,7 +249,8 @@ impl Serving<'_> {
 
     /// Gives a call to a process. `false` if it has to wait for another to end.
     fn begin(&mut self, request: Bytes, ticket: CallTicket) -> bool {
-        let job = Job { ticket, since: Instant::now(), request_bytes: request.len() };
+        let (since, request_bytes) = (Instant::now(), request.len());
+        let job = Job { ticket, since, request_bytes, unwanted: None };
         if self.format == Format::Lines && request.contains(&b'\n') {
             self.left -= 1;
             let problem = "the request contains a line feed, and this server takes a line";
@@ -272,20 +289,20 @@ impl Serving<'_> {
             if !self.workers[at].has_said_more() {
                 return Some(at);
             }
-            self.dismiss(at, "it replied to nothing");
+            self.dismiss(at, Code::Internal, "it replied to nothing");
         }
     }
 
     /// Ends a process that cannot be talked to on.
-    fn dismiss(&mut self, at: usize, problem: &str) {
+    fn dismiss(&mut self, at: usize, code: Code, problem: &str) {
         let mut worker = self.workers.remove(at);
         worker.forget(&self.epoll);
-        worker.kill();
         let name = name_of(self.command);
         output::warn(&format!("{}: {name}: {problem}", self.address));
         if let Some(job) = worker.job.take() {
-            self.fail(&job, &Status::new(Code::Internal, format!("{name}: {problem}")));
+            self.fail(&job, &Status::new(code, format!("{name}: {problem}")));
         }
+        self.leaving.add(worker.into_group());
     }
 
     fn start(&mut self) -> kernel::Result<usize> {
@@ -316,7 +333,7 @@ impl Serving<'_> {
                     self.reply(&job, reply);
                 }
                 if has_more {
-                    self.dismiss(at, "it printed more than a reply");
+                    self.dismiss(at, Code::Internal, "it printed more than a reply");
                 }
             }
             Said::End { succeeded, how, printed } => {
@@ -327,7 +344,7 @@ impl Serving<'_> {
                     Some(job) => {
                         // How it ended is of no interest where it was made to.
                         let status = match job.ticket.remaining() {
-                            Some(Duration::ZERO) if worker.ending_for().is_some() => {
+                            Some(Duration::ZERO) if worker.is_ending() => {
                                 let problem = format!("no reply in time: {name} was ended");
                                 Status::new(Code::DeadlineExceeded, problem)
                             }
@@ -337,8 +354,11 @@ impl Serving<'_> {
                     }
                     None => output::warn(&format!("{}: {name} {how}", self.address)),
                 }
+                if worker.is_ending() {
+                    self.leaving.add(worker.into_group());
+                }
             }
-            Said::Nonsense(problem) => self.dismiss(at, &problem),
+            Said::Nonsense(problem) => self.dismiss(at, Code::Internal, &problem),
         }
         Ok(())
     }
@@ -384,45 +404,6 @@ impl Serving<'_> {
         }
         // Who reads it may have gone: the service goes on.
         let _ = print_json(&line);
-    }
-
-    /// Ends processes whose clients wait no more; one that stays is left to finish in vain.
-    fn end_what_nobody_wants(&mut self) {
-        if self.is_persistent() {
-            return;
-        }
-        for worker in &mut self.workers {
-            if let Some(job) = &worker.job
-                && self.server.state_of(job.ticket) != CallState::Wanted
-            {
-                worker.end();
-            }
-        }
-    }
-
-    /// How long nothing has to be looked at: until the next client's time is over, or a process that was
-    /// asked to end has had its time.
-    fn patience(&self) -> Option<Duration> {
-        let of = |worker: &Worker| match worker.ending_for() {
-            Some(left) => Some(left),
-            None => worker.job.as_ref().and_then(|job| job.ticket.remaining()),
-        };
-        let soonest = self.workers.iter().filter_map(of).min();
-        soonest.filter(|_| !self.is_persistent()).map(|left| left + Duration::from_millis(1))
-    }
-
-    /// Ends all processes.
-    fn stop(&mut self) {
-        for worker in &mut self.workers {
-            worker.end();
-        }
-        for mut worker in self.workers.drain(..) {
-            worker.terminate();
-            if let Some(job) = worker.job.take() {
-                let status = Status::new(Code::Unavailable, "the server was interrupted");
-                let _ = self.server.fail_to(job.ticket, &status);
-            }
-        }
     }
 }
 

@@ -6,13 +6,20 @@ use switchboard_testkit::Scratch;
 
 use crate::run::{Run, eventually, run};
 
-/// At an address of each transport, in a folder of its own.
-fn each(check: impl Fn(&Scratch, &str)) {
-    for address in ["unix:./service", "unix-seqpacket:./service", "shm:service?scope=SCRATCH/at"] {
-        let scratch = Scratch::new();
-        let path = scratch.path().to_str().expect("a path");
-        check(&scratch, &address.replace("SCRATCH", path));
-    }
+/// At an address of each transport, in a folder of its own, side by side.
+fn each(check: impl Fn(&Scratch, &str) + Sync) {
+    std::thread::scope(|threads| {
+        for address in
+            ["unix:./service", "unix-seqpacket:./service", "shm:service?scope=SCRATCH/at"]
+        {
+            let check = &check;
+            threads.spawn(move || {
+                let scratch = Scratch::new();
+                let path = scratch.path().to_str().expect("a path");
+                check(&scratch, &address.replace("SCRATCH", path));
+            });
+        }
+    });
 }
 
 /// A server, and what it is given.
@@ -185,12 +192,88 @@ fn a_server_that_is_killed_or_interrupted_is_told() {
             }
             // Its program went with it.
             let process = std::fs::read_to_string(&started).expect("a process");
-            let there = format!("/proc/{}/stat", process.trim());
-            eventually("the program is ended", || {
-                let stat = std::fs::read_to_string(&there).unwrap_or_default();
-                // Where the first process collects nobody, a zombie stays. A number may be another's meanwhile.
-                !stat.contains("(sleep)") || stat.contains("(sleep) Z")
-            });
+            eventually("the program is ended", || !sleeps(&process));
         });
     }
+}
+
+/// Whether a process is there that has become a `sleep`.
+fn sleeps(process: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.trim()));
+    // Where the first process collects nobody, a zombie stays. A number may be another's meanwhile.
+    stat.is_ok_and(|stat| stat.contains("(sleep)") && !stat.contains("(sleep) Z"))
+}
+
+/// A program starts another one, which takes no notice of SIGTERM, and ends itself when it gets that: with the
+/// client's time, when the client is interrupted, and when the server is.
+#[test]
+fn what_a_program_started_is_ended_with_it() {
+    each(|scratch, address| {
+        let started = scratch.join("started");
+        let work = format!(
+            "sh -c 'trap \"\" TERM; echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000' & wait",
+            started.display()
+        );
+        let server = serve(scratch, &[], address, &["sh", "-c", &work]);
+        let child = || {
+            eventually("it is started", || started.exists());
+            let process = std::fs::read_to_string(&started).expect("a process");
+            eventually("it sleeps", || sleeps(&process));
+            std::fs::remove_file(&started).expect("removed");
+            process
+        };
+        let timed = ["call", "--timeout", "1500ms", address, "x"];
+        let client = Run::start(scratch.path(), &timed);
+        let process = child();
+        client.wait().code(3).says("no reply in time");
+        eventually("it is ended after the client's time", || !sleeps(&process));
+        let client = Run::start(scratch.path(), &["call", address, "x"]);
+        let process = child();
+        client.signal(Signal::INT);
+        client.wait().code(1);
+        eventually("it is ended with the client", || !sleeps(&process));
+        let client = Run::start(scratch.path(), &["call", address, "x"]);
+        let process = child();
+        server.signal(Signal::INT);
+        server.wait().code(1).says("interrupted: ");
+        assert!(!sleeps(&process), "it was left behind");
+        client.wait().code(1).says("unavailable");
+    });
+}
+
+/// One that stays and does not reply is replaced: when its client's time is over, when its client went, and when
+/// nobody set a time.
+#[test]
+fn a_program_that_stays_and_does_not_reply_is_replaced() {
+    each(|scratch, address| {
+        let work = "while read x; do if [ $x = none ]; then : > begun; else echo $$ $x; fi; done";
+        let persistent = |options: &[&str]| {
+            let options = [&["--persistent"], options].concat();
+            serve(scratch, &options, address, &["sh", "-c", work])
+        };
+        let ask = |options: &[&str], request: &str| {
+            run(scratch.path(), &[&["call"], options, &[address, request]].concat(), "")
+        };
+        let server = persistent(&[]);
+        let first = ask(&[], "a").code(0).text();
+        ask(&["--timeout", "1s"], "none").code(3).says("no reply in time");
+        let second = ask(&[], "b").code(0).text();
+        assert!(second.trim_end().ends_with(" b"), "{second}");
+        assert_ne!(first.split(' ').next(), second.split(' ').next(), "it was not replaced");
+        let begun = scratch.join("begun");
+        std::fs::remove_file(&begun).expect("it was begun");
+        let mut client = Run::start(scratch.path(), &["call", address, "none"]);
+        eventually("it is begun", || begun.exists());
+        client.kill();
+        let third = ask(&[], "c").code(0).text();
+        assert_ne!(second.split(' ').next(), third.split(' ').next(), "it was not replaced");
+        server.signal(Signal::INT);
+        server.wait().code(1).says("no reply in time, so it was replaced");
+        let server = persistent(&["--reply-timeout", "300ms"]);
+        ask(&[], "none").code(3).says("no reply for 300ms (--reply-timeout)");
+        ask(&[], "d").code(0);
+        server.signal(Signal::INT);
+        server.wait().code(1);
+        run(scratch.path(), &["serve", "--reply-timeout", "1s", address, "--", "cat"], "").code(2);
+    });
 }

@@ -114,6 +114,17 @@ pub fn children(id: u32) -> Result<Vec<Stat>> {
     Ok(all()?.into_iter().filter(|stat| stat.parent == id).collect())
 }
 
+/// The processes of a group, zombies too, by ascending id: whom [`crate::signal::send_group`] reaches.
+///
+/// As long as one of them is there, its leader not yet reaped, say, no other group has this number. Else as
+/// [`children`].
+///
+/// # Errors
+/// As [`children`].
+pub fn group(id: u32) -> Result<Vec<Stat>> {
+    Ok(all()?.into_iter().filter(|stat| stat.group == id).collect())
+}
+
 /// The process's children, their children, and so on, each after its parent.
 ///
 /// An orphan is found only if its adopter is the process itself, or one that is found: see

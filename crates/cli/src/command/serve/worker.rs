@@ -2,18 +2,19 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use switchboard_kernel as kernel;
 use switchboard_kernel::ErrorKind;
 use switchboard_kernel::epoll::Epoll;
 use switchboard_kernel::io::{self, Deadline, Interest};
 use switchboard_kernel::pipe;
-use switchboard_kernel::process::{Child, Signal, Spawn};
+use switchboard_kernel::process::Spawn;
 
 use super::Job;
+use super::leaving::Group;
 use crate::format::{Format, Found, LONGEST_ITEM_BYTES, Splitter, write};
-use crate::program::{GRACE, ended};
+use crate::program::ended;
 
 /// Tokens of a process: its end, its input, its output.
 pub(super) const TOKENS: u64 = 3;
@@ -39,7 +40,8 @@ pub(super) enum Said {
 
 pub(super) struct Worker {
     pub(super) job: Option<Job>,
-    child: Child,
+    /// The process, and what it starts.
+    group: Group,
     format: Format,
     token: u64,
     input: Option<OwnedFd>,
@@ -49,7 +51,6 @@ pub(super) struct Worker {
     output: Option<OwnedFd>,
     printed: Vec<u8>,
     splitter: Splitter,
-    ending: Option<Instant>,
 }
 
 impl Worker {
@@ -67,16 +68,22 @@ impl Worker {
         let (output, its_output) = pipe::pipe()?;
         io::set_nonblocking(&input, true)?;
         io::set_nonblocking(&output, true)?;
-        let mut spawn = Spawn::new(program).args(arguments).die_with_parent();
+        let mut spawn = Spawn::new(program).args(arguments).die_with_parent().new_process_group();
         for (name, value) in environment {
             spawn = spawn.env(name, value);
         }
         let child = spawn.stdin(its_input).stdout(its_output).spawn()?;
-        epoll.add(child.pidfd(), token, Interest::Readable)?;
-        epoll.add(&output, token + 2, Interest::Readable)?;
+        let mut group = Group::of(child);
+        let watched = epoll.add(group.first().pidfd(), token, Interest::Readable);
+        watched.and_then(|()| epoll.add(&output, token + 2, Interest::Readable)).inspect_err(
+            |_| {
+                // Nobody would notice what becomes of it.
+                let _ = group.first().kill();
+            },
+        )?;
         Ok(Self {
             job: None,
-            child,
+            group,
             format,
             token,
             input: Some(input),
@@ -85,7 +92,6 @@ impl Worker {
             output: Some(output),
             printed: Vec::new(),
             splitter: Splitter::new(format),
-            ending: None,
         })
     }
 
@@ -142,7 +148,15 @@ impl Worker {
     /// Writes, reads, and looks whether it has ended.
     pub(super) fn progress(&mut self) -> kernel::Result<Said> {
         self.write_on();
-        let status = self.child.wait(Deadline::after(Duration::ZERO))?;
+        if self.group.is_ending() && self.group.first_has_ended() {
+            self.read_on(usize::MAX);
+            return Ok(Said::End {
+                succeeded: false,
+                how: "was ended".to_owned(),
+                printed: std::mem::take(&mut self.printed),
+            });
+        }
+        let status = self.group.first().wait(Deadline::after(Duration::ZERO))?;
         // What it printed before its end is there by now, and is read to the end.
         self.read_on(if status.is_some() { usize::MAX } else { READ_MOST_BYTES });
         if self.printed.len() > LONGEST_ITEM_BYTES {
@@ -205,36 +219,29 @@ impl Worker {
         Ok(Some(reply))
     }
 
-    /// Asks it to end, and makes it after a while.
+    /// Asks it to end, and makes it after a while, with all that it started.
     pub(super) fn end(&mut self) {
-        let since = *self.ending.get_or_insert_with(|| {
-            // One that has ended meanwhile needs no signal.
-            let _ = self.child.signal(Signal::TERM);
-            Instant::now()
-        });
-        if since.elapsed() >= GRACE {
-            let _ = self.child.signal(Signal::KILL);
-        }
+        self.group.end();
+    }
+
+    /// Whether it was asked to.
+    pub(super) fn is_ending(&self) -> bool {
+        self.group.is_ending()
     }
 
     /// How long until one that was asked to end is made to.
     pub(super) fn ending_for(&self) -> Option<Duration> {
-        let since = self.ending?;
-        Some(GRACE.checked_sub(since.elapsed()).unwrap_or(GRACE))
+        self.group.ending_for()
     }
 
-    /// Waits for its end, after [`end`](Self::end).
-    pub(super) fn terminate(&mut self) {
-        let _ = self.child.terminate(GRACE);
-    }
-
-    pub(super) fn kill(&mut self) {
-        let _ = self.child.kill();
+    /// What is left of it: its processes.
+    pub(super) fn into_group(self) -> Group {
+        self.group
     }
 
     /// Takes it out of the epoll set: a child of its own may hold its descriptors on.
     pub(super) fn forget(&mut self, epoll: &Epoll) {
-        let _ = epoll.delete(self.child.pidfd());
+        let _ = epoll.delete(self.group.first().pidfd());
         for fd in [&self.input, &self.output].into_iter().flatten() {
             let _ = epoll.delete(fd);
         }

@@ -205,6 +205,29 @@ fn a_tree_is_listed_from_the_top() {
     top.wait(soon()).unwrap().expect("its end");
 }
 
+/// A group is there as long as one of it is, also when its leader has ended.
+#[test]
+fn a_group_outlives_its_leader() {
+    let (reader, writer) = switchboard_kernel::pipe::pipe().unwrap();
+    let leader = Spawn::new("sh").args(["-c", "sleep 1000 & echo $!"]).stdout(writer);
+    let mut leader = leader.new_process_group().spawn().unwrap();
+    let mut line = [0; 16];
+    let len = switchboard_kernel::io::read(&reader, &mut line).unwrap();
+    let other: u32 = std::str::from_utf8(&line[..len]).unwrap().trim().parse().unwrap();
+    assert_eq!(pidfd::wait_dead(leader.pidfd(), soon()), Ok(true));
+    let mut all = ids(&group(leader.id()).unwrap());
+    all.sort_unstable();
+    let mut expected = [leader.id(), other];
+    expected.sort_unstable();
+    assert_eq!(all, expected);
+    let pidfd = Identity::of(other).unwrap().open().unwrap();
+    switchboard_kernel::signal::send_group(leader.id(), Signal::KILL).unwrap();
+    assert_eq!(pidfd::wait_dead(&pidfd, soon()), Ok(true));
+    let lives = |stats: Vec<Stat>| stats.iter().any(|one| one.state != 'Z');
+    assert!(!lives(group(leader.id()).unwrap()));
+    assert!(leader.wait(soon()).unwrap().unwrap().success());
+}
+
 /// Role: has a name that looks like the rest of the line.
 pub(crate) fn named(arguments: &[String]) {
     std::fs::write("/proc/self/comm", &arguments[0]).unwrap();
