@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches};
+use serde_json::json;
 use switchboard::{Address, Layout, Options, State, WaitError};
 
 use super::with_examples;
@@ -25,7 +26,7 @@ struct Arguments {
     /// Fail at once when there is no writer (exit 3)
     #[arg(long, conflicts_with = "timeout")]
     no_wait: bool,
-    /// Print the keys that have a value, one on a line
+    /// Print the keys that have a value, one on a line; with --json all of them
     #[arg(long, conflicts_with = "key")]
     keys: bool,
     /// Print the value and its version as JSON
@@ -58,6 +59,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let options =
         Options::default().wait_for_peer(!arguments.no_wait).cancel(Some(interrupt.cancel()));
     let state = State::at(address, options);
+    state.check_key(&arguments.key)?;
     let mut reader = state.reader()?;
     let limit = if arguments.no_wait { Some(MEETS_WITHIN) } else { arguments.timeout };
     match reader.wait_for_writer(limit) {
@@ -73,6 +75,10 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     if arguments.keys {
         let mut keys = reader.keys()?;
         keys.sort();
+        if arguments.json {
+            print_json(&json!({ "address": arguments.address, "keys": keys }))?;
+            return Ok(Exit::Done);
+        }
         for key in keys {
             print(&format!("{key}\n"))?;
         }

@@ -74,6 +74,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let options = Options::default().cancel(Some(interrupt.cancel()));
     let mut watching = Watching { arguments, interrupt: &interrupt, seen: 0, exit: Exit::Done };
     let state = State::at(address, options);
+    state.check_key(&watching.arguments.key)?;
     let (mut reader, came) = watching.open(&state)?;
     if reader.has_writer().is_some() {
         watching.begin(&mut reader)?;

@@ -53,7 +53,16 @@ fn values_that_live_with_their_writer() {
         // Of a socket's name, or of the key.
         let taken =
             if address.starts_with("shm") { "the writer of its value" } else { "has bound it" };
-        here(&["set", "--no-wait", address, "x"]).code(1).says(taken);
+        here(&["set", "--no-wait", address, "x"]).code(1).says(taken).says("one process at a time");
+        let keys = format!("{{\"address\":\"{address}\",\"keys\":[\"\",\"name\",\"speed\"]}}\n");
+        here(&["get", "--keys", "--json", address]).code(0).prints(keys);
+        // What can never be is said at once, whoever the writer is, and is not waited for.
+        let long = "k".repeat(256);
+        for (key, problem) in [(long.as_str(), "256"), ("a\tb", "U+0009")] {
+            here(&["set", "--key", key, address, "x"]).code(2).says(problem);
+            here(&["get", address, key]).code(2).says(problem);
+            here(&["watch", address, key]).code(2).says(problem);
+        }
         let all = ["watch", "--all", "--initial", "--json", "--timeout", "100ms", address];
         let said = here(&all).code(0).text();
         assert_eq!(said.lines().count(), 3, "{said}");

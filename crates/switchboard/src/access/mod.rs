@@ -132,6 +132,12 @@ impl Rules {
         self
     }
 
+    /// The options by which an address lets others in, or means to: the first of them.
+    pub(crate) fn first_option(&self) -> Option<&'static str> {
+        let given = self.given.first().map(|(verb, _)| verb.name());
+        given.or((self.mode & 0o077 != 0).then_some("mode")).or(self.group.map(|_| "group"))
+    }
+
     /// Whether anybody of another user is allowed anything.
     pub(crate) fn let_others_in(&self) -> bool {
         !self.given.is_empty() || self.by_mode_for_any() || self.by_mode_for_group().is_some()

@@ -80,6 +80,7 @@ const ROLES: &[(&str, Role)] = &[
     ("service-worker", service::worker),
     ("shm-access-choosy", shm::access::choosy),
     ("shm-access-host", shm::access::host),
+    ("shm-access-refused", shm::access::refused),
     ("shm-access-visitor", shm::access::visitor),
     ("shm-feeds-host", shm::feeds_of_others::host),
     ("shm-feeds-visitor", shm::feeds_of_others::visitor),

@@ -14,6 +14,8 @@ use crate::interrupt::Interrupt;
 use crate::output::{Failure, Outcome, note, print_json, system};
 
 pub(super) fn run(arguments: &Arguments, address: &Address, interrupt: &Interrupt) -> Outcome {
+    // Another writer may be waited for, and values read: for nothing, if the key cannot be.
+    State::at(address.clone(), Options::default()).check_key(&arguments.key)?;
     let mut writer = open(address, arguments, interrupt)?;
     if arguments.pairs {
         set_pairs(&mut writer, interrupt)?;

@@ -126,7 +126,9 @@ impl State {
             StateEnds::InMemory(ends) => {
                 writer::End::InMemory(Box::new(MemoryWriter::open(self, ends)?))
             }
-            StateEnds::Live(ends) => writer::End::Live((ends.writer)(&self.setup())?),
+            StateEnds::Live(ends) => {
+                writer::End::Live((ends.writer)(&self.setup()).map_err(Self::one_writer)?)
+            }
         };
         Ok(Writer { state: self.clone(), end })
     }
@@ -176,6 +178,32 @@ impl State {
         ends.ok_or_else(|| transport.does_not_carry("state", &self.address))
     }
 
+    /// Whether there can be such a key here, before anything is opened or waited for.
+    ///
+    /// # Errors
+    /// `BadAddress`: a key is text of at most 255 bytes, without control characters.
+    pub fn check_key(&self, key: &str) -> Result<(), Error> {
+        if is_key(key) {
+            return Ok(());
+        }
+        let problem = match key.chars().find(|one| one.is_control()) {
+            Some(one) => format!(
+                "a key has no control characters, and this one has U+{:04X}",
+                u32::from(one)
+            ),
+            None => format!("a key has 255 bytes at most, and this one has {}", key.len()),
+        };
+        Err(Error::new(ErrorKind::BadAddress, &self.address, problem))
+    }
+
+    /// Says what to do about a second writer: others bind and connect, a writer only binds.
+    fn one_writer(error: Error) -> Error {
+        if error.kind() != ErrorKind::AddressInUse {
+            return error;
+        }
+        error.hint("one process at a time is the writer of a state here: have it set this value, too, or stop it")
+    }
+
     fn without_keys(&self) -> Error {
         let scheme = self.address.scheme();
         let problem = format!("{scheme}: has one value, and no keys");
@@ -222,14 +250,6 @@ impl State {
             Problem::Memory(error) => Error::system(address, "cannot use the memory", error),
         }
     }
-}
-
-fn check_key(state: &State, key: &str) -> Result<(), Error> {
-    if is_key(key) {
-        return Ok(());
-    }
-    let problem = "a key is text of at most 255 bytes, without control characters";
-    Err(Error::new(ErrorKind::BadAddress, &state.address, problem))
 }
 
 /// Bytes of an object for this address.

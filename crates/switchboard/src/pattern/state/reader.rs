@@ -6,7 +6,7 @@ use std::time::Duration;
 use switchboard_kernel::io::Deadline;
 
 use super::in_memory::MemoryReader;
-use super::{State, Value, check_key};
+use super::{State, Value};
 use crate::address::Address;
 use crate::error::{Error, WaitError};
 use crate::transport::LiveReader;
@@ -44,7 +44,7 @@ impl Reader {
     /// # Errors
     /// `NotSupported`: the address has one value and no keys; else as [`get`](Self::get).
     pub fn get_key(&mut self, key: &str) -> Result<Option<Value>, Error> {
-        check_key(&self.state, key)?;
+        self.state.check_key(key)?;
         match &mut self.end {
             End::InMemory(end) if key.is_empty() => {
                 Ok(Some(end.get()?).filter(|value| value.version > 0))
@@ -91,7 +91,7 @@ impl Reader {
     /// # Errors
     /// As [`get_key`](Self::get_key) and [`watch_timeout`](Self::watch_timeout).
     pub fn watch_key(&mut self, key: &str, timeout: Option<Duration>) -> Result<Value, WaitError> {
-        check_key(&self.state, key)?;
+        self.state.check_key(key)?;
         self.watch_until(key, Deadline::from_timeout(timeout))
     }
 

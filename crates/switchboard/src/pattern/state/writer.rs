@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use switchboard_kernel::io::Deadline;
 
+use super::State;
 use super::in_memory::MemoryWriter;
-use super::{State, check_key};
 use crate::address::Address;
 use crate::error::{Error, ErrorKind, WaitError};
 use crate::transport::LiveWriter;
@@ -48,7 +48,7 @@ impl Writer {
     /// `NotSupported`: the address has one value and no keys; `BadAddress`: no key can be so; `AddressInUse`:
     /// another process is the writer of this key; else as [`set`](Self::set).
     pub fn set_key(&mut self, key: &str, bytes: &[u8]) -> Result<(), Error> {
-        check_key(&self.state, key)?;
+        self.state.check_key(key)?;
         match &mut self.end {
             End::InMemory(end) if key.is_empty() => end.set(bytes),
             End::InMemory(_) => Err(self.state.without_keys()),

@@ -127,8 +127,11 @@ pub(crate) fn make_shared(
         let wider = status.mode | mode;
         let regroup = group.filter(|group| *group != status.gid);
         if wider != status.mode || regroup.is_some() {
-            shared_folder::set(&folder, wider, regroup)
-                .map_err(|error| Error::system(address, &format!("cannot open {shown}"), error))?;
+            shared_folder::set(&folder, wider, regroup).map_err(|error| {
+                let doing = format!("cannot open {shown}");
+                not_in_group(address, &doing, error)
+                    .unwrap_or_else(|| Error::system(address, &doing, error))
+            })?;
         }
     } else if !status.keeps_names() {
         let mode = status.mode;
@@ -138,12 +141,54 @@ pub(crate) fn make_shared(
     Ok(OpenFolder { folder, path })
 }
 
+/// What has the name of a channel's folder in a shared scope, if it is none: anybody may have made it.
+fn no_folder(address: &Address, path: &Path, found: &std::fs::Metadata) -> Option<Error> {
+    let what = match found.file_type() {
+        kind if kind.is_dir() => return None,
+        kind if kind.is_symlink() => "is a symbolic link",
+        _ => "is no folder",
+    };
+    let (shown, owner) = (path.display(), user_name(found.uid()));
+    let problem =
+        format!("{shown}, the place of this channel's folder, {what}, which user {owner} made");
+    let hint = format!(
+        "user {owner} or who owns the directory can remove it (rm {shown}); or take another name, or another \
+         ?scope="
+    );
+    Some(Error::new(ErrorKind::PermissionDenied, address, problem).hint(hint))
+}
+
+/// What to do where this user cannot give a folder to a group.
+fn not_in_group(address: &Address, doing: &str, error: kernel::Error) -> Option<Error> {
+    let group = address.query.group.or(address.query.rules().of_folder().1)?;
+    if error.name() != "EPERM" || process::is_in_group(group) {
+        return None;
+    }
+    let name = process::group_name_of_id(group)
+        .map_or(group.to_string(), |name| format!("{name} ({group})"));
+    let me = user_name(process::effective_user_id());
+    let problem =
+        format!("{doing}: user {me} is not in group {name}, and so cannot give it a folder");
+    Some(Error::new(ErrorKind::PermissionDenied, address, problem).hint(format!(
+        "have a member open this channel first, which makes its folder; or add the user (usermod -aG; it holds from \
+         the next login); or name users and not a group, as ?subscribe=user:NAME"
+    )))
+}
+
 /// Why the folder of a channel cannot be used.
 fn shared_refused(address: &Address, path: &Path, error: kernel::Error) -> Error {
     let shown = path.display();
     let doing = format!("cannot open the channel's folder {shown}");
-    let owner = std::fs::symlink_metadata(path).map(|found| user_name(found.uid()));
-    match owner {
+    let found = std::fs::symlink_metadata(path);
+    if ["ENOTDIR", "ELOOP"].contains(&error.name())
+        && let Some(refused) = found.as_ref().ok().and_then(|found| no_folder(address, path, found))
+    {
+        return refused;
+    }
+    if let Some(refused) = not_in_group(address, &doing, error) {
+        return refused;
+    }
+    match found.map(|found| user_name(found.uid())) {
         Ok(owner) if error.kind() == kernel::ErrorKind::PermissionDenied => {
             let me = user_name(process::effective_user_id());
             let problem =
@@ -190,7 +235,9 @@ pub(crate) fn find(
             Err(error) if error.kind() == kernel::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 let doing = format!("cannot look into {}", path.display());
-                return Err(Error::system(address, &doing, error));
+                let found = std::fs::symlink_metadata(&path).ok();
+                let refused = found.and_then(|found| no_folder(address, &path, &found));
+                return Err(refused.unwrap_or_else(|| Error::system(address, &doing, error)));
             }
         };
     }

@@ -15,7 +15,7 @@ use super::endpoint::Core;
 use super::ends::Opened;
 use super::geometry;
 use super::hello::Pattern;
-use super::meeting::OF_ONE_USER;
+use super::meeting::{OF_ONE_USER, check_of_one_user};
 use super::memory::{Own, wake_all};
 use super::offer::WriterOffer;
 use super::park::Place;
@@ -153,6 +153,7 @@ impl<F: Feeding> Opened for FeedCore<F> {
     const NEEDS_PEER: bool = F::NEEDS_PEER;
 
     fn open(setup: Setup) -> Result<Self, Error> {
+        check_of_one_user(&setup.address)?;
         let feed = geometry::feed(&setup, F::PATTERN as u32)?;
         let fd = feed.memory().0.take_read_only_fd();
         let fd = fd.map_err(|error| setup.system("cannot give memory away", error))?;

@@ -21,7 +21,7 @@ use super::counting;
 use super::endpoint::Core;
 use super::ends::{End, Opened};
 use super::hello::{Id, Pattern, Role};
-use super::meeting::OF_ONE_USER;
+use super::meeting::{OF_ONE_USER, check_of_one_user};
 use super::memory::{Bell, Own, Theirs, Unusable};
 use super::offer::{Page, ReaderOffer};
 use super::park::Place;
@@ -336,6 +336,7 @@ impl<F: Following> Opened for FollowerCore<F> {
     const NEEDS_PEER: bool = F::NEEDS_PEER;
 
     fn open(setup: Setup) -> Result<Self, Error> {
+        check_of_one_user(&setup.address)?;
         let offer = ReaderOffer { setup: setup.again() };
         let id = Id::random().map_err(|error| setup.system("cannot open", error))?;
         let control = Control::open_as(&setup, (F::PATTERN, Role::Reader, id), offer)?;

@@ -57,7 +57,7 @@ mod dialling;
 
 use accepting::Silent;
 use admitting::Access;
-pub(super) use admitting::OF_ONE_USER;
+pub(super) use admitting::{OF_ONE_USER, check_of_one_user};
 pub(crate) use dialling::Way;
 use dialling::{Outgoing, Wanted};
 

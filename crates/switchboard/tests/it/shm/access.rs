@@ -383,6 +383,46 @@ fn in_a_private_scope_there_is_only_its_user() {
     check(PRIVATE, false);
 }
 
+/// Role: is refused at an address, and says why and what to do. Arguments: who it is, the address.
+pub(crate) fn refused(arguments: &[String]) {
+    become_one(&identity(&arguments[0]));
+    let error = ends::reader(Pattern::Queue, &arguments[1], Options::default());
+    let error = error.map(drop).expect_err("it cannot be opened");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+    report(format!("{error}; {}", error.advice().unwrap_or_default()));
+}
+
+/// What is in the way of a channel's folder, or of giving it to a group, is said with what to do.
+#[test]
+fn what_is_in_the_way_of_a_channels_folder_is_named() {
+    let scratch = Scratch::new();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), open).expect("a mode");
+    let scope = scratch.join("scope");
+    folder(&scope, 0o1777, 0);
+    std::fs::write(scope.join("file"), "").expect("a file");
+    std::os::unix::fs::symlink("/tmp", scope.join("link")).expect("a link");
+    let user = effective_user_id().to_string();
+    for (name, rules, told) in [
+        ("file", "", vec!["/scope/file,", "is no folder", &user, "rm ", "?scope="]),
+        ("link", "", vec!["/scope/link,", "is a symbolic link", &user, "rm ", "?scope="]),
+        ("new", "&mode=0660&group=0", vec!["is not in group", "(0)", "a member", "usermod"]),
+    ] {
+        let address = format!("shm:{name}?scope={}{rules}", scope.display());
+        let mut child = Child::role("shm-access-refused", &[words(CAROL), address.clone()]);
+        let line = child.line().expect("what it is told");
+        for word in told {
+            assert!(line.contains(word), "{word:?} is not in {line}");
+        }
+        assert!(child.wait().success());
+        if name != "new" {
+            let address = address.parse().expect("an address");
+            let error = switchboard::counters::look(&address, DEADLINE).expect_err("no channel");
+            assert!(error.to_string().contains("this channel's folder, is "), "{error}");
+        }
+    }
+}
+
 /// A client waits; who comes and may not serve is turned away, and the call goes to the server that comes then.
 #[test]
 fn a_stranger_that_comes_to_serve_ends_no_call() {

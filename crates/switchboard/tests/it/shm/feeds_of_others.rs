@@ -12,8 +12,9 @@ use super::access::{ALICE, BOB, CAROL, ROOT, become_one, folder, identity, words
 const VERBS: [&str; 4] = ["notify", "wait", "set", "get"];
 const KEY: &str = "key";
 
-/// What ends of Alice's say about others: it is of no use.
-const RULES: [&str; 2] = ["", "&mode=0666"];
+/// What an address says of others: of no use here, and refused.
+const RULES: [&str; 6] =
+    ["mode=0666", "mode=0640", "group=0", "subscribe=any", "send=user:0", "call=user:0&serve=any"];
 
 enum End {
     Notifies(Notifier),
@@ -123,23 +124,30 @@ fn said(error: &Error) -> String {
 #[test]
 fn events_and_states_of_shm_are_for_one_user() {
     let root = effective_user_id() == 0;
-    for rules in RULES {
+    for is_open in [false, true] {
         let scratch = Scratch::new();
         folder(&scratch.join("scope"), 0o1777, 0);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(scratch.path(), mode).expect("a mode");
         let scope = format!("scope={}", scratch.join("scope").display());
-        let mut host = Child::role("shm-feeds-host", &[words(ALICE), format!("{scope}{rules}")]);
+        // Nothing that an address says opens them to others; somebody may, all the same.
+        for verb in VERBS.iter().filter(|_| is_open) {
+            folder(&scratch.join("scope").join(verb), 0o1777, 2001);
+        }
+        let mut host = Child::role("shm-feeds-host", &[words(ALICE), scope.clone()]);
         host.expect("open");
         // Only root can be others.
         let others = if root { &[ALICE, BOB, CAROL, ROOT][..] } else { &[ALICE][..] };
         for who in others {
-            let address = format!("{scope}{rules}");
-            let mut visitor = Child::role("shm-feeds-visitor", &[words(who), address]);
+            let mut visitor = Child::role("shm-feeds-visitor", &[words(who), scope.clone()]);
             for verb in VERBS {
                 let expected = if *who == ALICE { "done" } else { "denied" };
                 let line = visitor.line().expect("a result");
-                assert_eq!(line, format!("{verb} {expected}"), "{rules:?} for {who:?}");
+                assert_eq!(
+                    line,
+                    format!("{verb} {expected}"),
+                    "{who:?}, in folders that are open: {is_open}"
+                );
             }
             assert!(visitor.wait().success());
         }
@@ -149,4 +157,25 @@ fn events_and_states_of_shm_are_for_one_user() {
             again.expect(&format!("{verb} done"));
         }
     }
+}
+
+/// A rule that would let in nobody is none.
+#[test]
+fn events_and_states_of_shm_take_no_rules() {
+    let scratch = Scratch::new();
+    folder(&scratch.join("scope"), 0o1777, 0);
+    for rules in RULES {
+        for verb in VERBS {
+            let address = format!("shm:x?scope={}&{rules}", scratch.join("scope").display());
+            let refused = open(verb, &address).map(drop).expect_err("it is of no use");
+            assert_eq!(refused.kind(), ErrorKind::BadAddress, "{refused}");
+            let option = rules.split('=').next().expect("an option");
+            let text = refused.to_string();
+            assert!(text.contains(&format!("?{option}=")) && text.contains("one user"), "{text}");
+        }
+    }
+    // No more is made for that; and what says the same as nothing is taken.
+    assert_eq!(std::fs::read_dir(scratch.join("scope")).expect("a folder").count(), 0);
+    let address = format!("shm:x?scope={}&mode=0600", scratch.join("scope").display());
+    open("set", &address).map(drop).expect("a writer");
 }

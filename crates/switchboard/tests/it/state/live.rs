@@ -232,6 +232,11 @@ fn over_links_one_writer_for_all() {
         let refused = state.writer().expect_err("a second writer");
         assert_eq!(refused.kind(), ErrorKind::AddressInUse, "{refused}");
         assert!(refused.to_string().contains(&format!("{}", first.id())), "{refused}");
+        let advice = refused.advice().unwrap_or_default();
+        assert!(
+            advice.contains("one process at a time") && !advice.contains("connect"),
+            "{advice}"
+        );
         let refused = State::open(&place.with("?connect")).expect("a state").writer();
         assert_eq!(refused.expect_err("it binds").kind(), ErrorKind::BadAddress);
     }

@@ -9,7 +9,7 @@ use switchboard_kernel::process;
 use super::{Event, Meeting, Offer, Turn};
 use crate::access::{Audit, Identity, Record, Rules, Verb};
 use crate::address::Address;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::transport::shm::base::user_name;
 use crate::transport::shm::greeting;
 use crate::transport::shm::hello::{Hello, Role};
@@ -20,6 +20,17 @@ pub(crate) const MOST_LINKS_OF_A_USER: usize = 64;
 
 /// What a process of another user is told.
 pub(crate) const OF_ONE_USER: &str = "events and states of shm: are for processes of one user";
+
+/// Whether an address lets others in where nobody else ever is.
+///
+/// # Errors
+/// It means to, with which option.
+pub(crate) fn check_of_one_user(address: &Address) -> Result<(), Error> {
+    let Some(option) = address.query.rules().first_option() else { return Ok(()) };
+    let problem = format!("?{option}= lets nobody in: {OF_ONE_USER}");
+    Err(Error::new(ErrorKind::BadAddress, address, problem)
+        .hint("leave it out; between users there are queues, topics and services"))
+}
 
 /// Whom an end lets in, and where it writes down whom it did not.
 #[derive(Debug)]
