@@ -92,6 +92,8 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-joins-later", shm::elsewhere::joins_later),
     ("shm-thousand-channels", shm::thousand::channels),
     ("shm-one-of-crowd", shm::thousand::subscriber),
+    ("shm-comer", shm::descriptors::comer),
+    ("shm-descriptors", shm::descriptors::counted),
     ("shm-counted-end", shm::counters::counted),
     ("shm-crowd-publisher", shm::thousand::publisher),
     ("shm-forker", shm::fork::forker),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use switchboard_kernel::io::Deadline;
 use switchboard_kernel::pidfd;
 use switchboard_kernel::process::{
-    Child, Identity, Signal, Spawn, Stat, children, descendants, is_child_subreaper, reap_orphans,
-    set_child_subreaper, stat, wait_any,
+    Child, Identity, Signal, Spawn, Stat, children, descendants, group, is_child_subreaper,
+    reap_orphans, set_child_subreaper, stat, wait_any,
 };
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{DEADLINE, Scratch};

@@ -169,10 +169,10 @@ fn not_in_group(address: &Address, doing: &str, error: kernel::Error) -> Option<
     let me = user_name(process::effective_user_id());
     let problem =
         format!("{doing}: user {me} is not in group {name}, and so cannot give it a folder");
-    Some(Error::new(ErrorKind::PermissionDenied, address, problem).hint(format!(
+    Some(Error::new(ErrorKind::PermissionDenied, address, problem).hint(
         "have a member open this channel first, which makes its folder; or add the user (usermod -aG; it holds from \
-         the next login); or name users and not a group, as ?subscribe=user:NAME"
-    )))
+         the next login); or name users and not a group, as ?subscribe=user:NAME",
+    ))
 }
 
 /// Why the folder of a channel cannot be used.

@@ -4,6 +4,7 @@
 pub(crate) mod access;
 pub(crate) mod counters;
 pub(crate) mod counts;
+pub(crate) mod descriptors;
 pub(crate) mod elsewhere;
 mod ends;
 pub(crate) mod feeds;
