@@ -17,23 +17,52 @@ use switchboard_inspect::source::rings::{self, Registered, Rings};
 use switchboard_inspect::source::system_call::{Inside, Line, line};
 use switchboard_inspect::source::{maps, unix};
 
+use switchboard_inspect::text::counted;
+
+use crate::error::{Error, Reason, Result};
 use crate::journal::unix_ms;
+
+/// What a call of the system says.
+type Called = std::result::Result<(), Errno>;
 
 /// What was seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// The first that has it, in words.
-    pub(crate) by: Option<String>,
+    by: Option<String>,
     /// How many processes could not be read.
-    pub(crate) unreadable: u32,
+    unreadable: u32,
     /// How many descriptors are on their way in sockets.
-    pub(crate) in_flight: u64,
+    in_flight: u64,
     /// How many io_urings may hold what they do not show.
-    pub(crate) rings: u32,
+    rings: u32,
     /// Sockets that somebody has open.
     open: HashSet<u64>,
     /// Unix sockets that an io_uring has.
     registered: HashSet<u64>,
+}
+
+impl Seen {
+    /// Refuses what somebody has; and, unless that is known, what cannot be seen.
+    pub(crate) fn nobody(&self, what: &str, partial: bool) -> Result<()> {
+        let unseen = |what: String| Err(Error::new(Reason::Unseen, what));
+        match &self.by {
+            Some(by) => Err(Error::new(Reason::InUse, by)),
+            None if self.in_flight > 0 => {
+                let some = counted(self.in_flight, "descriptor is", "descriptors are");
+                unseen(format!("{some} in flight in sockets: one may be of it"))
+            }
+            None if self.rings > 0 => {
+                let some = counted(self.rings.into(), "io_uring holds", "io_urings hold");
+                unseen(format!("{some} what does not show: it may be that"))
+            }
+            None if self.unreadable > 0 && !partial => {
+                let some = counted(self.unreadable.into(), "process", "processes");
+                unseen(format!("{what}: {some} cannot be read"))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Calls that a thread sleeps in while it uses a queue of this id.
@@ -125,7 +154,7 @@ fn in_rings(
     descriptors: &[u32],
     (file, name): ((u64, u64), &[u8]),
     seen: &mut Seen,
-) -> Result<(), Errno> {
+) -> Called {
     let mut known = HashSet::new();
     if !descriptors.is_empty() {
         let mut text = Vec::new();
@@ -197,7 +226,7 @@ fn in_flight(folder: &Folder, fd: u32) -> u64 {
     count.filter(|_| read.is_ok()).unwrap_or(0)
 }
 
-fn each_process(mut look: impl FnMut(u32, &Folder, &mut Seen) -> Result<(), Errno>) -> Seen {
+fn each_process(mut look: impl FnMut(u32, &Folder, &mut Seen) -> Called) -> Seen {
     let mut seen = Seen::default();
     let mut pids = Vec::new();
     let Ok(()) = Folder::open("/proc").and_then(|proc| proc.numbers(|pid| pids.push(pid))) else {
@@ -238,11 +267,7 @@ fn living_thread(pid: u32, text: &mut Vec<u8>) -> Option<Folder> {
     })
 }
 
-fn each_thread(
-    pid: u32,
-    folder: &Folder,
-    mut look: impl FnMut(&Inside, &Memory),
-) -> Result<(), Errno> {
+fn each_thread(pid: u32, folder: &Folder, mut look: impl FnMut(&Inside, &Memory)) -> Called {
     let tasks = Folder::open(&format!("/proc/{pid}/task"))?;
     let memory = Memory::of(folder);
     let mut threads = Vec::new();

@@ -2,9 +2,11 @@
 //!
 //! Source: docs/design/clean.md, "Steps". What is closed and not removed is opened again.
 
+mod hidden;
 mod memory_file;
 mod name_file;
 mod queue;
+mod system_v;
 mod sysv_msg;
 mod sysv_sem;
 mod sysv_shm;
@@ -17,7 +19,7 @@ use crate::error::{Error, Reason, Result};
 use crate::journal::{Entry, Run, Size, unix_ms};
 use crate::target::{Place, Target};
 
-pub(crate) use memory_file::{back, folder_of};
+pub(crate) use hidden::{back, folder_of};
 pub(crate) use queue::{join, messages_of, send_from};
 pub(crate) use sysv_sem::CLOSED_MODE;
 
@@ -194,15 +196,29 @@ pub fn too_young(seconds: u64) -> Error {
     Error::new(Reason::Young, text)
 }
 
-/// The times of System V objects are whole seconds: only what is older than that shows by its time that it was used meanwhile.
-const LEAST_AGE: Duration = Duration::from_secs(2);
-
 fn changed(what: &str) -> Error {
     Error::new(Reason::Changed, format!("it changed meanwhile: {what}"))
 }
 
 fn in_use(how: impl Into<String>) -> Error {
     Error::new(Reason::InUse, how)
+}
+
+/// Takes the write lease that nobody gets while somebody has the file.
+fn lease(file: impl std::os::fd::AsFd, how: &str) -> Result<()> {
+    switchboard_kernel::lease::take(file).map_err(|error| match error.name() {
+        "EAGAIN" => in_use(format!("somebody has it {how}, or it is in flight in a socket")),
+        _ => Error::call("a lease on it", error),
+    })
+}
+
+/// Refuses what somebody waits to open, until the lease is gone.
+fn not_wanted(file: impl std::os::fd::AsFd) -> Result<()> {
+    match switchboard_kernel::lease::is_wanted(file) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(in_use("somebody opens it this moment")),
+        Err(error) => Err(Error::call("looking whether somebody wants it", error)),
+    }
 }
 
 /// Whether a place is what it has to be for its kind: what a journal says is not believed.

@@ -6,7 +6,7 @@ use rustix::fs::{Mode, Stat};
 use switchboard_kernel::lease;
 use switchboard_kernel::posix_mq::{self, Access, Attributes, MessageQueue};
 
-use super::memory_file::{is_what_it_was, stat};
+use super::hidden::{is_what_it_was, stat};
 use super::{Facts, Object, Options, changed, check_age, check_owner, in_use};
 use crate::error::{Error, Reason, Result};
 use crate::journal::{Frames, Line, Message, Run, Size, TakenFrames, Waiting};
@@ -39,10 +39,7 @@ impl Queue {
     }
 
     fn still_alone(&self) -> Result<()> {
-        let wanted = lease::is_wanted(&self.queue);
-        if wanted.map_err(|error| Error::call("looking whether somebody wants it", error))? {
-            return Err(in_use("somebody opens it this moment"));
-        }
+        super::not_wanted(&self.queue)?;
         if stat(&self.queue)?.st_nlink == 0 {
             return Err(Error::new(Reason::Gone, "somebody else removed it"));
         }
@@ -55,13 +52,8 @@ impl Queue {
     }
 
     fn take_lease(&mut self) -> Result<()> {
-        match lease::take(&self.queue) {
-            Ok(()) => self.is_leased = true,
-            Err(error) if error.name() == "EAGAIN" => {
-                return Err(in_use("somebody has it open, or it is in flight in a socket"));
-            }
-            Err(error) => return Err(Error::call("a lease on it", error)),
-        }
+        super::lease(&self.queue, "open")?;
+        self.is_leased = true;
         Ok(())
     }
 }

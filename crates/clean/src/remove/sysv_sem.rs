@@ -3,43 +3,38 @@
 //! Source: `semctl(2)`; docs/design/clean.md.
 
 use switchboard_inspect::source::sysv::Table;
+use switchboard_inspect::text::counted;
 use switchboard_kernel::sysv_sem::SemaphoreSet;
 
-use super::{Facts, LEAST_AGE, Object, Options, changed, check_age, check_owner, in_use};
+use super::system_v::{LEAST_AGE, Listed, removed};
+use super::{Facts, Object, Options, changed, in_use};
 use crate::error::{Error, Result};
 use crate::holders::lives;
 use crate::journal::{Run, Size};
-use crate::sysvipc::{Row, row};
 
 pub(super) struct Set {
     set: SemaphoreSet,
-    found: Row,
+    listed: Listed,
     values: Vec<u16>,
-    is_closed: bool,
 }
 
 impl Set {
     pub(super) fn look(id: i32, options: Options) -> Result<Self> {
-        let found = row(Table::Semaphores, id)?;
-        check_owner(&[found.id("uid"), found.id("cuid")])?;
-        check_age(found.newest(), options.min_age.max(LEAST_AGE))?;
+        let listed = Listed::look(Table::Semaphores, id)?;
+        listed.is_old(options.min_age.max(LEAST_AGE))?;
         let set = SemaphoreSet::from_id(id);
         let values = set.values().map_err(|error| Error::call("reading its counts", error))?;
-        Ok(Self { set, found, values, is_closed: false })
+        Ok(Self { set, listed, values })
     }
 
     fn check(&self) -> Result<()> {
-        let now = row(Table::Semaphores, self.set.id())?;
-        for column in ["key", "cuid", "nsems", "otime"] {
-            if now.number(column) != self.found.number(column) {
-                return Err(changed(column));
-            }
-        }
+        self.listed.unchanged(&["key", "cuid", "nsems", "otime"])?;
         let failed = |error| Error::call("reading its counts", error);
         if self.set.values().map_err(failed)? != self.values {
             return Err(changed("its counts"));
         }
-        let used = now.number("otime").max(now.number("ctime"));
+        let found = &self.listed.found;
+        let used = found.number("otime").max(found.number("ctime"));
         for index in 0..self.values.len() {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
             let last = self.set.last_process(index).map_err(failed)?;
@@ -50,16 +45,12 @@ impl Set {
             }
             let (more, zero) = self.set.waiting(index).map_err(failed)?;
             if more + zero > 0 {
-                return Err(in_use(format!("{} wait for semaphore {index}", more + zero)));
+                let some =
+                    counted(u64::from(more) + u64::from(zero), "process waits", "processes wait");
+                return Err(in_use(format!("{some} for semaphore {index}")));
             }
         }
         Ok(())
-    }
-
-    fn set_mode(&self, mode: u32) -> Result<()> {
-        let (owner, group) = (self.found.id("uid"), self.found.id("gid"));
-        let set = self.set.set_permissions(owner, group, mode);
-        set.map_err(|error| Error::call("closing it", error))
     }
 }
 
@@ -68,22 +59,13 @@ pub(crate) const CLOSED_MODE: u32 = 0o400;
 
 impl Object for Set {
     fn facts(&self) -> Facts {
-        let row = &self.found;
-        Facts {
-            key: row.key(),
-            identity: (u64::from(row.id("cuid")), 0),
-            owner: row.id("uid"),
-            group: row.id("gid"),
-            mode: row.id("perms") & 0o777,
-            size: Size::Counts(row.id("nsems")),
-            hides: false,
-        }
+        self.listed.facts(0, Size::Counts(self.listed.found.id("nsems")))
     }
 
     fn close(&mut self, _: &str) -> Result<()> {
         self.check()?;
-        self.is_closed = true;
-        self.set_mode(CLOSED_MODE)?;
+        self.listed
+            .close(CLOSED_MODE, &|uid, gid, mode| self.set.set_permissions(uid, gid, mode))?;
         self.check()
     }
 
@@ -98,17 +80,10 @@ impl Object for Set {
 
     fn remove(&mut self) -> Result<Option<String>> {
         self.check()?;
-        let removed = self.set.remove();
-        removed.map_err(|error| Error::call("removing it", error)).map(|()| None)
+        removed(self.set.remove())
     }
 
     fn open(&mut self, _: &mut Run, _: u32) -> Result<()> {
-        if !std::mem::take(&mut self.is_closed) {
-            return Ok(());
-        }
-        match self.set_mode(self.found.id("perms") & 0o777) {
-            Err(error) if row(Table::Semaphores, self.set.id()).is_ok() => Err(error),
-            _ => Ok(()),
-        }
+        self.listed.open(&|uid, gid, mode| self.set.set_permissions(uid, gid, mode))
     }
 }

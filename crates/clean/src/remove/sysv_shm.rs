@@ -5,47 +5,35 @@
 use switchboard_inspect::source::sysv::Table;
 use switchboard_kernel::sysv_shm::{Access, Attachment, Segment as Memory};
 
-use super::{Facts, Object, Options, changed, check_age, check_owner, in_use};
+use super::system_v::{Listed, removed};
+use super::{Facts, Object, Options, in_use};
 use crate::error::{Error, Reason, Result};
 use crate::journal::{Run, Size, copy_memory};
 use crate::sysvipc::{Row, row};
 
 pub(super) struct Segment {
     memory: Memory,
-    found: Row,
+    listed: Listed,
     attached: Option<Attachment>,
-    is_closed: bool,
 }
 
 impl Segment {
     pub(super) fn look(id: i32, options: Options) -> Result<Self> {
-        let found = row(Table::Memory, id)?;
-        check_owner(&[found.id("uid"), found.id("cuid")])?;
-        is_free(&found, 0)?;
-        check_age(found.newest(), options.min_age)?;
-        Ok(Self { memory: Memory::from_id(id), found, attached: None, is_closed: false })
+        let listed = Listed::look(Table::Memory, id)?;
+        is_free(&listed.found, 0)?;
+        listed.is_old(options.min_age)?;
+        Ok(Self { memory: Memory::from_id(id), listed, attached: None })
     }
 
     /// Still the same, and attached so often.
     fn check(&self, times: i64) -> Result<()> {
-        let now = row(Table::Memory, self.memory.id())?;
-        for column in ["key", "cuid", "cpid", "size", "dtime"] {
-            if now.number(column) != self.found.number(column) {
-                return Err(changed(column));
-            }
-        }
+        let now = self.listed.unchanged(&["key", "cuid", "cpid", "size", "dtime"])?;
         is_free(&now, times)?;
         let last = now.id("lpid");
         if times > 0 && last != std::process::id() {
             return Err(in_use(format!("process {last} attached it this moment")));
         }
         Ok(())
-    }
-
-    fn set_mode(&self, mode: u32) -> Result<()> {
-        let (owner, group) = (self.found.id("uid"), self.found.id("gid"));
-        let set = self.memory.set_permissions(owner, group, mode);
-        set.map_err(|error| Error::call("closing it", error))
     }
 }
 
@@ -61,24 +49,16 @@ fn is_free(row: &Row, times: i64) -> Result<()> {
 
 impl Object for Segment {
     fn facts(&self) -> Facts {
-        let row = &self.found;
-        Facts {
-            key: row.key(),
-            identity: (u64::from(row.id("cuid")), u64::from(row.id("cpid"))),
-            owner: row.id("uid"),
-            group: row.id("gid"),
-            mode: row.id("perms") & 0o777,
-            size: Size::Bytes(u64::try_from(row.number("size")).unwrap_or(0)),
-            hides: false,
-        }
+        let row = &self.listed.found;
+        let bytes = u64::try_from(row.number("size")).unwrap_or(0);
+        self.listed.facts(row.id("cpid"), Size::Bytes(bytes))
     }
 
     fn close(&mut self, _: &str) -> Result<()> {
         let attached = self.memory.attach(Access::ReadOnly);
         self.attached = Some(attached.map_err(|error| Error::call("reading it", error))?);
         self.check(1)?;
-        self.is_closed = true;
-        self.set_mode(0)?;
+        self.listed.close(0, &|uid, gid, mode| self.memory.set_permissions(uid, gid, mode))?;
         self.check(1)
     }
 
@@ -97,9 +77,9 @@ impl Object for Segment {
 
     fn remove(&mut self) -> Result<Option<String>> {
         self.check(1)?;
-        self.memory.remove().map_err(|error| Error::call("removing it", error))?;
+        removed(self.memory.remove())?;
         // Attached here it is still there, and says who else came.
-        let others = row(Table::Memory, self.memory.id()).map(|row| row.number("nattch") - 1);
+        let others = row(Table::Memory, self.listed.id).map(|row| row.number("nattch") - 1);
         let note = others.ok().filter(|&others| others > 0);
         Ok(note.map(|others| {
             format!(
@@ -110,12 +90,6 @@ impl Object for Segment {
 
     fn open(&mut self, _: &mut Run, _: u32) -> Result<()> {
         self.attached = None;
-        if !std::mem::take(&mut self.is_closed) {
-            return Ok(());
-        }
-        match self.set_mode(self.found.id("perms") & 0o777) {
-            Err(error) if row(Table::Memory, self.memory.id()).is_ok() => Err(error),
-            _ => Ok(()),
-        }
+        self.listed.open(&|uid, gid, mode| self.memory.set_permissions(uid, gid, mode))
     }
 }
