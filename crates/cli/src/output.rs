@@ -149,8 +149,7 @@ pub(crate) fn shown(text: &str) -> String {
 
 /// So many of something: `1 message`, `2 messages`.
 pub(crate) fn counted(n: u64, noun: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {noun}{plural}")
+    switchboard_inspect::text::counted(n, noun, &format!("{noun}s"))
 }
 
 /// Bytes of a message as they can be shown, cut after some.

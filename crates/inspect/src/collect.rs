@@ -21,7 +21,7 @@ use crate::source::maps::{self, Mapped};
 use crate::source::places::{self, Place};
 use crate::source::rings::{self, Ring, Rings};
 use crate::source::{io, limits, locks, process};
-use crate::text::escaped;
+use crate::text::{counted, escaped};
 use crate::waits::{self, Asleep, Before};
 
 /// What is asked of the machine. The less, the faster.
@@ -531,14 +531,16 @@ fn coverage(
     let readable = count(&|process| !process.kernel && process.readable);
     if readable < all {
         missing.push(format!(
-            "descriptors of {} of {all} processes: they are other users', or may not be traced",
-            all - readable
+            "descriptors of {} of {}: of other users, or not to be traced",
+            all - readable,
+            counted(all.into(), "process", "processes")
         ));
     }
     if waits != Waits::No && waits_readable < all {
         missing.push(format!(
-            "waits of {} of {all} processes: they are other users', or may not be traced",
-            all - waits_readable
+            "waits of {} of {}: of other users, or not to be traced",
+            all - waits_readable,
+            counted(all.into(), "process", "processes")
         ));
     }
     // Where they are hidden, or may not be looked into, its first process is, too.

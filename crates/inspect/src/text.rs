@@ -80,6 +80,12 @@ fn is_harmful(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// So many of something: `1 process`, `2 processes`.
+#[must_use]
+pub fn counted(n: u64, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
+}
+
 /// The text again, safe whatever it is: for what was read from a file that says it is a snapshot.
 #[must_use]
 pub fn tamed(text: String) -> String {
@@ -114,6 +120,12 @@ mod tests {
         for wrong in ["\\", "a\\q", "\\x1", "\\xé", "\\u{", "\\u{d800}", "\\u1"] {
             assert_eq!(unescaped(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn one_and_more() {
+        let said = [0, 1, 2].map(|n| counted(n, "process", "processes"));
+        assert_eq!(said, ["0 processes", "1 process", "2 processes"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::json;
-use switchboard_inspect::{Limit, Request, Snapshot};
+use switchboard_inspect::{Limit, Request, Snapshot, text as words};
 
 use super::with_examples;
 use crate::columns::{columns, terminal_width, wrapped};
@@ -52,11 +52,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
 fn text(snapshot: &Snapshot) -> String {
     let coverage = &snapshot.coverage;
     let mut text = format!(
-        "{}, as user {}\n\nSeen: descriptors of {} of {} processes, waits of {}.\n",
+        "{}, as user {}\n\nSeen: descriptors of {} of {}, waits of {}.\n",
         snapshot.machine,
         snapshot.viewer.uid,
         coverage.readable,
-        coverage.processes,
+        words::counted(coverage.processes.into(), "process", "processes"),
         coverage.waits_readable
     );
     for missing in &coverage.missing {

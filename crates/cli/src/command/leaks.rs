@@ -17,7 +17,7 @@ use super::with_examples;
 use crate::endpoint;
 use crate::exit_code::Exit;
 use crate::machine::{Source, Users, say_missing};
-use crate::output::{Failure, Outcome, note, print, print_json};
+use crate::output::{Failure, Outcome, counted, note, print, print_json};
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -220,7 +220,7 @@ fn title(object: &Object, users: &Users) -> String {
     let mut parts = object.names.clone();
     parts.extend(object.uid.map(|uid| format!("of {}", users.name(uid))));
     if object.kind.is_memory() {
-        parts.extend(object.size.map(|size| format!("{size} bytes")));
+        parts.extend(object.size.map(|size| counted(size, "byte")));
     }
     parts.extend(object.namespace.map(|namespace| format!("in namespace {namespace}")));
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) }

@@ -218,6 +218,7 @@ impl Locking<'_> {
     fn not_locked(&self, error: kernel::Error) -> Failure {
         let name = self.name;
         let taken = match self.arguments.slots {
+            Some(1) => "the slot is taken".to_owned(),
             Some(slots) => format!("all {slots} slots are taken"),
             None => "others have the lock".to_owned(),
         };

@@ -29,7 +29,7 @@ use super::with_examples;
 use crate::exit_code::Exit;
 use crate::machine::{GAP, Source, Users, process_id, say_missing};
 use crate::new_file::NewFile;
-use crate::output::{Failure, Outcome, note, print, system};
+use crate::output::{Failure, Outcome, counted, note, print, system};
 use crate::subject::there;
 
 #[derive(Args, Debug)]
@@ -133,10 +133,10 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         None => print(&written)?,
         Some(file) => {
             file.write(written.as_bytes())?;
-            let (processes, channels) =
-                (picture.graph.processes.len(), picture.graph.channels.len());
-            let bytes = written.len();
-            note(&format!("{processes} processes, {channels} channels: {bytes} bytes written"));
+            let processes = words::processes(picture.graph.processes.len());
+            let channels = counted(picture.graph.channels.len() as u64, "channel");
+            let bytes = counted(written.len() as u64, "byte");
+            note(&format!("{processes}, {channels}: {bytes} written"));
         }
     }
     Ok(Exit::Done)

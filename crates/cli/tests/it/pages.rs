@@ -5,11 +5,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use switchboard_kernel::process::Signal;
 use switchboard_testkit::Scratch;
 use switchboard_testkit::browser::Browser;
 use switchboard_testkit::skip::skip;
 
 use crate::run::{Run, run};
+use crate::top::cost::Crowd;
 use crate::web::Web;
 use crate::world;
 
@@ -76,23 +78,30 @@ fn hostile_names_do_nothing(browser: &Browser, scratch: &Scratch) {
 
 fn five_hundred_processes_stay_usable(browser: &Browser, scratch: &Scratch) {
     let url = page(scratch, &world::snapshot(500, 7), "many.html");
+    stay_usable(browser, &url, "p2480", "nginx[2");
+}
+
+/// A page of five hundred processes: it is shown soon, and one of them that is clicked; one is searched for by the beginning of its label.
+fn stay_usable(browser: &Browser, url: &str, clicked: &str, searched: &str) {
     let began = Instant::now();
-    browser.open(&url);
+    browser.open(url);
     browser.wait("return document.querySelectorAll('.node').length >= 500");
     let loaded = began.elapsed();
     assert!(loaded < LOAD, "{loaded:?}");
     // A click, until what it shows is there and drawn.
-    let click = "const began = performance.now();
-        document.querySelector('[data-key=\"p2480\"]').dispatchEvent(new MouseEvent('click', {bubbles: true}));
+    let click = format!(
+        "const began = performance.now();
+        document.querySelector('[data-key=\"{clicked}\"]').dispatchEvent(new MouseEvent('click', {{bubbles: true}}));
         document.body.getBoundingClientRect();
-        return [performance.now() - began, document.querySelectorAll('#connections li').length]";
-    let answer = browser.script(click);
+        return [performance.now() - began, document.querySelectorAll('#connections li').length]"
+    );
+    let answer = browser.script(&click);
     let took = Duration::from_secs_f64(answer[0].as_f64().expect("a time") / 1e3);
     assert!(took < CLICK, "{took:?}");
     assert!(answer[1].as_u64().is_some_and(|count| count > 0), "{answer}");
     // Searching, by the keyboard; it takes one there.
-    browser.type_into("#search", "nginx[2\u{e007}");
-    assert!(text(browser, "#panel h2").contains("nginx[2"), "{}", text(browser, "#panel"));
+    browser.type_into("#search", &format!("{searched}\u{e007}"));
+    assert!(text(browser, "#panel h2").contains(searched), "{}", text(browser, "#panel"));
     // Filtering: without pipes there are fewer lines.
     let seen = "return document.querySelectorAll('.edge:not(.off)').length";
     let before = browser.script(seen).as_u64().expect("a count");
@@ -115,6 +124,31 @@ fn five_hundred_processes_stay_usable(browser: &Browser, scratch: &Scratch) {
     switchboard_testkit::skip::say(&format!(
         "500 processes: shown in {loaded:?}, a click in {took:?}"
     ));
+}
+
+/// The live page, with 500 processes that are there: they are shown, and it stays usable while new pictures come.
+#[test]
+fn the_page_of_web_with_five_hundred_processes() {
+    let Some(browser) = Browser::start(1280, 800) else {
+        return skip("the_page_of_web_with_five_hundred_processes", "no chromedriver");
+    };
+    let scratch = Scratch::new();
+    let mut crowd = Crowd::new(500);
+    let ids = crowd.ids();
+    let web = Web::start(&scratch, &["--interval", "1s"]);
+    // As many have the beginning of that number as there are in a hundred.
+    let (clicked, searched) = (ids[250], format!("sh[{}", ids[499] / 100));
+    stay_usable(&browser, &web.url, &format!("p{clicked}"), &searched);
+    // It still follows the machine: who ends goes, and all the others stay.
+    browser.click("[data-tab='map']");
+    let gone = |pid: u32| format!("document.querySelector(\"[data-key='p{pid}']\") === null");
+    assert_eq!(browser.script(&format!("return {}", gone(ids[3]))), false);
+    crowd.end(3);
+    browser.wait(&format!("return {}", gone(ids[3])));
+    assert_eq!(browser.script(&format!("return {}", gone(ids[4]))), false);
+    is_clean(&browser);
+    web.run.signal(Signal::TERM);
+    web.run.wait().code(0);
 }
 
 /// As the browser measures them: no text lies over another, and each is within its box.
@@ -172,7 +206,7 @@ fn the_page_of_web_follows_the_machine() {
     drop(shell);
     browser.wait(&format!("return document.querySelector(\"{node}\") === null"));
     is_clean(&browser);
-    web.run.signal(switchboard_kernel::process::Signal::TERM);
+    web.run.signal(Signal::TERM);
     web.run.wait().code(0);
     browser.wait("return document.getElementById('status').innerText === 'ended'");
 }

@@ -51,7 +51,8 @@ pub(super) fn socket(object: &Object, most: usize) -> Result<Contents, Unseen> {
     if object.is_listening() {
         let waiting = object.fill.unwrap_or(0);
         return Err(Unseen::Never(format!(
-            "it listens: {waiting} connections wait to be accepted, and what they hold cannot be seen"
+            "it listens: {} to be accepted, and what is in them cannot be seen",
+            crate::text::counted(waiting, "connection waits", "connections wait")
         )));
     }
     let ends = descriptors(object, |_| true);

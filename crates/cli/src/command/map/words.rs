@@ -4,7 +4,8 @@ use switchboard_inspect::analysis::graph::{Channel, Graph, Node, Party};
 
 /// `12 processes`.
 pub(super) fn processes(count: usize) -> String {
-    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    switchboard_inspect::text::counted(count, "process", "processes")
 }
 
 /// The label of a process of the graph.

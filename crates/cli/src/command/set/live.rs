@@ -11,7 +11,7 @@ use switchboard_kernel::io::{self, Deadline, Interest};
 use super::{Arguments, LOOK_AGAIN, is_over, read_all};
 use crate::exit_code::Exit;
 use crate::interrupt::Interrupt;
-use crate::output::{Failure, Outcome, note, print_json, system};
+use crate::output::{Failure, Outcome, counted, note, print_json, system};
 
 pub(super) fn run(arguments: &Arguments, address: &Address, interrupt: &Interrupt) -> Outcome {
     // Another writer may be waited for, and values read: for nothing, if the key cannot be.
@@ -97,7 +97,7 @@ fn set_pairs(writer: &mut Writer, interrupt: &Interrupt) -> Result<(), Failure> 
     let mut number = 0_u64;
     loop {
         if is_over(interrupt) {
-            return Err(interrupt.failure(&format!("{number} values set")));
+            return Err(interrupt.failure(&format!("{} set", counted(number, "value"))));
         }
         if !wait_for_line(writer, interrupt).map_err(cannot_read)? {
             writer.drive()?;

@@ -41,7 +41,12 @@ pub(super) fn show(words: &[String], timeout: Duration, form: Form, users: &User
     }
     for (word, channel) in &channels {
         if channel.left_out > 0 {
-            note(&format!("{word}: {} ends more are not shown", channel.left_out));
+            let more = switchboard_inspect::text::counted(
+                channel.left_out as u64,
+                "end more is",
+                "ends more are",
+            );
+            note(&format!("{word}: {more} not shown"));
         }
     }
     match form {

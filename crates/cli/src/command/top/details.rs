@@ -11,7 +11,7 @@ use super::rows::{Key, short, short_signed};
 use super::sample::Sample;
 use crate::command::show;
 use crate::machine::{Users, fill};
-use crate::output::shown;
+use crate::output::{counted, shown};
 
 /// Its lines.
 pub(super) fn lines(sample: &Sample, key: &Key, users: &Users) -> Vec<String> {
@@ -69,7 +69,7 @@ fn of_object(sample: &Sample, object: &Object, users: &Users) -> String {
             }
         }
         if usage.dropped > 0 {
-            line("dropped", format!("{} datagrams", usage.dropped));
+            line("dropped", counted(usage.dropped.into(), "datagram"));
         }
     }
     match rate.traffic {

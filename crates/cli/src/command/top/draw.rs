@@ -47,7 +47,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, sample: Option<&Sampl
         panes(screen, view, sample);
     }
     if head > 1 {
-        let (text, style) = status(view, sample);
+        let (text, style) = status(view, sample, area.width.into());
         screen.put(0, 1, &text, style);
     }
     if foot > 0 {
@@ -67,7 +67,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, sample: Option<&Sampl
         None => table(screen, body, titles, view, sample),
     }
     if view.is_help {
-        help(screen, area);
+        help(screen, area, &not_seen(view, sample));
     }
 }
 
@@ -136,12 +136,18 @@ fn title(pane: Pane) -> &'static str {
     }
 }
 
-/// The second line: how it stands, and what could not be seen.
-fn status(view: &View, sample: &Sample) -> (String, Style) {
+/// What could not be seen, in whole sentences.
+fn not_seen(view: &View, sample: &Sample) -> Vec<String> {
+    let around = sample.channels.as_ref().filter(|_| view.pane == Pane::Channels);
+    let of_channels = around.map_or(&[][..], |channels| &channels.around.not_seen);
+    of_channels.iter().chain(&sample.now.coverage.missing).cloned().collect()
+}
+
+/// The second line: how it stands, and what could not be seen: in whole sentences, else their beginnings, else how many the help has.
+fn status(view: &View, sample: &Sample, room: usize) -> (String, Style) {
     let (blocked, near) = view.summary;
-    let counted = |n: usize, one: &str, more: &str| match n {
-        1 => format!("1 {one}"),
-        n => format!("{n} {more}"),
+    let counted = |n: usize, one: &str, more: &str| {
+        switchboard_inspect::text::counted(n.try_into().unwrap_or(u64::MAX), one, more)
     };
     let mut parts = vec![
         counted(blocked, "object has somebody blocked", "objects have somebody blocked"),
@@ -162,17 +168,29 @@ fn status(view: &View, sample: &Sample) -> (String, Style) {
             let ends = counted(elsewhere, "end", "ends");
             parts.push(format!("{ends} elsewhere: say --scope DIR"));
         }
-        if let Some(channels) = &sample.channels {
-            parts.extend(channels.around.not_seen.iter().map(|one| format!("not seen: {one}")));
-        }
     }
-    parts.extend(sample.now.coverage.missing.iter().map(|one| format!("not seen: {one}")));
+    let missing = not_seen(view, sample);
+    let with = |more: &dyn Fn(&String) -> String| {
+        let all = parts.iter().cloned().chain(missing.iter().map(more));
+        all.collect::<Vec<_>>().join("; ")
+    };
+    let brief = |one: &str| one[..one.find([':', ',', '(']).unwrap_or(one.len())].trim().to_owned();
+    let fits = |text: &String| text.chars().count() <= room;
+    let text =
+        [with(&|one| format!("not seen: {one}")), with(&|one| format!("not seen: {}", brief(one)))]
+            .into_iter()
+            .find(fits)
+            .unwrap_or_else(|| {
+                // Before what can be cut.
+                parts.insert(2, format!("unseen: {}, see ?", missing.len()));
+                parts.join("; ")
+            });
     let style = match (blocked, near) {
         (0, 0) => DIM,
         (0, _) => NEAR,
         _ => Style::new().fg(Color::Red),
     };
-    (parts.join("; "), style)
+    (text, style)
 }
 
 /// The last line: keys, or the filter that is written.
@@ -355,13 +373,23 @@ fn wrapped(lines: &[String], width: usize) -> Vec<String> {
 }
 
 /// The help, over what is there.
-fn help(screen: &mut Screen<'_>, area: Rect) {
-    let lines: Vec<String> = HELP.iter().map(|(key, what)| format!("{key:<14} {what}")).collect();
+fn help(screen: &mut Screen<'_>, area: Rect, not_seen: &[String]) {
+    let mut lines: Vec<String> =
+        HELP.iter().map(|(key, what)| format!("{key:<14} {what}")).collect();
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0) + 4;
-    let (width, height) = (
-        u16::try_from(width).unwrap_or(u16::MAX).min(area.width),
-        u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height),
-    );
+    let width = u16::try_from(width).unwrap_or(u16::MAX).min(area.width);
+    if !not_seen.is_empty() {
+        let first = ["Not seen:".to_owned()];
+        lines.splice(
+            0..0,
+            first
+                .into_iter()
+                .chain(not_seen.iter().map(|one| format!("  {one}")))
+                .chain([String::new()]),
+        );
+    }
+    let rows = wrapped(&lines, usize::from(width.saturating_sub(2))).len();
+    let height = u16::try_from(rows + 2).unwrap_or(u16::MAX).min(area.height);
     let place = Rect {
         x: area.x + (area.width - width) / 2,
         y: area.y + (area.height - height) / 2,

@@ -16,7 +16,7 @@ use crate::columns::columns as laid_out;
 use crate::exit_code::Exit;
 use crate::interrupt::Interrupt;
 use crate::machine::{Users, load, say_missing};
-use crate::output::{Failure, Outcome, note, print, print_json, system};
+use crate::output::{Failure, Outcome, counted, note, print, print_json, system};
 
 /// Rows of a table, unless the command line says how many.
 const ROWS: usize = 20;
@@ -76,8 +76,10 @@ fn show(arguments: &Arguments, sample: &Sample, users: &Users, at: u64) -> Resul
     let time =
         time.map_or_else(String::new, |time| humantime::format_rfc3339_seconds(time).to_string());
     let mut text = format!(
-        "{time}  {}; {blocked} objects with somebody blocked; {near} limits near\n",
-        sample.coverage()
+        "{time}  {}; {} with somebody blocked; {} near\n",
+        sample.coverage(),
+        counted(blocked as u64, "object"),
+        counted(near as u64, "limit")
     );
     for pane in panes {
         text += "\n";
@@ -102,12 +104,16 @@ fn table(pane: Pane, sample: &Sample, users: &Users, most: usize) -> String {
         .collect();
     let mut text = laid_out(&titles, &shown);
     if all.len() > shown.len() {
-        text += &format!("{} more rows: say --rows\n", all.len() - shown.len());
+        let more = all.len() - shown.len();
+        text += &format!(
+            "{}: say --rows\n",
+            switchboard_inspect::text::counted(more as u64, "more row", "more rows")
+        );
     }
     if pane == Pane::Channels {
         let elsewhere = sample.ends_elsewhere();
         if elsewhere > 0 {
-            text += &format!("{elsewhere} ends elsewhere: say --scope DIR\n");
+            text += &format!("{} elsewhere: say --scope DIR\n", counted(elsewhere as u64, "end"));
         }
         if let Some(channels) = &sample.channels {
             text.extend(channels.around.not_seen.iter().map(|one| format!("not seen: {one}\n")));

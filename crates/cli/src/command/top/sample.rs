@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::counters::{Around, Counts, End};
 use switchboard_inspect::analysis::rates::{Rates, between};
-use switchboard_inspect::{Kind, Limit, Snapshot};
+use switchboard_inspect::{Kind, Limit, Snapshot, text};
 
 /// One look.
 #[derive(Clone, Debug)]
@@ -53,7 +53,8 @@ impl Sample {
     /// How much of it could be seen: `412 of 530 processes`.
     pub(super) fn coverage(&self) -> String {
         let coverage = &self.now.coverage;
-        format!("{} of {} processes", coverage.readable, coverage.processes)
+        let all = text::counted(coverage.processes.into(), "process", "processes");
+        format!("{} of {all}", coverage.readable)
     }
 
     /// What an end said of itself at the look before, and how long ago that was.

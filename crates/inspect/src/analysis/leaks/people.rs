@@ -132,11 +132,12 @@ impl<'a> People<'a> {
         let own = self.unreadable.iter().filter(may).count();
         let roots = self.unreadable.iter().filter(|one| one.uid == 0 || one.pid == 1).count();
         if own > 0 {
-            let text =
-                format!("what {own} processes hold that may use it: they cannot be looked into");
+            let them = processes(own, "that may use it");
+            let text = format!("what is held by {them}: not to be looked into");
             case.unknown(Grade::Possible, text);
         } else if roots > 0 {
-            let text = format!("what {roots} processes of root hold: they cannot be looked into");
+            let text =
+                format!("what is held by {}: not to be looked into", processes(roots, "of root"));
             case.unknown(Grade::Probable, text);
         }
         self.unseen_in_rings(case, object);
@@ -189,6 +190,11 @@ pub(super) const OUTSIDE: &str =
     "who lives outside of this PID namespace: they are not seen from here";
 /// The number of the first IPC namespace, which never changes (`PROC_IPC_INIT_INO`).
 const FIRST_IPC: u64 = 0xefff_ffff;
+
+fn processes(count: usize, which: &str) -> String {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    format!("{} {which}", crate::text::counted(count, "process", "processes"))
+}
 
 /// The detail of a socket with descriptors in flight of which it is not known what they are.
 pub(crate) const UNKNOWN_IN_FLIGHT: &str = "descriptors in flight, not identified";

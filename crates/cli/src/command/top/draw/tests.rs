@@ -109,7 +109,7 @@ fn what_is_full_comes_first_whatever_the_size() {
 fn a_usual_screen() {
     let sample = sample();
     let mut view = view_of(Pane::Pressure, &sample);
-    let lines = picture(&mut view, Some(&sample), 100, 24);
+    let lines = picture(&mut view, Some(&sample), 110, 24);
     assert!(lines[0].starts_with(" 1 Pressure  2 Processes  3 Channels  4 Limits"), "{lines:#?}");
     assert!(lines[0].ends_with("412 of 530 processes"), "{lines:#?}");
     assert!(lines[1].starts_with("1 object has somebody blocked; 1 limit is near; 41 rows;"));
@@ -127,6 +127,34 @@ fn a_usual_screen() {
     assert!(lines[3].trim_start().starts_with("95%  System V queues"), "{lines:#?}");
     let mut view = view_of(Pane::Channels, &sample);
     assert!(picture(&mut view, Some(&sample), 80, 24)[3].contains("looking..."));
+}
+
+/// What could not be seen is said in whole words, or where to read it.
+#[test]
+fn what_is_not_seen_is_not_cut() {
+    let lacking = |missing: &[&str]| {
+        let mut snapshot = (*sample().now).clone();
+        snapshot.coverage.missing = missing.iter().map(|one| (*one).to_owned()).collect();
+        Sample::of(snapshot)
+    };
+    let long = "descriptors of 118 of 530 processes: they are other users', or may not be traced";
+    let sample = lacking(&[long]);
+    let brief = "; not seen: descriptors of 118 of 530 processes";
+    for (width, expected) in [(200, format!("; not seen: {long}")), (120, brief.to_owned())] {
+        let lines = picture(&mut view_of(Pane::Pressure, &sample), Some(&sample), width, 24);
+        assert!(lines[1].ends_with(&expected), "{width}: {lines:#?}");
+    }
+    let sample = lacking(&[long, "waits of 118 of 530 processes: they are others'"]);
+    let mut view = view_of(Pane::Pressure, &sample);
+    for width in [80, 100] {
+        let lines = picture(&mut view, Some(&sample), width, 24);
+        assert!(lines[1].ends_with("; unseen: 2, see ?; 41 rows"), "{width}: {lines:#?}");
+    }
+    view.is_help = true;
+    let help = picture(&mut view, Some(&sample), 80, 30).join("\n");
+    for part in ["Not seen:", "descriptors of 118 of 530", "  traced", "waits of 118", "quit"] {
+        assert!(help.contains(part), "no {part}: {help}");
+    }
 }
 
 #[test]

@@ -263,6 +263,8 @@ impl Round<'_> {
             let done = self.switchboard(&["restore", run])?;
             for one in done["restored"].as_array().into_iter().flatten() {
                 let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
+                let kind = text("was").split(':').next().unwrap_or_default().to_owned();
+                report(format!("count 1 restored {kind}"));
                 now.insert(text("was"), text("object"));
                 restored += 1;
             }
