@@ -101,7 +101,8 @@ const FIRST_ID: u64 = 16;
 
 /// A peer that connected and did not say its hello within this time is turned away.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections of one endpoint at most; further ones are closed at once.
+/// Connections of one endpoint at most. Whoever comes then takes the place of one that has said no hello, if there is
+/// such a one, and is closed at once otherwise.
 pub(crate) const MOST_CONNECTIONS: usize = 4096;
 /// After which time without a free descriptor connections that wait are looked at again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -325,9 +326,11 @@ impl Hub {
             meet.adjust(&mut connection.wire);
         }
         connection.flush();
+        // The others are looked at before each wait.
+        let watched = connection.watch(&self.epoll, self.hello.role == Role::Sender);
         self.connections.push(connection);
         self.joined += 1;
-        self.watch_all()
+        watched.map_err(|error| self.setup.system("cannot watch a connection", error))
     }
 
     /// Drops a connection over which no hello came: a probe of whether this name is alive, or a peer that

@@ -175,6 +175,14 @@ impl StreamServer {
             }
         };
         connection.done |= ended;
+        if !connection.is_open() && error.is_none() {
+            // It has said nothing yet, and may be made to go without a word.
+            self.desks.remove(&id);
+            if read == Read::Closed {
+                self.forget(id);
+            }
+            return;
+        }
         let waits = !desk.waiting.is_empty() || desk.told.is_some();
         if waits && !std::mem::replace(&mut desk.has_turn, true) {
             self.turns.push_back(id);

@@ -73,6 +73,7 @@ const ROLES: &[(&str, Role)] = &[
     ("services-of-one-thread", tasks::services),
     ("service-client", service::client),
     ("service-crowd", service::crowd),
+    ("service-crowded", service::crowded),
     ("service-ledger", service::ledger),
     ("service-mortal-client", service::torture::mortal_client),
     ("service-mortal-server", service::torture::mortal_server),

@@ -16,8 +16,11 @@ impl Hub {
                 return Ok(());
             };
             match meet.accept(listener.as_fd()) {
-                Ok(met) if self.connections.len() < MOST_CONNECTIONS => self.join(met)?,
-                Ok(_) => {}
+                Ok(met) => {
+                    if self.connections.len() < MOST_CONNECTIONS || self.make_room() {
+                        self.join(met)?;
+                    }
+                }
                 Err(error) => {
                     use kernel::ErrorKind as K;
                     return match error.kind() {
@@ -37,6 +40,18 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Hangs up on the connection that has been here longest without a hello, for one that comes: so those who say
+    /// nothing keep out nobody. Who dials is not told more than by the death of a peer, and may come again.
+    fn make_room(&mut self) -> bool {
+        if !self.expects_hellos() {
+            return false;
+        }
+        let silent = self.connections.iter().find(|c| !c.is_open() && !c.closed);
+        let Some(id) = silent.map(|connection| connection.id) else { return false };
+        self.forget(id);
+        true
     }
 
     fn pause_accepting(&mut self) {

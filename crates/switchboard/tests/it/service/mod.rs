@@ -19,7 +19,7 @@ use switchboard_testkit::child::Child;
 
 use crate::conformance::{Meeting, each_service};
 pub(crate) use deaths::ledger;
-pub(crate) use turns::starter;
+pub(crate) use turns::{crowded, starter};
 use worker::Words;
 pub(crate) use worker::{client, crowd, worker};
 

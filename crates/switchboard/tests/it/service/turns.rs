@@ -1,11 +1,15 @@
 //! Which call is begun next, and which one is not: a client that floods, a server that is slow, a call that came
 //! too late.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use switchboard::{Options, Pending, RecvError, Server, Text};
-use switchboard_testkit::DEADLINE;
+use switchboard_kernel::io;
+use switchboard_kernel::process::set_file_limit;
+use switchboard_kernel::unix_socket::{self, Kind};
 use switchboard_testkit::child::{Child, instruction, report};
+use switchboard_testkit::{DEADLINE, Scratch};
 
 use super::balance::several;
 use super::worker::Words;
@@ -160,4 +164,62 @@ fn a_call_whose_time_is_over_before_it_begins_is_not_begun() {
         assert!(late.contains("TimedOut") || late.contains("DeadlineExceeded"), "{late}");
         client.expect("Ok(\"patient\")");
     });
+}
+
+/// Connections that an end has at most.
+const MOST: usize = 4096;
+
+/// Role: a server, more silent connections than it has room for, and then a client. Argument: a socket's path.
+pub(crate) fn crowded(arguments: &[String]) {
+    let needed = 3 * MOST as u64;
+    if set_file_limit(needed).is_err() {
+        return report(format!("may open no {needed} descriptors"));
+    }
+    let server = Words::open(&format!("unix:{}", arguments[0])).and_then(|words| words.server());
+    let server = server.expect("a server");
+    let path = unix_socket::Address::Path(arguments[0].clone().into());
+    let mut silent = Vec::new();
+    while silent.len() < MOST + 100 {
+        match unix_socket::connect_to(Kind::Stream, &path, true) {
+            Ok(socket) => silent.push(socket),
+            // The queue of those that are not accepted yet is full.
+            Err(error) => assert_eq!(error.name(), "EAGAIN"),
+        }
+        if silent.len().is_multiple_of(32) || silent.len() > MOST {
+            server.drive().expect("nothing to report");
+        }
+    }
+    let address = format!("unix:{}", arguments[0]);
+    let client = std::thread::spawn(move || call(&client_at(&address), "hello"));
+    answer(&server, "hello");
+    assert_eq!(client.join().expect("a client").expect("a reply"), "hello");
+    // Hung up on: not those that came last, but those that were there first.
+    let is_over = |socket: &OwnedFd| {
+        let mut bytes = [0; 4096];
+        loop {
+            match io::read(socket, &mut bytes) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.name() != "EAGAIN",
+            }
+        }
+    };
+    let over: Vec<bool> = silent.iter().map(is_over).collect();
+    report(format!("first {}, last {}", over[0], over[over.len() - 1]));
+}
+
+/// Connections that say nothing make way for one that does.
+#[test]
+fn a_crowd_that_says_nothing_keeps_nobody_out() {
+    let scratch = Scratch::new();
+    let path = scratch.join("service").display().to_string();
+    let mut child = Child::role("service-crowded", &[path]);
+    match child.line_within(DEADLINE * 2).expect("an end").as_str() {
+        "first true, last false" => assert!(child.wait().success()),
+        short if short.starts_with("may open no") => {
+            let test = "service::turns::a_crowd_that_says_nothing_keeps_nobody_out";
+            switchboard_testkit::skip::skip(test, short);
+        }
+        other => panic!("{other}"),
+    }
 }
