@@ -23,9 +23,16 @@ use crate::show;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 
-/// What happens in them: two that wait for each other for ever, a topic with its publisher and subscribers, a queue, a pipeline, and
-/// a FIFO that somebody holds who has nothing to do with it.
+/// What happens in them, in namespaces of its own: two that wait for each other for ever, a topic with its publisher and subscribers, a queue, a
+/// pipeline, a FIFO that somebody holds who has nothing to do with it, and memory that was left behind: nobody has its whole name on a command line.
 const SCENE: &str = "
+for fd in /proc/self/fd/*; do n=${fd##*/}; if [ $n -gt 2 ]; then eval \"exec $n>&-\"; fi; done
+for folder in /run /var/tmp /dev/shm; do mount -t tmpfs none $folder || exit; done
+touch /run/switchboard /run/xtask
+mount --bind \"$1\" /run/switchboard && mount --bind \"$2\" /run/xtask && mount --bind . /tmp && cd /tmp || exit
+name=1f03cc2a
+(umask 077; head -c 65536 /dev/zero > /dev/shm/psm_$name)
+ipcmk -M 1048576 > /dev/null
 sleep 1000 | ./pair gallery pipes-both-full &
 mkfifo orders
 (while :; do echo press; sleep 0.3; done > ticks) &
@@ -60,39 +67,39 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) {
 fn make(workspace: &Workspace) -> Result<Vec<String>, String> {
     let switchboard = executables::command(workspace)?;
     let scene = Scene::start(&switchboard)?;
-    let pids = scene.pids()?;
+    scene.wait()?;
     let browser = Browser::start(1280, 800).ok_or("no chromedriver: install chromium-driver")?;
     let docs = workspace.root.join("docs");
     let mut made = Vec::new();
 
     let page = scene.folder.path().join("map.html");
-    let mut map = Command::new(&switchboard);
-    map.arg("map").args(&pids).args(["--depth", "0", "--group", "user", "--output"]).arg(&page);
+    let mut map = scene.switchboard()?;
+    map.args(["map", "--group", "user", "--output", "/tmp/map.html"]);
     let output = map.output().map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(format!("{map:?}: {}", String::from_utf8_lossy(&output.stderr)));
     }
     browser.open(&format!("file://{}", page.display()));
-    choose(&browser, "left[");
+    // All in their colours: nothing is chosen.
+    browser.wait("return document.querySelectorAll('.node').length > 5");
     made.push(save(&browser, &docs.join("map.png"))?);
 
-    let mut web = Command::new(&switchboard);
-    web.args(["web", "--depth", "0", "--group", "user"]).args(&pids).stderr(Stdio::null());
+    let mut web = scene.switchboard()?;
+    web.args(["web", "--group", "user"]).stderr(Stdio::null());
     let mut web = switchboard_testkit::Child::command(web);
     let url = web.line().ok_or("`web` said no address")?;
     browser.open(&url);
     browser.wait("return document.querySelectorAll('.node').length > 5");
-    choose(&browser, "sensor[");
+    choose(&browser, "1f03cc2a");
     made.push(save(&browser, &docs.join("web.png"))?);
-    web.signal(Signal::TERM);
-    web.wait_within(READY_TIME);
+    web.kill();
     Ok(made)
 }
 
-/// Clicks a process by the beginning of its label.
+/// Clicks what has this in its label.
 fn choose(browser: &Browser, label: &str) {
     let key = browser.wait(&format!(
-        "const node = [...document.querySelectorAll('.node')].find(node => node.querySelector('text').textContent.startsWith('{label}'));
+        "const node = [...document.querySelectorAll('.node')].find(node => node.querySelector('text').textContent.includes('{label}'));
          return node ? node.dataset.key : null"
     ));
     browser.click(&format!("[data-key='{}']", key.as_str().unwrap_or_default()));
@@ -122,21 +129,61 @@ impl Scene {
     fn start(switchboard: &Path) -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         for name in ["sensor", "dashboard", "recorder", "worker", "planner"] {
-            symlink(switchboard, folder.path().join(name)).map_err(|error| error.to_string())?;
+            let link = symlink("/run/switchboard", folder.path().join(name));
+            link.map_err(|error| error.to_string())?;
         }
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
-        for (program, name) in [(own.as_path(), "pair"), (Path::new("/bin/sleep"), "idle")] {
+        for (program, name) in [("/run/xtask", "pair"), ("/bin/sleep", "idle")] {
             symlink(program, folder.path().join(name)).map_err(|error| error.to_string())?;
         }
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(SCENE).current_dir(folder.path()).process_group(0);
+        let mut shell = Command::new("unshare");
+        shell.args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--ipc",
+            "bash",
+            "-c",
+            SCENE,
+        ]);
+        shell.arg("bash").arg(switchboard).arg(own).current_dir(folder.path()).process_group(0);
+        shell.env_remove("TMPDIR").env_remove("XDG_RUNTIME_DIR");
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let shell = shell.spawn().map_err(|error| format!("sh: {error}"))?;
+        let shell = shell.spawn().map_err(|error| format!("unshare: {error}"))?;
         Ok(Self { shell, folder })
     }
 
-    /// All of them, when they are what they are to be.
-    fn pids(&self) -> Result<Vec<String>, String> {
+    /// The command in the scene's namespaces.
+    fn switchboard(&self) -> Result<Command, String> {
+        let shell = self.shell.id();
+        let path = format!("/proc/{shell}/task/{shell}/children");
+        let first = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let mut command = Command::new("nsenter");
+        command.args(["--target", first.trim(), "--pid", "--mount", "--ipc", "/run/switchboard"]);
+        command.env_remove("TMPDIR").env_remove("XDG_RUNTIME_DIR").current_dir("/");
+        Ok(command)
+    }
+
+    /// Until all of them are what they are to be, and what was left behind is old enough to be taken for that.
+    fn wait(&self) -> Result<(), String> {
+        self.all_there()?;
+        let until = Instant::now() + READY_TIME;
+        loop {
+            let output = self.switchboard()?.arg("leaks").output();
+            let output = output.map_err(|error| format!("nsenter: {error}"))?;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            if said.contains("probable posix-shm:") && said.contains("probable sysv-shm:") {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(format!("nothing was left behind: {output:?}"));
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    fn all_there(&self) -> Result<(), String> {
         let until = Instant::now() + READY_TIME;
         let wanted = [
             "left",
@@ -158,7 +205,7 @@ impl Scene {
             before = now;
             let there = |name: &&str| all.iter().any(|(_, other)| other == name);
             if wanted.iter().all(there) {
-                return Ok(all.into_iter().map(|(pid, _)| pid.to_string()).collect());
+                return Ok(());
             }
             if Instant::now() > until {
                 return Err(format!("not all of {wanted:?} came up: {all:?}"));
@@ -187,7 +234,7 @@ impl Drop for Scene {
     fn drop(&mut self) {
         let group = i32::try_from(self.shell.id()).ok().and_then(Pid::from_raw);
         if let Some(group) = group {
-            let _ = kill_process_group(group, Signal::TERM);
+            let _ = kill_process_group(group, Signal::KILL);
         }
         let _ = self.shell.wait();
     }
