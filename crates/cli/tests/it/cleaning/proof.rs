@@ -19,7 +19,7 @@ use switchboard_testkit::{Child, Scratch};
 const FEW: u64 = 8;
 /// Rounds at a time: most of a round is waiting for whole seconds to pass.
 const AT_A_TIME: u64 = 6;
-const FEW_AT_A_TIME: u64 = 4;
+const FEW_AT_A_TIME: u64 = 2;
 /// How long a round may say nothing: many processes share few processors here, and with what else the machine does.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
 
