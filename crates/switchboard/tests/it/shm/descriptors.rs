@@ -150,6 +150,11 @@ fn check(scheme: &str, (verb, other, alone, each): (&str, &str, usize, usize), t
         .collect();
     end.expect(&format!("{PEERS} peers, {}", alone + PEERS * each));
     others.iter_mut().for_each(|other| other.expect("open"));
+    // They go by themselves, and take their names along.
+    for mut one in others.into_iter().chain([end]) {
+        one.tell("close");
+        assert!(one.wait().success());
+    }
 }
 
 #[test]
