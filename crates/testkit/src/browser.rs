@@ -110,16 +110,25 @@ impl Browser {
     #[track_caller]
     pub fn click(&self, selector: &str) {
         let until = Instant::now() + DEADLINE;
-        loop {
-            let path =
-                format!("/session/{}/element/{}/click", self.session, self.element(selector));
-            let clicked = self.try_call("POST", &path, Some(&json!({}))).expect("an answer");
-            if clicked.0 == 200 {
-                return;
-            }
-            let replaced = clicked.1.contains("stale element") || clicked.1.contains("not found");
-            assert!(replaced && Instant::now() < until, "{selector}: {}", clicked.1);
+        while let Err(why) = self.try_click(selector) {
+            let replaced = why.contains("stale element") || why.contains("not found");
+            assert!(replaced && Instant::now() < until, "{selector}: {why}");
         }
+    }
+
+    /// Clicks it, or says why it could not: on a page that moves by itself it may have gone out of sight.
+    ///
+    /// # Errors
+    /// What the browser says.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn try_click(&self, selector: &str) -> Result<(), String> {
+        let path = format!("/session/{}/element/{}/click", self.session, self.element(selector));
+        let (status, answer) =
+            self.try_call("POST", &path, Some(&json!({}))).expect("an answer of chromedriver");
+        if status == 200 { Ok(()) } else { Err(answer) }
     }
 
     /// Types into it.

@@ -10,7 +10,7 @@ use switchboard_testkit::Scratch;
 use switchboard_testkit::browser::Browser;
 use switchboard_testkit::skip::skip;
 
-use crate::run::{Run, run};
+use crate::run::{Run, eventually, run};
 use crate::top::cost::Crowd;
 use crate::web::Web;
 use crate::world;
@@ -193,10 +193,13 @@ fn the_page_of_web_follows_the_machine() {
     let child = format!("p{}", shell.stdout_so_far().trim());
     browser.wait(&format!("return document.querySelector(\"[data-key='{child}']\") !== null"));
     // A click on it shows what it is connected with: the test reads what it says.
-    browser.type_into("#search", &format!("[{}]\u{e007}", shell.id()));
-    browser.wait("return document.querySelectorAll('#connections li').length > 0");
-    browser.script("document.getElementById('search').value = ''");
-    browser.click(&node);
+    eventually("it is found and clicked", || {
+        browser.type_into("#search", &format!("[{}]\u{e007}", shell.id()));
+        browser.wait("return document.querySelectorAll('#connections li').length > 0");
+        browser.script("document.getElementById('search').value = ''");
+        // The next picture may have put it elsewhere.
+        browser.try_click(&node).is_ok()
+    });
     let panel = text(&browser, "#panel");
     assert!(panel.contains(&format!("sh[{}]", shell.id())) && panel.contains("pipe:"), "{panel}");
     // What is chosen stays so while new pictures come.
