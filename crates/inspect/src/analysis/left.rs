@@ -2,7 +2,7 @@
 //!
 //! Source: docs/design/leaks.md, "`leaks -- COMMAND`". The kernel keeps the maker of few objects; of the others it is told by time and user.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -42,15 +42,23 @@ const SLACK_MS: u64 = 2_000;
 /// The objects that are there after a run, and were not before, and that nobody but the run had to do with.
 #[must_use]
 pub fn left(before: &Snapshot, after: &Snapshot, run: &Run) -> Vec<Left> {
-    let known: BTreeSet<&str> = before.objects.iter().map(|one| one.id.as_str()).collect();
+    let known: BTreeMap<&str, Option<u64>> =
+        before.objects.iter().map(|one| (one.id.as_str(), one.times.made_ms)).collect();
     // The file of a socket that somebody had then, and has no more.
     let files: BTreeSet<&str> =
         before.objects.iter().filter_map(|one| one.details.get("file")).collect();
     let new = after.objects.iter().filter(|one| {
-        let file = one.details.get("file").is_some_and(|file| files.contains(file));
-        // A number of a file goes to another one, once it is removed.
-        let is_later = one.times.made_ms.is_some_and(|made| made > before.taken_unix_ms);
-        (is_later || !known.contains(one.id.as_str()) && !file) && stays(one)
+        stays(one)
+            && match (known.get(one.id.as_str()), one.times.made_ms) {
+                // A number of a file goes to another one, once it is removed. Each has its own time, by a clock that goes in steps: it
+                // may be a little before the look, and the file was made after.
+                (Some(Some(then)), Some(now)) => *then != now,
+                (Some(_), _) => false,
+                (None, made) => {
+                    let file = one.details.get("file").is_some_and(|file| files.contains(file));
+                    !file || made.is_some_and(|made| made > before.taken_unix_ms)
+                }
+            }
     });
     new.filter_map(|object| of_run(before, after, run, object)).collect()
 }
