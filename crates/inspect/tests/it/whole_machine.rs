@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use switchboard_inspect::model::LockKind;
+use switchboard_inspect::model::{LockKind, Namespaces};
 use switchboard_inspect::{Kind, Object, Request, Snapshot, Via};
 use switchboard_kernel::file_lock::{Lock, Mode};
 use switchboard_kernel::sysv_sem;
@@ -112,18 +112,73 @@ fn inode(object: &Object) -> &str {
     object.id.rsplit(':').next().unwrap_or_default()
 }
 
-/// Whether the key `PID/FD` is of a process that could be read, and is not this one, whose tests come and go.
+/// Whether the key `PID/FD` is of a process that could be read, and whose first thread is there: lsof and lsfd know nothing of others.
 fn of_a_process(snapshot: &Snapshot, key: &str) -> bool {
     let pid = key.split('/').next().and_then(|pid| pid.parse::<u32>().ok());
     let process = pid.and_then(|pid| snapshot.process(pid));
-    process.is_some_and(|process| process.readable && !process.is_zombie())
+    process.is_some_and(|process| {
+        process.readable && !process.is_zombie() && !has_lost_its_first_thread(process.pid)
+    })
 }
 
-/// As [`of_a_process`], of this network namespace: of sockets of others, lsof does not know what they are.
+/// Whether its first thread ended, with or without the others.
+fn has_lost_its_first_thread(pid: u32) -> bool {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(|&byte| byte == b')').next().and_then(|rest| rest.get(1));
+    matches!(state, Some(b'Z' | b'X'))
+}
+
+#[test]
+fn lsof_and_lsfd_know_no_descriptor_of_a_process_whose_first_thread_ended() {
+    let (mut keeper, parent) = kept("first-thread-gone", "parent");
+    let snapshot = Request::of([Kind::Pipe]).take();
+    let worker = snapshot.processes.iter().find(|process| process.parent == parent);
+    let worker = worker.expect("its child");
+    assert!(has_lost_its_first_thread(worker.pid), "{worker:?}");
+    assert!(worker.readable && worker.descriptors > 0, "{worker:?}");
+    for (tool, arguments) in [("lsof", ["-w", "-F", "f", "-p"]), ("lsfd", ["-n", "-o", "FD", "-p"])]
+    {
+        let listed = |pid: u32| {
+            let text = said(tool, &[&arguments[..], &[&pid.to_string()]].concat())?;
+            let numbers = text.lines().map(|line| line.trim().trim_start_matches('f'));
+            Some(numbers.filter(|fd| fd.parse::<u32>().is_ok()).count())
+        };
+        assert_ne!(listed(parent), Some(0), "{tool} lists descriptors of others");
+        let known = listed(worker.pid).unwrap_or(0);
+        assert_eq!(known, 0, "{tool} has learned it: compare these, too");
+    }
+    keeper.tell("end");
+    assert!(keeper.wait().success());
+}
+
+/// The keeper of a situation of the gallery, and one of its actors.
+fn kept(situation: &str, actor: &str) -> (Child, u32) {
+    let mut keeper = Child::role("gallery", &[situation]);
+    let mut found = None;
+    loop {
+        let line = keeper.line().expect("a situation");
+        match line.strip_prefix(&format!("actor {actor} ")) {
+            Some(pid) => found = pid.parse().ok(),
+            None if line == "ready" => return (keeper, found.expect("the actor")),
+            None => {}
+        }
+    }
+}
+
+/// As [`of_a_process`], of the viewer's own namespace; one that cannot be seen counts as that.
+fn of_a_neighbour(
+    snapshot: &Snapshot,
+    key: &str,
+    namespace: impl Fn(&Namespaces) -> Option<u64>,
+) -> bool {
+    let of = |pid| snapshot.process(pid).and_then(|process| namespace(&process.namespaces));
+    let theirs = key.split('/').next().and_then(|pid| of(pid.parse().ok()?));
+    of_a_process(snapshot, key) && (theirs.is_none() || theirs == of(snapshot.viewer.pid))
+}
+
+/// Of sockets of other network namespaces, lsof does not know what they are.
 fn of_this_network(snapshot: &Snapshot, key: &str) -> bool {
-    let pid = key.split('/').next().and_then(|pid| pid.parse::<u32>().ok());
-    let net = pid.and_then(|pid| snapshot.process(pid)?.namespaces.net);
-    of_a_process(snapshot, key) && net.is_none_or(|net| Some(net) == snapshot.viewer.net)
+    of_a_neighbour(snapshot, key, |namespaces| namespaces.net)
 }
 
 /// By `PID/FD`: what it leads to.
@@ -419,17 +474,7 @@ fn lslocks_says_the_same_of_every_lock() {
 
 #[test]
 fn lslocks_knows_nobody_who_waits_for_an_open_file_lock() {
-    let mut keeper = Child::role("gallery", &["open-file-lock-held"]);
-    let mut waiter = 0;
-    loop {
-        let line = keeper.line().expect("a situation");
-        if line == "ready" {
-            break;
-        }
-        if let Some(pid) = line.strip_prefix("actor waiter ") {
-            waiter = pid.parse().expect("a number");
-        }
-    }
+    let (mut keeper, waiter) = kept("open-file-lock-held", "waiter");
     let snapshot = Request::of([Kind::Lock]).take();
     let waits =
         |object: &&Object| object.ends.iter().any(|end| end.pid == waiter && end.via == Via::Waits);

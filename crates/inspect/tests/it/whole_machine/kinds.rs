@@ -20,7 +20,7 @@ use switchboard_kernel::timerfd::TimerFd;
 use switchboard_kernel::{Permissions, pidfd, posix_shm};
 use switchboard_testkit::{Scratch, unique};
 
-use super::{Facts, agree, by_descriptor, compare_with, inode, of_a_process};
+use super::{Facts, agree, by_descriptor, compare_with, inode, of_a_neighbour, of_a_process};
 
 const WITHOUT_A_FILE: &[Kind] =
     &[Kind::Eventfd, Kind::Epoll, Kind::Signalfd, Kind::Timerfd, Kind::Pidfd, Kind::Inotify];
@@ -312,7 +312,7 @@ fn grep_takes_maps_with_an_odd_name_for_no_text() {
     });
 }
 
-/// lsfd leaves out what has no path any more.
+/// lsfd leaves out what has no path any more, and what has one among other mounts than its own.
 #[test]
 fn lsfd_knows_every_shared_mapping_of_a_file() {
     let name = format!("/{}", unique("kinds"));
@@ -327,11 +327,16 @@ fn lsfd_knows_every_shared_mapping_of_a_file() {
         shared.map(|row| (format!("{}/{}", row["pid"], row["inode"]), String::new())).collect()
     };
     let with_path = |snapshot: &Snapshot, key: &str| {
-        let number = key.split('/').nth(1).unwrap_or_default();
-        let all = snapshot.objects.iter().filter(|object| inode(object) == number);
+        // Another file system may have a file of the same number.
+        let mapped = |object: &&Object| {
+            object.ends.iter().any(|end| {
+                matches!(end.via, Via::Map(_)) && format!("{}/{}", end.pid, inode(object)) == key
+            })
+        };
+        let all = snapshot.objects.iter().filter(mapped);
         let paths: BTreeSet<&str> =
             all.flat_map(|object| &object.names).map(String::as_str).collect();
-        of_a_process(snapshot, key)
+        of_a_neighbour(snapshot, key, |namespaces| namespaces.mnt)
             && paths.iter().any(|path| path.starts_with('/') && !path.ends_with(" (deleted)"))
     };
     let arguments = ["-J", "-o", "PID,ASSOC,INODE"];
