@@ -171,8 +171,16 @@ fn traced(stage: &mut Stage) {
         unsafe {
             let seized = libc::ptrace(libc::PTRACE_SEIZE, reader, nothing, nothing);
             assert_eq!(seized, 0, "ptrace: {}", std::io::Error::last_os_error());
-            libc::ptrace(libc::PTRACE_INTERRUPT, reader, nothing, nothing);
-            libc::waitpid(reader, &raw mut status, libc::__WALL);
+            loop {
+                libc::ptrace(libc::PTRACE_INTERRUPT, reader, nothing, nothing);
+                libc::waitpid(reader, &raw mut status, libc::__WALL);
+                // It may have been on its way to where it waits.
+                let call = std::fs::read_to_string(format!("/proc/{reader}/syscall"));
+                if call.is_ok_and(|call| !call.starts_with('-')) {
+                    break;
+                }
+                libc::ptrace(libc::PTRACE_CONT, reader, nothing, nothing);
+            }
         }
     });
     stage.actor("writer", &[write], |_| write_on(write, 4096));
