@@ -4,14 +4,14 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::join::{Join, Tables};
+use crate::join::{Asks, Join, Tables};
 use crate::kept::Kept;
 use crate::kind::{Kind, Kinds};
 use crate::model::{Coverage, FORMAT, Namespaces, Process, Snapshot, Viewer};
@@ -95,7 +95,15 @@ const MEMORY: &[Kind] = &[
 
 /// Below so many processes a second thread costs more than it saves.
 const WORTH_A_THREAD: usize = 24;
+/// Likewise for pipes and FIFOs that are asked how full they are.
+pub(crate) const ASKS_WORTH_A_THREAD: usize = 256;
 const MOST_THREADS: usize = 8;
+
+/// How many threads to do so much with, of which so much is worth one.
+pub(crate) fn threads(much: usize, worth_one: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.min(MOST_THREADS).min(1 + much / worth_one)
+}
 
 impl Request {
     /// The objects of these kinds, and the processes, as a list needs them: [`Request::details`] says what is left out.
@@ -206,10 +214,7 @@ impl Request {
             ipc: namespace("ns/ipc"),
         };
         let mut join = Join::new(self.kinds, viewer, self.waits == Waits::All, self.details);
-        let tables = || Tables::of_here(self.kinds, self.details);
-        let ((), own) = both(alone, || join.processes(&found, &lines), tables);
-        join.namespaces(&found, own);
-        join.peers();
+        self.join(&mut join, &found, &lines, alone);
         join.fills(&found, alone);
         if self.waits == Waits::All {
             join.flights(&found);
@@ -262,6 +267,38 @@ impl Request {
         }
     }
 
+    /// Joins what was found with what the kernel has in tables.
+    fn join(&self, join: &mut Join, found: &[Found], lines: &[locks::Line], alone: bool) {
+        let tables = || Tables::of_here(self.kinds, self.details);
+        if alone {
+            join.processes(found, lines, None);
+            join.namespaces(found, tables());
+            return join.peers();
+        }
+        let asks = Asks::default();
+        let (send, receive) = mpsc::sync_channel(1);
+        let (work, all) = (|| asks.work(), found.iter().map(|one| one.descriptors.len()).sum());
+        std::thread::scope(|scope| {
+            let start = || std::thread::Builder::new();
+            let asker = asks.asker();
+            let first = start().spawn_scoped(scope, move || {
+                let _ = send.send(tables());
+                work();
+            });
+            for _ in 2..threads(all, ASKS_WORTH_A_THREAD) {
+                let _ = start().spawn_scoped(scope, work);
+            }
+            join.processes(found, lines, Some(&asker));
+            // Where a user may have no more threads, this one does it all.
+            let own = first.ok().and_then(|_| receive.recv().ok()).unwrap_or_else(tables);
+            join.namespaces(found, own);
+            join.peers();
+            drop(asker);
+            work();
+        });
+        join.answered(asks);
+    }
+
     fn search(&self) -> Search {
         let search = Search::new(self.kinds, self.details);
         if self.places.is_some() { search.with_flights() } else { search }
@@ -290,9 +327,7 @@ impl Request {
                 all.append(&mut own);
             }
         };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if before.is_some() { 1 } else { processors };
-        let threads = threads.min(MOST_THREADS).min(1 + pids.len() / WORTH_A_THREAD);
+        let threads = if before.is_some() { 1 } else { threads(pids.len(), WORTH_A_THREAD) };
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 // Where a user may have no more threads, this one does it all.

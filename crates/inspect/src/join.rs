@@ -2,6 +2,7 @@
 //!
 //! Source: docs/design/inspect.md, "Kinds and identities".
 
+mod asks;
 mod fill;
 mod flight;
 mod left;
@@ -9,6 +10,8 @@ mod namespaces;
 mod peers;
 mod rings;
 
+use asks::Ask;
+pub(crate) use asks::{Asker, Asks};
 pub(crate) use namespaces::Tables;
 pub(crate) use peers::ELSEWHERE;
 
@@ -179,8 +182,13 @@ impl Join {
         Key::Ipc(kind, id, ipc.or(self.viewer.ipc))
     }
 
-    /// Takes what processes have open and mapped, and the locks on files.
-    pub(crate) fn processes(&mut self, found: &[Found], lines: &[locks::Line]) {
+    /// Takes what processes have open and mapped, and the locks on files; has pipes and FIFOs asked as soon as one of their ends is known.
+    pub(crate) fn processes(
+        &mut self,
+        found: &[Found],
+        lines: &[locks::Line],
+        asker: Option<&Asker<'_>>,
+    ) {
         for line in lines {
             self.lock(line);
         }
@@ -190,8 +198,13 @@ impl Join {
         self.sockets.reserve(most / 2);
         for one in found {
             let pid = one.process.pid;
+            let mut batch = Vec::new();
             for descriptor in &one.descriptors {
+                let known = self.objects.len();
                 if let Some(at) = self.descriptor(pid, descriptor) {
+                    if at >= known && asker.is_some() {
+                        batch.extend(self.ask(at, pid, descriptor));
+                    }
                     if self.keeps_descriptors {
                         self.descriptors.insert((pid, descriptor.fd), at);
                     }
@@ -206,7 +219,20 @@ impl Join {
             for mapped in &one.mapped {
                 self.mapped(pid, one.process.namespaces.ipc, mapped);
             }
+            if let Some(asker) = asker {
+                asker.add(batch);
+            }
         }
+    }
+
+    /// What to ask of a pipe or a FIFO.
+    fn ask(&self, at: usize, pid: u32, descriptor: &Descriptor) -> Option<Ask> {
+        let (kind, inode) = match &descriptor.what {
+            What::Pipe { inode, .. } => (Kind::Pipe, *inode),
+            What::File(file) if file.kind == Some(Kind::Fifo) => (Kind::Fifo, file.inode),
+            _ => return None,
+        };
+        self.kinds.has(kind).then_some(Ask { at, inode, pid, fd: descriptor.fd })
     }
 
     fn descriptor(&mut self, pid: u32, descriptor: &Descriptor) -> Option<usize> {
@@ -361,23 +387,47 @@ impl Join {
             self.strays.iter().map(|&at| self.objects[at].id.clone()).collect();
         self.objects.retain(|object| kinds.has(object.kind) && !strays.contains(&object.id));
         for object in &mut self.objects {
-            object.ends.sort_unstable();
-            object.ends.dedup();
+            if !object.ends.is_sorted_by(|a, b| a < b) {
+                object.ends.sort_unstable();
+                object.ends.dedup();
+            }
         }
+        in_order(&mut self.objects);
         self.objects
-            .sort_unstable_by(|a, b| (a.kind, natural(&a.id)).cmp(&(b.kind, natural(&b.id))));
-        self.objects
+    }
+}
+
+/// Puts objects in order: by kind, and within one by the numbers of their ids. There may be a hundred thousand, which are large: what is
+/// compared stands by itself, and each is moved once.
+fn in_order(objects: &mut [Object]) {
+    let key = |object: &Object| {
+        let mut first = [0; 16];
+        // The kind is the same in all that are compared by this.
+        let rest = object.id.as_bytes().get(object.kind.name().len()..).unwrap_or_default();
+        let count = rest.len().min(first.len());
+        first[..count].copy_from_slice(&rest[..count]);
+        (object.kind, object.id.len(), u128::from_be_bytes(first))
+    };
+    let mut order: Vec<_> = objects.iter().map(key).zip(0..).collect();
+    order.sort_unstable_by(|(a, at), (b, other)| {
+        a.cmp(b).then_with(|| objects[*at].id.cmp(&objects[*other].id))
+    });
+    let mut from: Vec<usize> = order.into_iter().map(|(_, at)| at).collect();
+    for start in 0..from.len() {
+        // Around each circle of those that take each other's place.
+        let mut to = start;
+        while from[to] != start {
+            let next = from[to];
+            objects.swap(to, next);
+            (from[to], to) = (to, next);
+        }
+        from[to] = to;
     }
 }
 
 /// The key of a pseudo-terminal's side that a terminal emulator has.
 fn master(number: u32) -> Key {
     Key::Text(Kind::Pty, format!("{number}/master"))
-}
-
-/// Ids in the order of their numbers.
-fn natural(id: &str) -> (usize, &str) {
-    (id.len(), id)
 }
 
 fn is_same(lock: &Lock, line: &locks::Line) -> bool {
@@ -401,4 +451,29 @@ fn memory_name(name: &str) -> String {
 fn signals(mask: u64) -> String {
     let numbers = (0..64).filter(|bit| mask >> bit & 1 == 1).map(|bit| (bit + 1).to_string());
     numbers.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_in_the_order_of_their_numbers() {
+        let id = |number: u64| match number % 4 {
+            0 => (Kind::Pipe, format!("pipe:{}", number % 1000)),
+            1 => (Kind::Unix, format!("unix:{number}")),
+            2 => (Kind::Pipe, format!("pipe:12345678901234567{}", number % 100)),
+            _ => (Kind::PosixShm, format!("posix-shm:0:27:{number}")),
+        };
+        let numbers = (0..2000_u64).map(|n| n.wrapping_mul(2_654_435_761) % 100_003);
+        let mut objects: Vec<Object> =
+            numbers.map(id).map(|(kind, id)| Object::new(kind, id)).collect();
+        let mut wanted: Vec<_> =
+            objects.iter().map(|one| (one.kind, one.id.len(), one.id.clone())).collect();
+        wanted.sort();
+        in_order(&mut objects);
+        let all: Vec<_> = objects.into_iter().map(|one| (one.kind, one.id.len(), one.id)).collect();
+        assert_eq!(all, wanted);
+        in_order(&mut []);
+    }
 }

@@ -214,7 +214,7 @@ mod tests {
         let epolls = epolls.map(|(fd, all)| one(fd, true, true, What::Epoll(Some(all))));
         let descriptors = descriptors.into_iter().chain(epolls).collect();
         let mut join = Join::new(Kinds::ALL, Viewer::default(), true, false);
-        join.processes(&[Found { process, descriptors, ..Found::default() }], &[]);
+        join.processes(&[Found { process, descriptors, ..Found::default() }], &[], None);
         join
     }
 

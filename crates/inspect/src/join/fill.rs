@@ -7,32 +7,28 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 use switchboard_kernel::posix_mq::MessageQueue;
 use switchboard_kernel::{io, pipe};
 
 use super::Join;
-use crate::collect::Found;
+use crate::collect::{ASKS_WORTH_A_THREAD, Found, threads};
 use crate::kind::Kind;
 use crate::model::{Object, Via};
 use crate::source::borrowed::Lender;
 
 impl Join {
-    /// Asks each pipe and FIFO, and what else does not say it elsewhere; many of them on all processors, unless it is to be done alone.
+    /// Asks each pipe and FIFO that has not said it yet, and what else does not say it elsewhere; many of them on all processors, unless it is to be done alone.
     pub(crate) fn fills(&mut self, found: &[Found], alone: bool) {
-        const WORTH_A_THREAD: usize = 256;
-        const MOST_THREADS: usize = 8;
         let kinds = self.kinds;
         let wants = |object: &&mut Object| match object.kind {
-            Kind::Pipe | Kind::Fifo | Kind::Memfd => kinds.has(object.kind),
-            Kind::Mq => kinds.has(object.kind) && object.fill.is_none(),
+            Kind::Memfd => kinds.has(object.kind),
+            Kind::Pipe | Kind::Fifo | Kind::Mq => kinds.has(object.kind) && object.fill.is_none(),
             _ => false,
         };
         let mut wanted: Vec<&mut Object> = self.objects.iter_mut().filter(wants).collect();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if alone { 1 } else { processors };
-        let threads = threads.min(MOST_THREADS).min(1 + wanted.len() / WORTH_A_THREAD);
+        let threads = if alone { 1 } else { threads(wanted.len(), ASKS_WORTH_A_THREAD) };
         let each = wanted.len().div_ceil(threads).max(1);
         let ask_all = |objects: &mut [&mut Object]| {
             let mut lender = Lender::default();
@@ -85,10 +81,7 @@ fn ask(object: &mut Object, found: &[Found], lender: &mut Lender) {
         if Some(status.st_ino) != inode {
             continue;
         }
-        if object.uid.is_none() {
-            (object.uid, object.gid) = (Some(status.st_uid), Some(status.st_gid));
-            object.mode = Some(status.st_mode & 0o7777);
-        }
+        owned(object, &status);
         answer(object, borrowed);
         return;
     }
@@ -116,11 +109,26 @@ fn reopened(pid: u32, fd: i32, inode: u64) -> Option<OwnedFd> {
     rustix::fs::open(again, flags, Mode::empty()).ok()
 }
 
+/// Whose it is, if nobody said it yet.
+pub(super) fn owned(object: &mut Object, status: &Stat) {
+    if object.uid.is_none() {
+        (object.uid, object.gid) = (Some(status.st_uid), Some(status.st_gid));
+        object.mode = Some(status.st_mode & 0o7777);
+    }
+}
+
+/// How many bytes are in a pipe or FIFO, and how many it takes.
+pub(super) type Fullness = (Option<u64>, Option<u64>);
+
+pub(super) fn fullness(borrowed: &OwnedFd) -> Fullness {
+    let size = pipe::capacity(borrowed).ok().and_then(|size| u64::try_from(size).ok());
+    (io::bytes_waiting(borrowed).ok(), size)
+}
+
 fn answer(object: &mut Object, borrowed: OwnedFd) {
     match object.kind {
         Kind::Pipe | Kind::Fifo => {
-            object.fill = io::bytes_waiting(&borrowed).ok();
-            object.size = pipe::capacity(&borrowed).ok().and_then(|size| u64::try_from(size).ok());
+            (object.fill, object.size) = fullness(&borrowed);
         }
         Kind::Memfd => {
             if let Ok(seals) = rustix::fs::fcntl_get_seals(&borrowed) {
