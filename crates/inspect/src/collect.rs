@@ -22,6 +22,7 @@ use crate::source::places::{self, Place};
 use crate::source::rings::{self, Ring, Rings};
 use crate::source::{io, limits, locks, process};
 use crate::text::{counted, escaped};
+use crate::threads;
 use crate::waits::{self, Asleep, Before};
 
 /// What is asked of the machine. The less, the faster.
@@ -97,14 +98,6 @@ const MEMORY: &[Kind] = &[
 const WORTH_A_THREAD: usize = 24;
 /// Likewise for pipes and FIFOs that are asked how full they are.
 pub(crate) const ASKS_WORTH_A_THREAD: usize = 256;
-const MOST_THREADS: usize = 8;
-
-/// How many threads to do so much with, of which so much is worth one.
-pub(crate) fn threads(much: usize, worth_one: usize) -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    processors.min(MOST_THREADS).min(1 + much / worth_one)
-}
-
 impl Request {
     /// The objects of these kinds, and the processes, as a list needs them: [`Request::details`] says what is left out.
     #[must_use]
@@ -279,14 +272,13 @@ impl Request {
         let (send, receive) = mpsc::sync_channel(1);
         let (work, all) = (|| asks.work(), found.iter().map(|one| one.descriptors.len()).sum());
         std::thread::scope(|scope| {
-            let start = || std::thread::Builder::new();
             let asker = asks.asker();
-            let first = start().spawn_scoped(scope, move || {
+            let first = threads::start(scope, move || {
                 let _ = send.send(tables());
                 work();
             });
-            for _ in 2..threads(all, ASKS_WORTH_A_THREAD) {
-                let _ = start().spawn_scoped(scope, work);
+            for _ in 2..threads::count(all, ASKS_WORTH_A_THREAD) {
+                let _ = threads::start(scope, work);
             }
             join.processes(found, lines, Some(&asker));
             // Where a user may have no more threads, this one does it all.
@@ -327,11 +319,11 @@ impl Request {
                 all.append(&mut own);
             }
         };
-        let threads = if before.is_some() { 1 } else { threads(pids.len(), WORTH_A_THREAD) };
+        let threads = if before.is_some() { 1 } else { threads::count(pids.len(), WORTH_A_THREAD) };
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 // Where a user may have no more threads, this one does it all.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+                let _ = threads::start(scope, work);
             }
             work();
         });

@@ -196,14 +196,14 @@ impl Join {
         self.objects.reserve(most);
         self.known.reserve(most / 2);
         self.sockets.reserve(most / 2);
+        let mut asks = Vec::new();
         for one in found {
             let pid = one.process.pid;
-            let mut batch = Vec::new();
             for descriptor in &one.descriptors {
                 let known = self.objects.len();
                 if let Some(at) = self.descriptor(pid, descriptor) {
                     if at >= known && asker.is_some() {
-                        batch.extend(self.ask(at, pid, descriptor));
+                        asks.extend(self.ask(at, pid, descriptor));
                     }
                     if self.keeps_descriptors {
                         self.descriptors.insert((pid, descriptor.fd), at);
@@ -220,7 +220,7 @@ impl Join {
                 self.mapped(pid, one.process.namespaces.ipc, mapped);
             }
             if let Some(asker) = asker {
-                asker.add(batch);
+                asker.add(&mut asks);
             }
         }
     }

@@ -33,6 +33,7 @@ mod poll_sets;
 mod saved;
 pub mod source;
 pub mod text;
+mod threads;
 pub mod times;
 mod traffic;
 mod waits;

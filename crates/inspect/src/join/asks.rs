@@ -12,6 +12,9 @@ use super::Join;
 use super::fill::{self, Fullness};
 use crate::source::borrowed::Lender;
 
+/// How many are taken at once.
+const PORTION: usize = 64;
+
 /// A descriptor to borrow, of the object at a place, which has to be of this inode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ask {
@@ -28,7 +31,7 @@ struct Answer {
     fullness: Fullness,
 }
 
-/// What is to be asked: batches, each of one process.
+/// What is to be asked, in the order in which it was found: neighbours are likely to be of one process.
 #[derive(Default)]
 pub(crate) struct Asks {
     waiting: Mutex<Waiting>,
@@ -38,7 +41,7 @@ pub(crate) struct Asks {
 
 #[derive(Default)]
 struct Waiting {
-    batches: VecDeque<Vec<Ask>>,
+    asks: VecDeque<Ask>,
     closed: bool,
 }
 
@@ -52,25 +55,38 @@ impl Asks {
 
     /// Asks until there is nothing more, and there will be nothing more.
     pub(crate) fn work(&self) {
-        let (mut lender, mut own) = (Lender::default(), Vec::new());
-        while let Some(batch) = self.next() {
-            own.extend(batch.iter().filter_map(|ask| answer(ask, &mut lender)));
+        let (mut lender, mut portion, mut own) = (Lender::default(), Vec::new(), Vec::new());
+        while self.next(&mut portion) {
+            own.extend(portion.drain(..).filter_map(|ask| answer(ask, &mut lender)));
         }
         lock(&self.answers).append(&mut own);
     }
 
-    fn next(&self) -> Option<Vec<Ask>> {
+    /// Waits for a portion; whether there is one.
+    fn next(&self, portion: &mut Vec<Ask>) -> bool {
         let waiting = lock(&self.waiting);
-        let nothing = |waiting: &mut Waiting| waiting.batches.is_empty() && !waiting.closed;
-        let waited = self.changed.wait_while(waiting, nothing);
-        waited.unwrap_or_else(PoisonError::into_inner).batches.pop_front()
+        // To be woken takes longer than to ask a few.
+        let few = |waiting: &mut Waiting| waiting.asks.len() < PORTION && !waiting.closed;
+        let waited = self.changed.wait_while(waiting, few);
+        let mut waiting = waited.unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.asks.len().min(PORTION);
+        portion.extend(waiting.asks.drain(..count));
+        count > 0
     }
 }
 
 impl Asker<'_> {
-    pub(super) fn add(&self, batch: Vec<Ask>) {
-        if !batch.is_empty() {
-            lock(&self.0.waiting).batches.push_back(batch);
+    /// Adds them, and leaves nothing where they were.
+    pub(super) fn add(&self, asks: &mut Vec<Ask>) {
+        if asks.is_empty() {
+            return;
+        }
+        let mut waiting = lock(&self.0.waiting);
+        let before = waiting.asks.len();
+        waiting.asks.extend(asks.drain(..));
+        let grown = before / PORTION < waiting.asks.len() / PORTION;
+        drop(waiting);
+        if grown {
             self.0.changed.notify_one();
         }
     }
@@ -95,7 +111,7 @@ impl Join {
     }
 }
 
-fn answer(ask: &Ask, lender: &mut Lender) -> Option<Answer> {
+fn answer(ask: Ask, lender: &mut Lender) -> Option<Answer> {
     let borrowed = lender.borrow(ask.pid, ask.fd).ok()?;
     // The process may have closed it, and opened another under the same number.
     let status = rustix::fs::fstat(&borrowed).ok().filter(|status| status.st_ino == ask.inode)?;

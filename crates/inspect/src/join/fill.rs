@@ -13,10 +13,11 @@ use switchboard_kernel::posix_mq::MessageQueue;
 use switchboard_kernel::{io, pipe};
 
 use super::Join;
-use crate::collect::{ASKS_WORTH_A_THREAD, Found, threads};
+use crate::collect::{ASKS_WORTH_A_THREAD, Found};
 use crate::kind::Kind;
 use crate::model::{Object, Via};
 use crate::source::borrowed::Lender;
+use crate::threads;
 
 impl Join {
     /// Asks each pipe and FIFO that has not said it yet, and what else does not say it elsewhere; many of them on all processors, unless it is to be done alone.
@@ -28,7 +29,7 @@ impl Join {
             _ => false,
         };
         let mut wanted: Vec<&mut Object> = self.objects.iter_mut().filter(wants).collect();
-        let threads = if alone { 1 } else { threads(wanted.len(), ASKS_WORTH_A_THREAD) };
+        let threads = if alone { 1 } else { threads::count(wanted.len(), ASKS_WORTH_A_THREAD) };
         let each = wanted.len().div_ceil(threads).max(1);
         let ask_all = |objects: &mut [&mut Object]| {
             let mut lender = Lender::default();
@@ -42,7 +43,7 @@ impl Join {
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 // Where a user may have no more threads, this one does it all.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+                let _ = threads::start(scope, work);
             }
             work();
         });
