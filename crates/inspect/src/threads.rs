@@ -5,7 +5,7 @@
 use std::io::Result;
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 const MOST: usize = 8;
 
@@ -33,7 +33,7 @@ pub(crate) fn start<'scope, T: Send + 'scope>(
 /// Leaves this processor, if it is on it. The kernel can leave two threads on one of them for 10 ms and longer while another one is idle:
 /// that is a good part of a look. Afterwards it may move the thread as before.
 fn leave(processor: usize) {
-    if sched_getcpu() != processor {
+    if sched_getcpu() != processor || processor >= CpuSet::MAX_CPU {
         return;
     }
     let Ok(all) = sched_getaffinity(None) else { return };
@@ -59,16 +59,23 @@ mod tests {
     }
 
     #[test]
-    fn leaving_a_processor_forbids_none() {
+    fn a_processor_is_left_if_there_is_another() {
         let all = sched_getaffinity(None).expect("a set");
         std::thread::spawn(move || {
             let first = sched_getcpu();
-            leave(first);
-            assert_eq!(sched_getaffinity(None).expect("a set"), all);
-            // On the only one that is left it stays.
             let mut one = all;
             one.clear();
             one.set(first);
+            // The kernel may bring it back at once, but not each time.
+            let left = || {
+                sched_setaffinity(None, &one).expect("a set of one");
+                sched_setaffinity(None, &all).expect("the set from before");
+                leave(first);
+                assert_eq!(sched_getaffinity(None).expect("a set"), all);
+                sched_getcpu() != first
+            };
+            assert!(all.count() == 1 || (0..1000).any(|_| left()));
+            // On the only one that is left it stays.
             sched_setaffinity(None, &one).expect("a set of one");
             leave(first);
             assert_eq!((sched_getcpu(), sched_getaffinity(None).expect("a set")), (first, one));

@@ -33,7 +33,7 @@ exec 2>&9 9>&-
 exec ./switchboard top
 ";
 
-const SIZE: (u16, u16) = (120, 24);
+const SIZE: (u16, u16) = (120, 30);
 const NAMES: [&str; 9] = [
     "sensor",
     "dashboard",

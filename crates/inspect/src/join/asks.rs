@@ -87,7 +87,7 @@ impl Asker<'_> {
         let grown = before / PORTION < waiting.asks.len() / PORTION;
         drop(waiting);
         if grown {
-            self.0.changed.notify_one();
+            self.0.changed.notify_all();
         }
     }
 }

@@ -196,6 +196,7 @@ fn first_thread_gone(stage: &mut Stage) {
             // SAFETY: ends this thread alone; what it borrowed lives as long as the process.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
         }
+        super::stage::until_first_thread_ends(child);
         let mut status = 0;
         // SAFETY: the child is this process's own.
         unsafe { libc::waitpid(child, &raw mut status, 0) };

@@ -493,6 +493,35 @@ pub(super) fn idle() {
     }
 }
 
+/// Waits until a process sleeps in [`idle`].
+pub(super) fn until_idle(pid: i32) {
+    #[cfg(target_arch = "x86_64")]
+    const CALL: i64 = libc::SYS_pause;
+    // Where there is no `pause(2)`, the C library waits for no descriptors.
+    #[cfg(not(target_arch = "x86_64"))]
+    const CALL: i64 = libc::SYS_ppoll;
+    until(pid, "sleeps for ever", || {
+        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+        call.is_ok_and(|call| call.starts_with(&format!("{CALL} ")))
+    });
+}
+
+/// Waits until the first thread of a process has ended.
+pub(super) fn until_first_thread_ends(pid: i32) {
+    until(pid, "has lost its first thread", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
+    });
+}
+
+fn until(pid: i32, what: &str, so: impl Fn() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !so() {
+        assert!(Instant::now() < until, "{pid} never {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Names this thread.
 pub(super) fn name(name: &str) {
     let name = CString::new(name).expect("a name");

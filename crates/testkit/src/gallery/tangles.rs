@@ -165,22 +165,16 @@ fn traced(stage: &mut Stage) {
     let reader = stage.last();
     stage.actor("debugger", &[], |scene| {
         scene.meet(2);
+        // It is stopped where it stays.
+        super::stage::until_idle(reader);
         let nothing = std::ptr::null_mut::<libc::c_void>();
         let mut status = 0;
         // SAFETY: take no memory but the room for a status.
         unsafe {
             let seized = libc::ptrace(libc::PTRACE_SEIZE, reader, nothing, nothing);
             assert_eq!(seized, 0, "ptrace: {}", std::io::Error::last_os_error());
-            loop {
-                libc::ptrace(libc::PTRACE_INTERRUPT, reader, nothing, nothing);
-                libc::waitpid(reader, &raw mut status, libc::__WALL);
-                // It may have been on its way to where it waits.
-                let call = std::fs::read_to_string(format!("/proc/{reader}/syscall"));
-                if call.is_ok_and(|call| !call.starts_with('-')) {
-                    break;
-                }
-                libc::ptrace(libc::PTRACE_CONT, reader, nothing, nothing);
-            }
+            libc::ptrace(libc::PTRACE_INTERRUPT, reader, nothing, nothing);
+            libc::waitpid(reader, &raw mut status, libc::__WALL);
         }
     });
     stage.actor("writer", &[write], |_| write_on(write, 4096));
