@@ -98,6 +98,7 @@ const MEMORY: &[Kind] = &[
 const WORTH_A_THREAD: usize = 24;
 /// Likewise for pipes and FIFOs that are asked how full they are.
 pub(crate) const ASKS_WORTH_A_THREAD: usize = 256;
+
 impl Request {
     /// The objects of these kinds, and the processes, as a list needs them: [`Request::details`] says what is left out.
     #[must_use]
