@@ -212,9 +212,9 @@ impl Search {
         let all = links.size()?;
         let mut lister = Lister { pid, process, links: &links, all, infos: None };
         let (mut count, next) = self.walk(&mut lister)?;
-        let Some(next) = next else { return Ok(count) };
         let before = (self.found.len(), self.files.len(), self.in_flight.len());
-        // The others: in this folder the place of a descriptor is its number, after two for the dots.
+        // The others, even if there seem to be none: what was opened meanwhile was counted in the place of what has long been open further up.
+        // In this folder the place of a descriptor is its number, after two for the dots.
         for place in [u64::from(next.unsigned_abs()) + 2, 0] {
             self.found.truncate(before.0);
             self.files.truncate(before.1);
@@ -244,8 +244,8 @@ impl Search {
     }
 
     /// Goes through the numbers from 0 on, as long as nearly all of them are open: that costs less than listing them. Linux says how many
-    /// there are, since 6.2. Gives how many there were, and where there are gaps, from which number on the others have to be listed.
-    fn walk(&mut self, lister: &mut Lister<'_>) -> Result<(u32, Option<i32>), Errno> {
+    /// there are, since 6.2. Gives how many there were, and from which number on the others have to be listed.
+    fn walk(&mut self, lister: &mut Lister<'_>) -> Result<(u32, i32), Errno> {
         const MOST_GAPS: u32 = 8;
         let all = lister.all;
         let (mut count, mut gaps, mut fd) = (0_u32, 0, 0_i32);
@@ -257,7 +257,7 @@ impl Search {
             }
             fd = fd.saturating_add(1);
         }
-        Ok((count, (all == 0 || u64::from(count) < all).then_some(fd)))
+        Ok((count, fd))
     }
 
     /// Looks at a descriptor; whether it is there.

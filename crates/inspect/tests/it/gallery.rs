@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use switchboard_inspect::analysis::deadlocks::{self, Deadlock};
@@ -166,6 +167,7 @@ fn problems(
 
 #[test]
 fn all_that_is_planted_is_found_and_the_healthy_are_left_alone() {
+    let _turn = turn();
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| {
         use std::os::unix::fs::MetadataExt;
         own.uid() == 0
@@ -231,6 +233,13 @@ fn perform(situations: &[&'static Situation], is_alone: bool) -> String {
     report
 }
 
+/// What some situations have on stage is a reason to be less sure of all others on the machine, as descriptors in flight are: tests that
+/// stage many take turns.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static STAGE: Mutex<()> = Mutex::new(());
+    STAGE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Says to a test that it and its children are all the processes that there are.
 const ALONE: &str = "SWITCHBOARD_INSPECT_ALONE";
 
@@ -252,6 +261,7 @@ fn in_a_pid_namespace_what_those_outside_can_share_is_at_most_probable() {
     let Some(way) = ways.iter().find(works) else {
         return switchboard_testkit::skip::skip(TEST, "`unshare --pid --mount-proc` is refused");
     };
+    let _turn = turn();
     let own = std::env::current_exe().expect("this program");
     let test = "gallery::all_that_is_planted_is_found_and_the_healthy_are_left_alone";
     let output = unshare(way)

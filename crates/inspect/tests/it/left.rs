@@ -11,6 +11,8 @@ use switchboard_testkit::gallery::Sure;
 use switchboard_testkit::gallery::left::{self, Leftover};
 use switchboard_testkit::{Child, DEADLINE};
 
+use super::gallery::turn;
+
 /// One of the gallery.
 struct Staged {
     leftover: &'static Leftover,
@@ -104,6 +106,7 @@ fn possible_here() -> Vec<&'static Leftover> {
 
 #[test]
 fn what_was_left_is_found_and_what_only_looks_so_is_not() {
+    let _turn = turn();
     let (clouds, all): (Vec<_>, Vec<_>) = possible_here().into_iter().partition(|one| one.clouds);
     let mut staged: Vec<Staged> = all.into_iter().map(Staged::start).collect();
     for one in &mut staged {
@@ -225,6 +228,7 @@ fn where_nobody_else_is_nothing_else_is_found() {
     let Some(way) = ways.iter().find(works) else {
         return switchboard_testkit::skip::skip(TEST, "`unshare --pid --ipc --mount` is refused");
     };
+    let _turn = turn();
     let own = std::env::current_exe().expect("this program");
     let test = "left::what_was_left_is_found_and_what_only_looks_so_is_not";
     let script = format!("{mount} && \"$0\" \"$@\"; exit $?");

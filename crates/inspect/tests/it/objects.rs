@@ -2,8 +2,9 @@
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use switchboard_inspect::{Kind, Object, Request, Snapshot, Via};
+use switchboard_inspect::{End, Kind, Object, Request, Snapshot, Via};
 use switchboard_kernel::epoll::Epoll;
 use switchboard_kernel::eventfd::EventFd;
 use switchboard_kernel::file_lock::{Lock, Mode};
@@ -183,6 +184,31 @@ fn locks_with_their_holders() {
     let lock = object.locks.iter().find(|lock| lock.holders.contains(&pid())).expect("the lock");
     assert!(lock.exclusive && !lock.waiting);
     assert_eq!(lock.end, None);
+}
+
+#[test]
+fn one_that_stays_is_found_while_others_below_it_come_and_go() {
+    const MANY: usize = 24;
+    let below: Vec<OwnedFd> =
+        (0..MANY).map(|_| EventFd::new(0).expect("an eventfd").into()).collect();
+    let stays: OwnedFd = EventFd::new(7).expect("an eventfd").into();
+    drop(below);
+    let end = AtomicBool::new(false);
+    let missed = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !end.load(Ordering::Relaxed) {
+                let _: Vec<EventFd> = (0..MANY).filter_map(|_| EventFd::new(0).ok()).collect();
+            }
+        });
+        let is_it = |end: &End| end.pid == pid() && end.via == Via::Fd(stays.as_raw_fd());
+        let looks = (0..200).map(|_| snapshot(&[Kind::Pidfd, Kind::Eventfd]));
+        let missed = looks
+            .filter(|seen| !seen.objects.iter().any(|object| object.ends.iter().any(is_it)))
+            .count();
+        end.store(true, Ordering::Relaxed);
+        missed
+    });
+    assert_eq!(missed, 0, "of 200 looks");
 }
 
 /// One that somebody else took over when its parent ended, and one whose parent is there.
