@@ -34,7 +34,7 @@ pub fn copy_in(words: &[AtomicU64], bytes: &[u8]) {
 ///
 /// # Panics
 /// If there are fewer words than the bytes need: check what a peer says before.
-#[inline]
+#[inline(always)]
 pub fn copy_out(words: &[AtomicU64], bytes: &mut [u8]) {
     let words = &words[..bytes.len().div_ceil(WORD_BYTES)];
     let long = bytes.len() >= machine::LONG_BYTES;

@@ -174,6 +174,9 @@ impl<W: Words> PeerCursor<W> {
 /// What a queue's receiver has taken and not settled yet, in the order of the ring.
 #[derive(Debug, Default)]
 pub struct Unsettled {
+    /// The end of the frame of the only one, where there is one and it is not in `taken`: what is settled before the next one is taken
+    /// never goes there.
+    only: Option<u64>,
     /// End of each message's frame, and whether it is settled. The first one is not.
     taken: VecDeque<(u64, bool)>,
     /// Number of the first of them.
@@ -184,25 +187,40 @@ impl Unsettled {
     /// Nothing taken, with the number of the first message to come.
     #[must_use]
     pub fn new(first: u64) -> Self {
-        Self { taken: VecDeque::new(), first }
+        Self { only: None, taken: VecDeque::new(), first }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.taken.len()
+        self.taken.len() + usize::from(self.only.is_some())
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.taken.is_empty()
+        self.len() == 0
     }
 
     /// Notes that the next message was taken; where its frame ends.
     #[inline]
     pub fn take(&mut self, end: u64) {
+        if self.is_empty() {
+            self.only = Some(end);
+        } else {
+            self.take_another(end);
+        }
+    }
+
+    #[inline(never)]
+    fn take_another(&mut self, end: u64) {
+        self.put_away();
         self.taken.push_back((end, false));
+    }
+
+    /// Puts the only one where there is room for others.
+    fn put_away(&mut self) {
+        self.taken.extend(self.only.take().map(|end| (end, false)));
     }
 
     /// Settles a message, if it is the oldest and the one behind it is not settled: a short cut, after which
@@ -212,7 +230,8 @@ impl Unsettled {
         if number != self.first || self.taken.get(1).is_some_and(|next| next.1) {
             return false;
         }
-        let Some((end, _)) = self.taken.pop_front() else { return false };
+        let oldest = self.only.take().or_else(|| self.taken.pop_front().map(|one| one.0));
+        let Some(end) = oldest else { return false };
         self.first += 1;
         page.store(end);
         true
@@ -225,6 +244,7 @@ impl Unsettled {
         else {
             return false;
         };
+        self.put_away();
         match self.taken.get_mut(index) {
             Some(entry) if !entry.1 => entry.1 = true,
             _ => return false,
@@ -252,6 +272,9 @@ impl Unsettled {
     #[must_use]
     pub fn contains(&self, number: u64) -> bool {
         let index = number.checked_sub(self.first).and_then(|n| usize::try_from(n).ok());
+        if self.only.is_some() {
+            return index == Some(0);
+        }
         index.and_then(|index| self.taken.get(index)).is_some_and(|entry| !entry.1)
     }
 }

@@ -283,7 +283,7 @@ impl<W: Words> RingWriter<W> {
     }
 
     /// The same from the beginning on, with words before the bytes.
-    #[inline]
+    #[inline(always)]
     pub fn write_with_head(&self, claim: &Claim, head: &[u64], bytes: &[u8]) {
         let (before, behind) = self.room(claim).split_at(head.len());
         self.write_behind(claim, behind, head.len() * 8, bytes);
@@ -292,7 +292,7 @@ impl<W: Words> RingWriter<W> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_behind(&self, claim: &Claim, words: &[AtomicU64], offset: usize, bytes: &[u8]) {
         let begin = claim.frame + WORD_BYTES + offset as u64;
         let beside = (begin.next_multiple_of(LINE_BYTES) - begin) as usize;

@@ -231,8 +231,14 @@ impl<Q: Message, A: Message> Client<Q, A> {
     }
 }
 
+#[inline]
 fn decode<A: Message>(bytes: &[u8]) -> Result<A, CallError> {
-    A::decode(bytes).map_err(|problem| CallError::BadReply { problem, bytes: bytes.to_vec() })
+    A::decode(bytes).map_err(|problem| bad_reply(problem, bytes))
+}
+
+#[cold]
+fn bad_reply(problem: EncodingError, bytes: &[u8]) -> CallError {
+    CallError::BadReply { problem, bytes: bytes.to_vec() }
 }
 
 fn error_of(ending: Ending) -> CallError {

@@ -356,7 +356,7 @@ impl<P: Reading> End<ReaderCore<P>> {
             return Ok(false);
         }
         self.end.look_now_and_then();
-        if self.take_copied() { Ok(true) } else { self.next(Manner::Copied) }
+        if self.take_plain(Manner::Copied) { Ok(true) } else { self.next(Manner::Copied) }
     }
 
     /// A short cut, after which [`lend`](Self::lend) does the rest. Whether there was a message; `None` where that

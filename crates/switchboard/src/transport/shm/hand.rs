@@ -147,11 +147,17 @@ impl Hand {
 
     /// Room for a copy.
     #[inline]
+    #[inline(always)]
     pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
         if self.copied.len() < len {
-            self.copied.resize(len.next_power_of_two(), 0);
+            self.grow(len);
         }
         &mut self.copied[..len]
+    }
+
+    #[cold]
+    fn grow(&mut self, len: usize) {
+        self.copied.resize(len.next_power_of_two(), 0);
     }
 
     /// For what appends to it; only the last message is in it.

@@ -252,7 +252,7 @@ impl ShmServer {
     }
 
     /// Settles a call, and hands it out; or says that it does not begin.
-    #[inline]
+    #[inline(always)]
     fn begin(
         &mut self,
         (client, frame): (LinkId, Receipt),
@@ -283,7 +283,7 @@ impl ShmServer {
     }
 
     /// The client that makes a call, if it may: else it is turned away.
-    #[inline]
+    #[inline(always)]
     fn place_for(&mut self, client: LinkId, number: u64) -> Option<usize> {
         let at = match self.clients.find(client) {
             Some(at) => at,

@@ -91,6 +91,7 @@ impl Open {
         self.places.get_mut(place)?.as_mut().filter(|call| call.number == number)
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, number: u64) -> Option<Call> {
         self.get(number)?;
         let place = number as usize & (MOST_CALLS - 1);

@@ -85,7 +85,7 @@ impl ShmClient {
     }
 
     /// Sends a call to a server, or to another that takes calls, where that has no room. To which.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send_call(
         &mut self,
         at: usize,
@@ -126,7 +126,7 @@ impl ShmClient {
         Err(SendError::Full)
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_to(&mut self, at: usize, head: &[u64], request: &[u8]) -> Result<(), SendError> {
         let to = &mut self.servers[at].to;
         let sent = self.calls.call(|core, _| core.try_send_to((to.place, to.id), head, request));

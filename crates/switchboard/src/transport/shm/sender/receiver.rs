@@ -114,7 +114,9 @@ impl Receiver {
     }
 
     /// Commits a message that was written, behind so many bytes of a prefix. Where.
-    #[inline]
+    ///
+    /// It is noted after that: the receiver need not wait for what is only this side's.
+    #[inline(always)]
     pub(super) fn commit_small(
         &mut self,
         claim: Claim,
@@ -123,14 +125,16 @@ impl Receiver {
         prefix: Prefix,
     ) -> u64 {
         let frame_bytes = (begin + len) as u64;
+        let (payload, end) = (claim.payload() + begin as u64, claim.end_of(frame_bytes));
+        let position = self.ring.commit(claim, kind, frame_bytes);
         self.unsettled.push(Message {
-            payload: (claim.payload() + begin as u64, len as u32),
-            end: claim.end_of(frame_bytes),
+            payload: (payload, len as u32),
+            end,
             prefix,
             block: None,
             taken_back: false,
         });
-        self.ring.commit(claim, kind, frame_bytes)
+        position
     }
 
     /// Commits the place of a large message, for which there is room. Where.
