@@ -146,7 +146,6 @@ impl Hand {
     }
 
     /// Room for a copy.
-    #[inline]
     #[inline(always)]
     pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
         if self.copied.len() < len {
