@@ -97,6 +97,13 @@ pub(super) fn open_server(setup: &Setup) -> Result<ServerFlavor, Error> {
     ShmServer::open(setup).map(Box::new).map(ServerFlavor::Shm)
 }
 
+/// Room in what an end keeps of each peer: most ends have one, and else there would be room for four.
+fn room_for_one<T>(all: &mut Vec<T>) {
+    if all.capacity() == 0 {
+        all.reserve_exact(1);
+    }
+}
+
 /// The name of a channel.
 fn name_of(address: &Address) -> Result<ChannelName, Error> {
     let Target::Name(name) = &address.target else {

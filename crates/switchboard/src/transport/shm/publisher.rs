@@ -21,6 +21,7 @@ use super::lending::Lending;
 use super::memory::Own;
 use super::offer::WriterOffer;
 use super::park::Place;
+use super::room_for_one;
 use super::waking::wake_readers;
 use super::writing::{Reader, WritingSide};
 use crate::counters::{Counts, LinkCounts};
@@ -206,6 +207,7 @@ impl PublisherCore {
         let Some(guest) = self.side.admit(met, self.subscribers.iter()) else { return };
         let begin = self.begin();
         let Some(subscriber) = self.side.welcome(guest, begin, None) else { return };
+        room_for_one(&mut self.subscribers);
         self.subscribers.push(subscriber);
         self.bell_words = self.words_of_bell();
         // What was known of the others may leave room where this one still has to read.

@@ -25,6 +25,7 @@ use super::hello::{Id, Pattern};
 use super::lending::Lending;
 use super::offer::WriterOffer;
 use super::park::Place;
+use super::room_for_one;
 use super::waking::wake_readers;
 use super::writing::WritingSide;
 use crate::counters::{Counts, LinkCounts};
@@ -318,6 +319,7 @@ impl SenderCore {
             ring.set_wanted(Sleeps::OnDescriptor.number());
         }
         let window = Window { messages, bytes };
+        room_for_one(&mut self.receivers);
         self.receivers.push(Receiver::new((id, reader), ring, window, largest));
     }
 

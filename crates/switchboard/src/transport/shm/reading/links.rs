@@ -12,6 +12,7 @@ use switchboard_shm::bell::{self, Sleeps};
 use switchboard_shm::cursor::{Counters, OwnCursor};
 use switchboard_shm::ring::RingReader;
 
+use super::super::room_for_one;
 use super::{ReaderCore, Reading};
 use crate::counters::{Counts, LinkCounts};
 use crate::error::RecvError;
@@ -81,13 +82,6 @@ pub(super) struct Pending {
     segments: Segments,
 }
 
-/// For one: most ends have one peer, and else there would be room for four.
-fn make_room<T>(all: &mut Vec<T>) {
-    if all.capacity() == 0 {
-        all.reserve_exact(1);
-    }
-}
-
 impl<P: Reading> ReaderCore<P> {
     /// A writer said its hello, with its doorbell, and the ring of a topic.
     pub(super) fn join(&mut self, met: Met<Page>) {
@@ -102,7 +96,7 @@ impl<P: Reading> ReaderCore<P> {
         match (bell, ring) {
             (Ok(bell), Ok(ring)) => {
                 let segments = Segments::default();
-                make_room(&mut self.pending);
+                room_for_one(&mut self.pending);
                 self.pending.push(Pending { link, page, bell, is_other, ring, segments });
             }
             (Err(why), _) | (_, Err(why)) => self.cannot_use(link, why),
@@ -131,7 +125,7 @@ impl<P: Reading> ReaderCore<P> {
             Ok(writer) => {
                 self.short = false;
                 self.control.opened(link);
-                make_room(&mut self.writers);
+                room_for_one(&mut self.writers);
                 self.writers.push(writer);
             }
             Err(why) => self.cannot_use(link, why),
