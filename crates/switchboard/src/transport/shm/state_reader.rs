@@ -1,6 +1,6 @@
 //! The reading end of a state: values are copied out of their writer's memory when the program asks for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use switchboard_kernel::io::Deadline;
 use switchboard_shm::Misbehaved;
@@ -36,6 +36,8 @@ pub(crate) struct Table {
     looked_at: Vec<u64>,
     /// It is among those that have changed.
     noted: Vec<bool>,
+    /// Keys of which another writer has set a value since.
+    past: HashSet<u64>,
 }
 
 impl Following for Watched {
@@ -166,7 +168,23 @@ impl Followed<Table> {
         let value = read(&self.feed, &self.segments, at, false, largest)?;
         self.kept.looked_at[at as usize] = said;
         self.kept.noted[at as usize] = false;
+        if !self.kept.past.is_empty() {
+            self.kept.past.remove(&at);
+        }
         Ok(value)
+    }
+
+    /// Another writer has set this key since.
+    fn put_past(&mut self, key: &str) -> Result<(), Trouble> {
+        if let Some(at) = self.find(key)? {
+            self.kept.past.insert(at);
+        }
+        Ok(())
+    }
+
+    fn is_past(&mut self, key: &str) -> Result<bool, Trouble> {
+        let at = self.find(key)?;
+        Ok(at.is_some_and(|at| self.kept.past.contains(&at)))
     }
 
     fn is_new(&mut self, key: &str) -> Result<bool, Trouble> {
@@ -217,7 +235,37 @@ impl FollowerCore<Watched> {
     }
 
     fn get(&mut self, key: &str) -> Option<(Vec<u8>, u64)> {
+        if self.writers.len() > 1
+            && let Some(newest) = self.get_newest(key)
+        {
+            return Some(newest);
+        }
         self.each(|one, setup| one.get(key, setup.largest_message_bytes() as usize))
+    }
+
+    /// The value that was set last, where there are several writers. A key has one; but when that is gone, another can have set the key
+    /// before this end hears of it.
+    fn get_newest(&mut self, key: &str) -> Option<(Vec<u8>, u64)> {
+        let mut holders = 0;
+        let changed = self.each(|one, _| {
+            holders += u32::from(one.find(key)?.is_some());
+            Ok(one.is_new(key)?.then_some(one.link))
+        });
+        if holders < 2 && changed.is_none() {
+            return None;
+        }
+        if let Some(link) = changed {
+            self.each(|one, _| -> Result<Option<()>, Trouble> {
+                if one.link != link {
+                    one.put_past(key)?;
+                }
+                Ok(None)
+            });
+        }
+        self.each(|one, setup| match changed == Some(one.link) || !one.is_past(key)? {
+            true => one.get(key, setup.largest_message_bytes() as usize),
+            false => Ok(None),
+        })
     }
 
     fn is_new(&mut self, key: &str) -> bool {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use switchboard::{ErrorKind, Event, State};
+use switchboard::pattern::state::Reader;
+use switchboard::{ErrorKind, Event, Options, State};
 use switchboard_testkit::child::{Child, instruction, report};
 use switchboard_testkit::{DEADLINE, unique};
 
@@ -41,7 +42,7 @@ fn one_writer_for_each_key_and_death_lets_go() {
     assert!(said.starts_with("AddressInUse") && said.contains("\"a\""), "{said}");
     assert_eq!(ask(&mut writers[0], "set a 4"), "done");
     let mut reader = State::open(&address).and_then(|state| state.reader()).expect("a reader");
-    let get = |reader: &mut switchboard::pattern::state::Reader, key| {
+    let get = |reader: &mut Reader, key| {
         reader
             .get_key(key)
             .expect("read")
@@ -60,6 +61,37 @@ fn one_writer_for_each_key_and_death_lets_go() {
     let again = State::open(&address).and_then(|state| state.writer());
     let refused = again.and_then(|mut writer| writer.set_key("b", b"x")).expect_err("it has one");
     assert_eq!(refused.kind(), ErrorKind::AddressInUse, "{refused}");
+}
+
+/// Of a key that has gone over to another writer no older value is read, also before the reader has heard that the first one is gone.
+#[test]
+fn no_value_of_one_that_was_killed_is_read_after_that_of_another() {
+    for round in 0..20 {
+        let address = format!("shm:{}", unique("over"));
+        let [mut first, mut second] = [(); 2].map(|()| Child::role("key-writer", &[&address]));
+        first.expect("open");
+        second.expect("open");
+        assert_eq!(ask(&mut first, "set a 4"), "done");
+        assert_eq!(ask(&mut second, "set b 2"), "done");
+        // It hears of nothing but when it looks.
+        let options = Options::default().io_thread(false);
+        let mut reader =
+            State::open_with(&address, options).and_then(|state| state.reader()).expect("a reader");
+        let get = |reader: &mut Reader, key| {
+            reader.get_key(key).expect("read").map(|value| value.bytes).unwrap_or_default()
+        };
+        reader.wait_for_writer(Some(DEADLINE)).expect("a writer");
+        while get(&mut reader, "a") != b"4" || get(&mut reader, "b") != b"2" {
+            reader.watch_any(Some(DEADLINE)).expect("a change");
+        }
+        first.kill();
+        assert_eq!(ask(&mut second, "set a 5"), "done");
+        let value = reader.watch_key("a", Some(DEADLINE)).expect("a change");
+        assert_eq!(value.bytes, b"5", "round {round}");
+        assert_eq!(get(&mut reader, "a"), b"5", "round {round}");
+        assert_eq!(ask(&mut second, "set a 6"), "done");
+        assert_eq!(get(&mut reader, "a"), b"6", "round {round}");
+    }
 }
 
 /// What a writer that was killed leaves, the last end removes, whatever keys it has itself.
