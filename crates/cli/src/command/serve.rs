@@ -6,6 +6,7 @@
 
 mod ending;
 mod leaving;
+mod spare;
 mod worker;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use switchboard_kernel::epoll::{Epoll, Events};
 use switchboard_kernel::io::{Deadline, Interest};
 
 use self::leaving::Leaving;
+use self::spare::Spare;
 use self::worker::{Said, Worker};
 use super::with_examples;
 use crate::endpoint;
@@ -117,6 +119,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         answered: 0,
         failed: 0,
         waiting: None,
+        lacking_since: None,
+        spare: Spare::default(),
         reply_timeout: arguments.reply_timeout,
         leaving: Leaving::default(),
     };
@@ -140,6 +144,8 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
 
 const SERVER: u64 = 0;
 const CANCEL: u64 = 1;
+/// How long a call waits at most where no process can be started for want of descriptors.
+const LACKING_MOST: Duration = Duration::from_secs(5);
 /// The tokens of workers: so many each, from here on.
 const FIRST: u64 = 4;
 
@@ -180,6 +186,9 @@ struct Serving<'a> {
     failed: u64,
     /// There was no process for it: another has to end first.
     waiting: Option<(Bytes, CallTicket)>,
+    /// Since when no process at all could be started for it, for want of descriptors.
+    lacking_since: Option<Instant>,
+    spare: Spare,
     /// A process that stays has so long for a reply.
     reply_timeout: Duration,
     /// Processes that are to end.
@@ -196,6 +205,7 @@ impl Serving<'_> {
             }
             self.end_what_nobody_wants();
             self.leaving.look();
+            self.spare.keep(&self.epoll);
             // It may have read calls, of which the descriptor does not tell again.
             let takes = self.left > 0 && self.waiting.is_none() && self.has_room();
             if takes && self.server.has_call() {
@@ -261,7 +271,8 @@ impl Serving<'_> {
             Some(at) => at,
             None => match self.start() {
                 Ok(at) => at,
-                Err(error) if self.workers.is_empty() => {
+                Err(error) if self.workers.is_empty() && !self.may_come(&error) => {
+                    self.lacking_since = None;
                     self.left -= 1;
                     let name = name_of(self.command);
                     let problem = format!("cannot run {name}: {error}");
@@ -276,10 +287,19 @@ impl Serving<'_> {
             },
         };
         self.left -= 1;
+        self.lacking_since = None;
         let worker = &mut self.workers[at];
         worker.begin(job, &request);
         worker.watch(&self.epoll);
         true
+    }
+
+    /// Whether what lacks to start a process may be there soon: clients that have descriptors go.
+    fn may_come(&mut self, error: &kernel::Error) -> bool {
+        let since = *self.lacking_since.get_or_insert_with(Instant::now);
+        let of_descriptors =
+            [kernel::ErrorKind::TooManyFiles, kernel::ErrorKind::TooManyFilesInSystem];
+        of_descriptors.contains(&error.kind()) && since.elapsed() < LACKING_MOST
     }
 
     /// A process that has nothing to do, and owes nothing.
@@ -309,8 +329,10 @@ impl Serving<'_> {
         self.started += 1;
         let token = FIRST + self.started * worker::TOKENS;
         let environment = [("SWITCHBOARD_ADDRESS", self.address.as_str())];
-        let worker = Worker::start(self.command, &environment, self.format, token, &self.epoll)?;
-        self.workers.push(worker);
+        self.spare.release();
+        let worker = Worker::start(self.command, &environment, self.format, token, &self.epoll);
+        self.spare.keep(&self.epoll);
+        self.workers.push(worker?);
         Ok(self.workers.len() - 1)
     }
 

@@ -79,7 +79,7 @@ fn several_at_a_time() {
 }
 
 /// `switchboard ARGUMENTS` with at most so many descriptors.
-fn with_descriptors(most: u32, folder: &std::path::Path, arguments: &[&str]) -> Run {
+pub(crate) fn with_descriptors(most: u32, folder: &std::path::Path, arguments: &[&str]) -> Run {
     let mut shell = std::process::Command::new("sh");
     shell.arg("-c").arg(format!("ulimit -n {most}; exec \"$0\" \"$@\"")).arg(binary());
     shell.args(arguments).current_dir(folder);

@@ -4,6 +4,7 @@ use serde_json::Value;
 use switchboard_kernel::process::Signal;
 use switchboard_testkit::Scratch;
 
+use crate::command::with_descriptors;
 use crate::run::{Run, eventually, run};
 
 /// At an address of each transport, in a folder of its own, side by side.
@@ -140,6 +141,22 @@ fn what_nobody_waits_for_is_ended() {
             .code(3)
             .says("the call was not started");
     });
+}
+
+/// However many clients there are, there are descriptors for the process that answers them.
+#[test]
+fn a_crowd_leaves_descriptors_for_the_command() {
+    let scratch = Scratch::new();
+    let address = "unix:./crowd";
+    let arguments = ["serve", "--count", "40", address, "--", "cat"];
+    let server = with_descriptors(30, scratch.path(), &arguments);
+    let clients: Vec<Run> = (0..40)
+        .map(|n| Run::start(scratch.path(), &["call", address, &format!("request {n}")]))
+        .collect();
+    for (n, client) in clients.into_iter().enumerate() {
+        client.wait().code(0).prints(format!("request {n}"));
+    }
+    server.wait().code(0);
 }
 
 #[test]

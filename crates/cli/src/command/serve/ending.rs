@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use switchboard::{CallState, Code, Status};
 
 use super::Serving;
+use super::leaving::LOOK_AGAIN;
 use super::worker::Worker;
 use crate::program::GRACE;
 
@@ -60,7 +61,9 @@ impl Serving<'_> {
             let client = job.filter(|_| !worker.is_ending()).and_then(|job| job.ticket.remaining());
             [worker.ending_for(), client, due, unwanted].into_iter().flatten().min()
         };
-        let soonest = self.workers.iter().filter_map(of).chain(self.leaving.patience()).min();
+        let again = self.lacking_since.map(|_| LOOK_AGAIN);
+        let others = self.leaving.patience().into_iter().chain(again);
+        let soonest = self.workers.iter().filter_map(of).chain(others).min();
         soonest.map(|left| left + Duration::from_millis(1))
     }
 

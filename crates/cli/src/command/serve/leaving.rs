@@ -13,7 +13,7 @@ use switchboard_kernel::signal::{self, Signal};
 use crate::program::GRACE;
 
 /// How often it is looked whether those who have ended have left others behind.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A group of processes, by its first one.
 #[derive(Debug)]
