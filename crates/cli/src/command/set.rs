@@ -18,6 +18,7 @@ use crate::endpoint;
 use crate::exit_code::Exit;
 use crate::interrupt::{Interrupt, wait_for};
 use crate::output::{self, Failure, Outcome, print_json, system};
+use crate::standard_streams::require_stdin;
 
 #[derive(Args, Debug)]
 struct Arguments {
@@ -160,6 +161,7 @@ pub(super) fn read_all(
     what: &str,
     fate: &str,
 ) -> Result<Vec<u8>, Failure> {
+    require_stdin()?;
     let most = address.transport().capabilities.largest_message_bytes as usize;
     let cannot_read = |error| system("cannot read standard input", error);
     let stdin = std::io::stdin();

@@ -193,6 +193,12 @@ fn standard_input_that_is_closed_cannot_be_read() {
         let closed = shell(&scratch, &format!("\"$0\" send {option} unix:./s <&-"));
         closed.code(1).says("standard input is closed").says("hint: ");
     }
+    for command in
+        ["set mmap:./value", "set --pairs unix:./state", "set unix:./state", "call unix:./s"]
+    {
+        let closed = shell(&scratch, &format!("\"$0\" {command} <&-"));
+        closed.code(1).says("standard input is closed").says("hint: ");
+    }
     let receiver = Run::start(scratch.path(), &["recv", "unix:./s"]);
     shell(&scratch, "\"$0\" send unix:./s --message one <&-").code(0);
     receiver.wait().code(0).prints("one\n");

@@ -12,10 +12,14 @@ use super::{Arguments, LOOK_AGAIN, is_over, read_all};
 use crate::exit_code::Exit;
 use crate::interrupt::Interrupt;
 use crate::output::{Failure, Outcome, counted, note, print_json, system};
+use crate::standard_streams::require_stdin;
 
 pub(super) fn run(arguments: &Arguments, address: &Address, interrupt: &Interrupt) -> Outcome {
     // Another writer may be waited for, and values read: for nothing, if the key cannot be.
     State::at(address.clone(), Options::default()).check_key(&arguments.key)?;
+    if arguments.pairs || arguments.value.is_none() {
+        require_stdin()?;
+    }
     let mut writer = open(address, arguments, interrupt)?;
     if arguments.pairs {
         set_pairs(&mut writer, interrupt)?;

@@ -104,7 +104,7 @@ pub(crate) fn open(
 ///
 /// # Errors
 /// `PermissionDenied`: it lets this user not in, is not the user's that `?owner=` says, or lets others take names
-/// away; what the system says.
+/// away; `NotFound`: that user, who is another, has not made it; what the system says.
 pub(crate) fn make_shared(
     address: &Address,
     base: &OpenFolder,
@@ -114,7 +114,22 @@ pub(crate) fn make_shared(
     let shown = path.display();
     let denied = |problem: String| Error::new(ErrorKind::PermissionDenied, address, problem);
     let (mode, group) = address.query.rules().of_folder();
-    let folder = shared_folder::make_at(&base.folder, OsStr::new(name), mode, group);
+    let name = OsStr::new(name);
+    let folder = match address.query.owner {
+        // Made by this user, it would be the wrong one's.
+        Some(wanted) if wanted != process::effective_user_id() => {
+            let folder = shared_folder::open_at(&base.folder, name);
+            if folder.as_ref().is_err_and(|error| error.name() == "ENOENT") {
+                let (wanted, me) = (user_name(wanted), user_name(process::effective_user_id()));
+                let problem = format!("user {wanted} has not made the channel's folder {shown}");
+                return Err(Error::new(ErrorKind::NotFound, address, problem).hint(format!(
+                    "with ?owner= its owner comes first; this is user {me}, and makes none"
+                )));
+            }
+            folder
+        }
+        _ => shared_folder::make_at(&base.folder, name, mode, group),
+    };
     let folder = folder.map_err(|error| shared_refused(address, &path, error))?;
     let status = shared_folder::status(&folder);
     let status = status.map_err(|error| Error::system(address, "cannot open", error))?;

@@ -335,8 +335,8 @@ impl<M> Meeting<M> {
                 return Err(self.system("cannot see who has this name", error));
             }
         };
-        let (other, this) = (entry.pattern.name(), self.entry.pattern.name());
-        let problem = format!("{who} has this name as a {other}, and this would be a {this}");
+        let [other, this] = [entry, self.entry].map(|entry| with_article(entry.pattern.name()));
+        let problem = format!("{who} has this name as {other}, and this would be {this}");
         Err(Error::new(ErrorKind::Mismatch, &self.address, problem)
             .hint("choose another name, or open it as the other does"))
     }
@@ -509,4 +509,10 @@ impl<M> Drop for Meeting<M> {
 pub(super) fn of_parent(address: &Address) -> Error {
     let problem = "this end was opened before a fork, and belongs to the parent";
     Error::new(ErrorKind::NotSupported, address, problem).hint("open it after the fork")
+}
+
+/// A noun, as in a sentence.
+fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
 }

@@ -392,6 +392,22 @@ pub(crate) fn refused(arguments: &[String]) {
     report(format!("{error}; {}", error.advice().unwrap_or_default()));
 }
 
+/// Else it would be the wrong user's folder, and the owner be kept out.
+#[test]
+fn who_names_another_owner_makes_no_folder() {
+    let scratch = Scratch::new();
+    let scope = scratch.join("scope");
+    let own = effective_user_id();
+    folder(&scope, 0o1777, own);
+    let other = if own == 0 { 65_534 } else { 0 };
+    let address = format!("shm:engine?scope={}&owner={other}", scope.display());
+    let error = open("call", &address).map(drop).expect_err("its owner has not come");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(std::fs::read_dir(&scope).expect("the scope").count(), 0, "nothing is made");
+    let address = format!("shm:engine?scope={}&owner={own}", scope.display());
+    let _end = open("serve", &address).expect("its owner makes it");
+}
+
 /// What is in the way of a channel's folder, or of giving it to a group, is said with what to do.
 #[test]
 fn what_is_in_the_way_of_a_channels_folder_is_named() {
