@@ -222,6 +222,11 @@ impl Identity {
         self.is_user(process::effective_user_id())
     }
 
+    /// Whether a rule can name its user: this user namespace has a number for it.
+    pub(crate) fn can_be_named(&self) -> bool {
+        self.certain || self.uid != UNKNOWN
+    }
+
     fn is_user(&self, uid: u32) -> bool {
         self.uid == uid && (self.certain || uid != UNKNOWN)
     }

@@ -82,6 +82,7 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-access-choosy", shm::access::choosy),
     ("shm-access-host", shm::access::host),
     ("shm-access-refused", shm::access::refused),
+    ("shm-access-looker", shm::access::looker),
     ("shm-access-visitor", shm::access::visitor),
     ("shm-feeds-host", shm::feeds_of_others::host),
     ("shm-feeds-visitor", shm::feeds_of_others::visitor),

@@ -137,7 +137,12 @@ impl Asked {
 /// Takes an answer and checks it.
 fn take(socket: &OwnedFd, misbehaves: impl Fn(&str) -> String) -> Result<Counts, String> {
     let mut bytes = [0; LONGEST_BYTES];
-    let (received, descriptors) = match unix_socket::recv_with_fds(socket, &mut bytes, 1) {
+    let mut received = unix_socket::recv_with_fds(socket, &mut bytes, 1);
+    if received.as_ref().is_err_and(|error| error.kind() == K::ConnectionReset) {
+        // It closed with the question unread. What it said before is still there.
+        received = unix_socket::recv_with_fds(socket, &mut bytes, 1);
+    }
+    let (received, descriptors) = match received {
         Ok(taken) => taken,
         Err(error) if error.kind() == K::ConnectionReset => return Err(GONE.to_owned()),
         Err(error) => return Err(format!("cannot be asked: {error}")),
@@ -148,8 +153,7 @@ fn take(socket: &OwnedFd, misbehaves: impl Fn(&str) -> String) -> Result<Counts,
     }
     if said != ANSWER {
         return Err(match Datagram::decode_first(said, descriptors.len()) {
-            Ok(Datagram::Refuse(why)) => format!("refuses: {why}"),
-            Ok(Datagram::Denied(_)) => "answers its own user and root alone".to_owned(),
+            Ok(Datagram::Refuse(why) | Datagram::Denied(why)) => format!("refuses: {why}"),
             _ => misbehaves("it says something else than it was asked for"),
         });
     }

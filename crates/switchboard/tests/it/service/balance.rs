@@ -39,6 +39,20 @@ fn calls_go_to_the_server_with_least_to_do() {
     });
 }
 
+/// Clients that call once, and go, come to each server.
+#[test]
+fn clients_that_call_once_go_to_all_servers() {
+    let meeting = super::meeting_of("shm");
+    let _workers = [(); 3].map(|()| start_worker(meeting.address(), 64));
+    let mut done: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..60 {
+        let client = client_at(meeting.address());
+        *done.entry(call(&client, "pid").expect("a reply")).or_default() += 1;
+    }
+    // By chance alone one is left out once in ten thousand million times.
+    assert_eq!(done.len(), 3, "{done:?}");
+}
+
 /// Of two servers that are busy one dies: what it worked on is unknown, what waited for it goes to the
 /// other.
 #[test]

@@ -471,6 +471,45 @@ fn a_stranger_that_comes_to_serve_ends_no_call() {
     });
 }
 
+/// Role: looks at the counters of a channel's only end. Arguments: who it is, the address.
+pub(crate) fn looker(arguments: &[String]) {
+    become_one(&identity(&arguments[0]));
+    let address = arguments[1].parse().expect("an address");
+    let channel = switchboard::counters::look(&address, DEADLINE).expect("a channel");
+    let [end] = &channel.ends[..] else { panic!("{channel:?}") };
+    report(match &end.answer {
+        Ok(counts) => format!("sent {:?}", counts.sent),
+        Err(why) => why.clone(),
+    });
+}
+
+/// Who may read what an end sends may read its counters.
+#[test]
+fn counters_are_for_whom_the_rules_let_in() {
+    if effective_user_id() != 0 {
+        // An ordinary user is one identity only.
+        return;
+    }
+    let scratch = Scratch::new();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), open).expect("a mode");
+    let scope = scratch.join("scope");
+    folder(&scope, 0o1777, 0);
+    let address = format!("shm:counted?scope={}", scope.display());
+    let rules = format!("{address}&subscribe=user:{}", CAROL[0]);
+    let _publisher = ends::writer(Pattern::Topic, &rules, Options::default()).expect("an end");
+    let look = |who: &[u32]| {
+        let mut child = Child::role("shm-access-looker", &[words(who), address.clone()]);
+        let said = child.line().expect("what it sees");
+        assert!(child.wait().success());
+        said
+    };
+    assert_eq!(look(CAROL), "sent Some(0)");
+    assert_eq!(look(ROOT), "sent Some(0)");
+    let refused = look(BOB);
+    assert!(refused.contains("may not subscribe here"), "{refused}");
+}
+
 #[test]
 fn who_dials_has_rules_too() {
     check_who_dials(SHARED);

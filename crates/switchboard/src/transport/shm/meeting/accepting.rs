@@ -108,12 +108,8 @@ impl<M> Meeting<M> {
         match greeting::take(silent.socket.as_fd()) {
             First::Nothing => return Some(silent),
             First::HungUp => {}
-            First::Look if silent.peer.may_look() => {
-                turn.found.push(Event::Asked(silent.socket));
-            }
-            First::Look => {
-                greeting::refuse(silent.socket.as_fd(), "only its user and root see its counters");
-            }
+            // Who may not has been refused by now.
+            First::Look => turn.found.push(Event::Asked(silent.socket)),
             First::Hello(hello, descriptors) => self.answer(silent, hello, descriptors, turn),
             First::Refused(problem) => {
                 turn.found.push(Event::Refused { peer: silent.peer, problem });

@@ -81,11 +81,18 @@ impl Access {
         if self.shared && self.rules.allow(self.verb, &identity) {
             return Ok(Admitted::OtherUser);
         }
-        let problem = format!(
-            "{identity}, may not {verb} here: user {mine} says who may, with ?{verb}=user:{}, or \
-             ?group= and ?mode=",
-            process::user_name_of_id(peer.uid).unwrap_or_else(|| peer.uid.to_string())
-        );
+        let who = process::user_name_of_id(peer.uid).unwrap_or_else(|| peer.uid.to_string());
+        let problem = if identity.can_be_named() {
+            format!(
+                "{identity}, may not {verb} here: user {mine} says who may, with ?{verb}=user:{who}, or \
+                 ?group= and ?mode="
+            )
+        } else {
+            format!(
+                "{identity}, may not {verb} here: the user namespace of user {mine} has no number for this user, \
+                 so no rule can name it; ?{verb}=any lets everybody in"
+            )
+        };
         Err((problem, identity))
     }
 }

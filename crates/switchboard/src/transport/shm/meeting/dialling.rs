@@ -59,7 +59,10 @@ impl<M> Meeting<M> {
     /// Dials those whose time has come.
     pub(super) fn dial_wanted<O: Offer<Made = M>>(&mut self, turn: &mut Turn<'_, O>) {
         let is_due = |wanted: &&Wanted| wanted.token.is_none() && wanted.next <= turn.now;
-        let due = self.wanted.values().filter(is_due).take(turn.steps_left);
+        // From a place of this end's own on: else who is first would be so for all, and get all calls of clients that call once.
+        let own = self.hello.id;
+        let in_turn = self.wanted.range(own..).chain(self.wanted.range(..own));
+        let due = in_turn.map(|(_, wanted)| wanted).filter(is_due).take(turn.steps_left);
         let due: Vec<Entry> = due.map(|wanted| wanted.entry).collect();
         for entry in due {
             if turn.step() {
