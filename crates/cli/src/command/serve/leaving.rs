@@ -15,6 +15,9 @@ use crate::program::GRACE;
 /// How often it is looked whether those who have ended have left others behind.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// How long those who were killed are waited for.
+const KILLED_MOST: Duration = Duration::from_secs(1);
+
 /// A group of processes, by its first one.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -109,7 +112,11 @@ impl Leaving {
             self.groups.retain(|group| !group.has_ended());
             let Some(group) = self.groups.first_mut() else { return };
             if group.killed {
-                // It ends at once, unless it is stuck in the kernel; the others of it do, too.
+                // They end at once, unless they are stuck in the kernel. The first one is waited for in any case.
+                let since = Instant::now();
+                while !group.has_ended() && since.elapsed() < KILLED_MOST {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 let _ = group.first.wait(Deadline::NEVER);
                 self.groups.remove(0);
                 continue;

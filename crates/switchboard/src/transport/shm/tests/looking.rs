@@ -94,7 +94,7 @@ fn what_cannot_be_is_told_and_not_shown() {
     check(ANSWER, Some(memory(b"[[[[[", seals())), "another form");
     check(ANSWER, Some(memory(&vec![b' '; LONGEST_ANSWER as usize + 1], seals())), "too long");
     check(&Datagram::Refuse("not for you".into()).encode(), None, "refuses: not for you");
-    check(&Datagram::Denied("no".into()).encode(), None, "its own user and root alone");
+    check(&Datagram::Denied("no".into()).encode(), None, "refuses: no");
     let why = told(drop).answer.expect_err("it hung up");
     assert_eq!(why, "gone before it answered");
 }
