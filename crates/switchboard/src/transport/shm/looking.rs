@@ -99,6 +99,8 @@ pub(super) fn ask(folder: &OpenFolder, entry: Entry) -> Option<Asked> {
     let peer = Peer::of(socket.as_fd()).ok()?;
     let socket = match unix_socket::send(&socket, LOOK) {
         Ok(_) => Ok(socket),
+        // It said why not, and closed, before it was asked: that can be read.
+        Err(error) if matches!(error.kind(), K::BrokenPipe | K::ConnectionReset) => Ok(socket),
         Err(error) => Err(why_not(&error)),
     };
     Some(Asked { entry, peer: Some(peer), socket })
