@@ -53,6 +53,8 @@ pub fn left(before: &Snapshot, after: &Snapshot, run: &Run) -> Vec<Left> {
                 // A number of a file goes to another one, once it is removed. Each has its own time, by a clock that goes in steps: it
                 // may be a little before the look, and the file was made after.
                 (Some(Some(then)), Some(now)) => *then != now,
+                // Somebody held one that was removed already, of which no time is known.
+                (Some(None), Some(now)) => now > before.taken_unix_ms,
                 (Some(_), _) => false,
                 (None, made) => {
                     let file = one.details.get("file").is_some_and(|file| files.contains(file));

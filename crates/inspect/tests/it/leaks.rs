@@ -274,4 +274,12 @@ fn a_file_that_was_made_later_is_another_one() {
         after.taken_unix_ms += 5000;
         assert_eq!(left(&before, &after, &run).len(), count, "made at {made}");
     }
+    // One that had been removed, and that somebody had open.
+    let mut before = fifo(500);
+    before.objects[0].times = Default::default();
+    for (made, count) in [(500, 0), (NOW + 1, 1)] {
+        let mut after = fifo(made);
+        after.taken_unix_ms += 5000;
+        assert_eq!(left(&before, &after, &run).len(), count, "made at {made}, after another");
+    }
 }
