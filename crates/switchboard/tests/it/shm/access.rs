@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use switchboard::Bytes;
@@ -249,6 +249,16 @@ pub(super) fn folder(path: &Path, mode: u32, owner: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
 }
 
+/// A scope that every user can enter, and the folder that it goes with.
+fn shared_scope() -> (Scratch, PathBuf) {
+    let scratch = Scratch::new();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), open).expect("a mode");
+    let scope = scratch.join("scope");
+    folder(&scope, 0o1777, 0);
+    (scratch, scope)
+}
+
 /// Who refused whom what, by the audit log.
 fn audited(path: &Path) -> BTreeMap<(u64, String), usize> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -411,11 +421,7 @@ fn who_names_another_owner_makes_no_folder() {
 /// What is in the way of a channel's folder, or of giving it to a group, is said with what to do.
 #[test]
 fn what_is_in_the_way_of_a_channels_folder_is_named() {
-    let scratch = Scratch::new();
-    let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(scratch.path(), open).expect("a mode");
-    let scope = scratch.join("scope");
-    folder(&scope, 0o1777, 0);
+    let (_scratch, scope) = shared_scope();
     std::fs::write(scope.join("file"), "").expect("a file");
     std::os::unix::fs::symlink("/tmp", scope.join("link")).expect("a link");
     let user = effective_user_id().to_string();
@@ -446,11 +452,7 @@ fn a_stranger_that_comes_to_serve_ends_no_call() {
         // An ordinary user is one identity only.
         return;
     }
-    let scratch = Scratch::new();
-    let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(scratch.path(), open).expect("a mode");
-    let scope = scratch.join("scope");
-    folder(&scope, 0o1777, 0);
+    let (_scratch, scope) = shared_scope();
     // The rules let others in, but not as servers.
     let address = format!("shm:serve?scope={}&call=any", scope.display());
     let service = Service::<Bytes, Bytes>::open(&address).expect("a service");
@@ -490,11 +492,7 @@ fn counters_are_for_whom_the_rules_let_in() {
         // An ordinary user is one identity only.
         return;
     }
-    let scratch = Scratch::new();
-    let open = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(scratch.path(), open).expect("a mode");
-    let scope = scratch.join("scope");
-    folder(&scope, 0o1777, 0);
+    let (_scratch, scope) = shared_scope();
     let address = format!("shm:counted?scope={}", scope.display());
     let rules = format!("{address}&subscribe=user:{}", CAROL[0]);
     let _publisher = ends::writer(Pattern::Topic, &rules, Options::default()).expect("an end");
