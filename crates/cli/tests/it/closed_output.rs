@@ -40,11 +40,9 @@ fn a_receiver_ends() {
     let scratch = Scratch::new();
     let mq = format!("mq:/{}", unique("closed"));
     run(scratch.path(), &["create", "fifo:./fifo"], "").code(0);
-    let key = scratch.join("key");
-    std::fs::write(key, "").expect("a file");
     run(scratch.path(), &["create", &mq], "").code(0);
-    run(scratch.path(), &["create", "sysv:./key"], "").code(0);
-    for address in [&mq, "sysv:./key", "file:./log"] {
+    run(scratch.path(), &["create", "sysv:."], "").code(0);
+    for address in [&mq, "sysv:.", "file:./log"] {
         run(scratch.path(), &["send", address, "--message", "one"], "").code(0);
         check(&scratch, &["recv", address], "one\n");
     }
@@ -60,7 +58,7 @@ fn a_receiver_ends() {
     for address in quiet {
         check(&scratch, &["recv", address], "");
     }
-    run(scratch.path(), &["unlink", &mq, "sysv:./key"], "").code(0);
+    run(scratch.path(), &["unlink", &mq, "sysv:."], "").code(0);
 }
 
 #[test]

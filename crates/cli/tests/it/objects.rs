@@ -30,7 +30,6 @@ fn a_fifo_with_its_mode() {
 #[test]
 fn queues_with_their_sizes() {
     let scratch = Scratch::new();
-    std::fs::write(scratch.join("key"), "").expect("a file");
     let mq = format!("mq:/{}", unique("objects"));
     let sizes = ["--max-messages", "2", "--max-message", "8"];
     let create = [&["create", "--json", &mq], &sizes[..]].concat();
@@ -39,11 +38,11 @@ fn queues_with_their_sizes() {
     ));
     run(scratch.path(), &["send", "--no-wait", &mq], "123456789\n").code(1).says("at most 8 fit");
     let full = run(scratch.path(), &["send", "--timeout", "50ms", &mq], "1\n2\n3\n");
-    run(scratch.path(), &["create", "sysv:./key", "--capacity", "4KiB"], "").code(0);
-    run(scratch.path(), &["unlink", &mq, "mq:/", "sysv:./key"], "").code(2).says("not an address");
+    run(scratch.path(), &["create", "sysv:.", "--capacity", "4KiB"], "").code(0);
+    run(scratch.path(), &["unlink", &mq, "mq:/", "sysv:."], "").code(2).says("not an address");
     full.code(3).says("2 messages sent");
     run(scratch.path(), &["unlink", &mq], "").code(3);
-    run(scratch.path(), &["unlink", "sysv:./key"], "").code(3);
+    run(scratch.path(), &["unlink", "sysv:."], "").code(3);
 }
 
 #[test]

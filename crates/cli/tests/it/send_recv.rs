@@ -19,11 +19,10 @@ struct Place {
 impl Place {
     fn of(row: &Transport) -> Self {
         let scratch = Scratch::new();
-        std::fs::write(scratch.join("key"), "").expect("a file");
         let made = matches!(row.scheme, "mq" | "sysv");
         let address = match row.scheme {
             "mq" => format!("mq:/{}", unique("mq")),
-            "sysv" => format!("sysv:{}", scratch.join("key").display()),
+            "sysv" => format!("sysv:{}", scratch.path().display()),
             "tcp" | "udp" => format!("{}:127.0.0.1:{}", row.scheme, free_port()),
             "shm" => format!("shm:{}", unique("send-recv")),
             scheme => format!("{scheme}:./a"),

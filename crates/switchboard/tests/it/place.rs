@@ -18,10 +18,7 @@ impl Place {
         let address = match scheme {
             "signal" => "signal:self/SIGRTMIN+1".to_owned(),
             "sem" | "posix-shm" => format!("{scheme}:/{}", unique(scheme)),
-            "sysv-sem" | "sysv-shm" => {
-                std::fs::write(&path, "").expect("a file for a key");
-                format!("{scheme}:{path}")
-            }
+            "sysv-sem" | "sysv-shm" => format!("{scheme}:{}", scratch.path().display()),
             "shm" => format!("shm:{}", unique("live")),
             "tcp" => format!("tcp:127.0.0.1:{}", free_port()),
             _ => format!("{scheme}:{path}"),

@@ -68,10 +68,7 @@ impl Meeting {
             "mq" => Place::Address(format!("mq:/{}", unique("mq"))),
             // More than that takes a while to compute.
             "shm" => Place::Address(format!("shm:conformance/{}?max-message=16MiB", unique("shm"))),
-            "sysv" => {
-                std::fs::write(&path, "").expect("a file for a key");
-                Place::Address(format!("sysv:{path}"))
-            }
+            "sysv" => Place::Address(format!("sysv:{}", scratch.path().display())),
             "tcp" | "udp" => Place::Address(format!("{}:{}:7000", row.scheme, own_host())),
             scheme => Place::Address(format!("{scheme}:{path}")),
         };

@@ -26,7 +26,7 @@ fn mode_of(meeting: &Meeting) -> Option<u32> {
     }
     match meeting.row.scheme {
         "sysv" => {
-            let key = Key::Path { path: meeting.scratch.join("a"), id: 1 };
+            let key = Key::Path { path: meeting.scratch.path().into(), id: 1 };
             Some(MessageQueue::open(&key).and_then(|queue| queue.status()).expect("a queue").mode)
         }
         "mq" => {
