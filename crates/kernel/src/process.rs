@@ -152,6 +152,20 @@ pub fn file_limit() -> (u64, u64) {
     (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX))
 }
 
+/// How many descriptors this process has open: the size of `/proc/self/fd`, or before Linux 6.2 its entries. None where
+/// `/proc` does not say.
+///
+/// Source: `proc_pid_fd(5)`.
+#[must_use]
+pub fn open_files() -> Option<u64> {
+    const FOLDER: &str = "/proc/self/fd";
+    match std::fs::metadata(FOLDER).ok()?.len() {
+        // What it is read with is one of them.
+        0 => u64::try_from(std::fs::read_dir(FOLDER).ok()?.count()).ok()?.checked_sub(1),
+        count => Some(count),
+    }
+}
+
 /// `setrlimit(RLIMIT_NOFILE)`: sets the soft limit. Children inherit it, and programs that use
 /// `select(2)` break above 1024.
 ///

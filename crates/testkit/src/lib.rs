@@ -25,6 +25,7 @@ pub mod share;
 pub mod signals;
 pub mod skip;
 pub mod tmux;
+pub mod user_namespace;
 
 pub use child::{Child, DEADLINE};
 pub use port::free_port;

@@ -440,6 +440,7 @@ fn report(address: &Address, error: RecvError) -> Result<(), Stop> {
         // Those who are here are served on, and others when there is room again.
         RecvError::Failed(error) if error.kind() == ErrorKind::LimitReached => {
             output::warn(&output::shown(&error.to_string()));
+            error.advice().into_iter().for_each(output::advise);
             Ok(())
         }
         RecvError::Failed(error) => Err(Stop::Failed(error.into())),

@@ -147,16 +147,32 @@ fn what_nobody_waits_for_is_ended() {
 #[test]
 fn a_crowd_leaves_descriptors_for_the_command() {
     let scratch = Scratch::new();
-    let address = "unix:./crowd";
-    let arguments = ["serve", "--count", "40", address, "--", "cat"];
-    let server = with_descriptors(30, scratch.path(), &arguments);
-    let clients: Vec<Run> = (0..40)
+    let server = crowd(&scratch, "unix:./crowd", (30, 40));
+    server.wait().code(0);
+}
+
+/// A client over shared memory has two links: those who have one leave descriptors for their other.
+#[test]
+fn a_crowd_over_shared_memory_is_served_in_turns() {
+    let scratch = Scratch::new();
+    let path = scratch.path().to_str().expect("a path");
+    let server = crowd(&scratch, &format!("shm:crowd?scope={path}/at"), (80, 12));
+    let said = server.wait().code(0).says("ulimit -n").stderr;
+    assert_eq!(said.matches("for a further client").count(), 1, "{said}");
+}
+
+/// A server that may have few descriptors; so many clients of it get their answers.
+fn crowd(scratch: &Scratch, address: &str, (descriptors, clients): (u32, usize)) -> Run {
+    let count = clients.to_string();
+    let arguments = ["serve", "--count", &count, address, "--", "cat"];
+    let server = with_descriptors(descriptors, scratch.path(), &arguments);
+    let clients: Vec<Run> = (0..clients)
         .map(|n| Run::start(scratch.path(), &["call", address, &format!("request {n}")]))
         .collect();
     for (n, client) in clients.into_iter().enumerate() {
         client.wait().code(0).prints(format!("request {n}"));
     }
-    server.wait().code(0);
+    server
 }
 
 #[test]

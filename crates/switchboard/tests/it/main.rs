@@ -84,6 +84,7 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-access-refused", shm::access::refused),
     ("shm-access-looker", shm::access::looker),
     ("shm-access-visitor", shm::access::visitor),
+    ("shm-access-system", shm::namespaces::system_scope),
     ("shm-feeds-host", shm::feeds_of_others::host),
     ("shm-feeds-visitor", shm::feeds_of_others::visitor),
     ("shm-busy-reader", shm::counts::busy_reader),

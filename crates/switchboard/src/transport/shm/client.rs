@@ -9,6 +9,7 @@ mod servers;
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::io::Deadline;
@@ -18,6 +19,7 @@ use super::calling::{self, CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, PART
 use super::control::LinkId;
 use super::ends::End;
 use super::hello::{Id, LARGEST_WINDOW, Pattern};
+use super::meeting::Pair;
 use super::receiver::ReceiverCore;
 use super::sender::SenderCore;
 use crate::error::{Error, SendError};
@@ -65,9 +67,12 @@ impl ShmClient {
         let mut reading = below.again();
         // Servers come and go.
         reading.options = reading.options.follow(true);
-        let answers = ReceiverCore::open_as(reading.again(), (Pattern::Answers, id))?;
+        let pair = Arc::new(Pair::default());
+        let mut answers = ReceiverCore::open_as(reading.again(), (Pattern::Answers, id))?;
+        answers.control.pair_up(&pair);
         let answers = End::around(answers, &reading)?;
-        let calls = SenderCore::open_addressed(below.again(), (Pattern::Service, id))?;
+        let mut calls = SenderCore::open_addressed(below.again(), (Pattern::Service, id))?;
+        calls.pair_up(&pair);
         let calls = End::around(calls, &below)?;
         Ok(Self {
             longest: calling::longest(below.largest_message_bytes().into()),

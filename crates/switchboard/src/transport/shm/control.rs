@@ -6,6 +6,7 @@ mod saying;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use switchboard_kernel::eventfd::EventFd;
@@ -14,7 +15,7 @@ use switchboard_kernel::{ErrorKind as Kind, unix_socket};
 
 use super::datagram::{Datagram, LONGEST_BYTES, MOST_DESCRIPTORS};
 use super::hello::{Hello, Id, LARGEST_WINDOW, Pattern, Role};
-use super::meeting::{self, FIRST_TOKEN, Meeting, Offer, Way};
+use super::meeting::{self, FIRST_TOKEN, Meeting, Offer, Pair, Way};
 use super::peer::Peer;
 use crate::error::Error;
 use crate::transport::Setup;
@@ -173,6 +174,11 @@ impl<O: Offer> Control<O> {
         };
         control.watch_cancel()?;
         Ok(control)
+    }
+
+    /// Of a service, whose other end has the same pair.
+    pub(super) fn pair_up(&mut self, pair: &Arc<Pair>) {
+        self.meeting.pair_up(pair);
     }
 
     /// Readable when [`turn`](Self::turn) has something to do.

@@ -31,11 +31,13 @@
 //!
 //! *Bounds*: 16 datagrams, connections and dials per call; 256 connections that were accepted and said
 //! nothing (the oldest goes first), 10 s each; 4096 links, of which one process has 1024 at most, and fewer where
-//! those would take more than half of the descriptors that this process may have. Who does not answer a dial costs one
+//! those would take more than half of the descriptors that this process may have. An end of a service lets a new peer in only while
+//! there are descriptors for both of its links ([`Pair`]). Who does not answer a dial costs one
 //! connection for as long as it lives: it may be stopped, and goes on one day.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::epoll::{Epoll, Events};
@@ -54,12 +56,15 @@ use crate::error::{Error, ErrorKind};
 mod accepting;
 mod admitting;
 mod dialling;
+mod pairing;
 
 use accepting::Silent;
 use admitting::Access;
 pub(super) use admitting::{OF_ONE_USER, check_of_one_user};
 pub(crate) use dialling::Way;
 use dialling::{Outgoing, Wanted};
+use pairing::Held;
+pub(super) use pairing::Pair;
 
 /// The caller's tokens begin here.
 pub(crate) const FIRST_TOKEN: u64 = 1 << 63;
@@ -132,10 +137,11 @@ pub(crate) struct Met<M> {
 }
 
 /// Who was met, by the kernel's word.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Known {
     pid: Option<u32>,
     uid: u32,
+    _held: Option<Held>,
 }
 
 /// What happened.
@@ -204,6 +210,8 @@ pub(crate) struct Meeting<M> {
     /// Those that were met, and their processes.
     met: BTreeMap<Id, Known>,
     access: Box<Access>,
+    /// Of an end of a service.
+    pair: Option<Arc<Pair>>,
     /// There was no descriptor for a connection that waits: when to look again.
     accept_again: Option<Instant>,
     /// A want of descriptors or memory was told, and it goes on.
@@ -275,6 +283,7 @@ impl<M> Meeting<M> {
             wanted: BTreeMap::new(),
             met: BTreeMap::new(),
             access,
+            pair: None,
             accept_again: None,
             short: false,
             generation,
@@ -284,6 +293,20 @@ impl<M> Meeting<M> {
         meeting.look_around(now)?;
         meeting.set_timer(now)?;
         Ok(meeting)
+    }
+
+    /// Only peers are met for whom the other end that has this pair can have a link, too.
+    pub(super) fn pair_up(&mut self, pair: &Arc<Pair>) {
+        self.pair = Some(Arc::clone(pair));
+    }
+
+    /// A place for a peer that is met on a socket that was just made.
+    ///
+    /// # Errors
+    /// There is none now.
+    fn hold(&self, id: Id, socket: &OwnedFd) -> Result<Option<Held>, ()> {
+        let Some(pair) = &self.pair else { return Ok(None) };
+        pair.hold((id, self.hello.pattern), socket.as_fd()).map(Some).ok_or(())
     }
 
     fn watch_listener(&self) -> Result<(), Error> {

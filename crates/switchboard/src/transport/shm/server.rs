@@ -8,6 +8,7 @@ mod clients;
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::io::Deadline;
@@ -17,9 +18,10 @@ use super::calling::{self, CALL, CALL_WITH_TIME, CANCEL, FAIL, GRANT};
 use super::control::LinkId;
 use super::ends::End;
 use super::hello::{Id, LARGEST_WINDOW, Pattern};
+use super::meeting::Pair;
 use super::receiver::ReceiverCore;
 use super::sender::SenderCore;
-use crate::error::{Error, RecvError};
+use crate::error::{Error, ErrorKind, RecvError};
 use crate::link::failure_body;
 use crate::pattern::service::{CallState, Code};
 use crate::transport::service_flavor::{Now, Request};
@@ -42,6 +44,9 @@ pub(crate) struct ShmServer {
     answers: End<SenderCore>,
     /// Those who have calls here, by their links.
     clients: Clients,
+    pair: Arc<Pair>,
+    /// It was told that clients have to wait.
+    crowded: bool,
     /// Calls that were read because something behind them was looked for, and are not settled.
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
@@ -85,12 +90,15 @@ impl ShmServer {
     pub(crate) fn open(setup: &Setup) -> Result<Self, Error> {
         let id = Id::random().map_err(|error| setup.system("cannot open", error))?;
         let below = calling::below(setup);
-        let answers = SenderCore::open_addressed(below.again(), (Pattern::Answers, id))?;
+        let pair = Arc::new(Pair::default());
+        let mut answers = SenderCore::open_addressed(below.again(), (Pattern::Answers, id))?;
+        answers.pair_up(&pair);
         let answers = End::around(answers, &below)?;
         let mut reading = below.again();
         // Clients come and go.
         reading.options = reading.options.follow(true);
-        let calls = ReceiverCore::open_as(reading.again(), (Pattern::Service, id))?;
+        let mut calls = ReceiverCore::open_as(reading.again(), (Pattern::Service, id))?;
+        calls.control.pair_up(&pair);
         let calls = Some(End::around(calls, &reading)?);
         let window = below.options.prefetch_messages.clamp(1, LARGEST_WINDOW) as usize;
         Ok(Self {
@@ -99,6 +107,8 @@ impl ShmServer {
             calls,
             answers,
             clients: Clients::new(window),
+            pair,
+            crowded: false,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             idle: false,
@@ -127,7 +137,7 @@ impl ShmServer {
         }
         match self.take_next() {
             Ok(Some(true)) => Now::Taken(self.request()),
-            Ok(None) if self.reports.is_empty() && !self.answers.is_by_caller() => Now::Nothing,
+            Ok(None) if self.has_nothing_to_tell() => Now::Nothing,
             Ok(_) => Now::Else,
             Err(error) => {
                 self.reports.push_back(error);
@@ -205,6 +215,7 @@ impl ShmServer {
             }
         }
         self.before_empty();
+        self.tell_of_crowd();
         match self.reports.pop_front() {
             Some(report) => Err(report),
             None => Ok(false),
@@ -220,6 +231,27 @@ impl ShmServer {
                 self.say_on();
             }
         }
+    }
+
+    #[inline]
+    fn has_nothing_to_tell(&self) -> bool {
+        let crowded = self.pair.crowd() > 0 && !self.crowded;
+        self.reports.is_empty() && !crowded && !self.answers.is_by_caller()
+    }
+
+    /// Says once that clients have to wait, because there are not descriptors for all.
+    fn tell_of_crowd(&mut self) {
+        let clients = self.pair.crowd();
+        if self.crowded || clients == 0 {
+            return;
+        }
+        self.crowded = true;
+        let problem = format!(
+            "no descriptors are left for a further client (RLIMIT_NOFILE), with {clients} here: it waits for one to leave"
+        );
+        let error = Error::new(ErrorKind::LimitReached, &self.setup.address, problem)
+            .hint("raise the limit (ulimit -n); a client takes 5 descriptors, and more while its call is answered");
+        self.reports.push_back(RecvError::Failed(error));
     }
 
     /// The next frame of any client.

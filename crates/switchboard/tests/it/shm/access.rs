@@ -23,15 +23,15 @@ const ROBOTS: u32 = 2100;
 
 /// What an end does.
 const VERBS: [&str; 6] = ["publish", "subscribe", "send", "receive", "call", "serve"];
-const ALL: &[&str] = &VERBS;
+pub(super) const ALL: &[&str] = &VERBS;
 const WRITE: &[&str] = &["publish", "send"];
-const READ: &[&str] = &["subscribe", "receive"];
-const NONE: &[&str] = &[];
+pub(super) const READ: &[&str] = &["subscribe", "receive"];
+pub(super) const NONE: &[&str] = &[];
 
 /// Who may do what at an end of Alice's in a scope that all share: the rules of its address; what Alice, Bob (a
 /// robot), Carol and root may.
-type Row = (&'static str, [&'static [&'static str]; 4]);
-const SHARED: &[Row] = &[
+pub(super) type Row = (&'static str, [&'static [&'static str]; 4]);
+pub(super) const SHARED: &[Row] = &[
     ("", [ALL, NONE, NONE, NONE]),
     ("&mode=0660", [ALL, NONE, NONE, NONE]),
     ("&group=2100", [ALL, NONE, NONE, NONE]),
@@ -65,6 +65,29 @@ pub(super) fn become_one(identity: &[u32]) {
     set_thread_gid(groups[0]).expect("a group");
     set_thread_uid(rustix::fs::Uid::from_raw(identity[0])).expect("a user");
 }
+
+/// Does something as this identity, in words; where they begin with [`CONTAINED`], in a user namespace of its own, which
+/// has a number for nobody else.
+fn as_one(who: &str, does: impl FnOnce()) {
+    match who.strip_prefix(CONTAINED) {
+        Some(who) => {
+            become_one(&identity(who));
+            // Only a process of one thread can enter one.
+            let done = switchboard_testkit::fork::in_child(|| {
+                switchboard_testkit::user_namespace::enter();
+                does();
+                true
+            });
+            assert!(done, "{who} in a namespace");
+        }
+        None => {
+            become_one(&identity(who));
+            does();
+        }
+    }
+}
+
+const CONTAINED: &str = "contained ";
 
 pub(super) fn words(identity: &[u32]) -> String {
     identity.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
@@ -109,7 +132,10 @@ fn complement(verb: &str) -> &'static str {
 /// Role: somebody's ends, one for each verb of others, which exchange messages with whoever comes; or, with a third
 /// argument, one that does each verb itself, at channels whose names end with that.
 pub(crate) fn host(arguments: &[String]) {
-    become_one(&identity(&arguments[0]));
+    as_one(&arguments[0], || exchange(arguments));
+}
+
+fn exchange(arguments: &[String]) {
     let suffix = arguments.get(2).map_or("", String::as_str);
     let mut all: Vec<End> = VERBS
         .iter()
@@ -152,7 +178,10 @@ pub(crate) fn host(arguments: &[String]) {
 
 /// Role: tries each verb, or those that are named behind its address's options, and says what came of it.
 pub(crate) fn visitor(arguments: &[String]) {
-    become_one(&identity(&arguments[0]));
+    as_one(&arguments[0], || try_each(arguments));
+}
+
+fn try_each(arguments: &[String]) {
     let named = &arguments[2..];
     for verb in VERBS.iter().filter(|verb| named.is_empty() || named.iter().any(|one| one == *verb))
     {
@@ -325,11 +354,34 @@ fn check_who_dials(rows: &[Row]) {
     }
 }
 
-fn check(rows: &[Row], is_shared: bool) {
+/// Where a table is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Where {
+    /// In Alice's own scope.
+    Private,
+    /// In a scope that all share.
+    Shared,
+    /// In the system's scope, which is there.
+    System,
+    /// In a shared scope; visitors are in PID and user namespaces of their own.
+    ContainedVisitors,
+    /// In a shared scope; Alice's ends are in PID and user namespaces of their own.
+    ContainedHost,
+}
+
+pub(super) fn check(rows: &[Row], place: Where) {
     let root = effective_user_id() == 0;
+    let is_shared = place != Where::Private;
     let all = [ALICE, BOB, CAROL, ROOT];
     // Only root can be others: an ordinary user is Alice.
     let identities = if root { &all[..] } else { &all[..1] };
+    let start = |contained: bool, role: &str, who: &[u32], address: String| match contained {
+        true => {
+            let who = format!("{CONTAINED}{}", words(who));
+            Child::role_under(super::namespaces::starter(), role, &[who, address])
+        }
+        false => Child::role(role, &[words(who), address]),
+    };
     for (rules, expected) in rows {
         if !root && rules.contains("group=2100") {
             // Nor can it be in a group of others.
@@ -342,25 +394,35 @@ fn check(rows: &[Row], is_shared: bool) {
         folder(&scope, if is_shared { 0o1777 } else { 0o700 }, if is_shared { 0 } else { 2001 });
         folder(&log, 0o700, 2001);
         let log = log.join("audit");
-        let scope = scope.display();
+        let scope = match place {
+            Where::System => "system".to_owned(),
+            _ => scope.display().to_string(),
+        };
         // Whoever is in the group of robots can give a folder to it.
         let owner = if rules.contains("group=2100") { &[2001, 2001, ROBOTS][..] } else { ALICE };
         let of_host = format!("scope={scope}&audit={}{rules}", log.display());
-        let mut host = Child::role("shm-access-host", &[words(owner), of_host]);
+        let is_contained = place == Where::ContainedHost;
+        let mut host = start(is_contained, "shm-access-host", owner, of_host);
         host.expect("open");
         let mut told = BTreeMap::new();
         for (who, may) in identities.iter().zip(expected) {
-            // A visitor lets Alice in, and nobody else.
-            let trusts: String = VERBS.iter().map(|verb| format!("&{verb}=user:2001")).collect();
+            // A visitor lets Alice in, and nobody else; where it has no number for her, everybody.
+            let (is_contained, whom) = match place {
+                Where::ContainedVisitors => (true, "any"),
+                _ => (false, "user:2001"),
+            };
+            let trusts: String = VERBS.iter().map(|verb| format!("&{verb}={whom}")).collect();
             let trusts = if is_shared && root { trusts } else { String::new() };
             let address = format!("scope={scope}{trusts}");
-            let mut visitor = Child::role("shm-access-visitor", &[words(who), address]);
+            let mut visitor = start(is_contained, "shm-access-visitor", who, address);
             for verb in VERBS {
                 let expected = if may.contains(&verb) { "done" } else { "denied" };
                 let line = visitor.line().expect("a result");
-                assert_eq!(line, format!("{verb} {expected}"), "{rules:?} for {who:?}");
+                assert_eq!(line, format!("{verb} {expected}"), "{place:?}, {rules:?} for {who:?}");
                 if expected == "denied" {
-                    told.insert((u64::from(who[0]), verb.to_owned()), 1);
+                    // Whom a namespace has no number for is called nobody there.
+                    let uid = if place == Where::ContainedHost { 65_534 } else { who[0] };
+                    told.insert((u64::from(uid), verb.to_owned()), 1);
                 }
             }
             assert!(visitor.wait().success());
@@ -385,12 +447,12 @@ fn check(rows: &[Row], is_shared: bool) {
 
 #[test]
 fn in_a_shared_scope_it_is_as_the_table_says() {
-    check(SHARED, true);
+    check(SHARED, Where::Shared);
 }
 
 #[test]
 fn in_a_private_scope_there_is_only_its_user() {
-    check(PRIVATE, false);
+    check(PRIVATE, Where::Private);
 }
 
 /// Role: is refused at an address, and says why and what to do. Arguments: who it is, the address.

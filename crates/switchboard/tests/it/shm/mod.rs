@@ -13,6 +13,7 @@ pub(crate) mod fork;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
 pub(crate) mod losses;
+pub(crate) mod namespaces;
 pub(crate) mod others;
 mod process;
 pub(crate) mod proofs;

@@ -9,7 +9,7 @@ use switchboard_kernel::unix_socket;
 
 use super::admitting::Admitted;
 use super::{ACCEPT_AGAIN, HELLO_TIMEOUT, MOST_ACCEPTS, MOST_SILENT};
-use super::{Event, Known, Meeting, Met, Offer, Turn};
+use super::{Event, Held, Known, Meeting, Met, Offer, Turn};
 use crate::error::{Error, ErrorKind};
 use crate::transport::shm::datagram::MOST_DESCRIPTORS;
 use crate::transport::shm::greeting::{self, First};
@@ -168,6 +168,8 @@ impl<M> Meeting<M> {
             turn.found.push(Event::Refused { peer, problem });
             return;
         }
+        // It dials again.
+        let Ok(held) = self.hold(hello.id, &socket) else { return };
         let process = match process_of(socket.as_fd(), &peer) {
             Ok(Process::Alive(process)) => Some(process),
             Ok(Process::Unknown) => None,
@@ -205,7 +207,7 @@ impl<M> Meeting<M> {
         self.give_up_dialling(hello.id);
         let way = None;
         let met = Met { socket, process, peer, hello, descriptors, made, way, is_other };
-        self.have_met(met, turn);
+        self.have_met(met, held, turn);
     }
 
     /// Whether a peer can be who it says it is.
@@ -267,9 +269,15 @@ impl<M> Meeting<M> {
         }
     }
 
-    pub(super) fn have_met<O: Offer<Made = M>>(&mut self, met: Met<M>, turn: &mut Turn<'_, O>) {
+    pub(super) fn have_met<O: Offer<Made = M>>(
+        &mut self,
+        met: Met<M>,
+        held: Option<Held>,
+        turn: &mut Turn<'_, O>,
+    ) {
         self.short = false;
-        self.met.insert(met.hello.id, Known { pid: met.peer.pid, uid: met.peer.uid });
+        let (pid, uid) = (met.peer.pid, met.peer.uid);
+        self.met.insert(met.hello.id, Known { pid, uid, _held: held });
         turn.found.push(Event::Met(Box::new(met)));
     }
 

@@ -7,7 +7,7 @@ use switchboard_kernel::ErrorKind as K;
 use switchboard_kernel::io::Interest;
 
 use super::admitting::Admitted;
-use super::{Event, Meeting, Met, Offer, Turn};
+use super::{Event, Held, Meeting, Met, Offer, Turn};
 use crate::error::{Error, ErrorKind};
 use crate::transport::shm::datagram::MOST_LINKS;
 use crate::transport::shm::folder::Dialled;
@@ -53,6 +53,7 @@ pub(super) struct Outgoing<M> {
     process: Option<OwnedFd>,
     made: M,
     is_other: bool,
+    held: Option<Held>,
 }
 
 impl<M> Meeting<M> {
@@ -119,6 +120,9 @@ impl<M> Meeting<M> {
             let error = Error::new(ErrorKind::LimitReached, &self.address, problem);
             return self.dial_later(entry.id, error, turn);
         }
+        let Ok(held) = self.hold(entry.id, &socket) else {
+            return self.dial_again(entry.id, turn.now);
+        };
         let process = match process_of(socket.as_fd(), &peer) {
             Ok(Process::Alive(process)) => Some(process),
             Ok(Process::Unknown) => None,
@@ -155,7 +159,7 @@ impl<M> Meeting<M> {
                 return self.dial_later(entry.id, error, turn);
             }
         }
-        let outgoing = Outgoing { socket, peer, id: entry.id, process, made, is_other };
+        let outgoing = Outgoing { socket, peer, id: entry.id, process, made, is_other, held };
         self.watch_outgoing(outgoing, turn);
     }
 
@@ -245,7 +249,7 @@ impl<M> Meeting<M> {
     ) {
         let wanted = self.wanted.remove(&outgoing.id);
         let way = wanted.map(|Wanted { entry, backoff, .. }| Way { entry, backoff });
-        let Outgoing { socket, peer, id, process, made, is_other } = outgoing;
+        let Outgoing { socket, peer, id, process, made, is_other, held } = outgoing;
         let peer = peer.named(&hello.program);
         if hello.id != id {
             let problem = format!("it is dialled as {id}, and says that it is {}", hello.id);
@@ -259,7 +263,7 @@ impl<M> Meeting<M> {
             return;
         }
         let met = Met { socket, process, peer, hello, descriptors, made, way, is_other };
-        self.have_met(met, turn);
+        self.have_met(met, held, turn);
     }
 
     /// Nothing came of the link with a peer that was met and lives: it is dialled again, a little later.

@@ -1,5 +1,7 @@
 //! Messages for one receiver alone: the calls of a client, and the replies of a server.
 
+use std::sync::Arc;
+
 use switchboard_shm::copy_in;
 use switchboard_shm::ring::{Kind, PREFIX_BYTES, Prefix};
 
@@ -8,6 +10,7 @@ use crate::error::{Error, SendError};
 use crate::transport::Setup;
 use crate::transport::shm::blocks::Blocks;
 use crate::transport::shm::hello::{Id, Pattern};
+use crate::transport::shm::meeting::Pair;
 use crate::transport::shm::writing::WritingSide;
 
 /// A receiver, as who sends to it knows it.
@@ -30,6 +33,10 @@ impl SenderCore {
     ) -> Result<Self, Error> {
         let side = WritingSide::open_as(setup, (pattern, id), None)?;
         Ok(Self { returned: Some(Vec::new()), ..Self::on(side) })
+    }
+
+    pub(in crate::transport::shm) fn pair_up(&mut self, pair: &Arc<Pair>) {
+        self.side.control.pair_up(pair);
     }
 
     /// The receivers that are there.
