@@ -2,7 +2,7 @@
 //!
 //! Source: ip(7), `ip_local_port_range`, 32768 to 60999 unless changed.
 
-use std::net::{TcpListener, UdpSocket};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// From here on, up to where the kernel's own range begins.
@@ -18,15 +18,24 @@ pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Processes of a run have numbers one after another: each begins elsewhere.
     let begin = std::process::id().wrapping_mul(521);
-    let is_free = |port: &u16| {
-        TcpListener::bind(("127.0.0.1", *port)).is_ok()
-            && UdpSocket::bind(("127.0.0.1", *port)).is_ok()
-    };
+    let used = used_ports();
     (0..COUNT)
         .map(|_| begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)))
         .filter_map(|at| u16::try_from(FIRST + at % COUNT).ok())
-        .find(is_free)
+        .find(|port| !used.contains(port))
         .expect("a free port")
+}
+
+/// Local ports of the sockets of this network. To bind one and see would not do: a child that another thread starts at that
+/// moment has a copy of the socket, and keeps the port for a while.
+fn used_ports() -> BTreeSet<u16> {
+    let table = |kind| std::fs::read_to_string(format!("/proc/net/{kind}")).unwrap_or_default();
+    let tables = ["tcp", "tcp6", "udp", "udp6"].map(table);
+    let addresses = tables
+        .iter()
+        .flat_map(|table| table.lines().skip(1))
+        .filter_map(|line| line.split_whitespace().nth(1));
+    addresses.filter_map(|at| u16::from_str_radix(at.rsplit_once(':')?.1, 16).ok()).collect()
 }
 
 #[cfg(test)]
@@ -40,5 +49,15 @@ mod tests {
         ports.dedup();
         assert_eq!(ports.len(), 64);
         assert!(ports.iter().all(|port| (12_000..32_000).contains(port)));
+    }
+
+    #[test]
+    fn what_is_bound_is_used() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        for address in [tcp.local_addr(), udp.local_addr()] {
+            let port = address.expect("its port").port();
+            assert!(used_ports().contains(&port), "{port}");
+        }
     }
 }

@@ -147,7 +147,7 @@ fn what_nobody_waits_for_is_ended() {
 #[test]
 fn a_crowd_leaves_descriptors_for_the_command() {
     let scratch = Scratch::new();
-    let server = crowd(&scratch, "unix:./crowd", (30, 40));
+    let server = crowd(&scratch, "unix:./crowd", (30, 40), "cat", |_| {});
     server.wait().code(0);
 }
 
@@ -156,19 +156,33 @@ fn a_crowd_leaves_descriptors_for_the_command() {
 fn a_crowd_over_shared_memory_is_served_in_turns() {
     let scratch = Scratch::new();
     let path = scratch.path().to_str().expect("a path");
-    let server = crowd(&scratch, &format!("shm:crowd?scope={path}/at"), (80, 12));
+    let address = format!("shm:crowd?scope={path}/at");
+    // Nobody leaves until there are too many.
+    let command = "while ! [ -e full ]; do sleep 0.01; done; cat";
+    let server = crowd(&scratch, &address, (80, 12), command, |server| {
+        server.wait_stderr("for a further client");
+        std::fs::write(scratch.join("full"), "").expect("a file");
+    });
     let said = server.wait().code(0).says("ulimit -n").stderr;
     assert_eq!(said.matches("for a further client").count(), 1, "{said}");
 }
 
 /// A server that may have few descriptors; so many clients of it get their answers.
-fn crowd(scratch: &Scratch, address: &str, (descriptors, clients): (u32, usize)) -> Run {
+fn crowd(
+    scratch: &Scratch,
+    address: &str,
+    (descriptors, clients): (u32, usize),
+    command: &str,
+    when_they_come: impl Fn(&Run),
+) -> Run {
     let count = clients.to_string();
-    let arguments = ["serve", "--count", &count, address, "--", "cat"];
+    let arguments =
+        ["serve", "--jobs", "12", "--count", &count, address, "--", "sh", "-c", command];
     let server = with_descriptors(descriptors, scratch.path(), &arguments);
     let clients: Vec<Run> = (0..clients)
         .map(|n| Run::start(scratch.path(), &["call", address, &format!("request {n}")]))
         .collect();
+    when_they_come(&server);
     for (n, client) in clients.into_iter().enumerate() {
         client.wait().code(0).prints(format!("request {n}"));
     }

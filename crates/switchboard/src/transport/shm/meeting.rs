@@ -141,7 +141,8 @@ pub(crate) struct Met<M> {
 struct Known {
     pid: Option<u32>,
     uid: u32,
-    _held: Option<Held>,
+    /// In a box: a map has room for eleven where there is one.
+    _held: Option<Box<Held>>,
 }
 
 /// What happened.
@@ -203,7 +204,7 @@ pub(crate) struct Meeting<M> {
     /// Connections that were accepted and brought nothing yet, by token: the oldest first.
     silent: BTreeMap<u64, Silent>,
     /// Connections that were dialled and are not answered, by token.
-    dialled: BTreeMap<u64, Outgoing<M>>,
+    dialled: BTreeMap<u64, Box<Outgoing<M>>>,
     next_token: u64,
     /// Complements that were found and are not met.
     wanted: BTreeMap<Id, Wanted>,
@@ -304,9 +305,10 @@ impl<M> Meeting<M> {
     ///
     /// # Errors
     /// There is none now.
-    fn hold(&self, id: Id, socket: &OwnedFd) -> Result<Option<Held>, ()> {
+    fn hold(&self, id: Id, socket: &OwnedFd) -> Result<Option<Box<Held>>, ()> {
         let Some(pair) = &self.pair else { return Ok(None) };
-        pair.hold((id, self.hello.pattern), socket.as_fd()).map(Some).ok_or(())
+        let held = pair.hold((id, self.hello.pattern), socket.as_fd());
+        held.map(|held| Some(Box::new(held))).ok_or(())
     }
 
     fn watch_listener(&self) -> Result<(), Error> {

@@ -272,7 +272,7 @@ impl<M> Meeting<M> {
     pub(super) fn have_met<O: Offer<Made = M>>(
         &mut self,
         met: Met<M>,
-        held: Option<Held>,
+        held: Option<Box<Held>>,
         turn: &mut Turn<'_, O>,
     ) {
         self.short = false;

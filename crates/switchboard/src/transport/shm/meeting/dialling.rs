@@ -53,7 +53,7 @@ pub(super) struct Outgoing<M> {
     process: Option<OwnedFd>,
     made: M,
     is_other: bool,
-    held: Option<Held>,
+    held: Option<Box<Held>>,
 }
 
 impl<M> Meeting<M> {
@@ -113,8 +113,8 @@ impl<M> Meeting<M> {
             self.wanted.remove(&entry.id);
             return;
         };
-        let is_same = |other: &&Outgoing<M>| other.peer.pid == peer.pid && peer.pid.is_some();
-        let under_way = self.dialled.values().filter(is_same).count();
+        let pids = self.dialled.values().map(|other| other.peer.pid);
+        let under_way = pids.filter(|pid| pid.is_some() && *pid == peer.pid).count();
         let is_full = self.is_full(&peer, under_way);
         if let Some(problem) = is_full.or_else(|| self.is_full_of_user(&peer, admitted)) {
             let error = Error::new(ErrorKind::LimitReached, &self.address, problem);
@@ -159,13 +159,14 @@ impl<M> Meeting<M> {
                 return self.dial_later(entry.id, error, turn);
             }
         }
-        let outgoing = Outgoing { socket, peer, id: entry.id, process, made, is_other, held };
+        let id = entry.id;
+        let outgoing = Box::new(Outgoing { socket, peer, id, process, made, is_other, held });
         self.watch_outgoing(outgoing, turn);
     }
 
     fn watch_outgoing<O: Offer<Made = M>>(
         &mut self,
-        outgoing: Outgoing<M>,
+        outgoing: Box<Outgoing<M>>,
         turn: &mut Turn<'_, O>,
     ) {
         let token = self.next_token();
@@ -208,7 +209,7 @@ impl<M> Meeting<M> {
         let Some(outgoing) = self.dialled.remove(&token) else { return };
         self.unwatch(&outgoing);
         match first {
-            First::Hello(hello, descriptors) => self.answered(outgoing, hello, descriptors, turn),
+            First::Hello(hello, descriptors) => self.answered(*outgoing, hello, descriptors, turn),
             First::Nothing => {
                 if let Some(wanted) = self.wanted.get(&id) {
                     self.is_dead(wanted.entry);
