@@ -20,7 +20,10 @@ use switchboard_kernel::timerfd::TimerFd;
 use switchboard_kernel::{Permissions, pidfd, posix_shm};
 use switchboard_testkit::{Scratch, unique};
 
-use super::{Facts, agree, by_descriptor, compare_with, inode, of_a_neighbour, of_a_process};
+use super::{
+    Facts, agree, by_descriptor, compare_with, inode, of_a_connection_or_a_server, of_a_neighbour,
+    of_a_process,
+};
 
 const WITHOUT_A_FILE: &[Kind] =
     &[Kind::Eventfd, Kind::Epoll, Kind::Signalfd, Kind::Timerfd, Kind::Pidfd, Kind::Inotify];
@@ -399,6 +402,6 @@ fn ss_says_the_same_of_every_address() {
     let connected = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     connected.connect(place).expect("connected");
     let arguments = ["-t", "-u", "-a", "-n", "-e", "-H"];
-    agree("ss", &arguments, &[Kind::Tcp, Kind::Udp], ours, theirs, |_, _| true);
+    agree("ss", &arguments, &[Kind::Tcp, Kind::Udp], ours, theirs, of_a_connection_or_a_server);
     drop((listener, client, server, any, connected));
 }
