@@ -21,6 +21,8 @@ pub(super) const REPLY: u8 = 6;
 pub(super) const DONE: u8 = 7;
 pub(super) const FAIL: u8 = 8;
 
+/// The word that each message begins with.
+pub(super) const WORD_BYTES: usize = 8;
 /// The longest that comes before a request.
 pub(super) const MOST_BEFORE: usize = 16;
 

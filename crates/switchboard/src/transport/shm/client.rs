@@ -17,7 +17,7 @@ use switchboard_kernel::io::Deadline;
 use super::both::Both;
 use super::calling::{self, CALL, CALL_WITH_TIME, CANCEL, DONE, FAIL, GRANT, PART, REPLY};
 use super::control::LinkId;
-use super::ends::End;
+use super::ends::{End, Judged};
 use super::hello::{Id, LARGEST_WINDOW, Pattern};
 use super::meeting::Pair;
 use super::receiver::ReceiverCore;
@@ -105,6 +105,36 @@ impl ShmClient {
         request: &[u8],
         timeout: Option<Duration>,
     ) -> Result<u64, CallError> {
+        if timeout.is_none()
+            && let Some(number) = self.call_plain(request)
+        {
+            return Ok(number);
+        }
+        self.call_any(request, timeout)
+    }
+
+    /// Makes a call to the only server, where there is nothing particular about it: a short cut.
+    #[inline(always)]
+    fn call_plain(&mut self, request: &[u8]) -> Option<u64> {
+        self.refresh();
+        let [only] = &mut self.servers[..] else { return None };
+        let takes = only.takes(request.len()) && request.len() <= self.longest;
+        if !takes || !self.backlog.is_empty() {
+            return None;
+        }
+        let number = self.open.number()?;
+        let (to, word) = ((only.to.place, only.to.id), calling::word(CALL, number));
+        if !self.calls.send_plain(to, word, request) {
+            return None;
+        }
+        self.current = 0;
+        only.open += 1;
+        self.open.put(number, (only.to.id, only.answers), None);
+        Some(number)
+    }
+
+    #[inline(never)]
+    fn call_any(&mut self, request: &[u8], timeout: Option<Duration>) -> Result<u64, CallError> {
         if request.len() > self.longest {
             return Err(too_large(request.len(), self.longest, self.setup.limit_name()));
         }
@@ -140,10 +170,41 @@ impl ShmClient {
         if self.open.get(key).is_none_or(|call| call.came.is_some()) {
             return Now::Else;
         }
-        match self.take_answer(key) {
+        let Self { answers, open, .. } = self;
+        let judged = answers.take_judged(|receipt, bytes| {
+            let is_it = calling::read(bytes)
+                .is_some_and(|(kind, number, _)| (kind, number) == (REPLY, key))
+                && open.close(key, receipt.connection);
+            is_it.then_some(receipt.connection)
+        });
+        match judged {
+            Judged::Settled(link) => {
+                self.has_answered(link);
+                Now::Taken(self.reply())
+            }
+            Judged::Nothing if self.is_quiet() => Now::Nothing,
+            Judged::Nothing => Now::Else,
+            Judged::Taken => self.after_short_cut(key, true),
+            Judged::Unknown => self.after_short_cut(key, false),
+        }
+    }
+
+    /// What came, where the short cut did not do. `is_taken`: an answer was taken.
+    #[inline(never)]
+    fn after_short_cut(&mut self, key: u64, is_taken: bool) -> Now<'_> {
+        let taken = if is_taken { self.note_taken(key) } else { self.take_answer(key) };
+        match taken {
             Taken::Mine => Now::Taken(self.reply()),
             Taken::Nothing if self.is_quiet() => Now::Nothing,
             _ => Now::Else,
+        }
+    }
+
+    /// A server has one call less.
+    #[inline]
+    fn has_answered(&mut self, link: LinkId) {
+        if let Some(server) = self.servers.iter_mut().find(|one| one.answers == link) {
+            server.open = server.open.saturating_sub(1);
         }
     }
 
@@ -221,7 +282,6 @@ impl ShmClient {
     }
 
     /// Takes one answer. One that is all of the reply to a call goes to whoever asks for that.
-    #[inline]
     fn take_answer(&mut self, wanted: u64) -> Taken {
         match self.answers.copy_next() {
             Ok(true) => {}
@@ -231,16 +291,18 @@ impl ShmClient {
                 return Taken::Nothing;
             }
         }
+        self.note_taken(wanted)
+    }
+
+    /// Notes the answer that was taken, and settles it.
+    fn note_taken(&mut self, wanted: u64) -> Taken {
         let (receipt, bytes) = (self.answers.lent_receipt(), self.answers.lent_payload());
         let noted = note(&mut self.open, &self.setup, receipt, bytes, wanted);
         self.answers.acknowledge(receipt);
         match noted {
             Ok((taken, over)) => {
-                if over
-                    && let Some(server) =
-                        self.servers.iter_mut().find(|one| one.answers == receipt.connection)
-                {
-                    server.open = server.open.saturating_sub(1);
+                if over {
+                    self.has_answered(receipt.connection);
                 }
                 taken
             }

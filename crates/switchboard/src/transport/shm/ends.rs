@@ -9,6 +9,7 @@ use switchboard_kernel::io::Deadline;
 use super::control::Control;
 use super::endpoint::{Core, Endpoint};
 use super::hand::Manner;
+use super::hello::Id;
 use super::lending::Lending;
 use super::meeting::{Offer, of_parent};
 use super::publisher::PublisherCore;
@@ -335,6 +336,14 @@ impl ShmSender {
     }
 }
 
+impl ShmSender {
+    /// Sends a message, with a word before it, to one receiver, where there is nothing particular about it: a short cut.
+    #[inline(always)]
+    pub(super) fn send_plain(&mut self, to: (usize, Id), word: u64, payload: &[u8]) -> bool {
+        self.end.enter().is_ok_and(|mut core| core.send_plain(to, &[word], payload))
+    }
+}
+
 impl<P: Reading> End<ReaderCore<P>> {
     /// Takes one message without waiting. Whether there was one.
     #[inline]
@@ -453,7 +462,43 @@ impl<P: Reading> End<ReaderCore<P>> {
     }
 }
 
+/// What came of a short cut to a message and its settlement.
+pub(super) enum Judged<R> {
+    /// It is settled.
+    Settled(R),
+    /// It was taken, and it is not settled: it is nothing plain.
+    Taken,
+    /// Nothing came.
+    Nothing,
+    /// That is not known.
+    Unknown,
+}
+
 impl ShmReceiver {
+    /// Takes a copy of the next message and settles it, if it is a plain one of the only writer, and `judge` knows
+    /// what to do with it: a short cut, after which [`copy_next`](Self::copy_next) does the rest.
+    #[inline(always)]
+    pub(super) fn take_judged<R>(
+        &mut self,
+        judge: impl FnOnce(Receipt, &[u8]) -> Option<R>,
+    ) -> Judged<R> {
+        if self.nothing_came() {
+            return Judged::Nothing;
+        }
+        self.end.look_now_and_then();
+        let Ok(mut core) = self.end.enter() else { return Judged::Unknown };
+        if !core.take_plain(Manner::Copied, &mut self.outside) {
+            return Judged::Unknown;
+        }
+        match judge(self.outside.found.receipt, self.outside.bytes()) {
+            Some(known) => {
+                core.acknowledge_plain(self.outside.found.receipt);
+                Judged::Settled(known)
+            }
+            None => Judged::Taken,
+        }
+    }
+
     #[inline]
     pub(crate) fn acknowledge(&mut self, receipt: Receipt) -> bool {
         self.end.enter().is_ok_and(|mut core| core.acknowledge(receipt))

@@ -168,6 +168,18 @@ impl ReceiverCore {
         known
     }
 
+    /// Settles a message of the only writer, if it is the oldest one; else, or where it is not, as any.
+    #[inline(always)]
+    pub(super) fn acknowledge_plain(&mut self, receipt: Receipt) {
+        if let [only] = &mut self.writers[..]
+            && only.kept.unsettled.settle_oldest(receipt.sequence, &only.page)
+        {
+            only.wake(&self.control);
+        } else {
+            self.acknowledge(receipt);
+        }
+    }
+
     /// Settles many: a writer that waits is looked for once.
     pub(super) fn acknowledge_all(&mut self, receipts: &[Receipt]) {
         for run in receipts.chunk_by(|a, b| a.connection == b.connection) {

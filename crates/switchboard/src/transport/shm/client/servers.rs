@@ -17,6 +17,14 @@ pub(super) struct Server {
     pub(super) open: usize,
 }
 
+impl Server {
+    /// Whether it takes a call with a request of this length, as far as its window is known.
+    #[inline]
+    pub(super) fn takes(&self, len: usize) -> bool {
+        self.open < self.to.window && len <= calling::longest(self.to.largest)
+    }
+}
+
 impl ShmClient {
     /// Looks which servers can be called, if that may have changed.
     #[inline]
@@ -56,8 +64,7 @@ impl ShmClient {
     #[inline]
     pub(super) fn choose(&self, len: usize) -> Result<Option<usize>, CallError> {
         if let [only] = &self.servers[..]
-            && len <= calling::longest(only.to.largest)
-            && only.open < only.to.window
+            && only.takes(len)
         {
             return Ok(Some(0));
         }
@@ -106,9 +113,7 @@ impl ShmClient {
         request: &[u8],
     ) -> Result<usize, SendError> {
         for other in 0..self.servers.len() {
-            let Server { to, open, .. } = &self.servers[other];
-            let takes = *open < to.window && request.len() <= calling::longest(to.largest);
-            if other == at || !takes {
+            if other == at || !self.servers[other].takes(request.len()) {
                 continue;
             }
             match self.send_to(other, head, request) {

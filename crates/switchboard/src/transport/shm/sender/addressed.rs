@@ -83,7 +83,12 @@ impl SenderCore {
 
     /// A short cut, where there is nothing particular about it.
     #[inline(always)]
-    fn send_plain(&mut self, (place, id): (usize, Id), head: &[u64], payload: &[u8]) -> bool {
+    pub(in crate::transport::shm) fn send_plain(
+        &mut self,
+        (place, id): (usize, Id),
+        head: &[u64],
+        payload: &[u8],
+    ) -> bool {
         let len = size_of_val(head) + payload.len();
         let longest = self.side.largest_frame;
         let Some(one) = self.receivers.get_mut(place) else { return false };
