@@ -80,6 +80,8 @@ pub(crate) struct Hub {
     place: Place,
     pub(crate) epoll: Epoll,
     timer: TimerFd,
+    /// When the timer runs out, from when it was set until that was seen.
+    timer_at: Option<Instant>,
     events: Events,
     /// Events were fetched by [`wait`](Self::wait) and not looked at.
     fetched: bool,
@@ -189,6 +191,7 @@ impl Hub {
             place: Place::Given,
             epoll,
             timer,
+            timer_at: None,
             events: Events::with_capacity(64),
             fetched: false,
             connections: Vec::new(),
@@ -297,6 +300,7 @@ impl Hub {
                 LISTENER => self.accept()?,
                 TIMER => {
                     let _ = self.timer.clear();
+                    self.timer_at = None;
                     self.dial()?;
                     self.resume_accepting()?;
                 }
@@ -368,8 +372,9 @@ impl Hub {
     }
 
     /// Arms the timer for the next thing that time brings: a dial, a hello that does not come, or
-    /// connections for which there was no descriptor.
-    fn set_timer(&self) -> Result<(), Error> {
+    /// connections for which there was no descriptor. Once for each: set anew at every look, it would never run out
+    /// for a caller that looks all the time.
+    fn set_timer(&mut self) -> Result<(), Error> {
         let dial = match self.place {
             Place::Dialling { next, .. } => next,
             _ => None,
@@ -383,7 +388,9 @@ impl Hub {
             .flatten();
         let result = match dial.into_iter().chain(hello).chain(self.accept_again).min() {
             None => return Ok(()),
+            at if at == self.timer_at => return Ok(()),
             Some(at) => {
+                self.timer_at = Some(at);
                 let after = at.saturating_duration_since(Instant::now());
                 self.timer.arm(after.max(Duration::from_micros(100)), None)
             }

@@ -88,6 +88,7 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-feeds-host", shm::feeds_of_others::host),
     ("shm-feeds-visitor", shm::feeds_of_others::visitor),
     ("shm-busy-reader", shm::counts::busy_reader),
+    ("lonely-reader", shm::counts::lonely_reader),
     ("shm-busy-writer", shm::counts::busy_writer),
     ("shm-idle", shm::counts::idle),
     ("shm-idle-links", shm::counts::idle_links),

@@ -17,6 +17,7 @@ use super::process;
 
 const MESSAGES: u64 = 100_000;
 const LEN_BYTES: usize = 64;
+const POLLS: usize = 5_000;
 
 fn address(scratch: &Scratch, name: &str) -> String {
     format!("shm:{name}?scope={}", scratch.join("scope").display())
@@ -115,6 +116,18 @@ pub(crate) fn busy_server(arguments: &[String]) {
     }
     // Its going is not to be seen before the client has said its end.
     assert_eq!(instruction().as_deref(), Some("close"));
+}
+
+/// Role: polls so often where nobody is.
+pub(crate) fn lonely_reader(arguments: &[String]) {
+    let mut receiver =
+        ends::reader(Pattern::Topic, &arguments[0], Options::default()).expect("a reader");
+    report("begins polls");
+    for _ in 0..POLLS {
+        let polled = receiver.try_recv();
+        assert!(matches!(polled, Err(RecvError::Empty)), "{polled:?}");
+    }
+    report("ended polls");
 }
 
 /// The system calls that a traced process made between two lines that it said, but for those by which the
@@ -347,4 +360,26 @@ fn an_idle_link_is_charged_less_than_64_kib() {
         assert!(shared + own < 64 * 1024, "{pattern:?}: {own} bytes beside {shared}");
         assert!(child.wait().success());
     }
+}
+
+/// A timer that each look set anew would never run out, and who polls would never dial.
+#[test]
+fn who_polls_over_a_socket_sets_the_timer_once_for_each_dial() {
+    const TEST: &str = "shm::counts::who_polls_over_a_socket";
+    let scratch = Scratch::new();
+    if !may_trace(&scratch) {
+        return skip(TEST, "no strace, or it may not trace here");
+    }
+    let trace = scratch.join("trace");
+    let file = trace.to_str().expect("a path");
+    let starter = ["strace", "-f", "-qq", "-s", "64", "-o", file];
+    let address = format!("unix:{}", scratch.join("nobody").display());
+    let mut reader = Child::role_under(&starter, "lonely-reader", &[&address]);
+    reader.expect("begins polls");
+    reader.expect("ended polls");
+    assert!(reader.wait().success());
+    let calls = calls_between(&trace, "begins polls", "ended polls");
+    let [dials, timers] = ["connect", "timerfd_settime"].map(|name| calls.get(name).copied());
+    let (dials, timers) = (dials.unwrap_or(0), timers.unwrap_or(0));
+    assert!(dials >= 2 && timers <= dials + 1, "{calls:?}");
 }
