@@ -8,7 +8,7 @@
 //!           8  …    the part or reply; of a failure: u16 code, u16 length, text, details
 //! ```
 
-use crate::link::{Failure, failure_of};
+use crate::link::{Failure, cut, failure_body, failure_of};
 use crate::transport::Setup;
 
 /// What is said of a call.
@@ -65,6 +65,19 @@ pub(super) fn read(bytes: &[u8]) -> Option<(u8, u64, &[u8])> {
 pub(super) fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (number, rest) = bytes.split_first_chunk::<8>()?;
     Some((u64::from_le_bytes(*number), rest))
+}
+
+/// The longest reply to an end that takes so many bytes behind a word.
+pub(super) fn reply_within(room: usize) -> usize {
+    room.saturating_sub(MOST_BEFORE - WORD_BYTES)
+}
+
+/// A failure for an end that takes so many bytes behind a word: its text is cut, and details that do not fit are left out.
+pub(super) fn failure_within(room: usize, code: u16, text: &str, details: &[u8]) -> Vec<u8> {
+    let room = room.saturating_sub(failure_body(code, "", &[]).len());
+    let text = cut(text, room);
+    let details = if text.len() + details.len() <= room { details } else { &[] };
+    failure_body(code, text, details)
 }
 
 /// The failure that follows.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use switchboard_kernel::io::Deadline;
 
 use super::both::Both;
-use super::calling::{self, FAIL};
+use super::calling;
 use super::control::LinkId;
 use super::ends::End;
 use super::hello::{Id, LARGEST_WINDOW, Pattern};
@@ -23,8 +23,7 @@ use super::meeting::Pair;
 use super::receiver::ReceiverCore;
 use super::sender::SenderCore;
 use crate::error::{Error, RecvError};
-use crate::link::failure_body;
-use crate::pattern::service::{CallState, Code};
+use crate::pattern::service::CallState;
 use crate::transport::{Receipt, Setup};
 
 use clients::{Begun, Client, Clients};
@@ -171,25 +170,6 @@ impl ShmServer {
         let Some(calls) = &mut self.calls else { return true };
         let calls = calls.call(|core, _| Ok::<_, Error>(core.position(link).is_some()));
         !calls.unwrap_or(false)
-    }
-
-    /// Puts a failure in the place of the next answer to a client, if that is longer than it takes.
-    #[cold]
-    fn shorten(&mut self, at: usize) -> bool {
-        let id = self.clients.all[at].id;
-        let Some(said) = self.clients.all[at].unsaid.front_mut() else { return false };
-        let Some((_, number, rest)) = calling::read(said) else { return false };
-        let len = rest.len();
-        let limit = self.answers.call(|core, _| {
-            let one = core.addressees().find(|one| one.id == id);
-            Ok::<_, Error>(one.map(|one| calling::longest(one.largest)))
-        });
-        let Some(limit) = limit.ok().flatten().filter(|limit| len > *limit) else { return false };
-        let text =
-            format!("the reply has {len} bytes, and its client takes {limit} (?max-message=)");
-        *said = calling::begin(FAIL, number);
-        said.extend_from_slice(&failure_body(Code::ResourceExhausted as u16, &text, &[]));
-        true
     }
 
     pub(crate) fn state(&mut self, receipt: Receipt) -> CallState {

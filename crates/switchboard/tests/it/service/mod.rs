@@ -4,6 +4,7 @@ mod balance;
 mod deaths;
 mod farewell;
 mod liars;
+mod little;
 pub(crate) mod torture;
 mod turns;
 mod worker;
@@ -355,15 +356,20 @@ fn what_does_not_fit_is_an_error_that_names_both() {
     });
 }
 
+/// The address, where messages of so many bytes are taken.
+fn limited(meeting: &Meeting, most_bytes: usize) -> String {
+    let separator = if meeting.address().contains('?') { '&' } else { '?' };
+    let small = format!(
+        "{}{separator}max-message={most_bytes}",
+        meeting.address().replace("?max-message=16MiB", "")
+    );
+    small.replacen("&max", "?max", usize::from(!small.contains('?')))
+}
+
 #[test]
 fn too_long_is_said_before_it_is_sent() {
     each_service(|meeting| {
-        let separator = if meeting.address().contains('?') { '&' } else { '?' };
-        let small = format!(
-            "{}{separator}max-message=1000",
-            meeting.address().replace("?max-message=16MiB", "")
-        );
-        let small = small.replacen("&max", "?max", usize::from(!small.contains('?')));
+        let small = limited(meeting, 1000);
         let _worker = start_worker(&small, 64);
         let client = client_at(meeting.address());
         assert_eq!(call(&client, "echo on").expect("a reply"), "on");

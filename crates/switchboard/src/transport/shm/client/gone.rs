@@ -9,7 +9,7 @@ use super::{SOON, ShmClient};
 use crate::error::{Error, ErrorKind, RecvError};
 use crate::pattern::service::CallError;
 use crate::transport::service_flavor::{Ending, Heard};
-use crate::transport::shm::calling::{self, CALL, CALL_WITH_TIME, MOST_BEFORE};
+use crate::transport::shm::calling::{self, CALL, CALL_WITH_TIME, MOST_BEFORE, WORD_BYTES};
 use crate::transport::shm::control::LinkId;
 use crate::transport::shm::ends::Opened;
 use crate::transport::shm::hello::Id;
@@ -167,7 +167,9 @@ impl ShmClient {
                 self.open.remove(number);
                 continue;
             }
-            let at = self.choose(message.len().saturating_sub(MOST_BEFORE)).ok().flatten();
+            let chosen = self.choose(request_bytes(&message));
+            let takes_none = chosen.is_err();
+            let at = chosen.ok().flatten();
             let sent = at.map(|at| {
                 let to = self.servers[at].to.id;
                 self.calls.call(|core, _| core.try_send_to((0, to), &[], &message)).is_ok()
@@ -181,7 +183,8 @@ impl ShmClient {
                         call.server = server;
                     }
                 }
-                _ if self.servers.is_empty() => {
+                // It is too long for each that is left.
+                _ if takes_none || self.servers.is_empty() => {
                     let peer = "the server".to_owned();
                     if let Some(call) = self.open.get(number) {
                         call.end(Heard::Over(Ending::Gone { peer, started: false }));
@@ -194,6 +197,13 @@ impl ShmClient {
             }
         }
     }
+}
+
+/// Bytes of the request in a call.
+fn request_bytes(message: &[u8]) -> usize {
+    let kind = calling::read(message).map(|(kind, ..)| kind);
+    let before = if kind == Some(CALL_WITH_TIME) { MOST_BEFORE } else { WORD_BYTES };
+    message.len().saturating_sub(before)
 }
 
 fn name_of(names: &[(Id, String)], id: Id) -> String {

@@ -3,10 +3,10 @@
 use super::ShmServer;
 use super::clients::Begun;
 use crate::error::{Error, SendError};
-use crate::link::{Answer, failure_body};
-use crate::pattern::service::ReplyError;
+use crate::link::{Answer, Failure};
+use crate::pattern::service::{Code, ReplyError};
 use crate::transport::Receipt;
-use crate::transport::shm::calling::{self, DONE, FAIL, PART, REPLY};
+use crate::transport::shm::calling::{self, DONE, FAIL, PART, REPLY, WORD_BYTES};
 use crate::transport::shm::hello::Id;
 
 impl ShmServer {
@@ -27,7 +27,8 @@ impl ShmServer {
         let Some((at, begun)) = self.clients.begun(receipt) else { return false };
         let one = &mut self.clients.all[at];
         let is_plain = !one.begun[begun].cancelled && payload.len() <= self.longest;
-        if !is_plain || self.clients.unsaid > 0 {
+        // What the client takes is known once its link was there.
+        if !is_plain || payload.len() > one.longest || self.clients.unsaid > 0 {
             return false;
         }
         let word = calling::word(REPLY, receipt.sequence);
@@ -51,11 +52,13 @@ impl ShmServer {
             Answer::Reply(payload) => (REPLY, payload),
             Answer::Done => (DONE, &[][..]),
             Answer::Fail(code, text, details) => {
-                body = failure_body(code, text, details);
+                let room = self.room_of(id).unwrap_or(usize::MAX);
+                body = calling::failure_within(room, code, text, details);
                 (FAIL, &body[..])
             }
         };
-        if payload.len() > self.longest {
+        // The call goes on where its reply is too large: that will be said of it. A failure always fits.
+        if kind == REPLY {
             self.check_len(id, payload.len())?;
         }
         let word = calling::word(kind, number);
@@ -68,13 +71,12 @@ impl ShmServer {
         let result = match sent {
             Ok(place) => {
                 self.clients.all[at].place = place;
+                self.clients.all[at].longest = self.room_of(id).map_or(0, calling::reply_within);
                 Ok(())
             }
             Err(SendError::Failed(error)) => Err(ReplyError::Failed(error)),
             Err(_) if self.is_gone(link, id) => Err(ReplyError::ClientGone),
             Err(_) => {
-                // The call goes on: it will be said of it that this was too large.
-                self.check_len(id, payload.len())?;
                 self.clients.keep(at, [&word.to_le_bytes()[..], payload].concat());
                 Ok(())
             }
@@ -130,17 +132,46 @@ impl ShmServer {
     }
 
     fn check_len(&mut self, id: Id, len: usize) -> Result<(), ReplyError> {
-        let own = calling::longest(self.setup.largest_message_bytes().into());
-        let theirs = self.answers.call(|core, _| {
-            let one = core.addressees().find(|one| one.id == id);
-            Ok::<_, Error>(one.map_or(usize::MAX, |one| calling::longest(one.largest)))
-        });
-        let limit_bytes = own.min(theirs.unwrap_or(usize::MAX));
+        let theirs = self.room_of(id).map_or(usize::MAX, calling::reply_within);
+        let limit_bytes = self.longest.min(theirs);
         if len <= limit_bytes {
             return Ok(());
         }
         let limit = "what both sides take (?max-message=)".to_owned();
         Err(ReplyError::TooLarge { len_bytes: len, limit_bytes, limit })
+    }
+
+    /// The longest that a client takes behind the word of an answer, once its link is there.
+    fn room_of(&mut self, id: Id) -> Option<usize> {
+        let one = self.answers.call(|core, _| {
+            let one = core.addressees().find(|one| one.id == id);
+            Ok::<_, Error>(one.map(|one| (one.largest as usize).saturating_sub(WORD_BYTES)))
+        });
+        one.ok().flatten()
+    }
+
+    /// Makes the next answer to a client one that it takes: only once its link was there was it known how much that
+    /// is. A failure is cut, and in the place of a reply comes one.
+    #[cold]
+    fn shorten(&mut self, at: usize) {
+        let Some(room) = self.room_of(self.clients.all[at].id) else { return };
+        let Some(said) = self.clients.all[at].unsaid.front_mut() else { return };
+        let Some((kind, number, rest)) = calling::read(said) else { return };
+        let failure = match kind {
+            FAIL if rest.len() > room => calling::failure(rest),
+            REPLY if rest.len() > calling::reply_within(room) => {
+                let (len, limit) = (rest.len(), calling::reply_within(room));
+                let text = format!(
+                    "the reply has {len} bytes, and its client takes {limit} (?max-message=)"
+                );
+                Some(Failure { code: Code::ResourceExhausted as u16, text, details: Vec::new() })
+            }
+            _ => None,
+        };
+        if let Some(Failure { code, text, details }) = failure {
+            *said = calling::begin(FAIL, number);
+            said.extend_from_slice(&calling::failure_within(room, code, &text, &details));
+        }
     }
 
     /// Says what clients had no room for.
@@ -151,13 +182,12 @@ impl ShmServer {
         let mut gone = false;
         for at in 0..self.clients.all.len() {
             loop {
+                self.shorten(at);
                 let one = &mut self.clients.all[at];
                 let Some(said) = one.unsaid.front() else { break };
                 let to = (one.place, one.id);
                 match self.answers.call(|core, _| core.try_send_to(to, &[], said)) {
                     Ok(place) => one.place = place,
-                    // Only once its link was there was it known how much it takes.
-                    Err(_) if self.shorten(at) => continue,
                     Err(_) => {
                         let (link, id) = (self.clients.all[at].link, self.clients.all[at].id);
                         gone |= self.is_gone(link, id);

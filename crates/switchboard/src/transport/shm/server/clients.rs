@@ -26,6 +26,8 @@ pub(super) struct Client {
     pub(super) id: Id,
     /// Where it was among those to whom answers go.
     pub(super) place: usize,
+    /// The longest reply that it is known to take: 0 until it had one.
+    pub(super) longest: usize,
     pub(super) begun: Vec<Begun>,
     /// Calls that were read and not handed out.
     pub(super) waiting: usize,
@@ -84,7 +86,7 @@ impl Clients {
     #[cold]
     pub(super) fn add(&mut self, link: LinkId, id: Id) -> usize {
         let (begun, unsaid) = Default::default();
-        let client = Client { link, id, place: 0, begun, waiting: 0, unsaid };
+        let client = Client { link, id, place: 0, longest: 0, begun, waiting: 0, unsaid };
         let at = self.all.partition_point(|one| one.link < link);
         self.all.insert(at, client);
         at
