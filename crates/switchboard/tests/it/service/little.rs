@@ -40,22 +40,28 @@ fn who_takes_little_is_told_of_failures() {
         let words = Words::open(meeting.address()).expect("a service");
         let server = words.server().expect("a server");
         let client = in_thread(limited(meeting, LITTLE_BYTES), |client| {
-            [0, 1].map(|_| client.call_timeout(&text("x"), DEADLINE))
+            [(); 4].map(|()| client.call_timeout(&text("x"), DEADLINE))
         });
         let call = server.recv_call_timeout(DEADLINE).expect("a call");
         let long = Status::new(Code::NotFound, "n".repeat(500));
         call.fail(&long).expect("told");
-        let refused = answer_next(&server, &"r".repeat(500));
-        assert!(
-            matches!(&refused, Err(ReplyError::TooLarge { len_bytes: 500, limit_bytes, .. })
-                if *limit_bytes == LITTLE_BYTES),
-            "{refused:?}"
-        );
+        for len in [500, LITTLE_BYTES + 1] {
+            let refused = answer_next(&server, &"r".repeat(len));
+            assert!(
+                matches!(&refused, Err(ReplyError::TooLarge { len_bytes, limit_bytes, .. })
+                    if (*len_bytes, *limit_bytes) == (len, LITTLE_BYTES)),
+                "{refused:?}"
+            );
+        }
+        answer_next(&server, &"r".repeat(LITTLE_BYTES)).expect("replied");
         let (told, _) = client.join().expect("a client");
-        for (told, code) in told.into_iter().zip([Code::NotFound, Code::Internal]) {
+        let [failed, long, longer, fitting] = told;
+        let expected = [Code::NotFound, Code::Internal, Code::Internal];
+        for (told, code) in [failed, long, longer].into_iter().zip(expected) {
             let Err(CallError::Status(status)) = told else { panic!("{told:?}") };
             assert_eq!(status.code, code, "{status}");
         }
+        assert_eq!(fitting.expect("a reply"), text(&"r".repeat(LITTLE_BYTES)));
         drop(server);
     });
 }
