@@ -2,7 +2,7 @@
 //! they sleep, memory of a link that nothing uses.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -149,6 +149,14 @@ fn calls_between(trace: &Path, begin: &str, end: &str) -> BTreeMap<String, u64> 
     counts
 }
 
+/// A process of this role, and where its system calls are written down.
+fn start_traced(scratch: &Scratch, role: &str, arguments: &[&str]) -> (Child, PathBuf) {
+    let trace = scratch.join(role);
+    let file = trace.to_str().expect("a path");
+    let starter = ["strace", "-f", "-qq", "-s", "64", "-o", file];
+    (Child::role_under(&starter, role, arguments), trace)
+}
+
 fn may_trace(scratch: &Scratch) -> bool {
     let file = scratch.join("may-trace");
     let output = Command::new("strace").arg("-f").arg("-o").arg(&file).arg("true").output();
@@ -164,12 +172,7 @@ fn no_system_call_for_a_message_while_both_sides_are_busy() {
             return skip(TEST, "no strace, or it may not trace here");
         }
         let address = address(&scratch, "busy");
-        let start = |role: &str| {
-            let trace = scratch.join(role);
-            let file = trace.to_str().expect("a path");
-            let starter = ["strace", "-f", "-qq", "-s", "64", "-o", file];
-            (Child::role_under(&starter, role, &[pattern.name(), &address]), trace)
-        };
+        let start = |role: &str| start_traced(&scratch, role, &[pattern.name(), &address]);
         let (mut writer, of_writer) = start("shm-busy-writer");
         let (mut reader, of_reader) = start("shm-busy-reader");
         let refused = [&mut writer, &mut reader].map(|child| {
@@ -203,12 +206,7 @@ fn no_system_call_for_a_call_while_both_sides_are_busy() {
         return skip(TEST, "no strace, or it may not trace here");
     }
     let address = address(&scratch, "busy");
-    let start = |role: &str| {
-        let trace = scratch.join(role);
-        let file = trace.to_str().expect("a path");
-        let starter = ["strace", "-f", "-qq", "-s", "64", "-o", file];
-        (Child::role_under(&starter, role, &[&address]), trace)
-    };
+    let start = |role: &str| start_traced(&scratch, role, &[&address]);
     let (mut server, of_server) = start("shm-busy-server");
     let (mut client, of_client) = start("shm-busy-client");
     for child in [&mut client, &mut server] {
@@ -370,11 +368,8 @@ fn who_polls_over_a_socket_sets_the_timer_once_for_each_dial() {
     if !may_trace(&scratch) {
         return skip(TEST, "no strace, or it may not trace here");
     }
-    let trace = scratch.join("trace");
-    let file = trace.to_str().expect("a path");
-    let starter = ["strace", "-f", "-qq", "-s", "64", "-o", file];
     let address = format!("unix:{}", scratch.join("nobody").display());
-    let mut reader = Child::role_under(&starter, "lonely-reader", &[&address]);
+    let (mut reader, trace) = start_traced(&scratch, "lonely-reader", &[&address]);
     reader.expect("begins polls");
     reader.expect("ended polls");
     assert!(reader.wait().success());
