@@ -117,11 +117,11 @@ fn measure(rounds: usize, cpus: (usize, usize), folder: &Path) -> Result<Vec<Lin
         line("64 B, two cores, against a POSIX queue", queue(false), Some(MOST_RATE)),
         line("64 B, same core, against a POSIX queue", queue(true), None),
         line("4 KiB, synced each 64", synced(LARGE, GATHERED), least),
-        line("4 KiB, synced each 64, against ready bytes", synced(LARGE, READY), None),
+        line("4 KiB, synced each 64, against ready bytes", synced(LARGE, READY), least),
         line("64 B, synced each 1024", synced(SMALL, GATHERED), least),
         line("64 B, synced each 1024, against ready bytes", synced(SMALL, READY), least),
-        line("64 B, synced each 16384", synced(MANY_SMALL, GATHERED), None),
-        line("64 B, synced each 16384, against ready bytes", synced(MANY_SMALL, READY), None),
+        line("64 B, synced each 16384", synced(MANY_SMALL, GATHERED), least),
+        line("64 B, synced each 16384, against ready bytes", synced(MANY_SMALL, READY), least),
     ];
     // The first round warms up.
     for round in 0..=rounds {

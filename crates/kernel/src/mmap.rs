@@ -50,7 +50,10 @@ use file::{cannot_shrink, check_part, is_cut, is_hole};
 use guard::Watch;
 
 pub(crate) use file::check_file_limit;
-pub use file::{create_file, next_data, reserve, set_len, start_write_back};
+pub use file::{
+    create_file, free_bytes, give_back, next_data, reserve, set_len, start_write_back,
+    wait_for_write_back,
+};
 pub(crate) use limits::advice;
 pub use memory::Memory;
 

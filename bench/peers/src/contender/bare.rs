@@ -46,12 +46,12 @@ pub(super) fn futex(case: &Case) -> Can {
 }
 
 /// What a loan that nobody touches is compared with is a small message: nothing of the payload moves.
-pub(super) fn run_hand_over(job: &Job) -> Result<Report, Failure> {
+pub(super) fn run_hand_over<const PAUSES: bool>(job: &Job) -> Result<Report, Failure> {
     let mut job = job.clone();
     if job.case.manner == Manner::Untouched {
         job.case = Case { bytes: LINE_BYTES, manner: Manner::Best, ..job.case };
     }
-    side::run::<HandOver>(&job)
+    side::run::<HandOver<PAUSES>>(&job)
 }
 
 /// A file in memory, mapped by both sides.
@@ -96,6 +96,15 @@ impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: mapped in `open`, and nothing that points there outlives this.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A hint to the processor that this is a loop: it has no further looks under way then, which it would throw away when the
+/// line is taken from it to be written.
+#[inline(always)]
+fn pause_if(pauses: bool) {
+    if pauses {
+        std::hint::spin_loop();
     }
 }
 
@@ -195,14 +204,14 @@ impl Regions {
 }
 
 /// One line each way. The first word of a message says that it is there, and the others follow it in the line.
-pub(crate) struct Line {
+pub(crate) struct Line<const PAUSES: bool> {
     out: *mut u8,
     from: *mut u8,
     seen: u64,
     _memory: Memory,
 }
 
-impl Port for Line {
+impl<const PAUSES: bool> Port for Line<PAUSES> {
     const COPIES: bool = false;
 
     fn open(meeting: &Meeting<'_>) -> Result<Self, Failure> {
@@ -234,6 +243,7 @@ impl Port for Line {
         // SAFETY: as in `send`.
         let first = unsafe { word(self.from) }.load(Ordering::Acquire);
         if first == self.seen {
+            pause_if(PAUSES);
             return Ok(None);
         }
         self.seen = first;
@@ -250,13 +260,13 @@ impl Port for Line {
 }
 
 /// Payload and a word, in turns.
-pub(crate) struct HandOver {
+pub(crate) struct HandOver<const PAUSES: bool> {
     out: Cursor,
     from: Cursor,
     _regions: Regions,
 }
 
-impl Port for HandOver {
+impl<const PAUSES: bool> Port for HandOver<PAUSES> {
     const COPIES: bool = false;
 
     fn open(meeting: &Meeting<'_>) -> Result<Self, Failure> {
@@ -277,7 +287,11 @@ impl Port for HandOver {
         bytes: usize,
         read: impl FnMut(&[u8]) -> R,
     ) -> Result<Option<R>, Failure> {
-        Ok(self.from.take(bytes, read))
+        let taken = self.from.take(bytes, read);
+        if taken.is_none() {
+            pause_if(PAUSES);
+        }
+        Ok(taken)
     }
 }
 

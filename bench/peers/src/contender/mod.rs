@@ -160,8 +160,25 @@ pub(crate) const TONIC: &str = "tonic over a unix socket";
 
 /// Everybody.
 pub(crate) const TABLE: &[Contender] = &[
-    Contender { name: LINE, bare: true, can: bare::line, run: side::run::<bare::Line> },
-    Contender { name: HAND_OVER, bare: true, can: bare::hand_over, run: bare::run_hand_over },
+    Contender { name: LINE, bare: true, can: bare::line, run: side::run::<bare::Line<false>> },
+    Contender {
+        name: "bare line, pausing",
+        bare: true,
+        can: bare::line,
+        run: side::run::<bare::Line<true>>,
+    },
+    Contender {
+        name: HAND_OVER,
+        bare: true,
+        can: bare::hand_over,
+        run: bare::run_hand_over::<false>,
+    },
+    Contender {
+        name: "bare hand-over, pausing",
+        bare: true,
+        can: bare::hand_over,
+        run: bare::run_hand_over::<true>,
+    },
     Contender { name: STREAM, bare: true, can: bare::stream, run: side::run::<bare::Stream> },
     Contender { name: FUTEX, bare: true, can: bare::futex, run: side::run::<bare::Futex> },
     Contender {

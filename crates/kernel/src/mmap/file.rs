@@ -1,6 +1,6 @@
 //! Files to be mapped: made with their space, and looked at before they are.
 //!
-//! Source: `fallocate(2)`, `fstat(2)`, `lseek(2)` (`SEEK_DATA`), `statfs(2)`, `fcntl(2)` ("File sealing"), `ftruncate(2)`,
+//! Source: `fallocate(2)`, `fstat(2)`, `lseek(2)` (`SEEK_DATA`), `statfs(2)`, `statvfs(3)`, `fcntl(2)` ("File sealing"), `ftruncate(2)`,
 //! `sync_file_range(2)`.
 
 #![allow(unsafe_code)]
@@ -58,6 +58,26 @@ pub fn reserve(fd: impl AsFd, len: u64) -> Result<()> {
     retry("fallocate", || rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len))
 }
 
+/// `fallocate(fd, FALLOC_FL_PUNCH_HOLE, offset, len)`: gives the space of a part of a file back, which reads as zeroes. The
+/// length stays. Some file systems keep what a [reservation](reserve) got that then failed.
+///
+/// # Errors
+/// `EOPNOTSUPP`: a file system that cannot; `EBADF`: not open for writing; `EPERM`: sealed.
+pub fn give_back(fd: impl AsFd, offset: u64, len: u64) -> Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let fd = fd.as_fd();
+    retry("fallocate", || rustix::fs::fallocate(fd, flags, offset, len))
+}
+
+/// `fstatvfs(fd)`: bytes that the file system of a file has left, for whoever is not privileged.
+///
+/// # Errors
+/// `ENOSYS`: a file system that does not say; `EIO`.
+pub fn free_bytes(fd: impl AsFd) -> Result<u64> {
+    let found = rustix::fs::fstatvfs(fd).of("fstatvfs")?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// `ftruncate(fd, len)`: sets the length of a file. What is added reads as zeroes and has no space
 /// reserved; see [`reserve`].
 ///
@@ -76,13 +96,26 @@ pub fn set_len(fd: impl AsFd, len: u64) -> Result<()> {
 /// # Errors
 /// `EIO`, `ENOSPC`: writing failed; `ESPIPE`: not a file.
 pub fn start_write_back(fd: impl AsFd, offset: u64, len: u64) -> Result<()> {
-    let fd = fd.as_fd().as_raw_fd();
+    sync_file_range(fd.as_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// `sync_file_range(fd, offset, len, SYNC_FILE_RANGE_WAIT_BEFORE)`: waits until what is being written was. It promises
+/// nothing about a power cut.
+///
+/// # Errors
+/// `EIO`, `ENOSPC`: writing failed; `ESPIPE`: not a file.
+pub fn wait_for_write_back(fd: impl AsFd, offset: u64, len: u64) -> Result<()> {
+    sync_file_range(fd.as_fd(), offset, len, libc::SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+fn sync_file_range(fd: BorrowedFd<'_>, offset: u64, len: u64, what: libc::c_uint) -> Result<()> {
+    let fd = fd.as_raw_fd();
     let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else {
         return Err(Error::new("sync_file_range", Errno::INVAL));
     };
     retry("sync_file_range", || {
         // SAFETY: the descriptor is borrowed for the call, which touches no memory of this process.
-        match unsafe { libc::sync_file_range(fd, offset, len, libc::SYNC_FILE_RANGE_WRITE) } {
+        match unsafe { libc::sync_file_range(fd, offset, len, what) } {
             0 => Ok(()),
             _ => Err(last_errno()),
         }

@@ -8,13 +8,16 @@ mod made;
 use std::fmt::Debug;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use switchboard_kernel::Permissions;
 use switchboard_kernel::error::{ErrorKind, Result};
-use switchboard_kernel::mmap::{Advice, Mapping, Mode, Sync, create_file, page_bytes, reserve};
+use switchboard_kernel::mmap::{
+    Advice, Mapping, Mode, Sync, create_file, free_bytes, give_back, page_bytes, reserve,
+    start_write_back, wait_for_write_back,
+};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, Scratch};
 
@@ -342,6 +345,33 @@ fn no_room_is_an_error_when_reserving() {
     assert_eq!(file.metadata().expect("a size").len(), 0);
     let (_reader, writer) = switchboard_kernel::pipe::pipe().expect("a pipe");
     assert_eq!(error_of(reserve(writer.as_fd(), 1)), "ESPIPE");
+}
+
+#[test]
+fn what_was_reserved_can_be_given_back() {
+    let scratch = Scratch::new();
+    let file = open_new(&scratch.join("file"));
+    let half = 64 * page_bytes() as u64;
+    reserve(&file, 2 * half).expect("room");
+    assert!(file.metadata().expect("a size").blocks() * 512 >= 2 * half);
+    give_back(&file, half, half).expect("given back");
+    let metadata = file.metadata().expect("a size");
+    assert_eq!(metadata.len(), 2 * half);
+    assert!((half..2 * half).contains(&(metadata.blocks() * 512)), "{metadata:?}");
+    assert!(free_bytes(&file).expect("what is left") > 0);
+    let (_reader, writer) = switchboard_kernel::pipe::pipe().expect("a pipe");
+    assert_eq!(error_of(give_back(writer.as_fd(), 0, 1)), "ESPIPE");
+}
+
+#[test]
+fn what_is_being_written_is_waited_for() {
+    let scratch = Scratch::new();
+    let file = open_new(&scratch.join("file"));
+    file.write_all_at(&[7; 1 << 16], 0).expect("written");
+    start_write_back(&file, 0, 1 << 16).expect("begun");
+    wait_for_write_back(&file, 0, 1 << 16).expect("written out");
+    let (_reader, writer) = switchboard_kernel::pipe::pipe().expect("a pipe");
+    assert_eq!(error_of(wait_for_write_back(writer.as_fd(), 0, 1)), "ESPIPE");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use super::frame::{COMMIT_BYTE_AT, HEADER_BYTES, Header, LENGTH_BYTES, Place, frame_bytes};
 
+/// A frame ends with so many bytes of padding, at most.
+const PADDING: usize = 7;
+
 /// Messages that are accepted and not in the segment yet.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -9,6 +12,8 @@ pub(super) struct Batch {
     frame: Vec<u8>,
     /// As they will stand behind the messages.
     lengths: Vec<[u8; LENGTH_BYTES]>,
+    /// Bytes that further messages and their lengths may take without another look.
+    free_bytes: usize,
     is_sealed: bool,
 }
 
@@ -41,11 +46,30 @@ impl Batch {
         self.lengths.push((payload.len() as u32).to_le_bytes());
     }
 
+    /// Its frame may take so many bytes: [`add_next`](Self::add_next) keeps to that.
+    pub(super) fn allow(&mut self, most_bytes: usize) {
+        let lengths_bytes = self.lengths.len() * LENGTH_BYTES;
+        self.free_bytes = most_bytes.saturating_sub(self.frame.len() + lengths_bytes + PADDING);
+    }
+
+    /// Adds a message to those that are there, if it surely is within what was allowed.
+    #[inline]
+    pub(super) fn add_next(&mut self, payload: &[u8]) -> bool {
+        let bytes = payload.len() + LENGTH_BYTES;
+        let is_free = bytes <= self.free_bytes;
+        if is_free {
+            self.free_bytes -= bytes;
+            self.add(payload);
+        }
+        is_free
+    }
+
     /// The frame, all but the byte that commits it. It stays as it was made first, whatever is asked for
     /// later, until it is cleared: a part of it may be in the segment.
     pub(super) fn seal(&mut self, place: Place, sequence: u64, time_ns: u64) -> &[u8] {
         if !self.is_sealed {
             self.is_sealed = true;
+            self.free_bytes = 0;
             if self.messages() > 1 {
                 self.frame.extend_from_slice(self.lengths.as_flattened());
             }
@@ -62,6 +86,7 @@ impl Batch {
     pub(super) fn clear(&mut self) {
         self.frame.clear();
         self.lengths.clear();
+        self.free_bytes = 0;
         self.is_sealed = false;
     }
 }
@@ -155,6 +180,26 @@ mod tests {
         }
         assert!(unpacked.is_empty());
         found
+    }
+
+    #[test]
+    fn no_more_is_added_than_was_allowed() {
+        for most_bytes in 0..400 {
+            let mut batch = Batch::default();
+            assert!(!batch.add_next(b"none is there"));
+            batch.add(b"first");
+            batch.allow(most_bytes);
+            let mut messages = 1;
+            while batch.add_next(b"four"[..messages % 5].as_ref()) {
+                messages += 1;
+            }
+            let frame_bytes = batch.seal(PLACE, 1, 1).len();
+            assert!(messages == 1 || frame_bytes <= most_bytes, "{most_bytes}");
+            assert!(frame_bytes + 4 + LENGTH_BYTES + PADDING >= most_bytes.min(64), "{most_bytes}");
+            assert!(!batch.add_next(b""), "it is sealed");
+            batch.clear();
+            assert!(!batch.add_next(b""), "it is empty");
+        }
     }
 
     #[test]

@@ -239,9 +239,16 @@ impl Folder {
     }
 
     /// Makes a file with its content, owner and mode, under a name that is free or replaced.
-    pub(crate) fn make_file(&self, name: &str, bytes: u64, content: &[u8]) -> Result<File, Error> {
+    pub(crate) fn make_file(
+        &self,
+        name: &str,
+        bytes: u64,
+        prepare: impl FnOnce(&File),
+        content: &[u8],
+    ) -> Result<File, Error> {
         let failed = |error| self.kernel("cannot make a file of the log", error);
         let hidden = Hidden::make(self.this.as_fd(), &self.permissions, bytes).map_err(failed)?;
+        prepare(&hidden.file);
         kernel::io::write_all_at(&hidden.file, content, 0).map_err(failed)?;
         hidden.replace(&self.this, name).map_err(failed)
     }

@@ -1,5 +1,7 @@
 //! Messages as they lie in a segment: one by itself, or a batch. No I/O; `docs/design/log.md` draws the bytes.
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 use super::MOST_NUMBER;
 
 /// Bytes before the payload.
@@ -18,6 +20,9 @@ pub(crate) const COMMIT_BYTE: &[u8] = &[(TAG >> 16) as u8];
 pub(crate) const COMMIT_BYTE_AT: usize = 7;
 /// Bytes of the length that a batch says of each of its messages, behind the last of them.
 pub(crate) const LENGTH_BYTES: usize = 4;
+
+/// So many bytes are many for a checksum.
+const LONG_BYTES: usize = 512;
 
 /// Where a frame is: its checksum covers this, so that it counts nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +140,15 @@ fn is_batch(payload: &[u8], messages: u32) -> bool {
 /// The checksum of everything from the number to the padding.
 #[inline]
 fn checksum(place: Place, counted: u32, payload_bytes: usize, rest: &[u8]) -> u32 {
-    crc32c::crc32c_append(checksum_start(place, counted, payload_bytes), rest)
+    let start = checksum_start(place, counted, payload_bytes);
+    if rest.len() < LONG_BYTES { crc32c::crc32c_append(start, rest) } else { of_many(start, rest) }
+}
+
+/// The same checksum of many bytes: where the processor multiplies polynomials in vectors, four times as fast.
+fn of_many(start: u32, bytes: &[u8]) -> u32 {
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, (!start).into());
+    digest.update(bytes);
+    digest.finalize() as u32
 }
 
 /// What a frame's checksum starts from: where it is, how many messages it counts, and how long it is. Another place,
@@ -206,6 +219,17 @@ mod tests {
                 assert_eq!(Header::check(PLACE, &bytes), None, "bit {bit}");
                 let word = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"));
                 assert_ne!(read_commit(word), Commit::Empty, "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_checksum_of_many_bytes_is_the_same() {
+        let bytes: Vec<u8> = (0..70_000_u32).map(|n| ((n * 7) >> 3) as u8).collect();
+        for start in [0, 1, 0x1234_5678, u32::MAX] {
+            for len in (0..4500).chain([65_535, 65_536, 65_537, bytes.len()]) {
+                let bytes = &bytes[..len];
+                assert_eq!(of_many(start, bytes), crc32c::crc32c_append(start, bytes), "{len}");
             }
         }
     }

@@ -331,7 +331,10 @@ impl LaneReader {
             }
             None => {
                 let more = match open.commit() {
-                    Commit::Batch(_) => ", a batch of messages: the next sender says how many",
+                    Commit::Batch(_) => {
+                        ", a batch of messages; how many are missing is told with the next one, as far \
+                         as it is known"
+                    }
                     _ => "",
                 };
                 open.dead = true;

@@ -26,8 +26,9 @@ use super::frame::{
 use super::segment::{self, Pattern};
 use crate::error::Error;
 
-/// Messages are put into one batch up to this size: so much one flipped bit may cost.
-const LARGEST_BATCH_BYTES: usize = 128 << 10;
+/// Messages are put into one batch up to this size: so much one flipped bit may cost. It holds 128 KiB of messages
+/// with the lengths of each, where they are of 64 bytes or more.
+const LARGEST_BATCH_BYTES: usize = 140 << 10;
 const CANNOT_WRITE: &str = "cannot write to a segment";
 /// The length of a segment, unless the address says otherwise.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
@@ -56,12 +57,18 @@ pub(crate) struct LaneWriter {
     file_bytes: u64,
     /// Where the next batch goes.
     offset: u64,
-    /// Blocks are reserved up to here.
+    /// There is room for messages up to here.
     reserved: u64,
+    /// Blocks are reserved up to here, or further than they are asked for.
+    blocks: u64,
     /// The number of the next message.
     sequence: u64,
     /// Frames before this are as durable as asked.
     durable: u64,
+    /// The disk began with frames before this.
+    begun: u64,
+    /// What it began with before this was waited for.
+    waited: u64,
     /// When the segment was made, ns since 1970.
     made_ns: u64,
     /// When its last message was written; `None` where it has none.
@@ -80,6 +87,8 @@ pub(crate) struct LaneWriter {
     is_stuck: bool,
     /// How often was synced since blocks were reserved.
     syncs: u32,
+    /// The name of the segment is on the disk, if names are to be.
+    is_name_synced: bool,
     /// Why syncing failed. What was not synced then may be lost, whatever a later call says.
     unsynced: Option<i32>,
 }
@@ -192,7 +201,18 @@ impl LaneWriter {
         self.make_room(self.offset + whole as u64)?;
         self.batch.add(payload);
         self.sequence += 1;
+        let reserved_bytes = (self.reserved - self.offset) as usize;
+        self.batch.allow(reserved_bytes.min(LARGEST_BATCH_BYTES));
         Ok(())
+    }
+
+    /// Gathers a message behind those that are gathered, where it needs no look at anything else. Otherwise
+    /// [`append`](Self::append) says what is to be done.
+    #[inline]
+    pub(crate) fn gather_next(&mut self, payload: &[u8]) -> bool {
+        let is_gathered = self.batch.add_next(payload);
+        self.sequence += u64::from(is_gathered);
+        is_gathered
     }
 
     /// Where the next batch goes.
@@ -209,6 +229,9 @@ impl LaneWriter {
         let now_ns = coarse_time_ns();
         let written = self.write(now_ns);
         self.is_stuck = written.is_err();
+        if self.is_stuck {
+            self.batch.allow(0);
+        }
         self.offset += written.map_err(|error| self.failed(CANNOT_WRITE, error))?;
         self.sent(now_ns);
         self.batch.clear();

@@ -71,6 +71,16 @@ impl SenderFlavor {
         }
     }
 
+    /// Accepts a message that waits for the next ones, where that needs no look at anything; otherwise
+    /// [`try_send`](Self::try_send) does it.
+    #[inline]
+    pub(crate) fn feed_next(&mut self, payload: &[u8]) -> bool {
+        match self {
+            Self::File(end) => end.feed_next(payload),
+            _ => false,
+        }
+    }
+
     /// Moves on whatever can move without waiting. Whether everything accepted is with the kernel.
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
         match self {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use switchboard_kernel::io::coarse_time_ns;
 use switchboard_kernel::mmap::{Mapping, Mode};
 
-use super::{Batch, Durability, End, Folder, LaneWriter, Manner, segment};
+use super::room::{STEP_BYTES, reserve_first};
+use super::{Batch, End, Folder, LaneWriter, Manner, segment};
 use crate::error::Error;
 use crate::log::segment::Until;
 
@@ -32,7 +33,10 @@ pub(super) struct Opened {
     pub(super) offset: u64,
     /// Blocks are reserved up to here.
     pub(super) reserved: u64,
+    pub(super) blocks: u64,
     pub(super) made_ns: u64,
+    /// Its name is on the disk, if names are to be.
+    pub(super) is_name_synced: bool,
 }
 
 impl LaneWriter {
@@ -46,7 +50,8 @@ impl LaneWriter {
         recovered: Option<String>,
     ) -> Result<Self, Error> {
         let file_bytes = if has_room { manner.segment_bytes } else { segment::HEADER_BYTES as u64 };
-        let opened = make_segment(&folder, Manner { segment_bytes: file_bytes, ..manner }, next)?;
+        let manner_of_file = Manner { segment_bytes: file_bytes, ..manner };
+        let opened = make_segment(&folder, manner_of_file, next, false)?;
         let mut writer = Self::in_segment(folder, manner, next, opened);
         writer.recovered = recovered;
         Ok(writer)
@@ -68,8 +73,11 @@ impl LaneWriter {
             file_bytes: opened.file_bytes,
             offset: opened.offset,
             reserved: opened.reserved,
+            blocks: opened.blocks,
             sequence: next.sequence,
             durable: opened.offset,
+            begun: opened.offset,
+            waited: opened.offset,
             made_ns: opened.made_ns,
             last_ns: None,
             newest_ns: next.newest_ns,
@@ -79,6 +87,7 @@ impl LaneWriter {
             batch: Batch::default(),
             is_stuck: false,
             syncs: 0,
+            is_name_synced: opened.is_name_synced,
             unsynced: None,
         }
     }
@@ -92,20 +101,31 @@ impl LaneWriter {
             sequence: self.sequence,
             newest_ns: self.newest_ns,
         };
-        let opened = make_segment(&self.folder, self.manner, next)?;
+        // One that was begun anew because of its age, or that had no room for messages, says nothing about the next one.
+        let took_more = self.reserved > STEP_BYTES;
+        let opened = make_segment(&self.folder, self.manner, next, took_more)?;
         self.ended = self.last_ns.take().map(|last_ns| (self.segment, last_ns));
         self.made_ns = opened.made_ns;
         self.segment = next.segment;
         self.file_bytes = opened.file_bytes;
         self.offset = opened.offset;
         self.durable = opened.offset;
+        self.begun = opened.offset;
+        self.waited = opened.offset;
         self.reserved = opened.reserved;
+        self.blocks = opened.blocks;
+        self.is_name_synced = opened.is_name_synced;
         (self.file, self.mapping) = (opened.file, opened.mapping);
         Ok(())
     }
 }
 
-fn make_segment(folder: &Folder, manner: Manner, next: Next) -> Result<Opened, Error> {
+fn make_segment(
+    folder: &Folder,
+    manner: Manner,
+    next: Next,
+    takes_more: bool,
+) -> Result<Opened, Error> {
     let Next { lane, segment: number, sequence, newest_ns } = next;
     let file_bytes = manner.segment_bytes;
     let made_ns = coarse_time_ns();
@@ -120,19 +140,23 @@ fn make_segment(folder: &Folder, manner: Manner, next: Next) -> Result<Opened, E
         until: newest_ns.map_or(Until::UNKNOWN, Until::of),
     };
     let name = segment::file_name(lane, number);
-    let file = folder.make_file(&name, file_bytes, &header.to_bytes())?;
+    let mut blocks = 0;
+    let prepare = |file: &File| blocks = reserve_first(file, manner, takes_more);
+    let file = folder.make_file(&name, file_bytes, prepare, &header.to_bytes())?;
     let mapping = map(folder, &file, file_bytes)?;
-    if manner.durability == Durability::Synced {
-        // The file and its name; that of the log is there since the writer was opened.
-        file.sync_data().map_err(|error| {
-            folder.system("fdatasync", "cannot write a segment to the disk", error)
-        })?;
-        folder.sync_names_in()?;
-    }
     folder.note_end(lane, End { segment: number, sequence });
     folder.changed();
     let offset = segment::HEADER_BYTES as u64;
-    Ok(Opened { file, mapping, file_bytes, offset, reserved: 0, made_ns })
+    Ok(Opened {
+        file,
+        mapping,
+        file_bytes,
+        offset,
+        reserved: 0,
+        blocks,
+        made_ns,
+        is_name_synced: false,
+    })
 }
 
 pub(super) fn map(folder: &Folder, file: &File, bytes: u64) -> Result<Mapping, Error> {

@@ -1,15 +1,21 @@
 //! Room for messages in a segment: blocks are reserved ahead of the writer, so that a full disk is an error and not a fault.
 
+use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
 use switchboard_kernel::io;
 use switchboard_kernel::mmap::{self, Advice};
 
-use super::{Durability, LEAST_SEGMENT_BYTES, LaneWriter, Refusal};
+use super::{Durability, LEAST_SEGMENT_BYTES, LaneWriter, Manner, Refusal};
 use crate::error::{Error, ErrorKind};
 
-/// Blocks are reserved so far ahead.
-const RESERVE_BYTES: u64 = 1 << 20;
+/// Room for messages is made in such steps.
+pub(super) const STEP_BYTES: u64 = 1 << 20;
+/// Of what goes to the disk at once, blocks are reserved so far ahead, after a first step. Each piece of a file that lies
+/// elsewhere on the disk is noted; where a file system has many to note, it writes more with each sync.
+const LONG_STEP_BYTES: u64 = 16 << 20;
+/// That is done where the file system has so much left for each byte.
+const LEFT_FOR_EACH: u64 = 8;
 /// Zeros are written ahead where so many syncs, or more, took one step of reserved blocks.
 const MANY_SYNCS: u32 = 8;
 /// They are written in pieces of this size.
@@ -56,9 +62,9 @@ impl LaneWriter {
     /// Reserves blocks, so that a store cannot meet a full disk.
     #[cold]
     fn reserve(&mut self, end: u64) -> Result<(), Error> {
-        let until = end.next_multiple_of(RESERVE_BYTES).min(self.file_bytes);
+        let until = end.next_multiple_of(STEP_BYTES).min(self.file_bytes);
         self.check_length("fallocate")
-            .and_then(|()| mmap::reserve(&self.file, until))
+            .and_then(|()| self.reserve_blocks(until))
             .map_err(|error| self.failed("cannot reserve room for messages", error))?;
         if self.manner.durability == Durability::Memory {
             // The pages that come next are wanted at once; if that fails they come one by one. What is
@@ -71,6 +77,17 @@ impl LaneWriter {
         }
         self.syncs = 0;
         self.reserved = until;
+        Ok(())
+    }
+
+    fn reserve_blocks(&mut self, until: u64) -> switchboard_kernel::Result<()> {
+        if until <= self.blocks {
+            return Ok(());
+        }
+        // Blocks that join others which are being written confuse ext4, which warns in the kernel's log.
+        self.finish_begun();
+        let far = if until > STEP_BYTES { self.file_bytes } else { until };
+        self.blocks = reserve_ahead(&self.file, self.manner.durability, (self.blocks, until), far)?;
         Ok(())
     }
 
@@ -88,6 +105,40 @@ impl LaneWriter {
             offset += zeros.len() as u64;
         }
     }
+}
+
+/// Reserves the first blocks of a new segment, those of its header among them: all, where many messages are expected.
+/// That they are one piece makes syncing cheaper; if it fails the first message says so.
+pub(super) fn reserve_first(file: &File, manner: Manner, takes_more: bool) -> u64 {
+    if manner.durability == Durability::Memory {
+        return 0;
+    }
+    let first = STEP_BYTES.min(manner.segment_bytes);
+    let far = if takes_more { manner.segment_bytes } else { first };
+    reserve_ahead(file, manner.durability, (0, first), far).unwrap_or(0)
+}
+
+/// Reserves blocks from one position to another, or further, up to `far`, where that makes syncing cheaper. Returns to where.
+fn reserve_ahead(
+    file: &File,
+    durability: Durability,
+    (from, until): (u64, u64),
+    far: u64,
+) -> switchboard_kernel::Result<u64> {
+    let far = until.next_multiple_of(LONG_STEP_BYTES).min(far);
+    if far > until && durability != Durability::Memory && leaves_room(file, far - from) {
+        match mmap::reserve(file, far) {
+            Ok(()) => return Ok(far),
+            // Some file systems keep what they could get.
+            Err(_) => _ = mmap::give_back(file, until, far - until),
+        }
+    }
+    mmap::reserve(file, until).map(|()| until)
+}
+
+/// Whether so many bytes are a small part of what the file system has left.
+fn leaves_room(file: &File, bytes: u64) -> bool {
+    mmap::free_bytes(file).is_ok_and(|free| free / LEFT_FOR_EACH >= bytes)
 }
 
 /// Files of this process may be no longer.

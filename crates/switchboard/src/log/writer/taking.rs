@@ -86,8 +86,19 @@ impl LaneWriter {
                 // A clock that was ahead then does not make it younger than its messages.
                 let made_ns =
                     times.map_or(header.made_ns, |times| header.made_ns.min(times.oldest));
-                let opened =
-                    Opened { file, mapping, file_bytes, offset, reserved: offset, made_ns };
+                // Its name was, with those that were there.
+                let is_name_synced = true;
+                let (reserved, blocks) = (offset, offset);
+                let opened = Opened {
+                    file,
+                    mapping,
+                    file_bytes,
+                    offset,
+                    reserved,
+                    blocks,
+                    made_ns,
+                    is_name_synced,
+                };
                 let next = Next { lane, segment: number, sequence, newest_ns };
                 let mut writer = Self::in_segment(folder, manner, next, opened);
                 writer.last_ns = times.map(|times| times.last);

@@ -389,6 +389,10 @@ impl Sender<Bytes> {
     /// As [`send`](Self::send).
     #[inline]
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        if self.flavor.feed_next(bytes) {
+            self.sent += 1;
+            return Ok(());
+        }
         self.accept_until(Deadline::NEVER, |flavor| flavor.try_send(bytes, 0, true))
     }
 

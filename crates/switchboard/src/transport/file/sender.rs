@@ -119,6 +119,15 @@ impl FileSender {
         self.writer.recovered()
     }
 
+    /// A message that goes out with others which wait already, if nothing else has to be looked at; otherwise
+    /// [`try_send`](Self::try_send) does it.
+    #[inline]
+    pub(crate) fn feed_next(&mut self, payload: &[u8]) -> bool {
+        let is_fed = payload.len() <= self.limit_bytes && self.writer.gather_next(payload);
+        self.appended += u64::from(is_fed);
+        is_fed
+    }
+
     #[inline]
     pub(crate) fn try_send(
         &mut self,
@@ -138,7 +147,10 @@ impl FileSender {
             match self.writer.append(payload) {
                 Ok(()) => break,
                 Err(Refusal::Failed(error)) => return Err(error.into()),
-                Err(Refusal::Unwritten) => self.write_out()?,
+                Err(Refusal::Unwritten) => {
+                    self.write_out()?;
+                    self.writer.begin_sync();
+                }
                 Err(Refusal::SegmentFull) => self.next_segment()?,
             }
         }

@@ -405,7 +405,13 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// Whether nothing came since nothing was found.
     #[inline]
     fn nothing_came(&self) -> bool {
-        self.end.quiet_news().is_some_and(|news| self.outside.is_empty(news))
+        let is_empty = self.end.quiet_news().is_some_and(|news| self.outside.is_empty(news));
+        if is_empty {
+            // Whoever looks again at once has its next looks under way when the line is taken from it to be written: they
+            // are all thrown away then, and that takes longer than this.
+            std::hint::spin_loop();
+        }
+        is_empty
     }
 
     fn take_lent(&mut self) -> bool {

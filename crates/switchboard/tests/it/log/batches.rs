@@ -442,5 +442,6 @@ fn a_file_that_was_cut_is_not_made_longer() {
     let error = publisher.push().expect_err("its file is gone");
     assert!(error.to_string().contains("segment"), "{error}");
     assert_eq!(publisher.acknowledged(), LARGE);
+    publisher.feed(b"nowhere to go").expect_err("nothing more is accepted");
     assert_eq!(std::fs::metadata(&segment).expect("a segment").len(), 64);
 }

@@ -1,5 +1,6 @@
 //! Retention: what is removed, when, and that subscribers are told.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use switchboard::{Bytes, RecvError, Start, Topic};
@@ -104,4 +105,27 @@ fn a_publisher_removes_what_is_too_old_while_it_publishes() {
     // A segment of a second, a second, and up to a second until it looks; a busy machine adds to that.
     let kept = sent[first as usize - 1].elapsed();
     assert!(kept < DEADLINE / 2, "{kept:?}");
+}
+
+#[test]
+fn a_segment_that_is_begun_for_its_age_takes_little_room() {
+    let scratch = Scratch::new();
+    let query = "?retain=1s&durability=synced";
+    let mut publisher = topic(&scratch, query).publisher().expect("a publisher");
+    let begun = Instant::now();
+    let first = segments(&scratch.join("log"));
+    loop {
+        publisher.send(&Bytes(b"a few bytes".into())).expect("published");
+        let now = segments(&scratch.join("log"));
+        for segment in &now {
+            // Removed meanwhile, it takes none.
+            let taken = std::fs::metadata(segment).map_or(0, |segment| segment.blocks() * 512);
+            assert!(taken < 2 << 20, "{taken} bytes of {}", segment.display());
+        }
+        if now.last() != first.last() {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "no other segment is begun");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -1,4 +1,5 @@
-//! What syncing costs in system calls: one sync for a push, however large, and two for a segment.
+//! What syncing costs in system calls: one sync for a push, however large, and two for a segment. The disk begins with a
+//! large push before all of it is there.
 
 use switchboard::{Bytes, Topic};
 use switchboard_testkit::Scratch;
@@ -35,7 +36,7 @@ fn a_push_takes_one_sync_and_a_segment_two() {
     let scratch = Scratch::new();
     let (log, trace) = (scratch.join("log"), scratch.join("trace"));
     let address = format!("file:{}?segment=4MiB&durability=synced", log.display());
-    let traced = "trace=fsync,fdatasync,openat";
+    let traced = "trace=fsync,fdatasync,openat,sync_file_range,fallocate";
     if injected("log-large-pushes", &[address], traced, &trace) != ["end"] {
         return skip(TEST, "strace may not trace here");
     }
@@ -43,9 +44,20 @@ fn a_push_takes_one_sync_and_a_segment_two() {
     let count = |call: &str| calls.lines().filter(|line| line.contains(call)).count();
     let made = segments(&log).len();
     assert_eq!(made, 3);
-    // Once a push; and of each segment when it is made, and when it is full.
+    // Once a push; and of each segment when it is full.
     let synced = count(" fdatasync(");
-    assert!((PUSHES..=PUSHES + 2 * made).contains(&synced), "{synced}\n{calls}");
+    assert!((PUSHES..PUSHES + made).contains(&synced), "{synced}\n{calls}");
+    // Four times in a push of a MiB, at most; and no blocks are reserved meanwhile.
+    let begun = count("_RANGE_WRITE");
+    assert!((2 * PUSHES..=4 * PUSHES).contains(&begun), "{begun}\n{calls}");
+    let mut is_begun = false;
+    for line in calls.lines() {
+        assert!(!(is_begun && line.contains(" fallocate(")), "{line}\n{calls}");
+        let ends = line.contains("sync(") || line.contains("_RANGE_WAIT_BEFORE");
+        is_begun = line.contains("_RANGE_WRITE") || is_begun && !ends;
+    }
+    // The bell; the first step of the first segment, then all of it; of each other one all at once.
+    assert_eq!(count(" fallocate("), made + 2, "{calls}");
     // The log's own name once, and the names in it when it is opened and for each segment.
     assert_eq!((count("\"..\""), count(" fsync(")), (1, made + 2), "{calls}");
 }
