@@ -10,7 +10,8 @@ mod mask;
 mod names;
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit};
 use switchboard_kernel::error::Result;
@@ -201,7 +202,7 @@ fn a_wait_ends_at_its_deadline_and_at_nothing_else() {
     let set = SignalSet::from(Signal::USR1);
     let guard = signal::block(&set).unwrap();
     assert_eq!(signal::wait(&set, now()), Ok(None));
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     assert_eq!(signal::wait(&set, Deadline::after(Duration::from_millis(20))), Ok(None));
     assert!(since.elapsed() >= Duration::from_millis(20));
     drop(guard);
@@ -263,6 +264,12 @@ fn a_thread_gets_what_is_sent_to_it() {
         [(Code::Thread, None), (Code::Queue, Some(3)),]
     );
     assert_eq!(got.map(|received| received.is_sender_verified()), [true, false]);
+    // The kernel says that a thread has ended shortly before it forgets it.
+    let since = Instant::now();
+    while Path::new(&format!("/proc/self/task/{id}")).exists() {
+        assert!(since.elapsed() < DEADLINE, "thread {id} does not go");
+        std::thread::yield_now();
+    }
     assert_eq!(error_of(signal::send_thread(process, id, Signal::USR1)), "ESRCH");
 }
 

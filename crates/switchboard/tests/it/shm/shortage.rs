@@ -19,13 +19,22 @@ const LEFT_BYTES: u64 = 4 << 20;
 const RING: &str = "&capacity=16MiB";
 const LARGE_BYTES: usize = 5 << 20;
 
+/// The system calls in which the I/O thread waits.
+const EPOLL_WAITS: [i64; 3] = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2];
+
 const PATTERNS: [Pattern; 2] = [Pattern::Topic, Pattern::Queue];
 
 /// Hardly any more address space, until this is dropped.
 struct Narrow(Rlimit);
 
 impl Narrow {
+    /// The I/O thread is there already.
     fn begin() -> Self {
+        let since = Instant::now();
+        while !io_thread_waits() {
+            assert!(since.elapsed() < DEADLINE, "the I/O thread does not wait");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let narrow = Self(getrlimit(Resource::As));
         // A thread that takes its first memory has more addresses for a moment than it keeps.
         loop {
@@ -36,6 +45,19 @@ impl Narrow {
             }
         }
     }
+}
+
+/// Whether the I/O thread has begun, and waits for something to do. While it begins it takes a stack for signals;
+/// without room for that the process is aborted (`std::thread`).
+fn io_thread_waits() -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").expect("the threads");
+    threads.flatten().any(|thread| {
+        let read = |file| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        let call: Option<i64> =
+            read("syscall").split(' ').next().and_then(|call| call.parse().ok());
+        read("comm").trim() == "switchboard-io"
+            && call.is_some_and(|call| EPOLL_WAITS.contains(&call))
+    })
 }
 
 fn addresses_bytes() -> u64 {
