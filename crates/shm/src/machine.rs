@@ -23,13 +23,18 @@ unsafe extern "C" {
 /// words, then the call: 32 bytes 2.7 and 3.2; 64 bytes 3.3 and 2.7; 256 bytes 7 and 4.1; 4 KiB 90 and 34.
 pub(crate) const LONG_BYTES: usize = 49;
 
+/// Up to here there is no call.
+#[cfg(target_arch = "x86_64")]
+const FEW_BYTES: usize = 128;
+
 /// Copies whole words into memory that others may read.
 #[inline]
 pub(crate) fn store_all(words: &[AtomicU64], bytes: &[[u8; 8]]) {
     let words = &words[..bytes.len()];
+    let (from, to) = (bytes.as_ptr().cast(), words.as_ptr().cast_mut().cast());
     // SAFETY: there are as many words as chunks. They may be written through a shared reference, by this as
     // by relaxed stores.
-    unsafe { copy(bytes.as_ptr().cast(), words.as_ptr().cast_mut().cast(), bytes.len() * 8) };
+    unsafe { copy_words(from, to, bytes.len()) };
 }
 
 /// Copies whole words out of memory that others may write.
@@ -37,7 +42,58 @@ pub(crate) fn store_all(words: &[AtomicU64], bytes: &[[u8; 8]]) {
 pub(crate) fn load_all(words: &[AtomicU64], bytes: &mut [[u8; 8]]) {
     let words = &words[..bytes.len()];
     // SAFETY: there are as many words as chunks.
-    unsafe { copy(words.as_ptr().cast(), bytes.as_mut_ptr().cast(), bytes.len() * 8) };
+    unsafe { copy_words(words.as_ptr().cast(), bytes.as_mut_ptr().cast(), bytes.len()) };
+}
+
+/// # Safety
+/// As [`copy`], of so many words.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn copy_words(from: *const u8, to: *mut u8, words: usize) {
+    let len = words * 8;
+    if len > FEW_BYTES {
+        // SAFETY: the caller says so.
+        return unsafe { copy(from, to, len) };
+    }
+    // Around a call all registers are stored. A writer's stores wait for the lines that its readers have, and only so
+    // many can wait: with fewer of them, more messages are under way.
+    let mut at = 0;
+    while at + 32 <= len {
+        // SAFETY: within the bytes that the caller says are mapped.
+        unsafe {
+            asm!(
+                "movups {low}, [{from} + {at}]",
+                "movups {high}, [{from} + {at} + 16]",
+                "movups [{to} + {at}], {low}",
+                "movups [{to} + {at} + 16], {high}",
+                from = in(reg) from, to = in(reg) to, at = in(reg) at,
+                low = out(xmm_reg) _, high = out(xmm_reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+        at += 32;
+    }
+    while at < len {
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "mov {word}, [{from} + {at}]",
+                "mov [{to} + {at}], {word}",
+                from = in(reg) from, to = in(reg) to, at = in(reg) at, word = out(reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+        at += 8;
+    }
+}
+
+/// # Safety
+/// As [`copy`], of so many words.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn copy_words(from: *const u8, to: *mut u8, words: usize) {
+    // SAFETY: the caller says so.
+    unsafe { copy(from, to, words * 8) };
 }
 
 /// # Safety

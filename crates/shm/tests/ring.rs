@@ -92,14 +92,16 @@ proptest! {
             }
             let mut wanted = Some(message(sent, *size));
             while let Some(next) = wanted.take() {
-                let is_sent = if size % 4 == 1 {
-                    scribble(&mut writer, (size * 2).min(1016), Some(&next))
-                } else {
-                    send(&mut writer, &next)
+                let is_sent = match size % 4 {
+                    1 => scribble(&mut writer, (size * 2).min(1016), Some(&next)),
+                    // What does not fit as it is is sent.
+                    2 => writer.gather(&next) || send(&mut writer, &next),
+                    _ => send(&mut writer, &next),
                 };
                 if is_sent {
                     sent += 1;
                 } else {
+                    writer.commit_gathered();
                     // As much as is there, so that there is room.
                     while let Some(bytes) = receive(&mut reader) {
                         prop_assert_eq!(&bytes, &message(received, bytes.len()));
@@ -116,7 +118,10 @@ proptest! {
                 prop_assert_eq!(&bytes, &message(received, bytes.len()));
                 received += 1;
             }
+            prop_assert!(reader.number() <= writer.number(), "it was not committed");
         }
+        let is_gathered = writer.gathered_bytes() > 0;
+        prop_assert_eq!(is_gathered, writer.commit_gathered().is_some());
         while let Some(bytes) = receive(&mut reader) {
             prop_assert_eq!(&bytes, &message(received, bytes.len()));
             received += 1;
@@ -303,4 +308,56 @@ fn an_overtaken_reader_does_not_take_a_zero_for_nothing() {
     assert!(!reader.is_overtaken());
     let next = reader.take_lossy(&mut bytes, |_, _, _| Ok(())).unwrap().unwrap().unwrap();
     assert_eq!(bytes, message(next.number - 1, 56));
+}
+
+#[test]
+fn what_is_gathered_is_seen_together() {
+    for committed_by_the_next in [false, true] {
+        let (mut writer, mut reader) = pair(false, 0, 0);
+        assert!(send(&mut writer, &message(0, 20)));
+        assert_eq!(receive(&mut reader), Some(message(0, 20)));
+        let begin = writer.head();
+        for number in 1..4 {
+            assert!(writer.gather(&message(number, 60)));
+            assert_eq!(receive(&mut reader), None, "it was not committed");
+            assert_eq!((writer.head(), writer.number()), (begin, 1));
+        }
+        assert_eq!(writer.gathered_bytes(), 3 * 72);
+        if committed_by_the_next {
+            let claim = writer.claim(60).expect("room");
+            writer.write(&claim, 0, &message(4, 60));
+            // Who sleeps does so where the first one of them is.
+            assert_eq!(writer.commit(claim, Kind::Message, 60), begin);
+        } else {
+            assert_eq!(writer.commit_gathered(), Some(begin));
+        }
+        assert_eq!((writer.gathered_bytes(), writer.commit_gathered()), (0, None));
+        let last = if committed_by_the_next { 4 } else { 3 };
+        for number in 1..=last {
+            assert_eq!(receive(&mut reader), Some(message(number, 60)));
+        }
+        assert_eq!(receive(&mut reader), None);
+        assert_eq!((writer.head(), writer.number()), (reader.position(), last + 1));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_not_gathered() {
+    let (mut writer, mut reader) = pair(false, 0, 0);
+    let mut gathered = 0;
+    while writer.gather(&message(gathered, 100)) {
+        gathered += 1;
+    }
+    // Neither over the end of the ring, nor over what was not read.
+    let before = (writer.head(), writer.gathered_bytes());
+    assert!(!writer.gather(&message(gathered, 100)));
+    assert_eq!((writer.head(), writer.gathered_bytes()), before);
+    writer.commit_gathered();
+    for number in 0..gathered {
+        assert_eq!(receive(&mut reader), Some(message(number, 100)));
+    }
+    assert_eq!(receive(&mut reader), None);
+    writer.set_smallest_cursor(reader.position());
+    assert!(send(&mut writer, &message(gathered, 100)), "there is room behind a pad");
+    assert_eq!(receive(&mut reader), Some(message(gathered, 100)));
 }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub(crate) use posix_mq::names as queue_names;
 
 use self::switchboard::service::Calls;
-use self::switchboard::{AsQueue, AsTopic, Ends, Shm, Unix};
+use self::switchboard::{AsQueue, AsTopic, Ends, FedShm, Shm, Unix};
 use crate::control::Control;
 use crate::job::{Case, Job, Manner, Measure, Report, Side};
 use crate::{Failure, side};
@@ -186,6 +186,12 @@ pub(crate) const TABLE: &[Contender] = &[
         bare: false,
         can: switchboard::can::<Shm, AsTopic>,
         run: side::run::<Ends<Shm, AsTopic>>,
+    },
+    Contender {
+        name: "switchboard shm: topic, fed",
+        bare: false,
+        can: switchboard::can::<FedShm, AsTopic>,
+        run: side::run::<Ends<FedShm, AsTopic>>,
     },
     Contender {
         name: "switchboard shm: queue",

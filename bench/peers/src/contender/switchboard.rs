@@ -24,6 +24,9 @@ const JOINING: Duration = Duration::from_secs(5);
 const PREFETCH: u32 = 1024;
 const ACKNOWLEDGE_EVERY: u32 = 64;
 
+/// Longer messages are not fed here.
+const LARGEST_FED: usize = 64;
+
 /// Messages that one call hands out at most.
 const AT_A_TIME: usize = 256;
 
@@ -35,6 +38,8 @@ pub(crate) trait Scheme {
     /// Senders look for room, and receivers of streams for messages, again and again instead of sleeping;
     /// a process that is pinned to one processor would sleep at once. Such senders send from a buffer.
     const POLLS: bool;
+    /// Streams are fed: messages wait for others, and go out together.
+    const FEEDS: bool = false;
     fn address(meeting: &Meeting<'_>, way: usize) -> String;
 }
 
@@ -61,6 +66,20 @@ impl Scheme for Shm {
 
     fn address(meeting: &Meeting<'_>, way: usize) -> String {
         format!("shm:{}-{way}?scope={}", meeting.name, meeting.job.folder.display())
+    }
+}
+
+/// The same, fed.
+pub(crate) struct FedShm;
+
+impl Scheme for FedShm {
+    const SCHEME: &'static str = Shm::SCHEME;
+    const LOANS: bool = true;
+    const POLLS: bool = true;
+    const FEEDS: bool = true;
+
+    fn address(meeting: &Meeting<'_>, way: usize) -> String {
+        Shm::address(meeting, way)
     }
 }
 
@@ -108,8 +127,10 @@ impl Pattern for AsTopic {
 pub(super) fn can<S: Scheme, P: Pattern>(case: &Case) -> Can {
     let carried =
         TABLE.iter().any(|row| row.scheme == S::SCHEME && row.patterns().contains(&P::NAME));
+    let is_small_stream = case.measure == Measure::Stream && case.bytes <= LARGEST_FED;
     match case {
         _ if !carried || case.measure == Measure::Service => Can::NotAsked,
+        _ if S::FEEDS && !is_small_stream => Can::NotAsked,
         Case { measure: Measure::Publish, .. } if P::ACKNOWLEDGES => {
             Can::No("each message to one receiver")
         }
@@ -225,6 +246,11 @@ impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
     #[inline(always)]
     fn send(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure> {
         let out = self.out.as_mut().ok_or_else(one_way)?;
+        if S::FEEDS {
+            let mut message = [0; LARGEST_FED];
+            fill(&mut message[..bytes]);
+            return Ok(out.feed(&message[..bytes])?);
+        }
         if S::LOANS {
             loop {
                 match out.try_loan_bytes(bytes) {

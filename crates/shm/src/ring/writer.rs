@@ -25,6 +25,8 @@ pub struct RingWriter<W> {
     shape: Shape,
     /// Where the next frame goes. The word there is 0.
     head: u64,
+    /// The frames just before, if they were written and not committed yet.
+    gathered: Gathered,
     /// What is claimed ends at or before this, with the header after it.
     limit: u64,
     /// Where what was ever claimed ends: it may be under way, and may have been written to and not committed.
@@ -41,6 +43,24 @@ pub struct RingWriter<W> {
     /// Of a lossy ring: where frames begin, about an eighth of the ring apart; the first is the tail, and none
     /// means the head.
     marks: VecDeque<u64>,
+}
+
+/// Frames that follow each other and become visible together, when the header of the first one is stored.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gathered {
+    /// Where the first one is: the word there is 0.
+    at: u64,
+    /// What the word there becomes; 0: there are none.
+    header: u64,
+    /// Number of the last message before them.
+    number: u64,
+}
+
+impl Gathered {
+    #[inline(always)]
+    fn is_none(&self) -> bool {
+        self.header == 0
+    }
 }
 
 /// Room for a frame that is not committed yet. Nothing is taken until it is.
@@ -127,6 +147,7 @@ impl<W: Words> RingWriter<W> {
             memory,
             shape,
             head: position,
+            gathered: Gathered::default(),
             limit,
             claimed: position,
             cleared: position,
@@ -137,18 +158,19 @@ impl<W: Words> RingWriter<W> {
         })
     }
 
-    /// Position of the next frame.
+    /// Where what is committed ends: position of the next frame, or of the first one that was
+    /// [gathered](Self::gather).
     #[inline]
     #[must_use]
     pub fn head(&self) -> u64 {
-        self.head
+        if self.gathered.is_none() { self.head } else { self.gathered.at }
     }
 
-    /// Number of the last message.
+    /// Number of the last message that is committed.
     #[inline]
     #[must_use]
     pub fn number(&self) -> u64 {
-        self.number
+        if self.gathered.is_none() { self.number } else { self.gathered.number }
     }
 
     /// Bytes of the ring.
@@ -325,7 +347,62 @@ impl<W: Words> RingWriter<W> {
         (first, first + claim.payload_bytes.div_ceil(8) as usize)
     }
 
-    /// Commits a message, or whatever else, with its first `payload_bytes`. Returns the position at which
+    /// Writes a message behind what is there, to be committed together with those that follow it. Whether there is
+    /// room for it as it is: `false` where there is a pad to be written first, or readers' cursors to be looked at.
+    ///
+    /// Only for a ring that loses nothing. Nobody sees it before [`commit_gathered`](Self::commit_gathered), or the
+    /// next [`commit`](Self::commit).
+    #[inline(always)]
+    pub fn gather(&mut self, payload: &[u8]) -> bool {
+        debug_assert!(!self.shape.lossy, "what is overwritten is to be told of");
+        let begin = self.head;
+        let payload_bytes = payload.len() as u64;
+        let end = frame_end(begin, payload_bytes, Unit::WORD);
+        if end + WORD_BYTES > self.limit || end - begin > self.shape.rest(begin) {
+            return false;
+        }
+        let words = self.memory.words();
+        let first = self.shape.word(begin);
+        copy_in(&words[first + 1..], payload);
+        words[self.shape.word(end)].store(0, Relaxed);
+        let number = self.number + 1;
+        let header = header(Kind::Message, payload_bytes, number, Unit::WORD);
+        if self.gathered.is_none() {
+            self.gathered = Gathered { at: begin, header, number: self.number };
+        } else {
+            // Readers do not come here before the first one is committed.
+            words[first].store(header, Relaxed);
+        }
+        (self.number, self.head) = (number, end);
+        self.fetch_ahead();
+        true
+    }
+
+    /// Bytes of the frames that were [gathered](Self::gather).
+    #[inline]
+    #[must_use]
+    pub fn gathered_bytes(&self) -> u64 {
+        self.head - self.head()
+    }
+
+    /// Commits what was [gathered](Self::gather), if anything was. Returns the position at which readers were
+    /// waiting for it; [`crate::bell::after_commit`] comes next.
+    #[inline]
+    pub fn commit_gathered(&mut self) -> Option<u64> {
+        if self.gathered.is_none() { None } else { Some(self.commit_first()) }
+    }
+
+    #[inline(never)]
+    fn commit_first(&mut self) -> u64 {
+        let Gathered { at, header, .. } = std::mem::take(&mut self.gathered);
+        self.claimed = self.claimed.max(self.head);
+        // The commit, of all of them. Partner: the acquire load of readers.
+        self.memory.words()[self.shape.word(at)].store(header, Release);
+        at
+    }
+
+    /// Commits a message, or whatever else, with its first `payload_bytes`, and whatever was
+    /// [gathered](Self::gather) before it. Returns the position at which
     /// readers were waiting for it. [`crate::bell::after_commit`] comes next.
     #[inline(always)]
     pub fn commit(&mut self, claim: Claim, kind: Kind, payload_bytes: u64) -> u64 {
@@ -352,9 +429,11 @@ impl<W: Words> RingWriter<W> {
         if self.shape.lossy {
             self.note_mark(claim.begin);
         }
+        // What was gathered before is seen first.
+        let at = self.commit_gathered().unwrap_or(claim.begin);
         self.fetch_ahead();
         self.clear_ahead(end - claim.begin);
-        claim.begin
+        at
     }
 
     /// Whether the word at the end of a frame is 0 already.
@@ -403,7 +482,11 @@ impl<W: Words> RingWriter<W> {
     #[inline(always)]
     fn fetch_ahead(&mut self) {
         let mut line = self.asked.max(self.head + LINE_BYTES) & !(LINE_BYTES - 1);
-        while line <= self.head + AHEAD_BYTES {
+        let last = self.head + AHEAD_BYTES;
+        if line > last {
+            return;
+        }
+        while line <= last {
             self.ask_for(line);
             line += LINE_BYTES;
         }

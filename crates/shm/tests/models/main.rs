@@ -226,6 +226,31 @@ fn what_is_committed_is_read_whole_and_in_order() {
 }
 
 #[test]
+fn what_is_gathered_is_seen_together_and_in_order() {
+    model(|| {
+        let (mut writer, mut reader) = ring(false);
+        let writing = thread::spawn(move || {
+            assert!(put(&mut writer, 1));
+            assert!(writer.gather(&14_u64.to_le_bytes()) && writer.gather(&21_u64.to_le_bytes()));
+            assert!(writer.commit_gathered().is_some());
+        });
+        let mut last = 0;
+        for _ in 0..2 {
+            if let Some(number) = take(&mut reader) {
+                assert_eq!(number, last + 1);
+                last = number;
+            }
+        }
+        if last == 2 {
+            assert_eq!(take(&mut reader), Some(3), "it was there before the second one was");
+        }
+        writing.join().unwrap();
+        while take(&mut reader).is_some() {}
+        assert_eq!(reader.number(), 3);
+    });
+}
+
+#[test]
 fn what_was_overwritten_is_never_handed_out() {
     model(|| {
         let (mut writer, mut reader) = ring(true);

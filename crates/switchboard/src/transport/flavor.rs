@@ -76,6 +76,7 @@ impl SenderFlavor {
     #[inline]
     pub(crate) fn feed_next(&mut self, payload: &[u8]) -> bool {
         match self {
+            Self::ShmPublisher(end) => end.feed_next(payload),
             Self::File(end) => end.feed_next(payload),
             _ => false,
         }
@@ -87,6 +88,7 @@ impl SenderFlavor {
             Self::Stream(end) => end.drive(),
             Self::Publisher(end) => end.drive(),
             Self::File(end) => end.drive(),
+            Self::ShmPublisher(end) => end.drive(),
             Self::ShmSender(end) => end.drive(),
             _ => Ok(true),
         }

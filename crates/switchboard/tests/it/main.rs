@@ -102,6 +102,7 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-crowd-publisher", shm::thousand::publisher),
     ("shm-forker", shm::fork::forker),
     ("shm-mortal", shm::torture::mortal),
+    ("shm-fed-subscriber", shm::gathered::subscriber),
     ("shm-few-files", shm::shortage::few_files),
     ("shm-other", shm::others::other),
     ("shm-short-for-large", shm::shortage::reader_of_large),

@@ -251,6 +251,31 @@ impl<C: Lends> End<C> {
 }
 
 impl ShmPublisher {
+    /// Accepts a message that waits for the next ones, where that needs no look at anything.
+    #[inline(always)]
+    pub(crate) fn feed_next(&mut self, payload: &[u8]) -> bool {
+        self.end.look_now_and_then();
+        let Ok(mut core) = self.end.enter() else { return false };
+        let fed = core.feed_next(payload);
+        if fed && !self.outside.waits {
+            self.outside.waits = true;
+        }
+        fed
+    }
+
+    /// Publishes what was accepted, and waits for others.
+    #[inline]
+    pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
+        if !self.outside.waits {
+            return Ok(true);
+        }
+        self.call(|core, lending| {
+            lending.waits = false;
+            core.send_off();
+            Ok(true)
+        })
+    }
+
     #[inline]
     pub(crate) fn try_send(&mut self, payload: &[u8]) -> Result<(), SendError> {
         self.end.look_now_and_then();

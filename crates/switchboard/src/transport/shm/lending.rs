@@ -20,6 +20,8 @@ pub(crate) struct Lending {
     segment: Option<(u32, Own)>,
     /// In whose ring.
     pub(super) link: LinkId,
+    /// Messages were accepted that wait for others.
+    pub(super) waits: bool,
     is_out: bool,
     claim: Claim,
     /// Where a large message is built, and not in the ring.

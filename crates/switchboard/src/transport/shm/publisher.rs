@@ -54,6 +54,12 @@ const EVICTED_AFTER: Duration = Duration::from_secs(5);
 const HELD_UP: &str = "it is of another user, and has taken nothing for 5 seconds while its publisher \
                        waited for it";
 
+/// Longer messages do not wait for others.
+const LARGEST_GATHERED: usize = 1024;
+/// So much waits at most, with the headers, and not more than an eighth of the ring: readers have something to do
+/// while the next are written.
+const MOST_GATHERED_BYTES: u64 = 4 << 10;
+
 /// The one ring of a topic stands for all links.
 const OF_TOPIC: LinkId = 0;
 
@@ -82,6 +88,31 @@ impl PublisherCore {
         self.ring.write(&claim, 0, payload);
         self.commit(claim, Kind::Message, len, len);
         Ok(())
+    }
+
+    /// Accepts a message that waits for the next ones, where that needs no look at anything; otherwise
+    /// [`try_send`](Self::try_send) does it.
+    #[inline(always)]
+    pub(super) fn feed_next(&mut self, payload: &[u8]) -> bool {
+        if payload.len() > LARGEST_GATHERED || self.ring.is_lossy() || self.history.is_wanted() {
+            return false;
+        }
+        if !self.ring.gather(payload) {
+            return false;
+        }
+        self.side.counters.bytes += payload.len() as u64;
+        if self.ring.gathered_bytes() >= MOST_GATHERED_BYTES.min(self.ring.capacity() / 8) {
+            self.send_off();
+        }
+        true
+    }
+
+    /// Publishes what waits for others.
+    #[inline(never)]
+    pub(super) fn send_off(&mut self) {
+        if let Some(at) = self.ring.commit_gathered() {
+            self.ring_bell(at);
+        }
     }
 
     #[inline]
@@ -123,6 +154,8 @@ impl PublisherCore {
     /// Looks how far the subscribers are. An error where that leaves no room.
     #[cold]
     fn make_room(&mut self, len: u64) -> Result<(), SendError> {
+        // Who is waited for is to have it all.
+        self.send_off();
         let cursor = self.look_at_cursors();
         self.ring.set_smallest_cursor(cursor);
         self.pace.turn(cursor, &mut self.ring);

@@ -10,6 +10,7 @@ mod ends;
 pub(crate) mod feeds;
 pub(crate) mod feeds_of_others;
 pub(crate) mod fork;
+pub(crate) mod gathered;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
 pub(crate) mod losses;

@@ -179,6 +179,13 @@ pub(super) const STEPS: &[Operation] = &[
         quick: Quick::Deaths,
         ..PUBLISH
     },
+    Operation { name: "publish three together", act: Act::Feed(3), ..PUBLISH },
+    Operation {
+        name: "publish three together to a sleeping subscriber",
+        act: Act::Feed(3),
+        others: Others::Asleep,
+        ..PUBLISH
+    },
     Operation {
         name: "publish into a full ring",
         query: SMALL_RING,

@@ -1,0 +1,186 @@
+//! Messages that a publisher was fed: they wait for others, and go out together.
+
+use switchboard::{Bytes, Options, Overflow, Receiver, RecvError, Sender};
+use switchboard_testkit::child::report;
+use switchboard_testkit::{Child, DEADLINE, Scratch};
+
+use super::ends::{self, Pattern};
+
+/// So much waits at most, with 8 bytes for each message.
+const MOST_BYTES: usize = 4 << 10;
+
+fn address(scratch: &Scratch, query: &str) -> String {
+    format!("shm:channel?scope={}{query}", scratch.join("scope").display())
+}
+
+fn writer(address: &str, options: Options) -> Sender<Bytes> {
+    ends::writer(Pattern::Topic, address, options).expect("a publisher")
+}
+
+fn reader(address: &str) -> Receiver<Bytes> {
+    ends::reader(Pattern::Topic, address, Options::default()).expect("a subscriber")
+}
+
+fn feed(writer: &mut Sender<Bytes>, number: u64) {
+    writer.feed(&ends::message(1, number, 64)).expect("accepted");
+}
+
+/// The number of the next message, if one is there.
+fn next(reader: &mut Receiver<Bytes>) -> Option<u64> {
+    match reader.try_recv() {
+        Ok(delivery) => Some(ends::read(&delivery.message.0).expect("a whole message").1),
+        Err(RecvError::Empty) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn all(reader: &mut Receiver<Bytes>) -> Vec<u64> {
+    std::iter::from_fn(|| next(reader)).collect()
+}
+
+/// Role: a subscriber that waits for each message, and says which it was.
+pub(crate) fn subscriber(arguments: &[String]) {
+    let mut receiver = reader(&arguments[0]);
+    report("here");
+    loop {
+        match receiver.recv_timeout(DEADLINE) {
+            Ok(delivery) => report(format_args!("{:?}", ends::read(&delivery.message.0))),
+            Err(RecvError::Ended) => return report("the end"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn expect(child: &mut Child, numbers: impl IntoIterator<Item = u64>) {
+    for number in numbers {
+        child.expect(&format!("Some((1, {number}))"));
+    }
+}
+
+#[test]
+fn what_is_fed_waits_for_the_push() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let mut child = Child::role("shm-fed-subscriber", &[&address]);
+    child.expect("here");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(2, Some(DEADLINE)).expect("subscribers");
+    for number in 1..=3 {
+        feed(&mut writer, number);
+        assert_eq!(next(&mut beside), None, "it was not pushed");
+    }
+    assert_eq!(writer.sent(), 3);
+    writer.push().expect("sent");
+    // Who sleeps is woken, although it was not the last message that it slept on.
+    expect(&mut child, 1..=3);
+    assert_eq!(all(&mut beside), [1, 2, 3]);
+    // Any other send takes along what waits, and comes after it.
+    feed(&mut writer, 4);
+    writer.send_bytes(&ends::message(1, 5, 64)).expect("sent");
+    expect(&mut child, 4..=5);
+    feed(&mut writer, 6);
+    let mut loan = writer.loan_bytes(64).expect("room");
+    loan.copy_from_slice(&ends::message(1, 7, 64));
+    assert_eq!(all(&mut beside), [4, 5]);
+    loan.send().expect("sent");
+    expect(&mut child, 6..=7);
+    feed(&mut writer, 8);
+    writer.loan_bytes(64).map(drop).expect("room");
+    assert_eq!(all(&mut beside), [6, 7], "a loan that is not sent sends nothing");
+    writer.drive().expect("sent");
+    expect(&mut child, [8]);
+    assert_eq!(all(&mut beside), [8]);
+    // And so does the end.
+    feed(&mut writer, 9);
+    writer.close().expect("closed");
+    expect(&mut child, [9]);
+    child.expect("the end");
+    assert!(child.wait().success());
+}
+
+#[test]
+fn much_does_not_wait_and_an_end_that_is_dropped_leaves_nothing_behind() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    let together = MOST_BYTES.div_ceil(72) as u64;
+    for number in 1..=together {
+        assert_eq!(next(&mut beside), None);
+        feed(&mut writer, number);
+    }
+    assert_eq!(all(&mut beside), (1..=together).collect::<Vec<_>>());
+    // Long ones do not wait either, and nor does what was fed before.
+    feed(&mut writer, together + 1);
+    writer.feed(&ends::message(1, together + 2, 2000)).expect("accepted");
+    assert_eq!(all(&mut beside), [together + 1, together + 2]);
+    feed(&mut writer, together + 3);
+    drop(writer);
+    assert_eq!(all_until_the_end(&mut beside), [together + 3]);
+}
+
+fn all_until_the_end(reader: &mut Receiver<Bytes>) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    loop {
+        match reader.recv_timeout(DEADLINE) {
+            Ok(delivery) => numbers.push(ends::read(&delivery.message.0).expect("whole").1),
+            Err(RecvError::Ended) => return numbers,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_full_ring_holds_the_publisher_up_and_loses_nothing() {
+    const COUNT: u64 = 3000;
+    let scratch = Scratch::new();
+    for capacity in ["&capacity=4096", "&capacity=32KiB"] {
+        let address = address(&scratch, capacity);
+        let mut child = Child::role("shm-fed-subscriber", &[&address]);
+        child.expect("here");
+        let mut writer = writer(&address, Options::default());
+        writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+        let feeding = std::thread::spawn(move || {
+            for number in 1..=COUNT {
+                let len = 16 + (number % 200) as usize;
+                writer.feed(&ends::message(1, number, len)).expect("accepted");
+            }
+            writer.flush(Some(DEADLINE)).expect("all is taken");
+            assert_eq!(writer.unacknowledged(), 0);
+            writer.close().expect("closed");
+        });
+        expect(&mut child, 1..=COUNT);
+        child.expect("the end");
+        feeding.join().expect("no panic");
+        assert!(child.wait().success());
+    }
+}
+
+#[test]
+fn who_comes_before_the_push_gets_what_waits() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let mut writer = writer(&address, Options::default());
+    feed(&mut writer, 1);
+    let mut late = reader(&address);
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    feed(&mut writer, 2);
+    writer.push().expect("sent");
+    let first = late.recv_timeout(DEADLINE).expect("a message");
+    assert_eq!(ends::read(&first.message.0), Some((1, 1)));
+    assert_eq!(all(&mut late), [2]);
+}
+
+#[test]
+fn nothing_waits_where_messages_are_dropped_or_kept() {
+    let scratch = Scratch::new();
+    let plain = address(&scratch, "");
+    let kept = plain.replacen("shm:channel", "shm:kept", 1) + "&history=4";
+    for (address, overflow) in [(plain, Overflow::DropOldest), (kept, Overflow::Block)] {
+        let options = Options::default().overflow(overflow);
+        let (mut writer, mut beside) = (writer(&address, options), reader(&address));
+        writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+        feed(&mut writer, 1);
+        assert_eq!(all(&mut beside), [1], "{address}");
+    }
+}
