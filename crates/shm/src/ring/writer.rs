@@ -364,7 +364,8 @@ impl<W: Words> RingWriter<W> {
         let words = self.memory.words();
         let first = self.shape.word(begin);
         copy_in(&words[first + 1..], payload);
-        words[self.shape.word(end)].store(0, Relaxed);
+        let behind = &words[self.shape.word(end)];
+        behind.store(0, Relaxed);
         let number = self.number + 1;
         let header = header(Kind::Message, payload_bytes, number, Unit::WORD);
         if self.gathered.is_none() {
@@ -397,7 +398,8 @@ impl<W: Words> RingWriter<W> {
         let Gathered { at, header, .. } = std::mem::take(&mut self.gathered);
         self.claimed = self.claimed.max(self.head);
         // The commit, of all of them. Partner: the acquire load of readers.
-        self.memory.words()[self.shape.word(at)].store(header, Release);
+        let first = &self.memory.words()[self.shape.word(at)];
+        first.store(header, Release);
         at
     }
 

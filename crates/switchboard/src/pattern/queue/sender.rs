@@ -382,8 +382,12 @@ impl Sender<Bytes> {
     }
 
     /// Accepts a message and lets it wait for others, so that many small ones go out in one write.
-    /// [`push`](Self::push) sends off what waits; so does any other send. What goes wrong with a message
-    /// after it was accepted, the next call says.
+    /// [`push`](Self::push) sends off what waits; so does any other send, and the end of the sender. What goes wrong
+    /// with a message after it was accepted, the next call says.
+    ///
+    /// Over `shm:` the messages of a topic become visible together, at the latest when there are 4 KiB of them with
+    /// their headers, or an eighth of a smaller ring. Those of more than 1 KiB do not wait, nor do any where the oldest is
+    /// dropped, where there is a history, or in a queue. Those that wait when the process dies are lost.
     ///
     /// # Errors
     /// As [`send`](Self::send).

@@ -102,6 +102,20 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
         models: "room",
     },
     Mistake {
+        what: "the commit of what was gathered does not release",
+        file: "ring/writer.rs",
+        right: "first.store(header, Release);",
+        wrong: "first.store(header, Relaxed);",
+        models: "gathered",
+    },
+    Mistake {
+        what: "the first one that is gathered is seen at once",
+        file: "ring/writer.rs",
+        right: "self.gathered = Gathered { at: begin, header, number: self.number };",
+        wrong: "self.gathered = Gathered { at: begin, header, number: self.number };\n            words[first].store(header, Release);",
+        models: "gathered",
+    },
+    Mistake {
         what: "room is claimed although a reader is not past it",
         file: "ring/writer.rs",
         right: "        if end > self.limit {",
