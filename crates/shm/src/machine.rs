@@ -19,11 +19,11 @@ unsafe extern "C" {
     fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8;
 }
 
-/// From here on a call is faster than words one by one. Measured on a Xeon of 2023, in nanoseconds, first
-/// words, then the call: 32 bytes 2.7 and 3.2; 64 bytes 3.3 and 2.7; 256 bytes 7 and 4.1; 4 KiB 90 and 34.
+/// From here on anything else is faster than words one by one. Measured on a Xeon of 2023, in nanoseconds, first
+/// words, then a call: 32 bytes 2.7 and 3.2; 64 bytes 3.3 and 2.7; 256 bytes 7 and 4.1; 4 KiB 90 and 34.
 pub(crate) const LONG_BYTES: usize = 49;
 
-/// Up to here there is no call.
+/// Up to here it is done without a call, 16 bytes at a time.
 #[cfg(target_arch = "x86_64")]
 const FEW_BYTES: usize = 128;
 
