@@ -3,8 +3,8 @@
 //! Source: the Rust Reference, "Inline assembly": what an `asm!` block does to memory is for its author to
 //! say, and the compiler assumes nothing of it. `memcpy(3)`. Intel SDM volume 2, `PREFETCHW`; Arm ARM, `PRFM`.
 //!
-//! A plain copy would be a data race, which the compiler may take for impossible. So the C library's
-//! `memcpy` is called from assembly: the compiler sees neither a copy nor what it copied, and moves none
+//! A plain copy would be a data race, which the compiler may take for impossible. So it is done in assembly, where
+//! it is long by the C library's `memcpy`: the compiler sees neither a copy nor what it copied, and moves none
 //! of it over a fence or an atomic. Bytes come in any order and grouping, perhaps more than once.
 //!
 //! The models have words instead.
@@ -55,8 +55,8 @@ unsafe fn copy_words(from: *const u8, to: *mut u8, words: usize) {
         // SAFETY: the caller says so.
         return unsafe { copy(from, to, len) };
     }
-    // Around a call all registers are stored. A writer's stores wait for the lines that its readers have, and only so
-    // many can wait: with fewer of them, more messages are under way.
+    // Around a call registers that are in use are stored. A writer's stores wait for the lines that its readers have,
+    // and only so many can wait: with fewer of them, more messages are under way.
     let mut at = 0;
     while at + 32 <= len {
         // SAFETY: within the bytes that the caller says are mapped.

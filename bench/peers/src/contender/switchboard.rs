@@ -127,7 +127,8 @@ impl Pattern for AsTopic {
 pub(super) fn can<S: Scheme, P: Pattern>(case: &Case) -> Can {
     let carried =
         TABLE.iter().any(|row| row.scheme == S::SCHEME && row.patterns().contains(&P::NAME));
-    let is_small_stream = case.measure == Measure::Stream && case.bytes <= LARGEST_FED;
+    let is_small = case.bytes <= LARGEST_FED && case.manner == Manner::Best;
+    let is_small_stream = case.measure == Measure::Stream && is_small;
     match case {
         _ if !carried || case.measure == Measure::Service => Can::NotAsked,
         _ if S::FEEDS && !is_small_stream => Can::NotAsked,

@@ -173,6 +173,12 @@ impl<W: Words> RingWriter<W> {
         if self.gathered.is_none() { self.number } else { self.gathered.number }
     }
 
+    /// Number of the last message that is committed, or was [gathered](Self::gather).
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.number
+    }
+
     /// Bytes of the ring.
     #[must_use]
     pub fn capacity(&self) -> u64 {
@@ -350,13 +356,15 @@ impl<W: Words> RingWriter<W> {
     /// Writes a message behind what is there, to be committed together with those that follow it. Whether there is
     /// room for it as it is: `false` where there is a pad to be written first, or readers' cursors to be looked at.
     ///
-    /// Only for a ring that loses nothing. Nobody sees it before [`commit_gathered`](Self::commit_gathered), or the
+    /// Only for a ring that loses nothing, and a payload that is not larger than
+    /// [`largest_payload`](Self::largest_payload). Nobody sees it before [`commit_gathered`](Self::commit_gathered), or the
     /// next [`commit`](Self::commit).
     #[inline(always)]
     pub fn gather(&mut self, payload: &[u8]) -> bool {
-        debug_assert!(!self.shape.lossy, "what is overwritten is to be told of");
-        let begin = self.head;
         let payload_bytes = payload.len() as u64;
+        debug_assert!(!self.shape.lossy, "what is overwritten is to be told of");
+        debug_assert!(payload_bytes <= self.largest_payload(), "{payload_bytes} bytes in a frame");
+        let begin = self.head;
         let end = frame_end(begin, payload_bytes, Unit::WORD);
         if end + WORD_BYTES > self.limit || end - begin > self.shape.rest(begin) {
             return false;
@@ -531,11 +539,12 @@ impl<W: Words> RingWriter<W> {
         }
     }
 
-    /// How many messages there are from a position on, at which a frame begins that was not overwritten.
+    /// How many messages there are from a position on, at which a frame begins that was not overwritten; those that
+    /// were [gathered](Self::gather) too.
     #[must_use]
     pub fn messages_from(&self, position: u64) -> u64 {
-        let (mut at, mut count) = (position, 0);
-        while at < self.head {
+        let (mut at, mut count) = (position, self.number - self.number());
+        while at < self.head() {
             let word = self.memory.words()[self.shape.word(at)].load(Relaxed);
             let Ok(Some(header)) = Header::parse(word) else { break };
             if header.kind == Kind::Pad {

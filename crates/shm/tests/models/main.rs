@@ -285,18 +285,38 @@ fn what_was_overwritten_is_never_handed_out() {
 
 #[test]
 fn a_reader_that_sleeps_is_woken() {
-    model(|| {
+    is_woken(false);
+}
+
+#[test]
+fn a_reader_that_sleeps_is_woken_for_what_was_gathered() {
+    is_woken(true);
+}
+
+fn is_woken(gathers: bool) {
+    model(move || {
         let (mut writer, mut reader) = ring(false);
         let bell = Memory::new(64);
         let futex = Futex::new();
         let (ring_bell, kernel) = (bell.clone(), futex.clone());
         let writing = thread::spawn(move || {
-            for number in 1..=2 {
-                assert!(put(&mut writer, number));
-                bell::after_commit(&ring_bell, 1, writer.busy(), |_, word| {
+            let look = |busy| {
+                bell::after_commit(&ring_bell, 1, busy, |_, word| {
                     assert!(bell::in_word(word, 3).is_some());
                     kernel.wake();
                 });
+            };
+            for number in 1..=2_u64 {
+                if gathers {
+                    assert!(writer.gather(&(number * 7).to_le_bytes()));
+                } else {
+                    assert!(put(&mut writer, number));
+                    look(writer.busy());
+                }
+            }
+            if gathers {
+                assert!(writer.commit_gathered().is_some());
+                look(writer.busy());
             }
         });
         let mut last = 0;

@@ -94,6 +94,13 @@ impl SenderFlavor {
         }
     }
 
+    /// Shows what waits for others, where that takes nothing but a look for who sleeps.
+    pub(crate) fn show(&mut self) {
+        if let Self::ShmPublisher(end) = self {
+            let _ = end.drive();
+        }
+    }
+
     /// Looks at what happened: acknowledgements, lost connections. Does not wait.
     pub(crate) fn look(&mut self) -> Result<(), SendError> {
         match self {

@@ -456,6 +456,7 @@ impl<T> AsFd for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
+        self.flavor.show();
         if self.closed || std::thread::panicking() {
             return;
         }

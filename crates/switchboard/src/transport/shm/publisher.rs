@@ -94,7 +94,9 @@ impl PublisherCore {
     /// [`try_send`](Self::try_send) does it.
     #[inline(always)]
     pub(super) fn feed_next(&mut self, payload: &[u8]) -> bool {
-        if payload.len() > LARGEST_GATHERED || self.ring.is_lossy() || self.history.is_wanted() {
+        let is_small = payload.len() <= LARGEST_GATHERED
+            && payload.len() as u64 <= self.ring.largest_payload();
+        if !is_small || self.ring.is_lossy() || self.history.is_wanted() {
             return false;
         }
         if !self.ring.gather(payload) {
@@ -284,7 +286,7 @@ impl PublisherCore {
             ..counting::link(&self.side.control, one.link)
         });
         Counts {
-            sent: Some(number - u64::from(self.ended)),
+            sent: Some(self.ring.accepted() - u64::from(self.ended)),
             links: links.collect(),
             ..self.side.counts()
         }
@@ -292,7 +294,7 @@ impl PublisherCore {
 
     /// Stores the counters.
     fn count(&mut self) {
-        self.side.counters.messages = self.ring.number();
+        self.side.counters.messages = self.ring.accepted();
         self.ring.count(&self.side.counters);
     }
 

@@ -157,6 +157,68 @@ fn a_full_ring_holds_the_publisher_up_and_loses_nothing() {
 }
 
 #[test]
+fn what_does_not_fit_into_a_frame_does_not_wait() {
+    let scratch = Scratch::new();
+    // The largest frame of this ring carries 1,016 bytes.
+    let address = address(&scratch, "&capacity=4096");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    for (number, len) in (1..).zip([1015, 1016, 1017, 1020, 1024, 1025]) {
+        writer.feed(&ends::message(1, number, len)).expect("accepted");
+        writer.push().expect("sent");
+        // The memory of one that is no frame comes on another way.
+        let delivery = beside.recv_timeout(DEADLINE).expect("a message");
+        assert_eq!(ends::read(&delivery.message.0), Some((1, number)), "{len} bytes");
+    }
+    assert_eq!(writer.peers(), 1);
+}
+
+#[test]
+fn what_waits_is_counted_and_an_end_that_panics_shows_it() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    feed(&mut writer, 1);
+    feed(&mut writer, 2);
+    assert_eq!((writer.sent(), writer.unacknowledged()), (2, 2));
+    writer.push().expect("sent");
+    assert_eq!(writer.unacknowledged(), 2);
+    assert_eq!(all(&mut beside), [1, 2]);
+    feed(&mut writer, 3);
+    let panicked = std::thread::spawn(move || {
+        let _writer = writer;
+        std::panic::resume_unwind(Box::new("on purpose"));
+    });
+    assert!(panicked.join().is_err());
+    assert_eq!(next(&mut beside), Some(3));
+}
+
+#[test]
+fn a_large_message_that_waits_for_room_holds_back_nothing() {
+    const LARGE: usize = 4 << 20;
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let (mut writer, mut slow) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    let large = vec![7; LARGE];
+    let mut filled = 0;
+    while writer.try_send(&Bytes(large.clone())).is_ok() {
+        filled += 1;
+    }
+    let mut fast = reader(&address);
+    writer.wait_for_peers(2, Some(DEADLINE)).expect("subscribers");
+    feed(&mut writer, 1);
+    assert_eq!(next(&mut fast), None);
+    assert!(writer.try_send(&Bytes(large)).is_err(), "there is no room");
+    assert_eq!(next(&mut fast), Some(1));
+    for _ in 0..filled {
+        assert_eq!(slow.try_recv().expect("a message").message.0.len(), LARGE);
+    }
+    assert_eq!(all(&mut slow), [1]);
+}
+
+#[test]
 fn who_comes_before_the_push_gets_what_waits() {
     let scratch = Scratch::new();
     let address = address(&scratch, "");

@@ -57,7 +57,10 @@ impl PublisherCore {
     fn claim_block(&mut self, len: usize) -> Result<(Claim, Block), SendError> {
         self.side.check_length(len)?;
         let claim = self.claim(Blocks::FRAME_BYTES)?;
-        let block = self.block(len as u64)?.ok_or(SendError::Full)?;
+        let Some(block) = self.block(len as u64)? else {
+            self.send_off();
+            return Err(SendError::Full);
+        };
         Ok((claim, block))
     }
 
