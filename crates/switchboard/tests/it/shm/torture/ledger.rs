@@ -186,8 +186,9 @@ impl Ledger {
         self.of_life(life, By::Begun).fetch_sub(1, SeqCst);
     }
 
-    pub(super) fn sent(&self, life: u32) {
-        self.of_life(life, By::Sent).fetch_add(1, SeqCst);
+    /// So many more can be seen by those they are for.
+    pub(super) fn sent(&self, life: u32, count: u32) {
+        self.of_life(life, By::Sent).fetch_add(count, SeqCst);
     }
 
     /// How many a publisher had sent for certain, and how many perhaps, when it died; none if that was too long

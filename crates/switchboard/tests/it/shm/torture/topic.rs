@@ -15,14 +15,19 @@ struct Publishing {
     sender: Sender<Bytes>,
     life: u32,
     number: u32,
+    /// How many were accepted last that perhaps wait for others: they are lost if it dies.
+    fed: u32,
 }
+
+/// The longest message that waits for others when it is fed.
+const LONGEST_THAT_WAITS: usize = 1 << 10;
 
 impl Publishing {
     fn open(desk: &mut Desk, channel: Channel) -> Self {
         let options = desk.options();
         let sender = channel.writer(&desk.address(channel), options);
         let sender = sender.expect("a publisher");
-        Self { channel, sender, life: desk.ledger.begin_life(desk.seat), number: 0 }
+        Self { channel, sender, life: desk.ledger.begin_life(desk.seat), number: 0, fed: 0 }
     }
 
     /// Publishes one message. That there is no room for it at once is no fault.
@@ -37,7 +42,10 @@ impl Publishing {
         };
         let message = Bytes(tag.message(desk.len_bytes()));
         desk.ledger.begin(self.life);
-        let sent = match desk.random.below(4) {
+        let way = desk.random.below(4);
+        let waits =
+            way == 1 && self.channel == Channel::Block && message.0.len() <= LONGEST_THAT_WAITS;
+        let sent = match way {
             0 => self.sender.try_send(&message),
             1 => self.sender.feed(&message.0),
             2 => build(desk, &mut self.sender, &message.0),
@@ -45,23 +53,33 @@ impl Publishing {
         };
         match sent {
             Ok(()) => {
-                desk.ledger.sent(self.life);
+                self.fed += 1;
+                if !waits {
+                    self.all_sent(desk);
+                }
                 self.number += 1;
                 desk.beat();
                 Ok(())
             }
             Err(SendError::Full | SendError::Slow { .. }) => {
                 desk.ledger.not_begun(self.life);
-                self.flush()
+                self.flush(desk)
             }
             Err(error) => Err(format!("{:?}: message {}: {error:?}", self.channel, tag.index)),
         }
     }
 
     /// Waits until all subscribers have everything.
-    fn flush(&mut self) -> Result<(), String> {
+    fn flush(&mut self, desk: &Desk) -> Result<(), String> {
         let flushed = self.sender.flush(Some(PATIENCE));
-        flushed.map_err(|error| format!("{:?}: not taken: {error:?}", self.channel))
+        flushed.map_err(|error| format!("{:?}: not taken: {error:?}", self.channel))?;
+        self.all_sent(desk);
+        Ok(())
+    }
+
+    /// All that was accepted can be seen by the subscribers, whatever happens to this process.
+    fn all_sent(&mut self, desk: &Desk) {
+        desk.ledger.sent(self.life, std::mem::take(&mut self.fed));
     }
 
     fn close(self, desk: &Desk) {
@@ -82,7 +100,8 @@ pub(super) fn publish(desk: &mut Desk, channel: Channel) {
         let published = end.publish(desk);
         desk.must(published);
         if desk.once_in(300) {
-            desk.must(end.flush());
+            let flushed = end.flush(desk);
+            desk.must(flushed);
         }
         if desk.once_in(2000) {
             end.close(desk);
