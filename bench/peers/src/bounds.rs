@@ -1,6 +1,6 @@
 //! What is to be reached, as data: how `shm:` compares with bare memory and with other libraries.
 
-use crate::contender::{FUTEX, HAND_OVER, LINE, SHM_SERVICE, SHM_TOPIC, STREAM, TONIC};
+use crate::contender::{FUTEX, HAND_OVER, LINE, SHM_MANY, SHM_SERVICE, SHM_TOPIC, STREAM, TONIC};
 use crate::job::{Case, Manner, Measure};
 use crate::rounds::Row;
 
@@ -33,6 +33,8 @@ enum Limit {
 }
 
 struct Bound {
+    /// Whose figure is bound.
+    of: &'static str,
     measure: Measure,
     applies: fn(&Case) -> bool,
     against: Against,
@@ -51,42 +53,49 @@ const TABLE: &[Bound] = &[
     call(ICEORYX_REQUEST, 1.0 / 4.0),
     call(TONIC, 1.0 / 100.0),
     Bound {
+        of: SHM_MANY,
         measure: Measure::Stream,
         applies: |case| case.bytes == 64,
         against: Against::Contender(ICEORYX),
         limit: Limit::AtLeast(20.0),
     },
     Bound {
+        of: SHM_MANY,
         measure: Measure::Stream,
         applies: |case| case.bytes == 64,
         against: Against::Nothing,
         limit: Limit::AtLeast(40e6),
     },
     Bound {
+        of: SUBJECT,
         measure: Measure::Stream,
         applies: |case| case.manner == Manner::InPlace,
         against: Against::Contender(STREAM),
         limit: Limit::AtLeast(0.95),
     },
     Bound {
+        of: SUBJECT,
         measure: Measure::Publish,
         applies: |case| case.subscribers == 32,
         against: Against::OneSubscriber,
         limit: Limit::AtMost(1.2),
     },
     Bound {
+        of: SUBJECT,
         measure: Measure::Sleep,
         applies: |case| case.same_core,
         against: Against::Contender(FUTEX),
         limit: Limit::AtMost(1.15),
     },
     Bound {
+        of: SUBJECT,
         measure: Measure::Sleep,
         applies: |case| !case.same_core,
         against: Against::Contender(FUTEX),
         limit: Limit::OwnSpread,
     },
     Bound {
+        of: SUBJECT,
         measure: Measure::Open,
         applies: |_| true,
         against: Against::Nothing,
@@ -96,6 +105,7 @@ const TABLE: &[Bound] = &[
 
 const fn latency(applies: fn(&Case) -> bool, other: &'static str, at_most: f64) -> Bound {
     Bound {
+        of: SUBJECT,
         measure: Measure::Latency,
         applies,
         against: Against::Contender(other),
@@ -105,7 +115,7 @@ const fn latency(applies: fn(&Case) -> bool, other: &'static str, at_most: f64) 
 
 const fn call(other: &'static str, at_most: f64) -> Bound {
     let bound = latency(|_| true, other, at_most);
-    Bound { measure: Measure::Service, ..bound }
+    Bound { of: SERVICE, measure: Measure::Service, ..bound }
 }
 
 /// What came of a bound.
@@ -123,11 +133,12 @@ pub(crate) struct Verdict {
 /// All bounds that concern what was measured; none if the subject was not.
 pub(crate) fn verdicts(rows: &[Row]) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
-    let subjects = [SUBJECT, SERVICE];
-    for row in rows.iter().filter(|row| subjects.contains(&row.contender.name)) {
-        let bounds = TABLE
-            .iter()
-            .filter(|bound| bound.measure == row.case.measure && (bound.applies)(&row.case));
+    for row in rows {
+        let bounds = TABLE.iter().filter(|bound| {
+            bound.of == row.contender.name
+                && bound.measure == row.case.measure
+                && (bound.applies)(&row.case)
+        });
         verdicts.extend(bounds.map(|bound| verdict(bound, row, rows)));
     }
     verdicts

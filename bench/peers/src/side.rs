@@ -1,6 +1,7 @@
 //! One process of a measurement: the same loops for all contenders.
 
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -49,6 +50,15 @@ const FAR_OPENS: Duration = Duration::from_millis(3);
 trait Work {
     fn new(bytes: usize) -> Self;
     fn put<P: Port>(&mut self, port: &mut P, number: u64) -> Result<(), Failure>;
+    /// Puts the messages of these numbers.
+    #[inline(always)]
+    fn put_all<P: Port>(
+        &mut self,
+        port: &mut P,
+        mut numbers: RangeInclusive<u64>,
+    ) -> Result<(), Failure> {
+        numbers.try_for_each(|number| self.put(port, number))
+    }
     fn look(&mut self, bytes: &[u8]) -> u64;
     fn expected(&self, number: u64) -> u64;
 }
@@ -64,6 +74,15 @@ impl Work for Direct {
     #[inline(always)]
     fn put<P: Port>(&mut self, port: &mut P, number: u64) -> Result<(), Failure> {
         port.send(self.0, |room| pattern::fill(room, number))
+    }
+
+    #[inline(always)]
+    fn put_all<P: Port>(
+        &mut self,
+        port: &mut P,
+        numbers: RangeInclusive<u64>,
+    ) -> Result<(), Failure> {
+        port.send_all(self.0, numbers, pattern::fill)
     }
 
     #[inline(always)]
@@ -260,9 +279,7 @@ impl<'a, P: Port, W: Work> Role<'a, P, W> {
     fn stream_near(&mut self) -> Result<Report, Failure> {
         let total = (self.job.warm_up + self.job.count) as u64;
         self.together(|role, port| {
-            for number in 1..=total {
-                role.work.put(port, number)?;
-            }
+            role.work.put_all(port, 1..=total)?;
             port.push()?;
             Ok(Report::new())
         })

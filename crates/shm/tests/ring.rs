@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 use switchboard_shm::barrier::Busy;
 use switchboard_shm::layout::{self, writer};
-use switchboard_shm::ring::{Kind, RingReader, RingWriter};
-use switchboard_shm::{AtomicU64, Misbehaved};
+use switchboard_shm::ring::{Ahead, Gathering, Kind, RingReader, RingWriter};
+use switchboard_shm::{AtomicU64, Misbehaved, Words, copy_out};
 
 type Memory = Arc<Vec<AtomicU64>>;
 
 const CAPACITY: u64 = 4096;
+const GATHERED_BYTES: u64 = CAPACITY / 8;
 
 fn memory(capacity: u64) -> Memory {
     let words = layout::writer_bytes(capacity as usize) / 8;
@@ -56,6 +57,38 @@ fn receive(reader: &mut RingReader<Memory>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Gathers a message: what does not fit behind those that wait is with the next ones.
+fn gather(writer: &mut RingWriter<Memory>, gathering: &mut Gathering, message: &[u8]) -> bool {
+    if gathering.add(writer.memory(), message) {
+        return true;
+    }
+    writer.commit_gathered(gathering);
+    *gathering = writer.gather(GATHERED_BYTES);
+    if gathering.add(writer.memory(), message) {
+        return true;
+    }
+    assert_eq!(writer.commit_gathered(gathering), None);
+    false
+}
+
+/// Up to so many messages that are there.
+fn look_ahead(reader: &mut RingReader<Memory>, most: usize) -> Vec<Vec<u8>> {
+    let mut places = vec![Ahead::default(); most];
+    let (before, largest) = (reader.position(), reader.largest_payload());
+    let seen = reader.look_ahead(largest, &mut places);
+    assert_eq!(reader.position(), before);
+    let read = |place: &Ahead| {
+        let mut bytes = vec![0; place.len];
+        copy_out(&reader.memory().words()[place.word..], &mut bytes);
+        bytes
+    };
+    let all = places[..seen].iter().map(read).collect();
+    if let Some(last) = places[..seen].last() {
+        reader.pass_ahead(seen, last);
+    }
+    all
+}
+
 fn message(number: u64, len: usize) -> Vec<u8> {
     (0..len).map(|at| (number as usize * 31 + at) as u8 | 1).collect()
 }
@@ -78,15 +111,19 @@ fn peers_word() -> impl Strategy<Value = u64> {
 proptest! {
     #[test]
     fn what_is_sent_is_received(
-        sizes in prop::collection::vec((0..1016_usize, 0..4_usize), 1..400),
+        sizes in prop::collection::vec((0..1016_usize, 0..8_usize), 1..400),
         begin in prop_oneof![Just(0), 0..CAPACITY * 4, Just((u64::MAX / 4) & !7), Just((1 << 32) - 64)],
         number in prop_oneof![Just(0_u64), Just(u64::from(u32::MAX) - 3), Just(u64::MAX / 2)],
     ) {
         let (mut writer, mut reader) = pair(false, begin, number);
         let (mut sent, mut received) = (0, 0);
+        let mut gathering = Gathering::default();
         for (size, taken) in &sizes {
             // Packed or not, by chance.
             writer.set_to_line(size % 3 == 0);
+            if size % 4 != 2 || size % 5 == 0 {
+                writer.commit_gathered(&mut gathering);
+            }
             if size % 5 == 0 {
                 scribble(&mut writer, size * 7 % 1016, None);
             }
@@ -95,13 +132,12 @@ proptest! {
                 let is_sent = match size % 4 {
                     1 => scribble(&mut writer, (size * 2).min(1016), Some(&next)),
                     // What does not fit as it is is sent.
-                    2 => writer.gather(&next) || send(&mut writer, &next),
+                    2 => gather(&mut writer, &mut gathering, &next) || send(&mut writer, &next),
                     _ => send(&mut writer, &next),
                 };
                 if is_sent {
                     sent += 1;
                 } else {
-                    writer.commit_gathered();
                     // As much as is there, so that there is room.
                     while let Some(bytes) = receive(&mut reader) {
                         prop_assert_eq!(&bytes, &message(received, bytes.len()));
@@ -113,15 +149,19 @@ proptest! {
                     wanted = Some(next);
                 }
             }
-            for _ in 0..*taken {
+            for bytes in look_ahead(&mut reader, *taken / 2) {
+                prop_assert_eq!(&bytes, &message(received, bytes.len()));
+                received += 1;
+            }
+            for _ in 0..*taken / 2 {
                 let Some(bytes) = receive(&mut reader) else { break };
                 prop_assert_eq!(&bytes, &message(received, bytes.len()));
                 received += 1;
             }
             prop_assert!(reader.number() <= writer.number(), "it was not committed");
         }
-        let is_gathered = writer.gathered_bytes() > 0;
-        prop_assert_eq!(is_gathered, writer.commit_gathered().is_some());
+        let is_gathered = gathering.messages() > 0;
+        prop_assert_eq!(is_gathered, writer.commit_gathered(&mut gathering).is_some());
         while let Some(bytes) = receive(&mut reader) {
             prop_assert_eq!(&bytes, &message(received, bytes.len()));
             received += 1;
@@ -312,52 +352,47 @@ fn an_overtaken_reader_does_not_take_a_zero_for_nothing() {
 
 #[test]
 fn what_is_gathered_is_seen_together() {
-    for committed_by_the_next in [false, true] {
-        let (mut writer, mut reader) = pair(false, 0, 0);
-        assert!(send(&mut writer, &message(0, 20)));
-        assert_eq!(receive(&mut reader), Some(message(0, 20)));
-        let begin = writer.head();
-        for number in 1..4 {
-            assert!(writer.gather(&message(number, 60)));
-            assert_eq!(receive(&mut reader), None, "it was not committed");
-            assert_eq!((writer.head(), writer.number()), (begin, 1));
-        }
-        assert_eq!(writer.gathered_bytes(), 3 * 72);
-        if committed_by_the_next {
-            let claim = writer.claim(60).expect("room");
-            writer.write(&claim, 0, &message(4, 60));
-            // Who sleeps does so where the first one of them is.
-            assert_eq!(writer.commit(claim, Kind::Message, 60), begin);
-        } else {
-            assert_eq!(writer.commit_gathered(), Some(begin));
-        }
-        assert_eq!((writer.gathered_bytes(), writer.commit_gathered()), (0, None));
-        let last = if committed_by_the_next { 4 } else { 3 };
-        for number in 1..=last {
-            assert_eq!(receive(&mut reader), Some(message(number, 60)));
-        }
-        assert_eq!(receive(&mut reader), None);
-        assert_eq!((writer.head(), writer.number()), (reader.position(), last + 1));
+    let (mut writer, mut reader) = pair(false, 0, 0);
+    assert!(send(&mut writer, &message(0, 20)));
+    assert_eq!(receive(&mut reader), Some(message(0, 20)));
+    let begin = writer.head();
+    let mut gathering = writer.gather(GATHERED_BYTES);
+    for number in 1..4 {
+        assert!(gathering.add(writer.memory(), &message(number, 60)));
+        assert_eq!(receive(&mut reader), None, "it was not committed");
+        assert_eq!((writer.head(), writer.number()), (begin, 1));
     }
+    assert_eq!((gathering.messages(), gathering.bytes()), (3, 180));
+    assert_eq!(writer.commit_gathered(&mut gathering), Some(begin));
+    assert!(!gathering.is_open());
+    assert_eq!(writer.commit_gathered(&mut gathering), None);
+    assert_eq!((writer.head(), writer.number()), (begin + 3 * 72, 4));
+    // One by one, and together.
+    assert_eq!(receive(&mut reader), Some(message(1, 60)));
+    assert_eq!(look_ahead(&mut reader, 10), [message(2, 60), message(3, 60)]);
+    assert_eq!(receive(&mut reader), None);
+    assert_eq!((writer.head(), writer.number()), (reader.position(), reader.number()));
 }
 
 #[test]
 fn what_does_not_fit_is_not_gathered() {
     let (mut writer, mut reader) = pair(false, 0, 0);
+    // Neither over the end of the ring, nor over what was not read.
+    let mut gathering = writer.gather(u64::MAX);
     let mut gathered = 0;
-    while writer.gather(&message(gathered, 100)) {
+    while gathering.add(writer.memory(), &message(gathered, 100)) {
         gathered += 1;
     }
-    // Neither over the end of the ring, nor over what was not read.
-    let before = (writer.head(), writer.gathered_bytes());
-    assert!(!writer.gather(&message(gathered, 100)));
-    assert_eq!((writer.head(), writer.gathered_bytes()), before);
-    writer.commit_gathered();
+    assert_eq!(gathered, (CAPACITY - 8) / 112);
+    assert_eq!((gathering.messages(), gathering.bytes()), (gathered, gathered * 100));
+    writer.commit_gathered(&mut gathering);
+    assert!(!writer.gather(u64::MAX).add(writer.memory(), &message(gathered, 100)));
     for number in 0..gathered {
         assert_eq!(receive(&mut reader), Some(message(number, 100)));
     }
     assert_eq!(receive(&mut reader), None);
     writer.set_smallest_cursor(reader.position());
+    assert!(!writer.gather(u64::MAX).add(writer.memory(), &message(gathered, 100)), "a pad");
     assert!(send(&mut writer, &message(gathered, 100)), "there is room behind a pad");
     assert_eq!(receive(&mut reader), Some(message(gathered, 100)));
 }

@@ -12,12 +12,13 @@ mod switchboard;
 mod tonic;
 mod unix;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 pub(crate) use posix_mq::names as queue_names;
 
 use self::switchboard::service::Calls;
-use self::switchboard::{AsQueue, AsTopic, Ends, FedShm, Shm, Unix};
+use self::switchboard::{AsQueue, AsTopic, Ends, ManyShm, Shm, Unix};
 use crate::control::Control;
 use crate::job::{Case, Job, Manner, Measure, Report, Side};
 use crate::{Failure, side};
@@ -38,6 +39,17 @@ pub(crate) trait Port: Sized {
 
     /// Sends a message of so many bytes, a multiple of 8, which `fill` writes.
     fn send(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure>;
+
+    /// Sends the messages of these numbers, which `fill` writes.
+    #[inline(always)]
+    fn send_all(
+        &mut self,
+        bytes: usize,
+        mut numbers: RangeInclusive<u64>,
+        mut fill: impl FnMut(&mut [u8], u64),
+    ) -> Result<(), Failure> {
+        numbers.try_for_each(|number| self.send(bytes, |room| fill(room, number)))
+    }
 
     /// Hands the next message to `read`, if one is there.
     fn try_recv<R>(
@@ -153,6 +165,7 @@ pub(crate) const FUTEX: &str = "bare futex";
 
 /// Whose figures are bound.
 pub(crate) const SHM_TOPIC: &str = "switchboard shm: topic";
+pub(crate) const SHM_MANY: &str = "switchboard shm: topic, many at a time";
 pub(crate) const SHM_SERVICE: &str = "switchboard shm: service";
 
 /// Calls over a Unix socket, as many write them.
@@ -188,10 +201,10 @@ pub(crate) const TABLE: &[Contender] = &[
         run: side::run::<Ends<Shm, AsTopic>>,
     },
     Contender {
-        name: "switchboard shm: topic, fed",
+        name: SHM_MANY,
         bare: false,
-        can: switchboard::can::<FedShm, AsTopic>,
-        run: side::run::<Ends<FedShm, AsTopic>>,
+        can: switchboard::can::<ManyShm, AsTopic>,
+        run: side::run::<Ends<ManyShm, AsTopic>>,
     },
     Contender {
         name: "switchboard shm: queue",

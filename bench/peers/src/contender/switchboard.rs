@@ -6,6 +6,7 @@
 pub(crate) mod service;
 
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use ::switchboard::transport::TABLE;
@@ -24,9 +25,6 @@ const JOINING: Duration = Duration::from_secs(5);
 const PREFETCH: u32 = 1024;
 const ACKNOWLEDGE_EVERY: u32 = 64;
 
-/// Longer messages are not fed here.
-const LARGEST_FED: usize = 64;
-
 /// Messages that one call hands out at most.
 const AT_A_TIME: usize = 256;
 
@@ -38,8 +36,8 @@ pub(crate) trait Scheme {
     /// Senders look for room, and receivers of streams for messages, again and again instead of sleeping;
     /// a process that is pinned to one processor would sleep at once. Such senders send from a buffer.
     const POLLS: bool;
-    /// Streams are fed: messages wait for others, and go out together.
-    const FEEDS: bool = false;
+    /// Streams are sent by one call.
+    const MANY: bool = false;
     fn address(meeting: &Meeting<'_>, way: usize) -> String;
 }
 
@@ -69,14 +67,14 @@ impl Scheme for Shm {
     }
 }
 
-/// The same, fed.
-pub(crate) struct FedShm;
+/// The same, with many messages in one call.
+pub(crate) struct ManyShm;
 
-impl Scheme for FedShm {
+impl Scheme for ManyShm {
     const SCHEME: &'static str = Shm::SCHEME;
     const LOANS: bool = true;
     const POLLS: bool = true;
-    const FEEDS: bool = true;
+    const MANY: bool = true;
 
     fn address(meeting: &Meeting<'_>, way: usize) -> String {
         Shm::address(meeting, way)
@@ -127,11 +125,11 @@ impl Pattern for AsTopic {
 pub(super) fn can<S: Scheme, P: Pattern>(case: &Case) -> Can {
     let carried =
         TABLE.iter().any(|row| row.scheme == S::SCHEME && row.patterns().contains(&P::NAME));
-    let is_small = case.bytes <= LARGEST_FED && case.manner == Manner::Best;
-    let is_small_stream = case.measure == Measure::Stream && is_small;
+    let is_small_stream =
+        case.measure == Measure::Stream && case.bytes <= 64 && case.manner == Manner::Best;
     match case {
         _ if !carried || case.measure == Measure::Service => Can::NotAsked,
-        _ if S::FEEDS && !is_small_stream => Can::NotAsked,
+        _ if S::MANY && !is_small_stream => Can::NotAsked,
         Case { measure: Measure::Publish, .. } if P::ACKNOWLEDGES => {
             Can::No("each message to one receiver")
         }
@@ -247,11 +245,6 @@ impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
     #[inline(always)]
     fn send(&mut self, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), Failure> {
         let out = self.out.as_mut().ok_or_else(one_way)?;
-        if S::FEEDS {
-            let mut message = [0; LARGEST_FED];
-            fill(&mut message[..bytes]);
-            return Ok(out.feed(&message[..bytes])?);
-        }
         if S::LOANS {
             loop {
                 match out.try_loan_bytes(bytes) {
@@ -271,6 +264,31 @@ impl<S: Scheme, P: Pattern> Port for Ends<S, P> {
             }
             Ok::<_, Failure>(bytes)
         })??;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn send_all(
+        &mut self,
+        bytes: usize,
+        numbers: RangeInclusive<u64>,
+        mut fill: impl FnMut(&mut [u8], u64),
+    ) -> Result<(), Failure> {
+        if !S::MANY {
+            return numbers
+                .into_iter()
+                .try_for_each(|number| self.send(bytes, |room| fill(room, number)));
+        }
+        let (mut number, last) = numbers.into_inner();
+        let out = self.out.as_mut().ok_or_else(one_way)?;
+        out.send_each(bytes, |room| {
+            if number > last {
+                return None;
+            }
+            fill(room, number);
+            number += 1;
+            Some(bytes)
+        })?;
         Ok(())
     }
 

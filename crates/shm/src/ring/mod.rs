@@ -5,11 +5,13 @@
 //! word where the next header will be is 0 until that frame is committed, by one store.
 
 mod frame;
+mod gathering;
 mod reader;
 mod writer;
 
 pub use frame::{Frame, Kind, PREFIX_BYTES, Prefix};
-pub use reader::{Overtaken, RingReader};
+pub use gathering::Gathering;
+pub use reader::{Ahead, Overtaken, RingReader};
 pub use writer::{Claim, RingWriter};
 
 use crate::Words;

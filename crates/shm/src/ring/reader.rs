@@ -26,6 +26,17 @@ pub struct RingReader<W> {
     resumes: bool,
 }
 
+/// Where a message is that a reader [looks at](RingReader::look_ahead) before it goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ahead {
+    /// Index of the first word of its payload among the words of the memory.
+    pub word: usize,
+    /// Bytes of the payload.
+    pub len: usize,
+    /// Where the next frame is.
+    end: u64,
+}
+
 /// The writer of a lossy ring was faster than its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overtaken {
@@ -146,23 +157,52 @@ impl<W: Words> RingReader<W> {
     /// word, and its length. Whatever else there is, [`poll`](Self::poll) tells.
     #[inline(always)]
     pub fn next_message(&mut self, most_bytes: u64) -> Option<(usize, usize)> {
+        let next = self.message_at(self.position, self.number, most_bytes)?;
+        self.position = next.end;
+        self.number += 1;
+        Some((next.word, next.len))
+    }
+
+    /// Where the next messages are, as long as each is as [`next_message`](Self::next_message) wants it, and there is
+    /// room to say so. How many there are. The reader stays where it is.
+    #[inline(always)]
+    pub fn look_ahead(&self, most_bytes: u64, places: &mut [Ahead]) -> usize {
+        let mut at = self.position;
+        for (count, place) in places.iter_mut().enumerate() {
+            let number = self.number + count as u64;
+            let Some(next) = self.message_at(at, number, most_bytes) else { return count };
+            at = next.end;
+            *place = next;
+        }
+        places.len()
+    }
+
+    /// Goes on behind so many messages, of which this is the last.
+    #[inline(always)]
+    pub fn pass_ahead(&mut self, count: usize, last: &Ahead) {
+        self.position = last.end;
+        self.number += count as u64;
+    }
+
+    /// The message at a position, after a number.
+    #[inline(always)]
+    fn message_at(&self, position: u64, number: u64, most_bytes: u64) -> Option<Ahead> {
         debug_assert!(
             !self.shape.lossy && !self.resumes,
             "what is lost is noticed by `take_lossy`"
         );
-        let word = self.shape.word(self.position);
+        let word = self.shape.word(position);
         // Partner: the release store of the commit.
         let header = self.memory.words()[word].load(Acquire);
         // Of the header that it has to be, the length is open, and where the next one begins.
-        let open = header ^ super::frame::header(Kind::Message, 0, self.number + 1, Unit::WORD);
+        let open = header ^ super::frame::header(Kind::Message, 0, number + 1, Unit::WORD);
         let len = open & !TO_LINE;
         // What is left of the ring is a multiple of a word.
-        if len > most_bytes || len > self.shape.rest(self.position) - WORD_BYTES {
+        if len > most_bytes || len > self.shape.rest(position) - WORD_BYTES {
             return None;
         }
-        self.position = frame_end(self.position, len, Unit::of(open));
-        self.number += 1;
-        Some((word + 1, len as usize))
+        let end = frame_end(position, len, Unit::of(open));
+        Some(Ahead { word: word + 1, len: len as usize, end })
     }
 
     /// The words that say where the next message lies, if it is one in the arena, and where its frame ends: what

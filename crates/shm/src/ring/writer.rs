@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::frame::{Header, Kind, Unit, frame_bytes, frame_end, header};
-use super::{Counters, Shape};
+use super::{Counters, Gathering, Shape};
 use crate::atomic::fence;
 use crate::barrier::Busy;
 use crate::copy::{copy_in, copy_out};
@@ -25,8 +25,6 @@ pub struct RingWriter<W> {
     shape: Shape,
     /// Where the next frame goes. The word there is 0.
     head: u64,
-    /// The frames just before, if they were written and not committed yet.
-    gathered: Gathered,
     /// What is claimed ends at or before this, with the header after it.
     limit: u64,
     /// Where what was ever claimed ends: it may be under way, and may have been written to and not committed.
@@ -43,24 +41,6 @@ pub struct RingWriter<W> {
     /// Of a lossy ring: where frames begin, about an eighth of the ring apart; the first is the tail, and none
     /// means the head.
     marks: VecDeque<u64>,
-}
-
-/// Frames that follow each other and become visible together, when the header of the first one is stored.
-#[derive(Clone, Copy, Debug, Default)]
-struct Gathered {
-    /// Where the first one is: the word there is 0.
-    at: u64,
-    /// What the word there becomes; 0: there are none.
-    header: u64,
-    /// Number of the last message before them.
-    number: u64,
-}
-
-impl Gathered {
-    #[inline(always)]
-    fn is_none(&self) -> bool {
-        self.header == 0
-    }
 }
 
 /// Room for a frame that is not committed yet. Nothing is taken until it is.
@@ -147,7 +127,6 @@ impl<W: Words> RingWriter<W> {
             memory,
             shape,
             head: position,
-            gathered: Gathered::default(),
             limit,
             claimed: position,
             cleared: position,
@@ -158,24 +137,17 @@ impl<W: Words> RingWriter<W> {
         })
     }
 
-    /// Where what is committed ends: position of the next frame, or of the first one that was
-    /// [gathered](Self::gather).
+    /// Where the next frame goes.
     #[inline]
     #[must_use]
     pub fn head(&self) -> u64 {
-        if self.gathered.is_none() { self.head } else { self.gathered.at }
+        self.head
     }
 
-    /// Number of the last message that is committed.
+    /// Number of the last message.
     #[inline]
     #[must_use]
     pub fn number(&self) -> u64 {
-        if self.gathered.is_none() { self.number } else { self.gathered.number }
-    }
-
-    /// Number of the last message that is committed, or was [gathered](Self::gather).
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
         self.number
     }
 
@@ -353,67 +325,42 @@ impl<W: Words> RingWriter<W> {
         (first, first + claim.payload_bytes.div_ceil(8) as usize)
     }
 
-    /// Writes a message behind what is there, to be committed together with those that follow it. Whether there is
-    /// room for it as it is: `false` where there is a pad to be written first, or readers' cursors to be looked at.
+    /// Room behind what is there, of up to so many bytes, for messages that become visible together. Nothing else is
+    /// claimed before they are [committed](Self::commit_gathered).
     ///
-    /// Only for a ring that loses nothing, and a payload that is not larger than
-    /// [`largest_payload`](Self::largest_payload). Nobody sees it before [`commit_gathered`](Self::commit_gathered), or the
-    /// next [`commit`](Self::commit).
-    #[inline(always)]
-    pub fn gather(&mut self, payload: &[u8]) -> bool {
-        let payload_bytes = payload.len() as u64;
-        debug_assert!(!self.shape.lossy, "what is overwritten is to be told of");
-        debug_assert!(payload_bytes <= self.largest_payload(), "{payload_bytes} bytes in a frame");
-        let begin = self.head;
-        let end = frame_end(begin, payload_bytes, Unit::WORD);
-        if end + WORD_BYTES > self.limit || end - begin > self.shape.rest(begin) {
-            return false;
-        }
-        let words = self.memory.words();
-        let first = self.shape.word(begin);
-        copy_in(&words[first + 1..], payload);
-        let behind = &words[self.shape.word(end)];
-        behind.store(0, Relaxed);
-        let number = self.number + 1;
-        let header = header(Kind::Message, payload_bytes, number, Unit::WORD);
-        if self.gathered.is_none() {
-            self.gathered = Gathered { at: begin, header, number: self.number };
-        } else {
-            // Readers do not come here before the first one is committed.
-            words[first].store(header, Relaxed);
-        }
-        (self.number, self.head) = (number, end);
-        self.fetch_ahead();
-        true
-    }
-
-    /// Bytes of the frames that were [gathered](Self::gather).
-    #[inline]
+    /// Only for a ring that loses nothing. There may be no room, as far as the readers' cursors are known, or less:
+    /// frames follow each other without a pad.
     #[must_use]
-    pub fn gathered_bytes(&self) -> u64 {
-        self.head - self.head()
+    pub fn gather(&mut self, most_bytes: u64) -> Gathering {
+        debug_assert!(!self.shape.lossy, "what is overwritten is to be told of");
+        let begin = self.head;
+        // The header after it too: it becomes 0.
+        let free = self.limit.saturating_sub(begin + WORD_BYTES);
+        let room = self.shape.rest(begin).min(free).min(most_bytes) & !(WORD_BYTES - 1);
+        self.claimed = self.claimed.max(begin + room);
+        Gathering::new(begin, self.shape.word(begin), room, self.number)
     }
 
     /// Commits what was [gathered](Self::gather), if anything was. Returns the position at which readers were
     /// waiting for it; [`crate::bell::after_commit`] comes next.
-    #[inline]
-    pub fn commit_gathered(&mut self) -> Option<u64> {
-        if self.gathered.is_none() { None } else { Some(self.commit_first()) }
-    }
-
-    #[inline(never)]
-    fn commit_first(&mut self) -> u64 {
-        let Gathered { at, header, .. } = std::mem::take(&mut self.gathered);
-        self.claimed = self.claimed.max(self.head);
+    pub fn commit_gathered(&mut self, gathering: &mut Gathering) -> Option<u64> {
+        let all = std::mem::take(gathering);
+        if all.messages() == 0 || all.begin != self.head {
+            debug_assert_eq!(all.messages(), 0, "something was committed before it");
+            return None;
+        }
+        let words = self.memory.words();
+        let end = all.begin + (all.next - all.first) as u64 * WORD_BYTES;
+        let behind = &words[self.shape.word(end)];
+        behind.store(0, Relaxed);
+        (self.head, self.number) = (end, self.number + all.messages());
         // The commit, of all of them. Partner: the acquire load of readers.
-        let first = &self.memory.words()[self.shape.word(at)];
-        first.store(header, Release);
-        at
+        words[all.first].store(all.header, Release);
+        Some(all.begin)
     }
 
-    /// Commits a message, or whatever else, with its first `payload_bytes`, and whatever was
-    /// [gathered](Self::gather) before it. Returns the position at which
-    /// readers were waiting for it. [`crate::bell::after_commit`] comes next.
+    /// Commits a message, or whatever else, with its first `payload_bytes`. Returns the position at which readers
+    /// were waiting for it; [`crate::bell::after_commit`] comes next.
     #[inline(always)]
     pub fn commit(&mut self, claim: Claim, kind: Kind, payload_bytes: u64) -> u64 {
         let payload_bytes = payload_bytes.min(claim.payload_bytes);
@@ -439,11 +386,9 @@ impl<W: Words> RingWriter<W> {
         if self.shape.lossy {
             self.note_mark(claim.begin);
         }
-        // What was gathered before is seen first.
-        let at = self.commit_gathered().unwrap_or(claim.begin);
         self.fetch_ahead();
         self.clear_ahead(end - claim.begin);
-        at
+        claim.begin
     }
 
     /// Whether the word at the end of a frame is 0 already.
@@ -539,12 +484,11 @@ impl<W: Words> RingWriter<W> {
         }
     }
 
-    /// How many messages there are from a position on, at which a frame begins that was not overwritten; those that
-    /// were [gathered](Self::gather) too.
+    /// How many messages there are from a position on, at which a frame begins that was not overwritten.
     #[must_use]
     pub fn messages_from(&self, position: u64) -> u64 {
-        let (mut at, mut count) = (position, self.number - self.number());
-        while at < self.head() {
+        let (mut at, mut count) = (position, 0);
+        while at < self.head {
             let word = self.memory.words()[self.shape.word(at)].load(Relaxed);
             let Ok(Some(header)) = Header::parse(word) else { break };
             if header.kind == Kind::Pad {

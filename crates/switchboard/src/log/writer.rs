@@ -147,20 +147,23 @@ impl LaneWriter {
         ended.map(|(_, ended_ns)| ended_ns)
     }
 
-    /// Whether messages are gathered: written out together, and not each by itself.
+    /// Whether messages are gathered also where each is sent by itself, and so written out.
     pub(crate) fn gathers(&self) -> bool {
         self.manner.durability != Durability::Memory
     }
 
-    /// Accepts a message, and commits it or [gathers](Self::gathers) it. Whoever waits for it is not woken;
-    /// see [`Folder::ring`].
+    /// Accepts a message, and commits it or gathers it: in any case where others follow at once (`more`), or where
+    /// messages are [always gathered](Self::gathers). Whoever waits for it is not woken; see [`Folder::ring`].
     #[inline]
-    pub(crate) fn append(&mut self, payload: &[u8]) -> Result<(), Refusal> {
-        if self.gathers() { self.gather(payload) } else { self.commit(payload) }
+    pub(crate) fn append(&mut self, payload: &[u8], more: bool) -> Result<(), Refusal> {
+        if more || self.gathers() { self.gather(payload) } else { self.commit(payload) }
     }
 
     #[inline]
     fn commit(&mut self, payload: &[u8]) -> Result<(), Refusal> {
+        if !self.batch.is_empty() {
+            return Err(Refusal::Unwritten);
+        }
         let whole = frame_bytes(payload.len());
         let end = self.offset + whole as u64;
         self.make_room(end)?;
@@ -233,6 +236,9 @@ impl LaneWriter {
             self.batch.allow(0);
         }
         self.offset += written.map_err(|error| self.failed(CANNOT_WRITE, error))?;
+        if self.manner.durability == Durability::Memory {
+            self.durable = self.offset;
+        }
         self.sent(now_ns);
         self.batch.clear();
         // A frame of many messages is lost with one flipped bit: it is known then how many they were.

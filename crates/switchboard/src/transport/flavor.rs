@@ -72,14 +72,45 @@ impl SenderFlavor {
     }
 
     /// Accepts a message that waits for the next ones, where that needs no look at anything; otherwise
-    /// [`try_send`](Self::try_send) does it.
+    /// [`try_send`](Self::try_send) does it. It is counted in `sent`, or [here](Self::gathered).
     #[inline]
-    pub(crate) fn feed_next(&mut self, payload: &[u8]) -> bool {
+    pub(crate) fn feed_next(&mut self, payload: &[u8], sent: &mut u64) -> bool {
         match self {
             Self::ShmPublisher(end) => end.feed_next(payload),
-            Self::File(end) => end.feed_next(payload),
+            Self::File(end) => {
+                let is_fed = end.feed_next(payload);
+                *sent += u64::from(is_fed);
+                is_fed
+            }
             _ => false,
         }
+    }
+
+    /// Accepts messages of up to so many bytes that `fill` writes in place, where nothing has to be looked at before each.
+    /// How many there were, and whether it said that there are no more.
+    #[inline]
+    pub(crate) fn fill_each(
+        &mut self,
+        len: usize,
+        fill: &mut impl FnMut(&mut [u8]) -> Option<usize>,
+    ) -> (usize, bool) {
+        match self {
+            Self::ShmPublisher(end) => end.fill_each(len, fill),
+            _ => (0, false),
+        }
+    }
+
+    /// Messages that it has counted itself: those that waited for others in shared memory.
+    pub(crate) fn gathered(&self) -> u64 {
+        match self {
+            Self::ShmPublisher(end) => end.gathered(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it lends room in its own memory.
+    pub(crate) fn lends(&self) -> bool {
+        matches!(self, Self::ShmPublisher(_) | Self::ShmSender(_))
     }
 
     /// Moves on whatever can move without waiting. Whether everything accepted is with the kernel.

@@ -239,7 +239,7 @@ impl<T: Message> Sender<T> {
     /// Messages accepted by this sender.
     #[must_use]
     pub fn sent(&self) -> u64 {
-        self.sent
+        self.sent + self.flavor.gathered()
     }
 
     /// Messages that receivers acknowledged; on transports and framings without acknowledgements, that
@@ -382,7 +382,7 @@ impl Sender<Bytes> {
     }
 
     /// Accepts a message and lets it wait for others, so that many small ones go out in one write.
-    /// [`push`](Self::push) sends off what waits; so does any other send, and the end of the sender. What goes wrong
+    /// [`push`](Self::push) sends off what waits; so does any other send, a loan, and the end of the sender. What goes wrong
     /// with a message after it was accepted, the next call says.
     ///
     /// Over `shm:` the messages of a topic become visible together, at the latest when there are 4 KiB of them with
@@ -393,8 +393,7 @@ impl Sender<Bytes> {
     /// As [`send`](Self::send).
     #[inline]
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        if self.flavor.feed_next(bytes) {
-            self.sent += 1;
+        if self.flavor.feed_next(bytes, &mut self.sent) {
             return Ok(());
         }
         self.accept_until(Deadline::NEVER, |flavor| flavor.try_send(bytes, 0, true))
@@ -406,6 +405,77 @@ impl Sender<Bytes> {
     /// As [`send`](Self::send).
     pub fn push(&mut self) -> Result<(), SendError> {
         self.write_out(Deadline::NEVER)
+    }
+
+    /// Sends messages of up to `len` bytes that `fill` writes one after the other, until it says `None`; otherwise it says
+    /// how many bytes it wrote. Waits for room as [`send`](Self::send) does. Returns how many there were: all of them
+    /// are with the kernel then, or where receivers see them.
+    ///
+    /// Many messages at a time, as [`Receiver::recv_each`](crate::Receiver::recv_each) receives them. Over `shm:` they are
+    /// written where they are read, and those of a topic of up to 1 KiB become visible together, 4 KiB at a time
+    /// ([`feed`](Self::feed) says where not): that costs little more than their bytes. What is in the room at first is
+    /// zeros, or bytes of earlier messages of this sender. If `fill` panics, what it wrote before waits as what is fed does.
+    ///
+    /// ```
+    /// use switchboard::{Bytes, Topic};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let scratch = std::env::temp_dir().join(format!("send-each-{}", std::process::id()));
+    /// # std::fs::create_dir(&scratch)?;
+    /// # let address = format!("shm:ticks?scope={}", scratch.display());
+    /// let topic = Topic::<Bytes>::open(&address)?;
+    /// let mut ticks: switchboard::Sender<Bytes> = topic.publisher()?.into();
+    /// let mut numbers = 0..1000_u64;
+    /// let sent = ticks.send_each(8, |room| {
+    ///     room.copy_from_slice(&numbers.next()?.to_le_bytes());
+    ///     Some(8)
+    /// })?;
+    /// assert_eq!(sent, 1000);
+    /// # drop(ticks);
+    /// # std::fs::remove_dir_all(&scratch)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), for the message that `fill` wrote last, or would have written next;
+    /// [`sent`](Self::sent) says how many were accepted.
+    pub fn send_each(
+        &mut self,
+        len: usize,
+        mut fill: impl FnMut(&mut [u8]) -> Option<usize>,
+    ) -> Result<usize, SendError> {
+        let mut count = 0;
+        let mut room = Vec::new();
+        loop {
+            let (filled, is_over) = self.flavor.fill_each(len, &mut fill);
+            count += filled;
+            if is_over || !self.fill_one(len, &mut room, &mut fill)? {
+                break;
+            }
+            count += 1;
+        }
+        self.push()?;
+        Ok(count)
+    }
+
+    /// One more of them. Whether there was one.
+    fn fill_one(
+        &mut self,
+        len: usize,
+        room: &mut Vec<u8>,
+        fill: &mut impl FnMut(&mut [u8]) -> Option<usize>,
+    ) -> Result<bool, SendError> {
+        if self.flavor.lends() {
+            let mut loan = self.loan_bytes(len)?;
+            let Some(filled) = fill(&mut loan) else { return Ok(false) };
+            loan.send_first(filled)?;
+        } else {
+            room.resize(len, 0);
+            let Some(filled) = fill(room) else { return Ok(false) };
+            self.feed(&room[..filled.min(len)])?;
+        }
+        Ok(true)
     }
 
     /// Sends a message of up to `len` bytes that `fill` writes in place; `fill` says how many bytes it

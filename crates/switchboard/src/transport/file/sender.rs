@@ -24,9 +24,6 @@ use crate::transport::{Setup, wait_or_cancel};
 /// How often a sender looks whether the log is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Whoever waits is told after so many bytes, also in the middle of a batch.
-const RING_BYTES: usize = 64 << 10;
-
 #[derive(Debug)]
 pub(crate) struct FileSender {
     setup: Setup,
@@ -36,7 +33,7 @@ pub(crate) struct FileSender {
     writer: LaneWriter,
     watch: Watch,
     manner: Manner,
-    /// Messages go out together when they are pushed, and not each by itself.
+    /// Messages are gathered also where each is sent by itself.
     gathers: bool,
     /// What a topic keeps; `None` where it keeps everything.
     retention: Option<Retention>,
@@ -144,7 +141,7 @@ impl FileSender {
         }
         self.retain_if_due()?;
         loop {
-            match self.writer.append(payload) {
+            match self.writer.append(payload, more) {
                 Ok(()) => break,
                 Err(Refusal::Failed(error)) => return Err(error.into()),
                 Err(Refusal::Unwritten) => {
@@ -156,13 +153,14 @@ impl FileSender {
         }
         self.appended += 1;
         self.untold_bytes += payload.len() + 1;
+        if more {
+            return Ok(());
+        }
         if !self.gathers {
             self.acknowledged = self.appended;
-            if !more || self.untold_bytes >= RING_BYTES {
-                self.untold_bytes = 0;
-                self.folder.ring();
-            }
-        } else if !more {
+            self.untold_bytes = 0;
+            self.folder.ring();
+        } else {
             // The message is accepted: what goes wrong now, the next call says.
             let _ = self.write_out();
         }

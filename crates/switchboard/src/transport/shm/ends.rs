@@ -12,7 +12,7 @@ use super::hand::Manner;
 use super::hello::Id;
 use super::lending::Lending;
 use super::meeting::{Offer, of_parent};
-use super::publisher::PublisherCore;
+use super::publisher::{LARGEST_GATHERED, PublisherCore};
 use super::reading::{ReaderCore, Reading};
 use super::receiver::ReceiverCore;
 use super::sender::SenderCore;
@@ -204,6 +204,7 @@ impl<C: Lends> End<C> {
     pub(crate) fn lend_plain(&mut self, len: usize) -> bool {
         self.end.look_now_and_then();
         !self.outside.is_out()
+            && !self.outside.gathers()
             && self.end.enter().is_ok_and(|mut core| core.lend_plain(len, &mut self.outside))
     }
 
@@ -254,24 +255,53 @@ impl ShmPublisher {
     /// Accepts a message that waits for the next ones, where that needs no look at anything.
     #[inline(always)]
     pub(crate) fn feed_next(&mut self, payload: &[u8]) -> bool {
+        let is_small = payload.len() <= LARGEST_GATHERED;
+        (is_small && self.end.is_here() && self.outside.add(payload)) || self.feed_on(payload)
+    }
+
+    #[inline(never)]
+    fn feed_on(&mut self, payload: &[u8]) -> bool {
+        self.gather(payload.len()) && self.outside.add(payload)
+    }
+
+    /// Publishes what waits for others, and makes room for more. Whether there is room for a message of so many bytes.
+    fn gather(&mut self, len: usize) -> bool {
         self.end.look_now_and_then();
-        let Ok(mut core) = self.end.enter() else { return false };
-        let fed = core.feed_next(payload);
-        if fed && !self.outside.waits {
-            self.outside.waits = true;
+        self.end.enter().is_ok_and(|mut core| core.gather(len, &mut self.outside))
+    }
+
+    /// Accepts messages of up to so many bytes that `fill` writes in place, until it says `None`, or something has to be
+    /// looked at for the next one. How many there were, and whether it said so.
+    #[inline]
+    pub(crate) fn fill_each(
+        &mut self,
+        len: usize,
+        fill: &mut impl FnMut(&mut [u8]) -> Option<usize>,
+    ) -> (usize, bool) {
+        let mut count = 0;
+        while self.gather(len) {
+            let (filled, is_over) = self.outside.fill_each(len, fill);
+            count += filled;
+            if is_over {
+                return (count, true);
+            }
         }
-        fed
+        (count, false)
+    }
+
+    /// How many messages were accepted to wait for others.
+    pub(crate) fn gathered(&self) -> u64 {
+        self.outside.gathered + self.outside.gathering.messages()
     }
 
     /// Publishes what was accepted, and waits for others.
     #[inline]
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
-        if !self.outside.waits {
+        if !self.outside.gathers() {
             return Ok(true);
         }
         self.call(|core, lending| {
-            lending.waits = false;
-            core.send_off();
+            core.send_off(lending);
             Ok(true)
         })
     }
@@ -279,7 +309,10 @@ impl ShmPublisher {
     #[inline]
     pub(crate) fn try_send(&mut self, payload: &[u8]) -> Result<(), SendError> {
         self.end.look_now_and_then();
-        self.call(|core, _| core.try_send(payload))
+        self.call(|core, lending| {
+            core.send_off(lending);
+            core.try_send(payload)
+        })
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
@@ -294,7 +327,10 @@ impl ShmPublisher {
 
     pub(crate) fn finish(&mut self) -> Result<bool, SendError> {
         // A child of fork has nothing to end.
-        self.end.enter().map_or(Ok(true), |mut core| core.finish())
+        self.end.enter().map_or(Ok(true), |mut core| {
+            core.send_off(&mut self.outside);
+            core.finish()
+        })
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
@@ -302,7 +338,7 @@ impl ShmPublisher {
     }
 
     pub(crate) fn pending(&self) -> u64 {
-        self.end.ask(|core| core.pending()).unwrap_or(0)
+        self.end.ask(|core| core.pending()).unwrap_or(0) + self.outside.gathering.messages()
     }
 
     /// Whether sending waits when there is no room.
@@ -468,14 +504,38 @@ impl<P: Reading> End<ReaderCore<P>> {
 
     /// Up to `most` further messages of the writer that the last one came from.
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
-        for count in 0..most {
+        let mut count = 0;
+        while count < most {
+            let taken = self.take_ahead(most - count, with);
+            count += taken;
+            if taken > 0 {
+                continue;
+            }
             if !self.take_copied() && !self.take_one_more() {
-                return count;
+                break;
             }
             // Outside: whatever the caller does now, the I/O thread can do its work.
             with(self.outside.raw());
+            count += 1;
         }
-        most
+        count
+    }
+
+    /// Plain messages that are there already, a few at a time. How many there were.
+    #[inline]
+    fn take_ahead(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
+        let outside = &mut self.outside;
+        let seen = self.end.enter().map_or(0, |mut core| core.look_ahead(most, outside));
+        if seen == 0 {
+            return 0;
+        }
+        // Also if the caller panics, it has had those that were given to it.
+        let mut passing = Passing { end: self, had: 0 };
+        for at in 0..seen {
+            passing.had += 1;
+            with(passing.end.outside.copy_ahead(at));
+        }
+        seen
     }
 
     fn take_one_more(&mut self) -> bool {
@@ -490,6 +550,22 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// As [`wait`](Self::wait), for whom no message is what ends it.
     pub(super) fn wait_quietly(&mut self, deadline: Deadline) -> Result<(), Error> {
         self.sleep(deadline)
+    }
+}
+
+/// A reader's end whose caller is looking at messages that it has not gone behind.
+struct Passing<'a, P: Reading> {
+    end: &'a mut End<ReaderCore<P>>,
+    /// How many of them the caller has had.
+    had: usize,
+}
+
+impl<P: Reading> Drop for Passing<'_, P> {
+    fn drop(&mut self) {
+        let Self { end, had } = self;
+        if let Ok(mut core) = end.end.enter() {
+            core.pass_ahead(*had, &end.outside);
+        }
     }
 }
 

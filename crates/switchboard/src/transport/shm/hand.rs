@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use switchboard_shm::ring::{Frame, RingReader};
+use switchboard_shm::ring::{Ahead, Frame, RingReader};
 use switchboard_shm::{Misbehaved, Words};
 
 use super::control::LinkId;
@@ -69,8 +69,14 @@ pub(crate) struct Hand {
     empty: Option<Empty>,
     copied: Vec<u8>,
     ring: Option<(LinkId, Theirs)>,
+    /// Messages in that ring, from the one after this number on, that the caller looks at one by one.
+    ahead: Vec<Ahead>,
+    before_ahead: u64,
     segment: Option<(LinkId, u32, Theirs)>,
 }
+
+/// So many messages are looked at before their room is given back.
+const MOST_AHEAD: usize = 64;
 
 /// Of a reader's only writer.
 #[derive(Debug)]
@@ -201,17 +207,68 @@ impl Hand {
                 Place::Copied(len)
             }
             Manner::Lent => {
-                if self.ring.as_ref().is_none_or(|(held, _)| *held != link) {
-                    self.hold(link, ring);
-                }
+                self.hold(link, ring);
                 Place::Ring { word, len }
             }
         };
     }
 
-    #[cold]
+    #[inline(always)]
     fn hold(&mut self, link: LinkId, ring: &RingReader<Theirs>) {
+        if self.ring.as_ref().is_none_or(|(held, _)| *held != link) {
+            self.hold_another(link, ring);
+        }
+    }
+
+    #[cold]
+    fn hold_another(&mut self, link: LinkId, ring: &RingReader<Theirs>) {
         self.ring = Some((link, ring.memory().clone()));
+    }
+
+    /// Where to note up to so many messages that the caller looks at one by one.
+    #[inline(always)]
+    pub(super) fn ahead(&mut self, most: usize) -> &mut [Ahead] {
+        if self.ahead.is_empty() {
+            self.ahead.resize(MOST_AHEAD, Ahead::default());
+        }
+        &mut self.ahead[..most.min(MOST_AHEAD)]
+    }
+
+    /// They were noted, and are those of this ring that come next.
+    #[inline(always)]
+    pub(super) fn looks_at(&mut self, link: LinkId, ring: &RingReader<Theirs>) {
+        self.hold(link, ring);
+        self.before_ahead = ring.number();
+    }
+
+    /// Copies one of them.
+    #[inline(always)]
+    pub(super) fn copy_ahead(&mut self, at: usize) -> Raw<'_> {
+        let Self { found, ring, ahead, copied, before_ahead, .. } = self;
+        let Some((link, ring)) = ring else { unreachable!("they are in a ring") };
+        let Ahead { word, len, .. } = ahead[at];
+        if copied.len() < len {
+            copied.resize(len.next_power_of_two(), 0);
+        }
+        switchboard_shm::copy_out(&ring.words()[word..], &mut copied[..len]);
+        found.set_plain(*link, *before_ahead + 1 + at as u64);
+        found.place = Place::Copied(len);
+        Raw {
+            payload: &copied[..len],
+            receipt: found.receipt,
+            redelivered: false,
+            deliveries: 0,
+            lost_before: 0,
+            priority: 0,
+            published_ns: 0,
+        }
+    }
+
+    /// The last of so many of them, and the link they came over.
+    #[inline(always)]
+    pub(super) fn seen_ahead(&self, count: usize) -> Option<(LinkId, &Ahead)> {
+        let (link, _) = self.ring.as_ref()?;
+        Some((*link, self.ahead.get(count.checked_sub(1)?)?))
     }
 
     /// Takes a message in a segment.

@@ -4,7 +4,7 @@
 //! seen before.
 
 use switchboard_shm::arena::Block;
-use switchboard_shm::ring::Claim;
+use switchboard_shm::ring::{Claim, Gathering, RingWriter};
 
 use super::blocks::Blocks;
 use super::control::LinkId;
@@ -20,8 +20,10 @@ pub(crate) struct Lending {
     segment: Option<(u32, Own)>,
     /// In whose ring.
     pub(super) link: LinkId,
-    /// Messages were accepted that wait for others.
-    pub(super) waits: bool,
+    /// Messages that were accepted and wait for others.
+    pub(super) gathering: Gathering,
+    /// How many such messages there were before them.
+    pub(super) gathered: u64,
     is_out: bool,
     claim: Claim,
     /// Where a large message is built, and not in the ring.
@@ -68,6 +70,47 @@ impl Lending {
         self.ring = Some((link, ring.clone()));
     }
 
+    /// Whether messages wait for others, or could.
+    #[inline(always)]
+    pub(super) fn gathers(&self) -> bool {
+        self.gathering.is_open()
+    }
+
+    /// Room in a ring for messages that wait for each other.
+    pub(super) fn gather(&mut self, link: LinkId, ring: &mut RingWriter<Own>, most_bytes: u64) {
+        self.gathering = ring.gather(most_bytes);
+        if self.ring.as_ref().is_none_or(|(held, _)| *held != link) {
+            self.hold(link, ring.memory());
+        }
+    }
+
+    /// Accepts a message that waits for the next ones, if there is room for it.
+    #[inline(always)]
+    pub(super) fn add(&mut self, payload: &[u8]) -> bool {
+        self.ring.as_ref().is_some_and(|(_, ring)| self.gathering.add(ring, payload))
+    }
+
+    /// Messages of up to so many bytes that `fill` writes, until it says `None` or there is no more room. How many there
+    /// were, and whether it said so.
+    #[inline(always)]
+    pub(super) fn fill_each(
+        &mut self,
+        len: usize,
+        fill: &mut impl FnMut(&mut [u8]) -> Option<usize>,
+    ) -> (usize, bool) {
+        let Some((_, ring)) = &mut self.ring else { return (0, false) };
+        let gathering = std::mem::take(&mut self.gathering);
+        let mut filling = Filling { gathering, of: &mut self.gathering };
+        let mut count = 0;
+        while let Some(word) = filling.gathering.room(len) {
+            let Some(room) = ring.0.room(word, len) else { break };
+            let Some(filled) = fill(room) else { return (count, true) };
+            filling.gathering.keep(ring, filled.min(len));
+            count += 1;
+        }
+        (count, false)
+    }
+
     /// In a block, of which the frame that is claimed will tell.
     pub(super) fn in_block(
         &mut self,
@@ -105,5 +148,18 @@ impl Lending {
             None => self.ring.as_ref().map(|(_, ring)| ring),
         };
         memory.and_then(|memory| memory.0.bytes(self.word, self.len)).unwrap_or_default()
+    }
+}
+
+/// What is gathered, while the caller writes more of it: in registers, and back in its place also if the caller
+/// panics.
+struct Filling<'a> {
+    gathering: Gathering,
+    of: &'a mut Gathering,
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        *self.of = std::mem::take(&mut self.gathering);
     }
 }

@@ -55,7 +55,7 @@ const HELD_UP: &str = "it is of another user, and has taken nothing for 5 second
                        waited for it";
 
 /// Longer messages do not wait for others.
-const LARGEST_GATHERED: usize = 1024;
+pub(super) const LARGEST_GATHERED: usize = 1024;
 /// So much waits at most, with the headers, and not more than an eighth of the ring: readers have something to do
 /// while the next are written.
 const MOST_GATHERED_BYTES: u64 = 4 << 10;
@@ -90,29 +90,34 @@ impl PublisherCore {
         Ok(())
     }
 
-    /// Accepts a message that waits for the next ones, where that needs no look at anything; otherwise
-    /// [`try_send`](Self::try_send) does it.
-    #[inline(always)]
-    pub(super) fn feed_next(&mut self, payload: &[u8]) -> bool {
-        let is_small = payload.len() <= LARGEST_GATHERED
-            && payload.len() as u64 <= self.ring.largest_payload();
+    /// Publishes what waits for others, and makes room for more, where messages of up to so many bytes may wait. Whether
+    /// there is room for one.
+    #[inline(never)]
+    pub(super) fn gather(&mut self, len: usize, lending: &mut Lending) -> bool {
+        self.send_off(lending);
+        let is_small = len <= LARGEST_GATHERED && len as u64 <= self.ring.largest_payload();
         if !is_small || self.ring.is_lossy() || self.history.is_wanted() {
             return false;
         }
-        if !self.ring.gather(payload) {
-            return false;
-        }
-        self.side.counters.bytes += payload.len() as u64;
-        if self.ring.gathered_bytes() >= MOST_GATHERED_BYTES.min(self.ring.capacity() / 8) {
-            self.send_off();
-        }
-        true
+        let most = MOST_GATHERED_BYTES.min(self.ring.capacity() / 8);
+        lending.gather(OF_TOPIC, &mut self.ring, most);
+        lending.gathering.room(len).is_some()
     }
 
     /// Publishes what waits for others.
+    #[inline]
+    pub(super) fn send_off(&mut self, lending: &mut Lending) {
+        if lending.gathers() {
+            self.commit_gathered(lending);
+        }
+    }
+
     #[inline(never)]
-    pub(super) fn send_off(&mut self) {
-        if let Some(at) = self.ring.commit_gathered() {
+    fn commit_gathered(&mut self, lending: &mut Lending) {
+        let bytes = lending.gathering.bytes();
+        lending.gathered += lending.gathering.messages();
+        if let Some(at) = self.ring.commit_gathered(&mut lending.gathering) {
+            self.side.counters.bytes += bytes;
             self.ring_bell(at);
         }
     }
@@ -156,8 +161,6 @@ impl PublisherCore {
     /// Looks how far the subscribers are. An error where that leaves no room.
     #[cold]
     fn make_room(&mut self, len: u64) -> Result<(), SendError> {
-        // Who is waited for is to have it all.
-        self.send_off();
         let cursor = self.look_at_cursors();
         self.ring.set_smallest_cursor(cursor);
         self.pace.turn(cursor, &mut self.ring);
@@ -286,7 +289,7 @@ impl PublisherCore {
             ..counting::link(&self.side.control, one.link)
         });
         Counts {
-            sent: Some(self.ring.accepted() - u64::from(self.ended)),
+            sent: Some(self.ring.number() - u64::from(self.ended)),
             links: links.collect(),
             ..self.side.counts()
         }
@@ -294,7 +297,7 @@ impl PublisherCore {
 
     /// Stores the counters.
     fn count(&mut self) {
-        self.side.counters.messages = self.ring.accepted();
+        self.side.counters.messages = self.ring.number();
         self.ring.count(&self.side.counters);
     }
 
@@ -337,6 +340,7 @@ impl Lends for PublisherCore {
     }
 
     fn lend(&mut self, len: usize, lending: &mut Lending) -> Result<(), SendError> {
+        self.send_off(lending);
         if len as u64 > self.ring.largest_payload() {
             return self.lend_large(len, lending);
         }

@@ -11,7 +11,7 @@ use std::fmt;
 use switchboard_kernel::membarrier;
 use switchboard_shm::Misbehaved;
 use switchboard_shm::bell::Sleeps;
-use switchboard_shm::ring::RingReader;
+use switchboard_shm::ring::{Ahead, RingReader};
 
 use super::control::{Control, Event, LinkId};
 use super::counting;
@@ -59,6 +59,22 @@ pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
         manner: Manner,
         hand: &mut Hand,
     ) -> bool;
+
+    /// Messages that are there, and that [`take_plain`](Self::take_plain) would take one by one: where they are, for
+    /// which there is so much room. How many there are. Nothing is taken.
+    #[inline]
+    fn look_ahead(_writer: &Writer<Self>, _places: &mut [Ahead]) -> usize {
+        0
+    }
+
+    /// So many of them were taken, up to this one.
+    #[inline]
+    fn pass_ahead(
+        _writer: &mut Writer<Self>,
+        _control: &Control<ReaderOffer>,
+        (_count, _last): (usize, &Ahead),
+    ) {
+    }
 
     /// Takes a message where something else than turns says whose is next.
     #[inline]
@@ -187,6 +203,28 @@ impl<P: Reading> ReaderCore<P> {
             hand.found_something();
         }
         taken
+    }
+
+    /// Looks for plain messages of the only writer, for the caller's hand. How many there are; nothing is taken.
+    #[inline(always)]
+    pub(super) fn look_ahead(&mut self, most: usize, hand: &mut Hand) -> usize {
+        let [only] = &mut self.writers[..] else { return 0 };
+        let seen = P::look_ahead(only, hand.ahead(most));
+        if seen > 0 {
+            hand.looks_at(only.link, &only.ring);
+            hand.found_something();
+        }
+        seen
+    }
+
+    /// So many of them were taken.
+    #[inline(always)]
+    pub(super) fn pass_ahead(&mut self, count: usize, hand: &Hand) {
+        // Others may have come meanwhile, and this one may have been turned away.
+        let Some((link, last)) = hand.seen_ahead(count) else { return };
+        if let Some(one) = self.writers.iter_mut().find(|one| one.link == link) {
+            P::pass_ahead(one, &self.control, (count, last));
+        }
     }
 
     /// Takes one message into the caller's hand, if there is one. `news`: how often the control path had brought

@@ -1,6 +1,6 @@
 //! The subscribing end of a topic: a ring of each publisher.
 
-use switchboard_shm::ring::{Kind, RingReader};
+use switchboard_shm::ring::{Ahead, Kind, RingReader};
 use switchboard_shm::{Misbehaved, copy_out};
 
 use super::control::Control;
@@ -83,6 +83,22 @@ impl Reading for Subscription {
         one.counters.received += 1;
         hand.found.set_plain(one.link, one.ring.number());
         true
+    }
+
+    #[inline(always)]
+    fn look_ahead(one: &Publisher, places: &mut [Ahead]) -> usize {
+        if one.kept.is_plain { one.ring.look_ahead(one.largest_plain, places) } else { 0 }
+    }
+
+    #[inline(always)]
+    fn pass_ahead(
+        one: &mut Publisher,
+        control: &Control<ReaderOffer>,
+        (count, last): (usize, &Ahead),
+    ) {
+        one.ring.pass_ahead(count, last);
+        one.counters.received += count as u64;
+        give_back(one, control);
     }
 
     fn holds(&self) -> bool {

@@ -113,6 +113,11 @@ fn lengths_change_in_gathered_writes() {
     each_row(|meeting| lengths_change(meeting, "fed"));
 }
 
+#[test]
+fn lengths_change_in_one_call() {
+    each_row(|meeting| lengths_change(meeting, "each"));
+}
+
 fn lengths_change(meeting: &mut Meeting, how: &str) {
     // On datagrams without acknowledgements, too much at once would be dropped.
     let (count, largest) = if meeting.row.capabilities.reliable {

@@ -105,7 +105,8 @@ fn every_subscriber_gets_everything_of_every_publisher_in_its_order() {
             }
             for (n, end) in (1..).zip(&mut publishers) {
                 end.expect("streamed");
-                end.must(&format!("fed {n} 200 400 {largest}"), "streamed");
+                end.must(&format!("fed {n} 200 300 {largest}"), "streamed");
+                end.must(&format!("each {n} 300 400 {largest}"), "streamed");
             }
             for subscriber in &mut subscribers {
                 let haul = subscriber.haul();

@@ -1,4 +1,4 @@
-//! Messages that a publisher was fed: they wait for others, and go out together.
+//! Messages that a publisher was fed, or sends in one call: they wait for others, and go out together.
 
 use switchboard::{Bytes, Options, Overflow, Receiver, RecvError, Sender};
 use switchboard_testkit::child::report;
@@ -78,15 +78,16 @@ fn what_is_fed_waits_for_the_push() {
     feed(&mut writer, 4);
     writer.send_bytes(&ends::message(1, 5, 64)).expect("sent");
     expect(&mut child, 4..=5);
-    feed(&mut writer, 6);
-    let mut loan = writer.loan_bytes(64).expect("room");
-    loan.copy_from_slice(&ends::message(1, 7, 64));
     assert_eq!(all(&mut beside), [4, 5]);
+    feed(&mut writer, 6);
+    // The room that is lent is behind what waits.
+    let mut loan = writer.loan_bytes(64).expect("room");
+    expect(&mut child, [6]);
+    loan.copy_from_slice(&ends::message(1, 7, 64));
     loan.send().expect("sent");
-    expect(&mut child, 6..=7);
+    expect(&mut child, [7]);
+    assert_eq!(all(&mut beside), [6, 7]);
     feed(&mut writer, 8);
-    writer.loan_bytes(64).map(drop).expect("room");
-    assert_eq!(all(&mut beside), [6, 7], "a loan that is not sent sends nothing");
     writer.drive().expect("sent");
     expect(&mut child, [8]);
     assert_eq!(all(&mut beside), [8]);
@@ -104,14 +105,14 @@ fn much_does_not_wait_and_an_end_that_is_dropped_leaves_nothing_behind() {
     let address = address(&scratch, "");
     let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
     writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
-    let together = MOST_BYTES.div_ceil(72) as u64;
+    let together = MOST_BYTES as u64 / 72;
     for number in 1..=together {
-        assert_eq!(next(&mut beside), None);
         feed(&mut writer, number);
+        assert_eq!(next(&mut beside), None);
     }
-    assert_eq!(all(&mut beside), (1..=together).collect::<Vec<_>>());
-    // Long ones do not wait either, and nor does what was fed before.
     feed(&mut writer, together + 1);
+    assert_eq!(all(&mut beside), (1..=together).collect::<Vec<_>>(), "the next one waits");
+    // Long ones do not wait either, and nor does what was fed before.
     writer.feed(&ends::message(1, together + 2, 2000)).expect("accepted");
     assert_eq!(all(&mut beside), [together + 1, together + 2]);
     feed(&mut writer, together + 3);
@@ -245,4 +246,138 @@ fn nothing_waits_where_messages_are_dropped_or_kept() {
         feed(&mut writer, 1);
         assert_eq!(all(&mut beside), [1], "{address}");
     }
+}
+
+/// What writes messages of these numbers, and says then that there are no more.
+fn numbered(numbers: impl IntoIterator<Item = u64>) -> impl FnMut(&mut [u8]) -> Option<usize> {
+    let mut numbers = numbers.into_iter();
+    move |room| {
+        room.copy_from_slice(&ends::message(1, numbers.next()?, room.len()));
+        Some(room.len())
+    }
+}
+
+#[test]
+fn one_call_sends_many() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    assert_eq!(writer.send_each(64, |_| None).expect("sent"), 0);
+    assert_eq!(next(&mut beside), None);
+    // What was fed comes first, and nothing waits afterwards. More than goes out at a time.
+    feed(&mut writer, 1);
+    assert_eq!(writer.send_each(64, numbered(2..=200)).expect("sent"), 199);
+    assert_eq!(writer.sent(), 200);
+    assert_eq!(all(&mut beside), (1..=200).collect::<Vec<_>>());
+    // Of each only so much as was written, and not more than there was room for.
+    let mut lengths = [0, 1, 7, 8, 9, 63, 64, 65, usize::MAX].into_iter();
+    let sent = writer.send_each(64, |room| {
+        room.fill(5);
+        lengths.next()
+    });
+    assert_eq!(sent.expect("sent"), 9);
+    let received = std::iter::from_fn(|| beside.try_recv().ok());
+    let received: Vec<_> = received.map(|delivery| delivery.message.0).collect();
+    let lengths = [0, 1, 7, 8, 9, 63, 64, 64, 64];
+    assert_eq!(received, lengths.map(|len| vec![5; len]));
+}
+
+#[test]
+fn one_call_waits_for_room_and_loses_nothing() {
+    const COUNT: u64 = 3000;
+    for (capacity, len) in [("4096", 64), ("32KiB", 200), ("32KiB", 1500)] {
+        let scratch = Scratch::new();
+        let address = address(&scratch, &format!("&capacity={capacity}"));
+        let mut child = Child::role("shm-fed-subscriber", &[&address]);
+        child.expect("here");
+        let mut writer = writer(&address, Options::default());
+        writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+        let sending = std::thread::spawn(move || {
+            let sent = writer.send_each(len, numbered(1..=COUNT)).expect("sent");
+            assert_eq!(sent as u64, COUNT);
+            writer.close().expect("closed");
+        });
+        expect(&mut child, 1..=COUNT);
+        child.expect("the end");
+        sending.join().expect("no panic");
+        assert!(child.wait().success());
+    }
+}
+
+#[test]
+fn what_was_written_before_a_panic_waits() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    let mut two = numbered(1..=2);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        writer.send_each(64, |room| {
+            two(room).or_else(|| std::panic::resume_unwind(Box::new("on purpose")))
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!((writer.sent(), next(&mut beside)), (2, None));
+    feed(&mut writer, 3);
+    writer.push().expect("sent");
+    assert_eq!(all(&mut beside), [1, 2, 3]);
+}
+
+#[test]
+fn a_panic_between_messages_that_are_received_loses_none() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    writer.send_each(64, numbered(1..=100)).expect("sent");
+    let mut seen = Vec::new();
+    for stop in [1, 2, 3, 70, 71] {
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            beside.recv_each(1000, Some(DEADLINE), |incoming, _| {
+                let (_, number) = ends::read(incoming.bytes).expect("a whole message");
+                seen.push(number);
+                if number == stop {
+                    std::panic::resume_unwind(Box::new("on purpose"));
+                }
+                false
+            })
+        }));
+        assert!(panicked.is_err());
+        // It had that one, and no other is passed over.
+        assert_eq!(seen.last(), Some(&stop));
+    }
+    seen.extend(all(&mut beside));
+    assert_eq!(seen, (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_comes_while_many_are_looked_at_makes_none_come_twice() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let (mut first, mut beside) = (writer(&address, Options::default()), reader(&address));
+    first.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    first.send_each(64, numbered(1..=100)).expect("sent");
+    let mut second = None;
+    let mut seen = Vec::new();
+    let mut note = |incoming: switchboard::Incoming<'_>| {
+        seen.push(ends::read(incoming.bytes).expect("a whole message").1);
+        second.get_or_insert_with(|| {
+            // The subscriber's I/O thread joins it, while its caller is in the middle of the others.
+            let mut second = writer(&address, Options::default());
+            second.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+            second
+        });
+    };
+    while beside
+        .recv_each(1000, Some(std::time::Duration::ZERO), |incoming, _| {
+            note(incoming);
+            false
+        })
+        .is_ok()
+    {}
+    assert_eq!(seen, (1..=100).collect::<Vec<_>>());
+    second.expect("it came").send_bytes(&ends::message(1, 101, 64)).expect("sent");
+    let last = beside.recv_timeout(DEADLINE).expect("a message");
+    assert_eq!(ends::read(&last.message.0), Some((1, 101)));
 }

@@ -104,15 +104,15 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "the commit of what was gathered does not release",
         file: "ring/writer.rs",
-        right: "first.store(header, Release);",
-        wrong: "first.store(header, Relaxed);",
+        right: "words[all.first].store(all.header, Release);",
+        wrong: "words[all.first].store(all.header, Relaxed);",
         models: "gathered",
     },
     Mistake {
         what: "the first one that is gathered is seen at once",
-        file: "ring/writer.rs",
-        right: "self.gathered = Gathered { at: begin, header, number: self.number };",
-        wrong: "self.gathered = Gathered { at: begin, header, number: self.number };\n            words[first].store(header, Release);",
+        file: "ring/gathering.rs",
+        right: "self.header = header;",
+        wrong: "self.header = header;\n            frame.store(header, std::sync::atomic::Ordering::Release);",
         models: "gathered",
     },
     Mistake {

@@ -57,10 +57,7 @@ impl PublisherCore {
     fn claim_block(&mut self, len: usize) -> Result<(Claim, Block), SendError> {
         self.side.check_length(len)?;
         let claim = self.claim(Blocks::FRAME_BYTES)?;
-        let Some(block) = self.block(len as u64)? else {
-            self.send_off();
-            return Err(SendError::Full);
-        };
+        let block = self.block(len as u64)?.ok_or(SendError::Full)?;
         Ok((claim, block))
     }
 

@@ -60,6 +60,7 @@ fn send(mut start: Start, opened: Result<Sender<Bytes>, Error>) {
                 stream(end, &start, (number(1), number(2), number(3)), length);
             }
             "fed" => fed(end, (number(1), number(2), number(3)), len(4), start.lines),
+            "each" => each(end, (number(1), number(2), number(3)), len(4), start.lines),
             "pour" => pour(end, number(1), len(2), start.lines),
             "fill" => fill(end, number(1), len(2), start.lines),
             "block" => {
@@ -156,6 +157,27 @@ fn fed(end: &mut Sender<Bytes>, (sender, from, to): (u64, u64, u64), largest: us
     }
     match end.push() {
         Ok(()) => report("streamed"),
+        Err(error) => say_error(&error),
+    }
+}
+
+/// Sends messages of mixed lengths in one call.
+fn each(end: &mut Sender<Bytes>, (sender, from, to): (u64, u64, u64), largest: usize, lines: bool) {
+    let mut n = from;
+    let sent = end.send_each(largest, |room| {
+        if n == to {
+            return None;
+        }
+        let bytes = contents(sender, n, mixed_len(n, largest), lines);
+        room[..bytes.len()].copy_from_slice(&bytes);
+        n += 1;
+        Some(bytes.len())
+    });
+    match sent {
+        Ok(sent) => {
+            assert_eq!(sent as u64, to - from);
+            report("streamed");
+        }
         Err(error) => say_error(&error),
     }
 }
