@@ -361,13 +361,14 @@ fn who_comes_while_many_are_looked_at_makes_none_come_twice() {
     let mut second = None;
     let mut seen = Vec::new();
     let mut note = |incoming: switchboard::Incoming<'_>| {
-        seen.push(ends::read(incoming.bytes).expect("a whole message").1);
-        second.get_or_insert_with(|| {
+        let (_, number) = ends::read(incoming.bytes).expect("a whole message");
+        seen.push(number);
+        if number == 50 {
             // The subscriber's I/O thread joins it, while its caller is in the middle of the others.
-            let mut second = writer(&address, Options::default());
-            second.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
-            second
-        });
+            let mut writer = writer(&address, Options::default());
+            writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+            second = Some(writer);
+        }
     };
     while beside
         .recv_each(1000, Some(std::time::Duration::ZERO), |incoming, _| {
