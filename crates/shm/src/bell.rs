@@ -3,14 +3,61 @@
 //! All readers of one writer share it, so that the writer looks at one word for eight of them. Whoever lies
 //! here wakes others for nothing, or lets them sleep until they look by themselves.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::barrier::{Busy, Sleeper};
-use crate::layout::PAGE_BYTES;
+use crate::layout::{PAGE_BYTES, WORD_BYTES};
 use crate::{AtomicU64, Words};
 
 /// How many readers a doorbell has bytes for.
-pub const READERS: usize = PAGE_BYTES;
+pub const READERS: usize = 3 * PAGE_BYTES / 4;
+
+/// Behind them: the words that readers sleep on.
+const FIRST_FUTEX_WORD: usize = READERS / WORD_BYTES as usize;
+const FUTEX_WORDS: usize = PAGE_BYTES / WORD_BYTES as usize - FIRST_FUTEX_WORD;
+
+/// Where a reader sleeps: a word whose low half its writer changes before it wakes those who sleep there.
+///
+/// Not the header that the reader polls, which is read-only to it: a futex there takes the kernel a second, slower
+/// look at the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FutexWord(usize);
+
+impl FutexWord {
+    /// Of all readers of a topic: one wake-up is for all of them.
+    pub const SHARED: Self = Self(FIRST_FUTEX_WORD);
+
+    /// Of a reader that gets messages of its own. Few others have the same.
+    #[must_use]
+    pub const fn of(reader: usize) -> Self {
+        Self(FIRST_FUTEX_WORD + reader % FUTEX_WORDS)
+    }
+
+    /// The word.
+    #[inline]
+    pub fn word(self, bell: &impl Words) -> &AtomicU64 {
+        &bell.words()[self.0]
+    }
+
+    /// What the kernel is to compare with: read before the reader [raises](raise) its byte, for after that it may be
+    /// changed by the wake-up.
+    #[inline]
+    #[must_use]
+    pub fn before_sleep(self, bell: &impl Words) -> u32 {
+        // Not after the byte is raised.
+        self.word(bell).load(Acquire) as u32
+    }
+
+    /// Changes the word, so that nobody begins to sleep there who was not awake to see it; who sleeps is to be woken
+    /// next. Only the writer does so.
+    #[inline]
+    pub fn change_for_wake(self, bell: &impl Words) -> &AtomicU64 {
+        let word = self.word(bell);
+        // Who finds it changed finds what was committed.
+        word.store(word.load(Relaxed).wrapping_add(1), Release);
+        word
+    }
+}
 
 /// How somebody sleeps, and so how it is to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -67,7 +67,7 @@ fn gather(writer: &mut RingWriter<Memory>, gathering: &mut Gathering, message: &
     if gathering.add(writer.memory(), message) {
         return true;
     }
-    assert_eq!(writer.commit_gathered(gathering), None);
+    assert!(!writer.commit_gathered(gathering));
     false
 }
 
@@ -161,7 +161,7 @@ proptest! {
             prop_assert!(reader.number() <= writer.number(), "it was not committed");
         }
         let is_gathered = gathering.messages() > 0;
-        prop_assert_eq!(is_gathered, writer.commit_gathered(&mut gathering).is_some());
+        prop_assert_eq!(is_gathered, writer.commit_gathered(&mut gathering));
         while let Some(bytes) = receive(&mut reader) {
             prop_assert_eq!(&bytes, &message(received, bytes.len()));
             received += 1;
@@ -363,9 +363,9 @@ fn what_is_gathered_is_seen_together() {
         assert_eq!((writer.head(), writer.number()), (begin, 1));
     }
     assert_eq!((gathering.messages(), gathering.bytes()), (3, 180));
-    assert_eq!(writer.commit_gathered(&mut gathering), Some(begin));
+    assert!(writer.commit_gathered(&mut gathering));
     assert!(!gathering.is_open());
-    assert_eq!(writer.commit_gathered(&mut gathering), None);
+    assert!(!writer.commit_gathered(&mut gathering));
     assert_eq!((writer.head(), writer.number()), (begin + 3 * 72, 4));
     // One by one, and together.
     assert_eq!(receive(&mut reader), Some(message(1, 60)));

@@ -341,13 +341,13 @@ impl<W: Words> RingWriter<W> {
         Gathering::new(begin, self.shape.word(begin), room, self.number)
     }
 
-    /// Commits what was [gathered](Self::gather), if anything was. Returns the position at which readers were
-    /// waiting for it; [`crate::bell::after_commit`] comes next.
-    pub fn commit_gathered(&mut self, gathering: &mut Gathering) -> Option<u64> {
+    /// Commits what was [gathered](Self::gather), if anything was. Whether it was: then
+    /// [`crate::bell::after_commit`] comes next.
+    pub fn commit_gathered(&mut self, gathering: &mut Gathering) -> bool {
         let all = std::mem::take(gathering);
         if all.messages() == 0 || all.begin != self.head {
             debug_assert_eq!(all.messages(), 0, "something was committed before it");
-            return None;
+            return false;
         }
         let words = self.memory.words();
         let end = all.begin + (all.next - all.first) as u64 * WORD_BYTES;
@@ -356,13 +356,12 @@ impl<W: Words> RingWriter<W> {
         (self.head, self.number) = (end, self.number + all.messages());
         // The commit, of all of them. Partner: the acquire load of readers.
         words[all.first].store(all.header, Release);
-        Some(all.begin)
+        true
     }
 
-    /// Commits a message, or whatever else, with its first `payload_bytes`. Returns the position at which readers
-    /// were waiting for it; [`crate::bell::after_commit`] comes next.
+    /// Commits a message, or whatever else, with its first `payload_bytes`. [`crate::bell::after_commit`] comes next.
     #[inline(always)]
-    pub fn commit(&mut self, claim: Claim, kind: Kind, payload_bytes: u64) -> u64 {
+    pub fn commit(&mut self, claim: Claim, kind: Kind, payload_bytes: u64) {
         let payload_bytes = payload_bytes.min(claim.payload_bytes);
         if !matches!(kind, Kind::End) {
             self.number += 1;
@@ -388,7 +387,6 @@ impl<W: Words> RingWriter<W> {
         }
         self.fetch_ahead();
         self.clear_ahead(end - claim.begin);
-        claim.begin
     }
 
     /// Whether the word at the end of a frame is 0 already.
@@ -499,13 +497,5 @@ impl<W: Words> RingWriter<W> {
             at = frame_end(at, header.payload_bytes, header.unit);
         }
         count
-    }
-
-    /// The word of a header, to wake who sleeps there; `None` where no frame of the ring can be.
-    #[must_use]
-    pub fn polled_word(&self, position: u64) -> Option<&AtomicU64> {
-        let oldest = self.head.saturating_sub(self.shape.capacity());
-        let there = (oldest..=self.head).contains(&position) && position.is_multiple_of(8);
-        there.then(|| &self.memory.words()[self.shape.word(position)])
     }
 }

@@ -99,7 +99,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
 use barrier::{Busy, Sleeper};
-use bell::Sleeps;
+use bell::{FutexWord, Sleeps};
 use cursor::{OwnCursor, PeerCursor, Unsettled};
 use layout::{PAGE_BYTES, reader, writer, writer_bytes};
 use ring::{Ahead, Gathering, Kind, RingReader, RingWriter};
@@ -249,7 +249,7 @@ fn what_is_gathered_is_seen_together_and_in_order() {
             let mut gathering = writer.gather(64);
             assert!(gathering.add(writer.memory(), &14_u64.to_le_bytes()));
             assert!(gathering.add(writer.memory(), &21_u64.to_le_bytes()));
-            assert!(writer.commit_gathered(&mut gathering).is_some());
+            assert!(writer.commit_gathered(&mut gathering));
         });
         let mut last = 0;
         for _ in 0..2 {
@@ -313,13 +313,14 @@ fn a_reader_that_sleeps_is_woken_for_what_was_gathered() {
 fn is_woken(gathers: bool) {
     model(move || {
         let (mut writer, mut reader) = ring(false);
-        let bell = Memory::new(64);
+        let bell = Memory::new(PAGE_BYTES);
         let futex = Futex::new();
         let (ring_bell, kernel) = (bell.clone(), futex.clone());
         let writing = thread::spawn(move || {
             let look = |busy| {
                 bell::after_commit(&ring_bell, 1, busy, |_, word| {
                     assert!(bell::in_word(word, 3).is_some());
+                    FutexWord::SHARED.change_for_wake(&ring_bell);
                     kernel.wake();
                 });
             };
@@ -333,7 +334,7 @@ fn is_woken(gathers: bool) {
                 }
             }
             if gathers {
-                assert!(writer.commit_gathered(&mut gathering).is_some());
+                assert!(writer.commit_gathered(&mut gathering));
                 look(writer.busy());
             }
         });
@@ -350,10 +351,11 @@ fn is_woken(gathers: bool) {
                 continue;
             }
             turn += 1;
+            let there = FutexWord::SHARED.before_sleep(&bell);
             bell::raise(&bell, 3, Sleeps::OnFutex, turn, &mut sleeper);
             sleeper.pass(atomic::everywhere);
             if reader.polled_word().load(Acquire) == 0 {
-                futex.wait(reader.polled_word(), 0);
+                futex.wait(FutexWord::SHARED.word(&bell), there.into());
             }
             bell::awake(&bell, 3, &mut sleeper);
         }
@@ -366,7 +368,7 @@ fn is_woken(gathers: bool) {
 fn a_reader_that_slept_lately_is_woken_without_a_barrier() {
     model(|| {
         let (mut writer, mut reader) = ring(false);
-        let (bell, futex) = (Memory::new(64), Futex::new());
+        let (bell, futex) = (Memory::new(PAGE_BYTES), Futex::new());
         let mut sleeper = Sleeper::new(reader.busy());
         atomic::BARRIERS.set(true);
         sleeper.pass(atomic::everywhere);
@@ -375,13 +377,17 @@ fn a_reader_that_slept_lately_is_woken_without_a_barrier() {
         let (ring_bell, kernel) = (bell.clone(), futex.clone());
         let writing = thread::spawn(move || {
             assert!(put(&mut writer, 1));
-            bell::after_commit(&ring_bell, 1, writer.busy(), |_, _| kernel.wake());
+            bell::after_commit(&ring_bell, 1, writer.busy(), |_, _| {
+                FutexWord::of(3).change_for_wake(&ring_bell);
+                kernel.wake();
+            });
         });
         while take(&mut reader).is_none() {
+            let there = FutexWord::of(3).before_sleep(&bell);
             bell::raise(&bell, 3, Sleeps::OnFutex, 1, &mut sleeper);
             sleeper.pass(atomic::everywhere);
             if reader.polled_word().load(Acquire) == 0 {
-                futex.wait(reader.polled_word(), 0);
+                futex.wait(FutexWord::of(3).word(&bell), there.into());
             }
             bell::awake(&bell, 3, &mut sleeper);
         }
@@ -394,7 +400,7 @@ fn a_reader_that_slept_lately_is_woken_without_a_barrier() {
 fn two_readers_that_share_a_word_of_the_doorbell_are_both_woken() {
     model(|| {
         let (mut writer, reader) = ring(false);
-        let bell = Memory::new(64);
+        let bell = Memory::new(PAGE_BYTES);
         let futex = Futex::new();
         let readers: Vec<_> = (0..2)
             .map(|slot| {
@@ -403,19 +409,24 @@ fn two_readers_that_share_a_word_of_the_doorbell_are_both_woken() {
                 thread::spawn(move || {
                     let reader = RingReader::open(memory, 0, 0).unwrap();
                     let mut sleeper = Sleeper::new(reader.busy());
-                    bell::raise(&bell, slot, Sleeps::OnFutex, 1, &mut sleeper);
-                    sleeper.pass(atomic::everywhere);
-                    if reader.polled_word().load(Acquire) == 0 {
-                        futex.wait(reader.polled_word(), 0);
+                    let mut turn = 0;
+                    while reader.polled_word().load(Acquire) == 0 {
+                        turn += 1;
+                        let there = FutexWord::SHARED.before_sleep(&bell);
+                        bell::raise(&bell, slot, Sleeps::OnFutex, turn, &mut sleeper);
+                        sleeper.pass(atomic::everywhere);
+                        if reader.polled_word().load(Acquire) == 0 {
+                            futex.wait(FutexWord::SHARED.word(&bell), there.into());
+                        }
+                        bell::awake(&bell, slot, &mut sleeper);
                     }
-                    bell::awake(&bell, slot, &mut sleeper);
-                    assert_ne!(reader.polled_word().load(Acquire), 0);
                 })
             })
             .collect();
         assert!(put(&mut writer, 1));
         bell::after_commit(&bell, 1, writer.busy(), |_, word| {
             assert!((0..2).any(|slot| bell::in_word(word, slot).is_some()));
+            FutexWord::SHARED.change_for_wake(&bell);
             futex.wake();
         });
         for reader in readers {

@@ -20,7 +20,7 @@ use crate::counters::{Counts, LinkCounts};
 pub(super) const LOOK: &[u8; 8] = b"SWBDLOOK";
 /// What comes with the answer.
 pub(super) const ANSWER: &[u8; 8] = b"SWBDCNT1";
-/// The longest answer: some 4096 links.
+/// The longest answer: some 3072 links.
 pub(super) const LONGEST_ANSWER: u64 = 4 << 20;
 
 /// The seals of an answer: nobody can change it, the end that gave it neither.

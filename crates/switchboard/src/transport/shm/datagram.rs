@@ -17,6 +17,8 @@
 //! | 10 Denied | both, in place of a Hello | as Refuse | |
 //! | 11 Sleeps | reader without a doorbell | position u64 | |
 
+use switchboard_shm::bell;
+
 use super::hello::{Hello, Pattern, Role, end_name};
 use crate::link::{cut, printable};
 
@@ -24,8 +26,8 @@ use crate::link::{cut, printable};
 pub(crate) const LONGEST_BYTES: usize = 1024;
 /// Descriptors that come with a datagram at most.
 pub(crate) const MOST_DESCRIPTORS: usize = 2;
-/// Links of an endpoint at most: a byte of the doorbell's page each.
-pub(crate) const MOST_LINKS: usize = 4096;
+/// Links of an endpoint at most: a byte of the doorbell each.
+pub(crate) const MOST_LINKS: usize = bell::READERS;
 /// [`Datagram::Wake`], encoded.
 pub(crate) const WAKE: [u8; 4] = 4_u32.to_le_bytes();
 

@@ -20,7 +20,7 @@ use crate::link::{cut, name_or_bytes, printable};
 pub(crate) use crate::link::Pattern;
 
 /// The version of the control path that this code speaks.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 /// The largest window of a queue's receiver, in messages.
 pub(crate) const LARGEST_WINDOW: u32 = 256;
 

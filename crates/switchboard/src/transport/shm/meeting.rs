@@ -30,7 +30,7 @@
 //! it has met it: so there is one.
 //!
 //! *Bounds*: 16 datagrams, connections and dials per call; 256 connections that were accepted and said
-//! nothing (the oldest goes first), 10 s each; 4096 links, of which one process has 1024 at most, and fewer where
+//! nothing (the oldest goes first), 10 s each; 3072 links, of which one process has 1024 at most, and fewer where
 //! those would take more than half of the descriptors that this process may have. An end of a service lets a new peer in only while
 //! there are descriptors for both of its links ([`Pair`]). Who does not answer a dial costs one
 //! connection for as long as it lives: it may be stopped, and goes on one day.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use switchboard_kernel::futex;
 use switchboard_kernel::io::Deadline;
 use switchboard_shm::Words;
+use switchboard_shm::bell::FutexWord;
 
-use super::memory::{Theirs, futex_of};
+use super::memory::{Bell, Theirs, futex_of};
 
 /// A sleep ends by itself after this, and everything is looked at anew: for a peer that lies about
 /// who sleeps. The I/O thread looks so often; so a sleep on a word may last twice as long.
@@ -21,6 +22,8 @@ pub(super) const BACKSTOP: Duration = Duration::from_secs(1);
 /// A word that somebody sleeps on, with the memory that it lies in.
 #[derive(Debug)]
 pub(crate) enum Place {
+    /// A word of a writer's doorbell.
+    Doorbell(Bell, FutexWord),
     /// The header that a reader polls.
     Header(Theirs, usize),
     /// The cursor of the slowest reader.
@@ -32,6 +35,7 @@ pub(crate) enum Place {
 impl Place {
     fn word(&self) -> Option<&AtomicU64> {
         match self {
+            Self::Doorbell(bell, word) => Some(word.word(bell)),
             Self::Header(memory, index) | Self::Cursor(memory, index) => memory.words().get(*index),
             Self::Own => None,
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use switchboard_kernel::membarrier;
 use switchboard_shm::barrier::{Busy, Sleeper};
-use switchboard_shm::bell::{self, Sleeps};
+use switchboard_shm::bell::{self, FutexWord, Sleeps};
 use switchboard_shm::ring::{Claim, Counters, Kind, RingWriter};
 
 use super::control::{Control, Event, LinkId, Met};
@@ -18,7 +18,7 @@ use super::ends::{Lends, Opened};
 use super::geometry;
 use super::hello::Pattern;
 use super::lending::Lending;
-use super::memory::Own;
+use super::memory::{Bell, Own};
 use super::offer::WriterOffer;
 use super::park::Place;
 use super::room_for_one;
@@ -116,9 +116,9 @@ impl PublisherCore {
     fn commit_gathered(&mut self, lending: &mut Lending) {
         let bytes = lending.gathering.bytes();
         lending.gathered += lending.gathering.messages();
-        if let Some(at) = self.ring.commit_gathered(&mut lending.gathering) {
+        if self.ring.commit_gathered(&mut lending.gathering) {
             self.side.counters.bytes += bytes;
-            self.ring_bell(at);
+            self.ring_bell();
         }
     }
 
@@ -138,17 +138,17 @@ impl PublisherCore {
             self.history.keep(self.ring.head(), self.ring.number(), len);
         }
         self.side.counters.bytes += len;
-        let at = self.ring.commit(claim, kind, frame_bytes);
-        self.ring_bell(at);
+        self.ring.commit(claim, kind, frame_bytes);
+        self.ring_bell();
     }
 
-    /// Looks who sleeps for what was committed at a position.
+    /// Looks who sleeps for what was committed.
     #[inline]
-    fn ring_bell(&mut self, at: u64) {
+    fn ring_bell(&mut self) {
         let Self { side, ring, subscribers, .. } = self;
         let WritingSide { bell, control, counters, .. } = side;
         bell::after_commit(bell, self.bell_words, ring.busy(), |index, word| {
-            wake(subscribers, control, counters, (index, word), (ring, at));
+            wake(subscribers, control, counters, (index, word), bell);
         });
     }
 
@@ -269,8 +269,8 @@ impl PublisherCore {
             Err(SendError::Full) => return Ok(false),
             Err(error) => return Err(error),
         };
-        let at = self.ring.commit(claim, Kind::End, 0);
-        self.ring_bell(at);
+        self.ring.commit(claim, Kind::End, 0);
+        self.ring_bell();
         self.count();
         self.ended = true;
         Ok(true)
@@ -314,7 +314,7 @@ fn wake(
     control: &Control<WriterOffer>,
     counters: &mut Counters,
     (index, word): (usize, u64),
-    (ring, at): (&RingWriter<Own>, u64),
+    bell: &Bell,
 ) {
     let mut on_futex = false;
     for one in subscribers.iter_mut().filter(|one| one.slot / 8 == index) {
@@ -322,8 +322,8 @@ fn wake(
         on_futex |= one.wake(raised, control, counters);
     }
     if on_futex {
-        // All of them sleep at this place: who is behind has something to read, and is awake.
-        wake_readers(ring, at);
+        // Who is behind has something to read, and is awake.
+        wake_readers(bell, FutexWord::SHARED);
     }
 }
 

@@ -425,6 +425,10 @@ impl<P: Reading> Core for ReaderCore<P> {
         let how = if alone { how } else { Sleeps::OnDescriptor };
         self.armed = true;
         self.sleeps += 1;
+        let place = match &self.writers[..] {
+            [only] => only.futex_word(P::PATTERN == Pattern::Topic),
+            _ => None,
+        };
         for one in &mut self.writers {
             P::before_sleep(one, &self.control);
             let how = if one.has_bell() { how } else { Sleeps::OnDescriptor };
@@ -442,14 +446,7 @@ impl<P: Reading> Core for ReaderCore<P> {
         if self.is_ready() {
             return None;
         }
-        if alone
-            && let Some(one) = self.writers.first()
-            && one.has_bell()
-        {
-            let place = Place::Header(one.ring.memory().clone(), one.ring.polled_index());
-            return Some((place, 0));
-        }
-        Some((Place::Own, 0))
+        Some(place.unwrap_or((Place::Own, 0)))
     }
 
     fn disarm(&mut self, late: bool) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use switchboard_kernel::membarrier;
 use switchboard_shm::arena::Block;
-use switchboard_shm::bell::{self, Sleeps};
+use switchboard_shm::bell::{self, FutexWord, Sleeps};
 use switchboard_shm::copy_in;
 use switchboard_shm::ring::{Kind, PREFIX_BYTES, Prefix};
 
@@ -110,8 +110,8 @@ impl SenderCore {
         let Some(at) = self.choose(frame_bytes, payload.len() as u64) else {
             return Err(SendError::Full);
         };
-        let position = self.receivers[at].put_small(payload, prefix, frame_bytes);
-        self.sent(at, position, payload.len() as u64);
+        self.receivers[at].put_small(payload, prefix, frame_bytes);
+        self.sent(at, payload.len() as u64);
         Ok(())
     }
 
@@ -141,8 +141,8 @@ impl SenderCore {
             return Err(SendError::Full);
         };
         copy_in(self.side.blocks.room(&block), payload);
-        let position = self.put_large(at, block, len, prefix);
-        self.sent(at, position, len);
+        self.put_large(at, block, len, prefix);
+        self.sent(at, len);
         Ok(())
     }
 
@@ -161,28 +161,28 @@ impl SenderCore {
         Ok(self.side.blocks.take(len))
     }
 
-    fn put_large(&mut self, at: usize, block: Block, len: u64, prefix: Prefix) -> u64 {
+    fn put_large(&mut self, at: usize, block: Block, len: u64, prefix: Prefix) {
         let place = self.side.blocks.place(&block, len).to_bytes(prefix);
-        self.receivers[at].put_large(&place, (block, len), prefix)
+        self.receivers[at].put_large(&place, (block, len), prefix);
     }
 
-    /// A message was committed at a position: wakes its receiver.
+    /// A message was committed: wakes its receiver.
     #[inline]
-    fn sent(&mut self, at: usize, position: u64, len: u64) {
+    fn sent(&mut self, at: usize, len: u64) {
         self.side.counters.messages += 1;
         self.side.counters.bytes += len;
-        self.ring_bell(at, position);
+        self.ring_bell(at);
     }
 
     #[inline]
-    fn ring_bell(&mut self, at: usize, position: u64) {
+    fn ring_bell(&mut self, at: usize) {
         let WritingSide { bell, control, counters, .. } = &mut self.side;
         let one = &mut self.receivers[at];
         let slot = one.reader.slot;
         if let Some(raised) = bell::after_commit_for(bell, slot, one.ring.busy())
             && one.reader.wake(raised, control, counters)
         {
-            wake_readers(&one.ring, position);
+            wake_readers(bell, FutexWord::of(slot));
         }
     }
 
@@ -286,9 +286,9 @@ impl SenderCore {
             }
             // Everything is settled, so there is room.
             let Some(claim) = one.ring.claim(0) else { return Ok(false) };
-            let position = one.ring.commit(claim, Kind::End, 0);
+            one.ring.commit(claim, Kind::End, 0);
             one.ended = true;
-            self.ring_bell(at, position);
+            self.ring_bell(at);
         }
         Ok(true)
     }

@@ -1,13 +1,13 @@
 //! Waking a peer, as it sleeps.
 
 use switchboard_shm::Words;
-use switchboard_shm::bell::{Raised, Sleeps};
+use switchboard_shm::bell::{FutexWord, Raised, Sleeps};
 use switchboard_shm::cursor::OwnCursor;
 use switchboard_shm::layout::reader;
-use switchboard_shm::ring::{RingReader, RingWriter};
+use switchboard_shm::ring::RingReader;
 
 use super::control::{Control, LinkId};
-use super::memory::{Own, Theirs, wake_all};
+use super::memory::{Bell, Own, Theirs, wake_all};
 use super::offer::ReaderOffer;
 
 /// For which sleep a reader was woken last: one that leaves its byte up is not woken again for the same.
@@ -21,12 +21,11 @@ impl Woken {
     }
 }
 
-/// Wakes all who sleep on the header at a position, which was just committed.
-pub(super) fn wake_readers(ring: &RingWriter<Own>, position: u64) {
-    if let Some(word) = ring.polled_word(position) {
-        // An error is no reason not to go on: readers look by themselves in the end.
-        let _ = wake_all(word);
-    }
+/// Wakes all who sleep there.
+#[inline(never)]
+pub(super) fn wake_readers(bell: &Bell, word: FutexWord) {
+    // An error is no reason not to go on: readers look by themselves in the end.
+    let _ = wake_all(word.change_for_wake(bell));
 }
 
 /// Wakes the writer if it sleeps for a cursor that was just stored. Whether it did.

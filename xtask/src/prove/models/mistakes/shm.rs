@@ -130,6 +130,13 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
         models: "room_of_lines",
     },
     Mistake {
+        what: "who sleeps is woken, and who is about to sleep is not told",
+        file: "bell.rs",
+        right: "word.store(word.load(Relaxed).wrapping_add(1), Release);",
+        wrong: "",
+        models: "woken",
+    },
+    Mistake {
         what: "the oldest are overwritten with no fence behind the tail",
         file: "ring/writer.rs",
         right: "        fence(Release);",

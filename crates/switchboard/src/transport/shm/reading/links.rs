@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use switchboard_kernel::shared_memory::{Doorbell, PeerMemory};
 use switchboard_shm::Misbehaved;
 use switchboard_shm::barrier::Sleeper;
-use switchboard_shm::bell::{self, Sleeps};
+use switchboard_shm::bell::{self, FutexWord, Sleeps};
 use switchboard_shm::cursor::{Counters, OwnCursor};
 use switchboard_shm::ring::RingReader;
 
@@ -25,6 +25,7 @@ use crate::transport::shm::hello::Pattern;
 use crate::transport::shm::large::Segments;
 use crate::transport::shm::memory::{Bell, Own, Theirs, Unusable};
 use crate::transport::shm::offer::{Page, ReaderOffer};
+use crate::transport::shm::park::Place;
 use crate::transport::shm::waking::wake_writer;
 
 /// Much shorter than a publisher waits for a subscriber of another user that takes nothing.
@@ -442,6 +443,13 @@ impl<P: Reading> Writer<P> {
 
     pub(super) fn is_other(&self) -> bool {
         self.is_other
+    }
+
+    /// Where this end sleeps, and what is there now; none where it has no doorbell.
+    pub(super) fn futex_word(&self, is_shared: bool) -> Option<(Place, u32)> {
+        let bell = self.bell.as_ref()?;
+        let word = if is_shared { FutexWord::SHARED } else { FutexWord::of(self.slot) };
+        Some((Place::Doorbell(bell.clone(), word), word.before_sleep(bell)))
     }
 
     /// Whether this end raises its byte in the doorbell itself.

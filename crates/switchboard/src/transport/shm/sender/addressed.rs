@@ -97,8 +97,8 @@ impl SenderCore {
         }
         let Some(claim) = one.ring.claim(len as u64) else { return false };
         one.ring.write_with_head(&claim, head, payload);
-        let position = one.commit_small(claim, (Kind::Message, 0), len, Prefix::default());
-        self.sent(place, position, len as u64);
+        one.commit_small(claim, (Kind::Message, 0), len, Prefix::default());
+        self.sent(place, len as u64);
         true
     }
 
@@ -149,8 +149,8 @@ impl SenderCore {
             return Err(SendError::Full);
         };
         copy_in(self.side.blocks.room(&block), &payload);
-        let position = self.put_large(at, block, len, Prefix::default());
-        self.sent(at, position, len);
+        self.put_large(at, block, len, Prefix::default());
+        self.sent(at, len);
         Ok(at)
     }
 

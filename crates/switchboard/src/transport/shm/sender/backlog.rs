@@ -116,11 +116,11 @@ impl SenderCore {
                 self.backlog.push_front(Waiting { body, prefix });
                 return Err(SendError::Full);
             };
-            let position = match body {
+            match body {
                 Body::Small(bytes) => self.receivers[at].put_small(&bytes, prefix, frame_bytes),
                 Body::Large(block, len) => self.put_large(at, block, len, prefix),
-            };
-            self.ring_bell(at, position);
+            }
+            self.ring_bell(at);
         }
         Ok(())
     }

@@ -61,11 +61,11 @@ impl Lends for SenderCore {
         };
         let one = &mut self.receivers[at];
         one.lent = false;
-        let position = match lending.block.take() {
+        match lending.block.take() {
             None => one.commit_small(claim, (Kind::Message, 0), len, Prefix::default()),
             Some(block) => self.put_claimed(at, claim, block, len as u64),
-        };
-        self.sent(at, position, len as u64);
+        }
+        self.sent(at, len as u64);
     }
 
     fn cancel_loan(&mut self, lending: &mut Lending) {
@@ -80,9 +80,9 @@ impl Lends for SenderCore {
 }
 
 impl SenderCore {
-    fn put_claimed(&mut self, at: usize, claim: Claim, block: Block, len: u64) -> u64 {
+    fn put_claimed(&mut self, at: usize, claim: Claim, block: Block, len: u64) {
         let place = self.side.blocks.place(&block, len).to_bytes(Prefix::default());
-        self.receivers[at].commit_large(claim, &place, (block, len), Prefix::default())
+        self.receivers[at].commit_large(claim, &place, (block, len), Prefix::default());
     }
 
     /// The receiver in whose ring it was built is gone: it goes to another one.

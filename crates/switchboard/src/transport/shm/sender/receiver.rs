@@ -94,9 +94,9 @@ impl Receiver {
         self.unsettled.bytes() + len <= self.window.bytes || self.unsettled.len() == 0
     }
 
-    /// Commits a small message for which there is room. Where.
+    /// Commits a small message for which there is room.
     #[inline]
-    pub(super) fn put_small(&mut self, payload: &[u8], prefix: Prefix, frame_bytes: u64) -> u64 {
+    pub(super) fn put_small(&mut self, payload: &[u8], prefix: Prefix, frame_bytes: u64) {
         let Some(claim) = self.ring.claim(frame_bytes) else {
             unreachable!("chosen because it has room")
         };
@@ -110,10 +110,10 @@ impl Receiver {
             (Kind::Prefixed, PREFIX_BYTES)
         };
         self.ring.write(&claim, begin, payload);
-        self.commit_small(claim, (kind, begin), payload.len(), prefix)
+        self.commit_small(claim, (kind, begin), payload.len(), prefix);
     }
 
-    /// Commits a message that was written, behind so many bytes of a prefix. Where.
+    /// Commits a message that was written, behind so many bytes of a prefix.
     ///
     /// It is noted after that: the receiver need not wait for what is only this side's.
     #[inline(always)]
@@ -123,10 +123,10 @@ impl Receiver {
         (kind, begin): (Kind, usize),
         len: usize,
         prefix: Prefix,
-    ) -> u64 {
+    ) {
         let frame_bytes = (begin + len) as u64;
         let (payload, end) = (claim.payload() + begin as u64, claim.end_of(frame_bytes));
-        let position = self.ring.commit(claim, kind, frame_bytes);
+        self.ring.commit(claim, kind, frame_bytes);
         self.unsettled.push(Message {
             payload: (payload, len as u32),
             end,
@@ -134,33 +134,32 @@ impl Receiver {
             block: None,
             taken_back: false,
         });
-        position
     }
 
-    /// Commits the place of a large message, for which there is room. Where.
+    /// Commits the place of a large message, for which there is room.
     pub(super) fn put_large(
         &mut self,
         place: &[u8; PLACE_BYTES],
         (block, len): (Block, u64),
         prefix: Prefix,
-    ) -> u64 {
+    ) {
         let Some(claim) = self.ring.claim(Blocks::FRAME_BYTES) else {
             unreachable!("chosen because it has room")
         };
         if prefix.priority > 0 {
             self.ring.set_priorities();
         }
-        self.commit_large(claim, place, (block, len), prefix)
+        self.commit_large(claim, place, (block, len), prefix);
     }
 
-    /// Commits a large message that was written. Where.
+    /// Commits a large message that was written.
     pub(super) fn commit_large(
         &mut self,
         claim: Claim,
         place: &[u8; PLACE_BYTES],
         (block, len): (Block, u64),
         prefix: Prefix,
-    ) -> u64 {
+    ) {
         self.ring.write(&claim, 0, place);
         self.unsettled.push(Message {
             payload: (claim.payload(), len as u32),
@@ -169,7 +168,7 @@ impl Receiver {
             block: Some((block, len)),
             taken_back: false,
         });
-        self.ring.commit(claim, Kind::InArena, Blocks::FRAME_BYTES)
+        self.ring.commit(claim, Kind::InArena, Blocks::FRAME_BYTES);
     }
 
     /// Looks what was settled in order. How many messages.

@@ -107,7 +107,7 @@ fn links_have_an_end() {
     }
     let mut one_more = many(&scratch, &end, 1);
     let said = until_line(&mut end, &mut met, &mut one_more);
-    assert_eq!(said, "refused: this end has 4096 links, and takes no more");
+    assert_eq!(said, "refused: this end has 3072 links, and takes no more");
     assert!(end.said.pop().is_some_and(|said| said.contains("takes no more")));
     end.meeting.forget(met[17]);
     let mut another = many(&scratch, &end, 1);

@@ -74,7 +74,7 @@ fn what_is_wrong_with_a_first_datagram_is_said() {
     check(&with(0, 12), 2, "unknown kind 12");
     check(&with(15, 0), 2, "unknown role 0");
     assert!(matches!(check(&with(14, 9), 2, "unknown pattern, 9"), Fault::Mismatch(_)));
-    let later = check(&with(12, 2)[..14], 2, "version 2 of shm: meets version 1");
+    let later = check(&with(12, 3)[..14], 2, "version 3 of shm: meets version 2");
     assert!(matches!(later, Fault::Mismatch(_)));
     for window in [0, LARGEST_WINDOW + 1, u32::MAX] {
         check(&Datagram::Hello(receiver(window)).encode(), 1, "256 are allowed");
@@ -101,7 +101,7 @@ fn what_is_wrong_with_a_later_datagram_is_said() {
     check(&welcome(0, 0), 0, Topic, Reader, "a welcome from a subscriber");
     check(&welcome(0, 0), 1, Topic, Writer, "where 0 belong");
     check(&welcome(0, 0), 0, Queue, Writer, "where 1 belong");
-    check(&welcome(MOST_LINKS as u32, 0), 0, Topic, Writer, "slot 4096");
+    check(&welcome(MOST_LINKS as u32, 0), 0, Topic, Writer, "slot 3072");
     check(&welcome(0, 4), 0, Topic, Writer, "position 4");
     check(&Datagram::Segment { index: 0, len_bytes: 0 }, 1, Topic, Writer, "without bytes");
     check(&Datagram::Segment { index: 0, len_bytes: 1 }, 0, Topic, Writer, "where 1 belong");

@@ -81,8 +81,8 @@ fn a_hello_that_does_not_fit_is_refused() {
     let other = Hello { fingerprint: 8, schema: "Other".into(), ..fits };
     check(&other, "a publisher uses Reading, a subscriber uses Other");
     let mut later = Datagram::Hello(other).encode();
-    later[12] = 2;
-    self::check(|raw| raw.say(&later, 1), "refused", "version 2 of shm: meets version 1");
+    later[12] = 3;
+    self::check(|raw| raw.say(&later, 1), "refused", "version 3 of shm: meets version 2");
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn what_no_reader_says_ends_its_link() {
 type Begin = (u32, u32, u64, u64, &'static str);
 
 const BEGINS: &[Begin] = &[
-    (4096, 0, 0, 0, "slot 4096"),
+    (3072, 0, 0, 0, "slot 3072"),
     (u32::MAX, 0, 0, 0, "slot 4294967295"),
     (0, 1, 0, 0, "1 where 0 has to be"),
     (0, 0, 4, 0, "position 4"),
@@ -383,7 +383,7 @@ pub(in crate::transport::shm::tests) fn hands_over(arguments: &[String]) {
     }
 }
 
-/// Each has another name, and each is turned away: the 4096 links are for those who are there.
+/// Each has another name, and each is turned away: the 3072 links are for those who are there.
 #[test]
 fn a_crowd_that_is_turned_away_takes_nobody_s_place() {
     let mut scene = Scene::of(Pattern::Topic, Role::Reader, "");
