@@ -3,9 +3,16 @@
 # any order; nothing is left behind.
 # Prints "one" and "two".
 set -eu
+folder=$(mktemp -d)
+trap 'rm -r "$folder"' EXIT
 channel=shm-example/$$
-{ printf 'one\n'; sleep 0.3; } | switchboard publish "shm:$channel/readings?history=1" &
+# The publisher is there, and has the history, until descriptor 3 is closed.
+mkfifo "$folder/readings"
+switchboard publish "shm:$channel/readings?history=1" < "$folder/readings" &
+exec 3> "$folder/readings"
+echo one >&3
 switchboard subscribe --count 1 "shm:$channel/readings"
+exec 3>&-
 wait
 printf 'two\n' | switchboard send "shm:$channel/jobs" &
 switchboard recv "shm:$channel/jobs"

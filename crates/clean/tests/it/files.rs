@@ -66,7 +66,7 @@ fn memory_goes_and_comes_back() {
     bytes[7] = 1;
     bytes[299_999] = 2;
     let shared = Shared::new(0o640, &bytes);
-    let (run, done) = stage.remove(&shared.target());
+    let (run, done) = stage.remove_at_last(&shared.target());
     assert_eq!(done.expect("removed").kept_bytes, 300_000);
     assert!(!shared.path().exists());
     let restored = stage.restore(&run).expect("restored");
@@ -82,7 +82,7 @@ fn memory_goes_and_comes_back() {
 fn a_name_that_exists_is_not_overwritten() {
     let stage = Stage::new();
     let shared = Shared::new(0o600, b"old");
-    let (run, done) = stage.remove(&shared.target());
+    let (run, done) = stage.remove_at_last(&shared.target());
     done.expect("removed");
     std::fs::write(shared.path(), "new").expect("written");
     assert_eq!(stage.restore(&run).expect_err("taken").reason(), Reason::Exists);
@@ -149,12 +149,12 @@ fn what_does_not_fit_into_the_journal_stays() {
     let stage = Stage::new();
     let shared = Shared::new(0o600, &[5; 5000]);
     let target = shared.target();
-    let (_, done) = stage.remove_within(&target, Limits { most_bytes: 4999 });
+    let (_, done) = stage.remove_at_last_within(&target, Limits { most_bytes: 4999 });
     let error = done.expect_err("too large");
     assert_eq!(error.reason(), Reason::TooLarge);
     assert!(error.to_string().contains("5000 bytes"), "{error}");
     assert_eq!(std::fs::read(shared.path()).expect("there"), [5; 5000]);
-    stage.remove_within(&target, Limits { most_bytes: 5000 }).1.expect("fits");
+    stage.remove_at_last_within(&target, Limits { most_bytes: 5000 }).1.expect("fits");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_semaphore_keeps_its_count() {
     let held = posix_sem::Semaphore::open(&name).expect("open");
     assert_eq!(stage.remove(&target).1.expect_err("mapped").reason(), Reason::InUse);
     drop(held);
-    let (run, done) = stage.remove(&target);
+    let (run, done) = stage.remove_at_last(&target);
     done.expect("removed");
     assert!(posix_sem::Semaphore::open(&name).is_err());
     stage.restore(&run).expect("restored");

@@ -92,7 +92,7 @@ fn a_queue_keeps_its_messages() {
     let at_first = of_queue(&named.0, &queue);
     drop(queue);
     let began = std::time::Instant::now();
-    let (run, done) = stage.remove(&at_first);
+    let (run, done) = stage.remove_at_last(&at_first);
     let took = began.elapsed();
     done.expect("removed");
     stage.restore(&run).expect("restored");

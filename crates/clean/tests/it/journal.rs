@@ -39,7 +39,7 @@ fn any_byte_of_it_may_be_wrong() {
     let (named, queue) = planted();
     let target = of_queue(&named.0, &queue);
     drop(queue);
-    let (run, done) = stage.remove(&target);
+    let (run, done) = stage.remove_at_last(&target);
     done.expect("removed");
     for file in ["log", "00001.body"] {
         let path = stage.journal.path().join(&run).join(file);
@@ -84,7 +84,7 @@ fn a_run_is_forgotten_with_all_that_it_has() {
     let (named, queue) = planted();
     let target = of_queue(&named.0, &queue);
     drop(queue);
-    let (run, done) = stage.remove(&target);
+    let (run, done) = stage.remove_at_last(&target);
     done.expect("removed");
     assert!(stage.journal.held_bytes() > 0);
     assert_eq!(stage.journal.forget("../../etc").expect_err("no run").reason(), Reason::Gone);
@@ -101,7 +101,7 @@ fn runs_are_in_the_order_in_which_they_began() {
     for number in 0..12 {
         let path = stage.path(&format!("{number}.sock"));
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a listener"));
-        let (run, done) = stage.remove(&of_file(Kind::Unix, &path));
+        let (run, done) = stage.remove_at_last(&of_file(Kind::Unix, &path));
         done.expect("removed");
         expected.push(run);
         assert_eq!(stage.journal.runs().expect("runs"), expected);

@@ -62,7 +62,7 @@ fn goes_and_comes_back_with_its_messages() {
     let (named, queue) = planted();
     let target = of_queue(&named.0, &queue);
     drop(queue);
-    let (run, done) = stage.remove(&target);
+    let (run, done) = stage.remove_at_last(&target);
     done.expect("removed");
     let gone = MessageQueue::open(&named.0, Access::Both).expect_err("gone");
     assert_eq!(gone.name(), "ENOENT");
@@ -97,7 +97,7 @@ fn too_large_for_the_journal_it_stays() {
     drop(queue);
     let limits = switchboard_clean::Limits { most_bytes: 100 };
     assert_eq!(
-        stage.remove_within(&target, limits).1.expect_err("large").reason(),
+        stage.remove_at_last_within(&target, limits).1.expect_err("large").reason(),
         Reason::TooLarge
     );
     has_all(&MessageQueue::open(&named.0, Access::Both).expect("there"));

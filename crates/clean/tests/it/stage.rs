@@ -1,13 +1,14 @@
 //! What the tests share: a journal of their own, objects as a snapshot shows them, processes that have some.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use switchboard_clean::error::Reason;
 use switchboard_clean::remove::{Options, Removed, remove};
 use switchboard_clean::restore::{Restored, restore};
 use switchboard_clean::{Error, Journal, Limits, Target};
 use switchboard_inspect::{Kind, Object, Request};
-use switchboard_testkit::Scratch;
 use switchboard_testkit::child::{instruction, report};
+use switchboard_testkit::{DEADLINE, Scratch};
 
 /// A journal in a folder that goes away.
 pub(crate) struct Stage {
@@ -44,6 +45,28 @@ impl Stage {
         let done = remove(&mut run, target, &["nobody has it".to_owned()], NOW);
         run.end().expect("ended");
         (name, done)
+    }
+
+    /// As [`Stage::remove`], of what nobody has for long: a child that another test starts at this moment has copies of
+    /// this process' descriptors until it runs its own program.
+    pub(crate) fn remove_at_last(&self, target: &Target) -> (String, Result<Removed, Error>) {
+        self.remove_at_last_within(target, Limits::default())
+    }
+
+    pub(crate) fn remove_at_last_within(
+        &self,
+        target: &Target,
+        limits: Limits,
+    ) -> (String, Result<Removed, Error>) {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let (run, done) = self.remove_within(target, limits);
+            let is_in_use = matches!(&done, Err(error) if error.reason() == Reason::InUse);
+            if !is_in_use || Instant::now() >= until {
+                return (run, done);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(crate) fn restore(&self, run: &str) -> Result<Restored, Error> {

@@ -22,11 +22,17 @@ fn talking(scratch: &Scratch) -> (Run, Run) {
     (publisher, subscriber)
 }
 
+/// What `show` prints. On a machine that is very busy ends take more than a moment to answer.
+fn show(scratch: &Scratch, arguments: &[&str]) -> String {
+    let arguments = [&["show", "--timeout", "20s"], arguments].concat();
+    run(scratch.path(), &arguments, "").code(0).text()
+}
+
 #[test]
 fn a_table_says_who_sent_and_received_how_much() {
     let scratch = Scratch::new();
     let (publisher, subscriber) = talking(&scratch);
-    let text = run(scratch.path(), &["show", &address(&scratch)], "").code(0).text();
+    let text = show(&scratch, &[&address(&scratch)]);
     let line = |begin: &str| {
         let line = text.lines().find(|line| line.starts_with(begin));
         let line = line.unwrap_or_else(|| panic!("no {begin} in {text}"));
@@ -47,7 +53,7 @@ fn a_table_says_who_sent_and_received_how_much() {
 fn json_has_the_same() {
     let scratch = Scratch::new();
     let (_publisher, _subscriber) = talking(&scratch);
-    let text = run(scratch.path(), &["show", "--json", &address(&scratch)], "").code(0).text();
+    let text = show(&scratch, &["--json", &address(&scratch)]);
     let shown: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let ends = shown["channels"][0]["ends"].as_array().expect("ends");
     assert_eq!(ends.len(), 2);
@@ -129,8 +135,7 @@ fn prometheus_reads_it() {
     let (publisher, subscriber) = talking(&scratch);
     let address = address(&scratch);
     let nobody = format!("shm:nobody?scope={}", scratch.join("scope").display());
-    let show = ["show", "--prometheus", &address, &nobody];
-    let metrics = exposition(&run(scratch.path(), &show, "").code(0).text());
+    let metrics = exposition(&show(&scratch, &["--prometheus", &address, &nobody]));
     let sample = |name: &str, role: &str| {
         let (_, samples) = &metrics[&format!("switchboard_{name}")];
         let found = samples.iter().filter(|(labels, _)| labels["role"] == role);
@@ -159,8 +164,7 @@ fn both_ends_of_a_service_are_there_once() {
     let address = format!("shm:work?scope={}", scratch.join("scope").display());
     let server = Run::start(scratch.path(), &["serve", &address, "--", "cat"]);
     run(scratch.path(), &["call", &address, "hello"], "").code(0).prints("hello");
-    let metrics =
-        exposition(&run(scratch.path(), &["show", "--prometheus", &address], "").code(0).text());
+    let metrics = exposition(&show(&scratch, &["--prometheus", &address]));
     let (_, samples) = &metrics["switchboard_received_messages_total"];
     assert_eq!(samples.len(), 1);
     let (labels, count) = &samples[0];

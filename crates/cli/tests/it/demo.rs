@@ -159,7 +159,10 @@ fn the_report_is_one_json_object() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(report["holds"], serde_json::Value::Bool(true));
-    assert_eq!(report["restarts"], 1);
+    // A kill that came too late for anything to come again is followed by another.
+    let kills = report["kills"].as_array().map_or(0, Vec::len);
+    assert!((1..=3).contains(&kills), "{report}");
+    assert_eq!(report["restarts"], kills);
     assert_eq!(report["kills"][0]["process"], "processor");
     assert!(report["counts"]["acknowledged"].as_u64() > Some(100), "{report}");
     assert_eq!(report["counts"]["missing"], 0);

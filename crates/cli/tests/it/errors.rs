@@ -212,7 +212,8 @@ fn an_output_that_is_full_is_an_error() {
         .says("cannot write to standard output");
     let ended = shell(
         &scratch,
-        "\"$0\" send unix:./s --message x --timeout 1s & \"$0\" recv unix:./s > /dev/full",
+        "\"$0\" send unix:./s --message x --timeout 10s & \"$0\" recv unix:./s > /dev/full
+         code=$?; kill $!; exit $code",
     );
     ended.code(1).says("cannot write to standard output").says("ENOSPC");
 }

@@ -171,6 +171,8 @@ fn a_publisher_gives_up_in_time_and_says_for_whom_it_waited() {
     let scratch = Scratch::new();
     let give_up = ["publish", "--timeout", "200ms", "unix:./t"];
     run(scratch.path(), &give_up, "one\n").code(3).says("timed out").says("0 messages sent");
+    // It counts from its own start: the subscriber has to be there before.
+    let give_up = ["publish", "--timeout", "5s", "unix:./t"];
     let publisher = Run::start(scratch.path(), &give_up);
     eventually("a name", || scratch.join("t").exists());
     let subscriber = Run::start(scratch.path(), &["subscribe", "unix:./t"]);

@@ -117,7 +117,7 @@ fn what_nobody_waits_for_is_ended() {
             mark.display()
         );
         let server = serve(scratch, &["--count", "3"], address, &["sh", "-c", &work]);
-        let timed = ["call", "--timeout", "1500ms", address, "x"];
+        let timed = ["call", "--timeout", "10s", address, "x"];
         // Whether the client's clock is the first to say so, or the server's.
         run(scratch.path(), &timed, "").code(3).says("no reply in time");
         let marks = || std::fs::read_to_string(&mark).unwrap_or_default().len();
@@ -269,7 +269,7 @@ fn what_a_program_started_is_ended_with_it() {
             std::fs::remove_file(&started).expect("removed");
             process
         };
-        let timed = ["call", "--timeout", "1500ms", address, "x"];
+        let timed = ["call", "--timeout", "10s", address, "x"];
         let client = Run::start(scratch.path(), &timed);
         let process = child();
         client.wait().code(3).says("no reply in time");
@@ -303,7 +303,7 @@ fn a_program_that_stays_and_does_not_reply_is_replaced() {
         };
         let server = persistent(&[]);
         let first = ask(&[], "a").code(0).text();
-        ask(&["--timeout", "1s"], "none").code(3).says("no reply in time");
+        ask(&["--timeout", "10s"], "none").code(3).says("no reply in time");
         let second = ask(&[], "b").code(0).text();
         assert!(second.trim_end().ends_with(" b"), "{second}");
         assert_ne!(first.split(' ').next(), second.split(' ').next(), "it was not replaced");
@@ -316,8 +316,8 @@ fn a_program_that_stays_and_does_not_reply_is_replaced() {
         assert_ne!(second.split(' ').next(), third.split(' ').next(), "it was not replaced");
         server.signal(Signal::INT);
         server.wait().code(1).says("no reply in time, so it was replaced");
-        let server = persistent(&["--reply-timeout", "300ms"]);
-        ask(&[], "none").code(3).says("no reply for 300ms (--reply-timeout)");
+        let server = persistent(&["--reply-timeout", "3s"]);
+        ask(&[], "none").code(3).says("no reply for 3s (--reply-timeout)");
         ask(&[], "d").code(0);
         server.signal(Signal::INT);
         server.wait().code(1);

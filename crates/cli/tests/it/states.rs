@@ -63,7 +63,7 @@ fn values_that_live_with_their_writer() {
             here(&["get", address, key]).code(2).says(problem);
             here(&["watch", address, key]).code(2).says(problem);
         }
-        let all = ["watch", "--all", "--initial", "--json", "--timeout", "100ms", address];
+        let all = ["watch", "--all", "--initial", "--json", "--timeout", "5s", address];
         let said = here(&all).code(0).text();
         assert_eq!(said.lines().count(), 3, "{said}");
         assert!(said.contains("\"key\":\"name\",\"len_bytes\":11,"), "{said}");

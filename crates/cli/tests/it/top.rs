@@ -9,6 +9,8 @@ use std::process::{Child, Command, Stdio};
 
 use switchboard_kernel::pipe;
 
+use crate::run::eventually;
+
 /// A pipe that nobody empties, with a writer that waits for room in it.
 pub(crate) struct Full {
     writer: Child,
@@ -25,12 +27,20 @@ impl Full {
         let inode = link.to_string_lossy().replace("pipe:[", "").replace(']', "");
         let mut yes = Command::new("yes");
         let writer = yes.stdin(Stdio::null()).stdout(write).stderr(Stdio::null()).spawn();
-        Self { writer: writer.expect("yes"), _read: read, id: format!("pipe:{inode}") }
+        let full = Self { writer: writer.expect("yes"), _read: read, id: format!("pipe:{inode}") };
+        eventually("a full pipe", || sleeps_in_write(full.writer()));
+        full
     }
 
     pub(crate) fn writer(&self) -> u32 {
         self.writer.id()
     }
+}
+
+fn sleeps_in_write(pid: u32) -> bool {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number = if cfg!(target_arch = "x86_64") { "1" } else { "64" };
+    call.split(' ').next() == Some(number)
 }
 
 impl Drop for Full {

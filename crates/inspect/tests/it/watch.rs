@@ -94,15 +94,16 @@ fn rates_of_a_process_and_a_connection() {
     let before = look_until(&mut watch, "cat waits", |now| {
         wait(now, pid).is_some_and(|wait| wait.call == "read" && wait.steady == Some(true))
     });
-    let read_so_far = |snapshot: &Snapshot| {
-        snapshot.process(pid).and_then(|cat| cat.io).map(|io| io.received_bytes)
-    };
-    let start = read_so_far(&before).expect("its counts");
+    let io = before.process(pid).and_then(|cat| cat.io).expect("its counts");
+    let start = (io.received_bytes, io.sent_bytes);
     let mut to_cat = cat.stdin.take().expect("a pipe");
     to_cat.write_all(&[b'x'; 30_000]).expect("written");
     client.write_all(&[b'x'; 50_000]).expect("sent");
-    let after = look_until(&mut watch, "cat has read it", |now| {
-        read_so_far(now).is_some_and(|bytes| bytes >= start + 30_000)
+    let after = look_until(&mut watch, "cat has read and written it", |now| {
+        let io = now.process(pid).and_then(|cat| cat.io);
+        io.is_some_and(|io| {
+            io.received_bytes >= start.0 + 30_000 && io.sent_bytes >= start.1 + 30_000
+        })
     });
     let found = rates::between(&before, &after);
     let elapsed = found.elapsed.expect("time went by").as_secs_f64();

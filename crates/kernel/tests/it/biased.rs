@@ -144,28 +144,30 @@ fn nobody_is_in_with_another() {
 pub(crate) fn rarely(arguments: &[String]) {
     let (mut owner, visitor) = made(Refused::of(&arguments[0]), Twins::default());
     let ended = Arc::new(AtomicBool::new(false));
+    let visits = Arc::new(AtomicU64::new(0));
     let visiting = {
-        let ended = Arc::clone(&ended);
+        let (ended, visits) = (Arc::clone(&ended), Arc::clone(&visits));
         spawn(move || {
-            let mut visits = 0_u64;
             while !ended.load(Ordering::Relaxed) {
                 visitor.visit(Twins::add);
-                visits += 1;
+                visits.fetch_add(1, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_micros(200));
             }
-            visits
         })
     };
     let since = Instant::now();
     let mut stays = 0;
-    while since.elapsed() < Duration::from_millis(500) {
+    // On a machine that is very busy the visitor is given a processor late.
+    let few = || visits.load(Ordering::Relaxed) <= 10 && since.elapsed() < DEADLINE / 2;
+    while since.elapsed() < Duration::from_millis(500) || few() {
         for _ in 0..1000 {
             owner.enter().add();
         }
         stays += 1000;
     }
     ended.store(true, Ordering::Relaxed);
-    let visits = visiting.join().expect("no panic");
+    visiting.join().expect("no panic");
+    let visits = visits.load(Ordering::Relaxed);
     let value = owner.enter();
     let whole = value.first == stays + visits && value.second == value.first;
     report(format_args!("{whole} {} {}", value.torn, visits > 10));

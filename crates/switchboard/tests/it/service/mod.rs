@@ -181,7 +181,7 @@ fn deadlines_and_cancellation_reach_the_server() {
     each_service(|meeting| {
         let mut worker = start_worker(meeting.address(), 64);
         let client = client_at(meeting.address());
-        let (since, time) = (Instant::now(), Duration::from_millis(1500));
+        let (since, time) = (Instant::now(), Duration::from_secs(10));
         let late = client.start_timeout(&text("hold"), time).expect("a call");
         worker.expect("holding");
         let late = late.wait();
@@ -189,7 +189,7 @@ fn deadlines_and_cancellation_reach_the_server() {
             panic!("{late:?}")
         };
         let took = since.elapsed();
-        assert!(took >= time && took < DEADLINE / 2, "{took:?}");
+        assert!(took >= time && took < time + DEADLINE / 2, "{took:?}");
         let held = worker.line().expect("a line");
         assert!(held == "held DeadlinePassed" || held == "held Cancelled", "{held}");
         // A call that is dropped is cancelled at once.

@@ -179,7 +179,7 @@ fn who_is_stopped_is_seen_by_its_peer() {
     subscriber.stop();
     tell(&mut publisher, "send 3");
     let parsed = address.parse().expect("an address");
-    let channel = look(&parsed, Duration::from_millis(200)).expect("a channel");
+    let channel = look(&parsed, Duration::from_secs(3)).expect("a channel");
     let stopped = channel.ends.iter().find(|end| end.role == "subscriber").expect("it is there");
     assert_eq!(stopped.pid, Some(subscriber.id()));
     let why = stopped.answer.as_ref().expect_err("it is stopped");

@@ -317,7 +317,8 @@ fn check_idle(child: &mut Child, what: &str) {
     // One sleep a second, which looks whether all is well, and what it takes to go to sleep and to wake.
     let seconds = waited_ms / 1000 + 1;
     assert!(sleeps <= 4 * seconds + 8, "{what}: {said}");
-    assert!(cpu_us <= 5_000, "{what}: {said}");
+    // Who looks again and again uses seconds.
+    assert!(cpu_us <= 50_000, "{what}: {said}");
 }
 
 /// Role: many idle links; says what each adds to the memory that is charged to this process, in bytes: the

@@ -61,14 +61,14 @@ fn late(address: &str) -> (u64, u64) {
 
 /// How often the processors of this thread did nothing for anybody for a while, although asked every few milliseconds: as
 /// long as a sleep that counts as late, or nearly. Who is given no processor wakes nobody.
-struct Stalls {
+pub(super) struct Stalls {
     over: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
     counter: JoinHandle<()>,
 }
 
 impl Stalls {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, counted) = (Arc::clone(&over), Arc::clone(&count));
         let counter = std::thread::spawn(move || {
@@ -86,11 +86,11 @@ impl Stalls {
     }
 
     /// How many sleeps may have been late for want of a processor: either side may sleep through each stall.
-    fn excuse(&self) -> u64 {
+    pub(super) fn excuse(&self) -> u64 {
         2 * self.count.load(Relaxed)
     }
 
-    fn end(self) -> u64 {
+    pub(super) fn end(self) -> u64 {
         self.over.store(true, Relaxed);
         self.counter.join().expect("counted");
         self.count.load(Relaxed)

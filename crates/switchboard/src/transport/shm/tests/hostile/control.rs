@@ -429,7 +429,7 @@ fn what_is_to_be_told_is_bounded() {
         let resources = scene.victim.resources();
         assert!(resources.descriptors < 60, "{resources:?}");
         scene.victim.ask("hear");
-        assert_eq!(scene.victim.until_quiet(""), 257);
+        scene.victim.until_said(257);
     });
 }
 

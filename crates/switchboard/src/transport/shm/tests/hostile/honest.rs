@@ -194,6 +194,17 @@ impl Honest {
         count
     }
 
+    /// It says so often something of the peers that lie, and then has nothing more to say.
+    #[track_caller]
+    pub(super) fn until_said(&mut self, count: usize) {
+        let liar = liar();
+        for said in 0..count {
+            let line = self.child.line().unwrap_or_else(|| panic!("{said} and it has died"));
+            assert!(is_of_liar(&line, &liar), "{line}");
+        }
+        assert_eq!(self.until_quiet(""), 0, "more than {count}");
+    }
+
     /// It says, of the peer that lies, and in time.
     #[track_caller]
     pub(super) fn expect_error(&mut self, kind: &str, problem: &str) {
