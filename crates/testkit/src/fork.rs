@@ -22,11 +22,7 @@ pub fn in_child(does: impl FnOnce() -> bool) -> bool {
         // SAFETY: ends the child at once.
         unsafe { libc::_exit(status) };
     }
-    let mut status = 0;
-    // SAFETY: the child is this process's own, and `status` a whole integer.
-    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
-    assert_eq!(waited, child, "the child's end");
-    status == 0
+    ended_well(child)
 }
 
 /// As [`in_child`], but does not wait: the process id of the child. It ends with 0 if `does` returned `true`, else with 1. Who started it
@@ -46,6 +42,37 @@ pub fn start(does: impl FnOnce() -> bool) -> i32 {
         unsafe { libc::_exit(status) };
     }
     child
+}
+
+/// Forks: both go on as the caller does. The process id of the child, and in it none: it has to [`end`].
+///
+/// # Panics
+/// When no child can be made.
+#[must_use]
+pub fn fork() -> Option<i32> {
+    // SAFETY: as in `in_child`, as long as the child ends by `end`.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "no child: {}", std::io::Error::last_os_error());
+    (child > 0).then_some(child)
+}
+
+/// Ends a child of [`fork`], without anything that would be its parent's to do.
+pub fn end(done: bool) -> ! {
+    // SAFETY: ends the process at once.
+    unsafe { libc::_exit(i32::from(!done)) }
+}
+
+/// Waits for a child of [`fork`]. Whether it ended with `true`.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn ended_well(child: i32) -> bool {
+    let mut status = 0;
+    // SAFETY: the child is this process's own, and `status` a whole integer.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(waited, child, "the child's end");
+    status == 0
 }
 
 /// Gives up every capability, so that modes count for this process whoever it is; and, if it may, becomes this user.

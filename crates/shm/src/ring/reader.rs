@@ -164,11 +164,15 @@ impl<W: Words> RingReader<W> {
     }
 
     /// Where the next messages are, as long as each is as [`next_message`](Self::next_message) wants it, and there is
-    /// room to say so. How many there are. The reader stays where it is.
+    /// room to say so; no further than until the next [step](Self::cursor_after_step) of the cursor. How many there are. The
+    /// reader stays where it is.
     #[inline(always)]
     pub fn look_ahead(&self, most_bytes: u64, places: &mut [Ahead]) -> usize {
-        let mut at = self.position;
+        let (mut at, end) = (self.position, self.stored + self.shape.step());
         for (count, place) in places.iter_mut().enumerate() {
+            if at >= end && count > 0 {
+                return count;
+            }
             let number = self.number + count as u64;
             let Some(next) = self.message_at(at, number, most_bytes) else { return count };
             at = next.end;

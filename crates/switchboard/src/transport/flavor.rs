@@ -108,8 +108,8 @@ impl SenderFlavor {
         }
     }
 
-    /// Whether it lends room in its own memory.
-    pub(crate) fn lends(&self) -> bool {
+    /// Whether what it lends is where receivers read.
+    pub(crate) fn has_own_memory(&self) -> bool {
         matches!(self, Self::ShmPublisher(_) | Self::ShmSender(_))
     }
 

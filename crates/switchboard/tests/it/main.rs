@@ -94,6 +94,7 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-idle-links", shm::counts::idle_links),
     ("shm-elsewhere", shm::elsewhere::publisher),
     ("shm-joins-later", shm::elsewhere::joins_later),
+    ("shm-forks-between", shm::fork::forks_between),
     ("shm-thousand-channels", shm::thousand::channels),
     ("shm-one-of-crowd", shm::thousand::subscriber),
     ("shm-comer", shm::descriptors::comer),

@@ -383,11 +383,11 @@ impl Sender<Bytes> {
 
     /// Accepts a message and lets it wait for others, so that many small ones go out in one write.
     /// [`push`](Self::push) sends off what waits; so does any other send, a loan, and the end of the sender. What goes wrong
-    /// with a message after it was accepted, the next call says.
+    /// with a message after it was accepted, the next call says. Those that wait when the process dies are lost.
     ///
-    /// Over `shm:` the messages of a topic become visible together, at the latest when there are 4 KiB of them with
-    /// their headers, or an eighth of a smaller ring. Those of more than 1 KiB do not wait, nor do any where the oldest is
-    /// dropped, where there is a history, or in a queue. Those that wait when the process dies are lost.
+    /// Over `shm:` the messages of a topic become visible together, and do not wait for one with which they would be more than 4 KiB with
+    /// their headers, or than an eighth of a smaller ring. Those of more than 1 KiB do not wait, nor do any where the oldest is
+    /// dropped, where there is a history, or in a queue. Over `file:` they are one batch, of up to 140 KiB.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -411,10 +411,11 @@ impl Sender<Bytes> {
     /// how many bytes it wrote. Waits for room as [`send`](Self::send) does. Returns how many there were: all of them
     /// are with the kernel then, or where receivers see them.
     ///
-    /// Many messages at a time, as [`Receiver::recv_each`](crate::Receiver::recv_each) receives them. Over `shm:` they are
-    /// written where they are read, and those of a topic of up to 1 KiB become visible together, 4 KiB at a time
-    /// ([`feed`](Self::feed) says where not): that costs little more than their bytes. What is in the room at first is
-    /// zeros, or bytes of earlier messages of this sender. If `fill` panics, what it wrote before waits as what is fed does.
+    /// For many messages that are there already, as [`Receiver::recv_each`](crate::Receiver::recv_each) receives them: until it returns,
+    /// what was written last may wait as with [`feed`](Self::feed). Over `shm:` messages are mostly
+    /// written where they are read; those of a topic, if `len` is up to 1 KiB, at little more cost than their bytes. Give no larger `len` than needed: so much
+    /// room is looked for. What is in it at first is
+    /// zeros, or bytes of earlier messages of this sender. If `fill` panics, what it wrote before waits.
     ///
     /// ```
     /// use switchboard::{Bytes, Topic};
@@ -438,7 +439,7 @@ impl Sender<Bytes> {
     /// ```
     ///
     /// # Errors
-    /// As [`send`](Self::send), for the message that `fill` wrote last, or would have written next;
+    /// As [`send`](Self::send), for the message that `fill` wrote last; those before it were sent, and
     /// [`sent`](Self::sent) says how many were accepted.
     pub fn send_each(
         &mut self,
@@ -447,16 +448,20 @@ impl Sender<Bytes> {
     ) -> Result<usize, SendError> {
         let mut count = 0;
         let mut room = Vec::new();
-        loop {
+        let outcome = loop {
             let (filled, is_over) = self.flavor.fill_each(len, &mut fill);
             count += filled;
-            if is_over || !self.fill_one(len, &mut room, &mut fill)? {
-                break;
+            if is_over {
+                break Ok(());
             }
-            count += 1;
-        }
-        self.push()?;
-        Ok(count)
+            match self.fill_one(len, &mut room, &mut fill) {
+                Ok(true) => count += 1,
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        let pushed = self.push();
+        outcome.and(pushed).map(|()| count)
     }
 
     /// One more of them. Whether there was one.
@@ -466,15 +471,17 @@ impl Sender<Bytes> {
         room: &mut Vec<u8>,
         fill: &mut impl FnMut(&mut [u8]) -> Option<usize>,
     ) -> Result<bool, SendError> {
-        if self.flavor.lends() {
-            let mut loan = self.loan_bytes(len)?;
+        if self.flavor.has_own_memory()
+            && let Ok(mut loan) = self.try_loan_bytes(len)
+        {
             let Some(filled) = fill(&mut loan) else { return Ok(false) };
             loan.send_first(filled)?;
-        } else {
-            room.resize(len, 0);
-            let Some(filled) = fill(room) else { return Ok(false) };
-            self.feed(&room[..filled.min(len)])?;
+            return Ok(true);
         }
+        // Whether there is another one comes before waiting for room.
+        room.resize(len, 0);
+        let Some(filled) = fill(room) else { return Ok(false) };
+        self.feed(&room[..filled.min(len)])?;
         Ok(true)
     }
 

@@ -33,8 +33,6 @@ pub(crate) struct FileSender {
     writer: LaneWriter,
     watch: Watch,
     manner: Manner,
-    /// Messages are gathered also where each is sent by itself.
-    gathers: bool,
     /// What a topic keeps; `None` where it keeps everything.
     retention: Option<Retention>,
     /// What a queue holds.
@@ -42,8 +40,8 @@ pub(crate) struct FileSender {
     limit_bytes: usize,
     appended: u64,
     acknowledged: u64,
-    /// Bytes appended since others were told.
-    untold_bytes: usize,
+    /// Something was appended since others were told.
+    is_untold: bool,
     /// The last message found no room.
     is_full: bool,
 }
@@ -85,7 +83,6 @@ impl FileSender {
             standing: Standing::of(&folder)?,
             looked_at: Instant::now(),
             folder,
-            gathers: writer.gathers(),
             writer,
             watch,
             manner,
@@ -94,7 +91,7 @@ impl FileSender {
             limit_bytes,
             appended: 0,
             acknowledged: 0,
-            untold_bytes: 0,
+            is_untold: false,
             is_full: false,
         })
     }
@@ -152,13 +149,13 @@ impl FileSender {
             }
         }
         self.appended += 1;
-        self.untold_bytes += payload.len() + 1;
+        self.is_untold = true;
         if more {
             return Ok(());
         }
-        if !self.gathers {
+        if !self.writer.gathers() {
             self.acknowledged = self.appended;
-            self.untold_bytes = 0;
+            self.is_untold = false;
             self.folder.ring();
         } else {
             // The message is accepted: what goes wrong now, the next call says.
@@ -171,8 +168,11 @@ impl FileSender {
     #[inline(never)]
     fn write_out(&mut self) -> Result<(), Error> {
         self.writer.write_out()?;
-        if self.untold_bytes > 0 {
-            self.untold_bytes = 0;
+        if !self.writer.gathers() {
+            // What is committed is as durable as asked.
+            self.acknowledged = self.appended;
+        }
+        if std::mem::take(&mut self.is_untold) {
             self.folder.ring();
         }
         Ok(())

@@ -280,7 +280,8 @@ impl ShmPublisher {
     ) -> (usize, bool) {
         let mut count = 0;
         while self.gather(len) {
-            let (filled, is_over) = self.outside.fill_each(len, fill);
+            let Self { end, outside, .. } = self;
+            let (filled, is_over) = outside.fill_each(len, fill, || end.is_here());
             count += filled;
             if is_over {
                 return (count, true);
@@ -316,6 +317,8 @@ impl ShmPublisher {
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        // Nobody is to wait for what was not shown.
+        self.drive()?;
         self.sleep(deadline)?;
         self.call(|core, _| core.check())
     }
@@ -524,18 +527,26 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// Plain messages that are there already, a few at a time. How many there were.
     #[inline]
     fn take_ahead(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
+        if !P::LOOKS_AHEAD {
+            return 0;
+        }
         let outside = &mut self.outside;
         let seen = self.end.enter().map_or(0, |mut core| core.look_ahead(most, outside));
         if seen == 0 {
             return 0;
         }
+        let news = self.end.news();
         // Also if the caller panics, it has had those that were given to it.
         let mut passing = Passing { end: self, had: 0 };
         for at in 0..seen {
+            // In a child of fork the memory is not there; and its writer may have been turned away.
+            if !passing.end.end.is_here() || passing.end.end.news() != news {
+                break;
+            }
             passing.had += 1;
             with(passing.end.outside.copy_ahead(at));
         }
-        seen
+        passing.had
     }
 
     fn take_one_more(&mut self) -> bool {

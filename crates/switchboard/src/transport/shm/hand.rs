@@ -244,24 +244,14 @@ impl Hand {
     /// Copies one of them.
     #[inline(always)]
     pub(super) fn copy_ahead(&mut self, at: usize) -> Raw<'_> {
-        let Self { found, ring, ahead, copied, before_ahead, .. } = self;
-        let Some((link, ring)) = ring else { unreachable!("they are in a ring") };
-        let Ahead { word, len, .. } = ahead[at];
-        if copied.len() < len {
-            copied.resize(len.next_power_of_two(), 0);
+        let Ahead { word, len, .. } = self.ahead[at];
+        self.room(len);
+        if let Some((link, ring)) = &self.ring {
+            switchboard_shm::copy_out(&ring.words()[word..], &mut self.copied[..len]);
+            self.found.set_plain(*link, self.before_ahead + 1 + at as u64);
         }
-        switchboard_shm::copy_out(&ring.words()[word..], &mut copied[..len]);
-        found.set_plain(*link, *before_ahead + 1 + at as u64);
-        found.place = Place::Copied(len);
-        Raw {
-            payload: &copied[..len],
-            receipt: found.receipt,
-            redelivered: false,
-            deliveries: 0,
-            lost_before: 0,
-            priority: 0,
-            published_ns: 0,
-        }
+        self.found.place = Place::Copied(len);
+        self.raw()
     }
 
     /// The last of so many of them, and the link they came over.

@@ -97,6 +97,7 @@ impl Lending {
         &mut self,
         len: usize,
         fill: &mut impl FnMut(&mut [u8]) -> Option<usize>,
+        is_here: impl Fn() -> bool,
     ) -> (usize, bool) {
         let Some((_, ring)) = &mut self.ring else { return (0, false) };
         let gathering = std::mem::take(&mut self.gathering);
@@ -105,6 +106,10 @@ impl Lending {
         while let Some(word) = filling.gathering.room(len) {
             let Some(room) = ring.0.room(word, len) else { break };
             let Some(filled) = fill(room) else { return (count, true) };
+            // A child of `fork` that comes back from there does not have the memory.
+            if !is_here() {
+                break;
+            }
             filling.gathering.keep(ring, filled.min(len));
             count += 1;
         }

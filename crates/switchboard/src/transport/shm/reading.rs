@@ -60,6 +60,9 @@ pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
         hand: &mut Hand,
     ) -> bool;
 
+    /// Whether messages are [looked at](Self::look_ahead) before they are taken.
+    const LOOKS_AHEAD: bool = false;
+
     /// Messages that are there, and that [`take_plain`](Self::take_plain) would take one by one: where they are, for
     /// which there is so much room. How many there are. Nothing is taken.
     #[inline]
@@ -129,6 +132,8 @@ pub(crate) struct ReaderCore<P> {
     pub(super) current: usize,
     in_a_row: u32,
     reports: Reports,
+    /// What is missing before the next message, found behind others that one call is about.
+    gap: Option<RecvError>,
     /// Writers that ended, died or were turned away.
     left: u64,
     /// A writer that was there, and that this side's own rules do not let in: for a client, if no other is.
@@ -157,6 +162,7 @@ impl<P: Reading> ReaderCore<P> {
             current: 0,
             in_a_row: 0,
             reports: Reports::default(),
+            gap: None,
             left: 0,
             kept_out: None,
             is_of_client: pattern == Pattern::Answers,
@@ -237,6 +243,9 @@ impl<P: Reading> ReaderCore<P> {
     ) -> Result<bool, RecvError> {
         // Whatever comes of this, the word that was empty is not the one to look at any more.
         hand.found_something();
+        if let Some(gap) = self.gap.take() {
+            return Err(gap);
+        }
         let [only] = &mut self.writers[..] else { return self.take_in_turn(manner, hand) };
         match P::take(only, &self.control, manner, hand) {
             Ok(Taken::Message) if only.is_other() => {
@@ -297,8 +306,7 @@ impl<P: Reading> ReaderCore<P> {
             Ok(Taken::Message) => return self.is_whole(at),
             Ok(Taken::Nothing) => {}
             Ok(Taken::Gap(missing)) => {
-                let gap = self.gap(at, missing);
-                self.reports.push(gap);
+                self.gap = Some(self.gap(at, missing));
             }
             Err(what) => self.turn_away(at, what.0),
         }
@@ -416,6 +424,7 @@ impl<P: Reading> Core for ReaderCore<P> {
     fn is_ready(&mut self) -> bool {
         self.cancelled
             || !self.reports.is_empty()
+            || self.gap.is_some()
             || self.writers.iter().any(|one| one.is_over() || one.has_message())
             || self.is_over()
     }

@@ -35,6 +35,7 @@ pub(crate) struct Subscription {
 
 impl Reading for Subscription {
     const PATTERN: Pattern = Pattern::Topic;
+    const LOOKS_AHEAD: bool = true;
 
     fn begin(_: &RingReader<Theirs>, _: u64) -> Result<Self, Misbehaved> {
         Ok(Self::default())

@@ -57,7 +57,7 @@ pub(super) fn check_whole(readout: &Readout, what: &str) {
 fn what_is_fed_is_seen_when_it_is_pushed() {
     let scratch = Scratch::new();
     for (level, batch) in
-        [("synced", SMALL), ("synced", LARGE), ("written", SMALL), ("written", LARGE)]
+        ["synced", "written", "memory"].iter().flat_map(|level| [(level, SMALL), (level, LARGE)])
     {
         let log = scratch.join(&format!("{level}{batch}"));
         let mut publisher = open(&format!("file:{}?durability={level}", log.display()));

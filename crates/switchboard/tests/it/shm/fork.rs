@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use switchboard::{Bytes, Options, Receiver, RecvError, Sender};
 use switchboard_testkit::child::{instruction, report};
-use switchboard_testkit::fork::in_child;
+use switchboard_testkit::fork::{end, ended_well, fork, in_child};
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
 use super::ends::{self, Pattern};
@@ -76,6 +76,61 @@ fn reader_in_child(receiver: &mut Receiver<Bytes>, open: impl FnOnce() -> Receiv
     }
     drop(own);
     true
+}
+
+/// Role: forks while it writes and reads messages, many of which one call is about.
+pub(crate) fn forks_between(arguments: &[String]) {
+    let address = format!("shm:between?scope={}", arguments[0]);
+    let mut receiver =
+        ends::reader(Pattern::Topic, &address, Options::default()).expect("a reader");
+    let mut sender = ends::writer(Pattern::Topic, &address, Options::default()).expect("a writer");
+    sender.wait_for_peers(1, Some(DEADLINE)).expect("the reader");
+    let (mut numbers, mut child) = (1..=10, None);
+    let sent = sender.send_each(64, |room| {
+        let number = numbers.next()?;
+        if number == 3 {
+            child = Some(fork());
+        }
+        // Not even the room is there in a child.
+        if child != Some(None) {
+            room.copy_from_slice(&ends::message(1, number, 64));
+        }
+        Some(64)
+    });
+    match child.expect("it forked") {
+        None => end(sent.is_err_and(|error| error.to_string().contains("opened before a fork"))),
+        Some(child) => report(format_args!("sent {} {}", ended_well(child), sent.expect("sent"))),
+    }
+    let (mut numbers, mut child) = (Vec::new(), None);
+    let received = receiver.recv_each(10, Some(DEADLINE), |incoming, _| {
+        numbers.push(ends::read(incoming.bytes).expect("a whole message").1);
+        if numbers.len() == 3 {
+            child = Some(fork());
+        }
+        false
+    });
+    if child == Some(None) {
+        let told = receiver
+            .try_recv()
+            .is_err_and(|error| error.to_string().contains("opened before a fork"));
+        end(told && numbers == [1, 2, 3] && received.is_ok());
+    }
+    let child = child.flatten().expect("it forked");
+    report(format_args!(
+        "received {} {}",
+        ended_well(child),
+        numbers == (1..=10).collect::<Vec<_>>()
+    ));
+}
+
+#[test]
+fn a_child_of_fork_in_the_middle_of_many_messages_is_told() {
+    let scratch = Scratch::new();
+    let mut forker =
+        Child::role("shm-forks-between", &[scratch.join("scope").display().to_string()]);
+    forker.expect("sent true 10");
+    forker.expect("received true true");
+    assert!(forker.wait().success());
 }
 
 #[test]

@@ -382,3 +382,58 @@ fn who_comes_while_many_are_looked_at_makes_none_come_twice() {
     let last = beside.recv_timeout(DEADLINE).expect("a message");
     assert_eq!(ends::read(&last.message.0), Some((1, 101)));
 }
+
+#[test]
+fn room_is_given_back_while_many_are_looked_at() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "&capacity=32KiB");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    let message = |number| Bytes(ends::message(1, number, 500));
+    let filled =
+        (1..).find(|&number| writer.try_send(&message(number)).is_err()).expect("full") - 1;
+    let mut seen = 0;
+    while seen < filled {
+        beside
+            .recv_each(1000, Some(DEADLINE), |incoming, _| {
+                seen += 1;
+                assert_eq!(ends::read(incoming.bytes), Some((1, seen)));
+                // More than an eighth of the ring is read.
+                if seen == 20 {
+                    writer.try_send(&message(filled + 1)).expect("room");
+                }
+                false
+            })
+            .expect("messages");
+    }
+    assert_eq!(next(&mut beside), Some(filled + 1).filter(|_| seen == filled));
+}
+
+#[test]
+fn one_call_waits_for_no_more_room_than_its_messages_need() {
+    let scratch = Scratch::new();
+    let full = address(&scratch, "&capacity=4096");
+    let exact = full.replacen("shm:channel", "shm:exact", 1);
+    let (mut writer_of_full, _beside) = (writer(&full, Options::default()), reader(&full));
+    writer_of_full.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    let message = |number| Bytes(ends::message(1, number, 56));
+    let fit =
+        (1..).find(|&number| writer_of_full.try_send(&message(number)).is_err()).expect("full") - 1;
+    let (mut writer, mut beside) = (writer(&exact, Options::default()), reader(&exact));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    // This thread is the subscriber, too: it would wait for itself.
+    assert_eq!(writer.send_each(56, numbered(1..=fit)).expect("sent") as u64, fit);
+    assert_eq!(all(&mut beside), (1..=fit).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_waits_is_shown_before_the_publisher_waits() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, "");
+    let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+    feed(&mut writer, 1);
+    let short = std::time::Duration::from_millis(1);
+    assert!(writer.wait_for_peers(2, Some(short)).is_err(), "there is one");
+    assert_eq!(next(&mut beside), Some(1));
+}

@@ -37,7 +37,7 @@ fn a_hello_is_laid_out_as_drawn() {
     let mut expected = Vec::new();
     expected.extend_from_slice(&[1, 0, 0, 0]);
     expected.extend_from_slice(b"SWBDSHM1");
-    expected.extend_from_slice(&[1, 0, 2, 1]);
+    expected.extend_from_slice(&[2, 0, 2, 1]);
     expected.extend_from_slice(b"0123456789abcdef");
     expected.extend_from_slice(&0x1122_3344_5566_7788_u64.to_le_bytes());
     expected.extend_from_slice(&8192_u32.to_le_bytes());

@@ -2,6 +2,7 @@
 //! one drops the oldest messages.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use switchboard::{Bytes, Receiver, RecvError, SendError, Sender};
 
@@ -139,6 +140,9 @@ impl Subscribing {
     /// Takes one message, or a report, if there is one in time.
     fn take(&mut self, desk: &mut Desk) {
         let timeout = desk.timeout();
+        if desk.once_in(4) {
+            return self.take_many(desk, timeout);
+        }
         let taken = if desk.once_in(4) {
             self.receiver.borrow_timeout(timeout).map(|borrowed| {
                 let (tag, lost) = (Tag::read(&borrowed), borrowed.lost_before());
@@ -157,14 +161,37 @@ impl Subscribing {
                 desk.beat();
                 desk.must(self.note(tag, lost, redelivered));
             }
-            Err(RecvError::Empty | RecvError::Ended) => {}
-            Err(RecvError::Gap { peer, missing }) if self.channel == Channel::DropOldest => {
-                match process(&peer) {
-                    Some(process) => drop(self.missing.insert(process, missing)),
+            Err(error) => self.not_taken(desk, &error),
+        }
+    }
+
+    /// Takes as many as there are.
+    fn take_many(&mut self, desk: &mut Desk, timeout: Duration) {
+        let mut taken = Vec::new();
+        let outcome = self.receiver.recv_each(200, Some(timeout), |incoming, _| {
+            taken.push((Tag::read(incoming.bytes), incoming.lost_before, incoming.redelivered));
+            desk.pause();
+            false
+        });
+        for (tag, lost, redelivered) in taken {
+            desk.beat();
+            desk.must(self.note(tag, lost, redelivered));
+        }
+        if let Err(error) = outcome {
+            self.not_taken(desk, &error);
+        }
+    }
+
+    fn not_taken(&mut self, desk: &Desk, error: &RecvError) {
+        match error {
+            RecvError::Empty | RecvError::Ended => {}
+            RecvError::Gap { peer, missing } if self.channel == Channel::DropOldest => {
+                match process(peer) {
+                    Some(process) => drop(self.missing.insert(process, *missing)),
                     None => desk.must(Err(format!("{missing} are missing of {peer:?}"))),
                 }
             }
-            Err(error) => desk.must(self.judge(desk, &error)),
+            error => desk.must(self.judge(desk, error)),
         }
     }
 

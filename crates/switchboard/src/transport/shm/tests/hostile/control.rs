@@ -170,7 +170,7 @@ fn a_welcome_says_where_a_reader_can_begin() {
             scene.begin("the last place to begin");
             let mut liar = LyingWriter::meet(scene.base(), scene.pattern, false);
             (liar.position, liar.number) = (position, number);
-            liar.welcome(4095, position, number);
+            liar.welcome(3071, position, number);
             liar.messages(100);
             liar.until_read();
             drop(liar);
