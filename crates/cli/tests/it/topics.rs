@@ -100,7 +100,7 @@ fn a_named_reader_is_not_done_with_what_its_command_was_doing() {
 fn a_full_queue_is_not_waited_for_without_wanting_to() {
     let scratch = Scratch::new();
     let address = "file:./q?segment=4096&capacity=8192";
-    let lines: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    let lines: String = (1..=10_000).map(|n| format!("{n}\n")).collect();
     let ended = run(scratch.path(), &["send", "--no-wait", "file:./q"], &lines);
     ended.code(3).says("there is no log of this name");
     run(scratch.path(), &["create", "file:./q"], "").code(0);
@@ -147,7 +147,10 @@ fn what_was_left_unfinished_is_said_and_the_rest_is_kept() {
 #[test]
 fn what_is_missing_is_said_once() {
     let scratch = Scratch::new();
-    run(scratch.path(), &["publish", "file:./t"], "one\ntwo\nthree\n").code(0);
+    // Lines of one publisher would be one frame.
+    for line in ["one\n", "two\n", "three\n"] {
+        run(scratch.path(), &["publish", "file:./t"], line).code(0);
+    }
     let segment = only_segment(&scratch.join("t"));
     let mut bytes = std::fs::read(&segment).expect("a segment");
     bytes[64 + 40 + 32] ^= 1;

@@ -243,7 +243,8 @@ fn what_is_committed_is_read_whole_and_in_order() {
 #[test]
 fn what_is_gathered_is_seen_together_and_in_order() {
     model(|| {
-        let (mut writer, mut reader) = ring(false);
+        // An eighth of it has room for all of them.
+        let (mut writer, mut reader) = ring_of(8 * CAPACITY, false);
         let writing = thread::spawn(move || {
             assert!(put(&mut writer, 1));
             let mut gathering = writer.gather(64);
