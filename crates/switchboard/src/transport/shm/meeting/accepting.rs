@@ -16,7 +16,7 @@ use crate::transport::shm::greeting::{self, First};
 use crate::transport::shm::hello::{Hello, Id};
 use crate::transport::shm::peer::{Peer, Process, process_of};
 
-/// Why a connection that brought nothing is closed before its time.
+/// What is told here of a connection that brought nothing and was closed before its time.
 const OTHERS_WAIT: &str = "it said no hello, and others wait";
 
 /// A connection that was accepted, and has brought nothing yet.
@@ -67,8 +67,10 @@ impl<M> Meeting<M> {
         // Who dials says hello at once: mostly it is there.
         let silent = Silent { socket, peer, since: turn.now };
         let Some(silent) = self.hear(silent, turn) else { return };
-        if self.silent.len() >= MOST_SILENT {
-            self.turn_oldest_away(OTHERS_WAIT, turn);
+        if self.silent.len() >= MOST_SILENT
+            && let Some(Silent { peer, .. }) = self.hang_up_on_oldest()
+        {
+            turn.found.push(Event::Misbehaved { peer, problem: OTHERS_WAIT.into() });
         }
         let token = self.next_token();
         match self.epoll.add(&silent.socket, token, Interest::Readable) {
@@ -224,13 +226,12 @@ impl<M> Meeting<M> {
         }
     }
 
-    /// Closes the connection that has said nothing for longest; `false` if there is none.
-    fn turn_oldest_away<O: Offer<Made = M>>(&mut self, why: &str, turn: &mut Turn<'_, O>) -> bool {
-        let Some((_, silent)) = self.silent.pop_first() else { return false };
+    /// Closes the connection that has said nothing for longest, without a word: an honest peer may be
+    /// about to say its hello, and dials again.
+    fn hang_up_on_oldest(&mut self) -> Option<Silent> {
+        let (_, silent) = self.silent.pop_first()?;
         let _ = self.epoll.delete(&silent.socket);
-        greeting::refuse(silent.socket.as_fd(), why);
-        turn.found.push(Event::Misbehaved { peer: silent.peer, problem: why.into() });
-        true
+        Some(silent)
     }
 
     /// Closes connections that should have said their hello by now.
@@ -240,22 +241,20 @@ impl<M> Meeting<M> {
             && oldest.since + HELLO_TIMEOUT <= turn.now
             && turn.step()
         {
-            self.turn_oldest_away(&why, turn);
+            let Some(silent) = self.hang_up_on_oldest() else { return };
+            greeting::refuse(silent.socket.as_fd(), &why);
+            turn.found.push(Event::Misbehaved { peer: silent.peer, problem: why.clone() });
         }
     }
 
     /// This side is short of something that a connection needs. Who has said nothing makes way; if all
     /// has been said, those who wait do so for a while. A peer whose connection closed dials again.
     fn make_way<O: Offer<Made = M>>(&mut self, error: Error, turn: &mut Turn<'_, O>) {
-        let before = self.silent.len();
         // Its socket, its process, and what comes with its hello.
-        for _ in 0..2 + MOST_DESCRIPTORS {
-            self.turn_oldest_away(OTHERS_WAIT, turn);
-        }
-        if before > 0 {
-            return;
-        }
-        if let Some(listener) = &self.listener {
+        let made_way = (0..2 + MOST_DESCRIPTORS).map_while(|_| self.hang_up_on_oldest()).count();
+        if made_way == 0
+            && let Some(listener) = &self.listener
+        {
             let _ = self.epoll.delete(listener);
             self.accept_again = Some(turn.now + ACCEPT_AGAIN);
         }
