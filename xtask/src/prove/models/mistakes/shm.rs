@@ -112,7 +112,7 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
         what: "the first one that is gathered is seen at once",
         file: "ring/gathering.rs",
         right: "self.header = header;",
-        wrong: "self.header = header;\n            frame.store(header, std::sync::atomic::Ordering::Release);",
+        wrong: "self.header = header;\n            words[self.first].store(header, std::sync::atomic::Ordering::Release);",
         models: "gathered",
     },
     Mistake {
