@@ -43,6 +43,8 @@ pub(super) enum Act {
     SendUrgent,
     /// Sends so many as a batch.
     Feed(u64),
+    /// Sends so many in one call, each built where its readers read it.
+    SendEach(u64),
     /// Builds one where its readers read it.
     Loan,
     /// Builds one so, and does not send it.
@@ -59,7 +61,7 @@ pub(super) enum Act {
     BorrowAndAcknowledge,
     /// Looks at one and gives it back.
     BorrowAndReject,
-    /// Takes so many and acknowledges them, as a batch.
+    /// Takes so many as a batch, and acknowledges them, if it is a receiver.
     ReceiveEach(u64),
     /// Acknowledges messages of these numbers, in this order.
     Acknowledge(&'static [u64]),
@@ -186,6 +188,24 @@ pub(super) const STEPS: &[Operation] = &[
         others: Others::Asleep,
         ..PUBLISH
     },
+    Operation { name: "publish each of three", act: Act::SendEach(3), ..PUBLISH },
+    Operation {
+        name: "publish each of three to a sleeping subscriber",
+        act: Act::SendEach(3),
+        others: Others::Asleep,
+        quick: Quick::Deaths,
+        ..PUBLISH
+    },
+    Operation {
+        name: "publish each of three over the ring's end",
+        act: Act::SendEach(3),
+        query: SMALL_RING,
+        len_bytes: WRAPPING_BYTES,
+        before: WRAPPING_COUNT - 1,
+        taken: WRAPPING_COUNT - 1,
+        quick: Quick::Deaths,
+        ..PUBLISH
+    },
     Operation {
         name: "publish into a full ring",
         query: SMALL_RING,
@@ -283,6 +303,7 @@ pub(super) const STEPS: &[Operation] = &[
         quick: Quick::Stops,
         ..SEND
     },
+    Operation { name: "send each of three", act: Act::SendEach(3), quick: Quick::Stops, ..SEND },
     Operation {
         name: "send a large message",
         query: SMALL_RING,
@@ -320,6 +341,23 @@ pub(super) const STEPS: &[Operation] = &[
         before: WRAPPING_COUNT,
         taken: 2,
         others: Others::Asleep,
+        ..SUBSCRIBE
+    },
+    Operation {
+        name: "subscribe: take each of three",
+        act: Act::ReceiveEach(3),
+        before: 4,
+        ..SUBSCRIBE
+    },
+    Operation {
+        name: "subscribe: take each of three from a full ring, and wake its publisher",
+        act: Act::ReceiveEach(3),
+        query: SMALL_RING,
+        len_bytes: WRAPPING_BYTES,
+        before: WRAPPING_COUNT,
+        taken: 2,
+        others: Others::Asleep,
+        quick: Quick::Deaths,
         ..SUBSCRIBE
     },
     Operation {

@@ -70,7 +70,7 @@ fn write(operation: &Operation, mut sender: Sender<Bytes>) {
         sender.send_bytes(&message(number)).expect("sent");
     }
     let last = match operation.act {
-        Act::Send(count) | Act::Feed(count) => operation.before + count,
+        Act::Send(count) | Act::Feed(count) | Act::SendEach(count) => operation.before + count,
         _ => operation.before + 1,
     };
     let messages: Vec<Vec<u8>> = (operation.before + 1..=last).map(message).collect();
@@ -98,6 +98,16 @@ fn write(operation: &Operation, mut sender: Sender<Bytes>) {
                 sender.feed(message).expect("accepted");
             }
             sender.push().expect("sent");
+        }
+        Act::SendEach(count) => {
+            let mut left = messages.iter();
+            killstep::begin();
+            let sent = sender.send_each(operation.len_bytes, |room| {
+                let message = left.next()?;
+                room[..message.len()].copy_from_slice(message);
+                Some(message.len())
+            });
+            assert_eq!(sent.expect("sent") as u64, count);
         }
         Act::Loan | Act::LoanInVain => {
             killstep::begin();
@@ -177,7 +187,7 @@ fn read(operation: &Operation, mut receiver: Receiver<Bytes>) {
             let mut whole = 0;
             let received = receiver.recv_each(count as usize, None, |incoming, _| {
                 whole += u64::from(ends::read(incoming.bytes).is_some());
-                true
+                operation.end == End::Receiver
             });
             killstep::end();
             assert_eq!(whole, count);
