@@ -20,6 +20,8 @@ const LARGE_BYTES: usize = 12_000;
 
 /// Messages in a row, and the pause after them: a stream that leaves the machine to others.
 const IN_A_ROW: u64 = 20;
+/// So many are taken together.
+const MANY: usize = 12;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a call waits, so that it hears what it is asked.
@@ -390,7 +392,7 @@ impl State {
 
     fn read(&mut self, mut end: Receiver<Bytes>) {
         report("open");
-        let mut deaf = false;
+        let (mut deaf, mut turn) = (false, 0_u32);
         loop {
             match self.answer(|| end.peers()).as_deref() {
                 Some(word @ ("deaf" | "hear")) => {
@@ -408,17 +410,24 @@ impl State {
                 std::thread::sleep(PAUSE);
                 continue;
             }
-            // In turns copied, and where it lies.
-            let received = if self.messages.is_multiple_of(2) {
-                end.borrow_timeout(MOMENT).and_then(|borrowed| {
+            // In turns copied, where it lies, and many together.
+            turn = turn.wrapping_add(1);
+            let received = match turn % 3 {
+                0 => end.borrow_timeout(MOMENT).and_then(|borrowed| {
                     self.take(&borrowed, borrowed.redelivered());
                     borrowed.acknowledge()
-                })
-            } else {
-                end.recv_timeout(MOMENT).and_then(|delivery| {
+                }),
+                1 => end.recv_timeout(MOMENT).and_then(|delivery| {
                     self.take(&delivery.message.0, delivery.redelivered);
                     end.acknowledge(delivery).map(drop)
-                })
+                }),
+                _ => {
+                    let each = end.recv_each(MANY, Some(MOMENT), |incoming, _| {
+                        self.take(incoming.bytes, incoming.redelivered);
+                        true
+                    });
+                    each.map(drop)
+                }
             };
             match received {
                 Ok(()) | Err(RecvError::Empty) => {}
