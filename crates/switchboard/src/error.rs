@@ -50,6 +50,12 @@ impl Error {
         Self { kind, address, problem: problem.into(), hint: None, source: None }
     }
 
+    /// What a child of `fork` is told that calls an end of its parent's.
+    pub(crate) fn of_parent(address: &Address) -> Self {
+        let problem = "this end was opened before a fork, and belongs to the parent";
+        Self::new(ErrorKind::NotSupported, address, problem).hint("open it after the fork")
+    }
+
     /// From a system call made for `address`: `doing` says for what, as in "cannot bind".
     pub(crate) fn system(address: &Address, doing: &str, error: kernel::Error) -> Self {
         use kernel::ErrorKind as K;

@@ -32,7 +32,7 @@ struct Arguments {
     /// Priority, 0 to 32767, the highest first; for transports that have priorities
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=32767))]
     priority: Option<u32>,
-    /// Fail at once when nobody is there, or when a log is full (exit 3)
+    /// Fail at once when nobody is there, where there is no log yet, or when one is full (exit 3)
     #[arg(long)]
     no_wait: bool,
     /// Give up when no receiver takes or acknowledges anything for so long, as 500ms or 2s (exit 3)

@@ -13,8 +13,7 @@ use std::sync::atomic::AtomicU64;
 use switchboard_kernel::file_lock::{self, Guard, Lock, Range};
 use switchboard_kernel::folder_file::{self as files, Access};
 use switchboard_kernel::mmap::{Mapping, Mode};
-use switchboard_kernel::process;
-use switchboard_kernel::{self as kernel, Permissions};
+use switchboard_kernel::{self as kernel, Permissions, fork, process};
 
 use super::content::{check_is_bell, check_is_log, hidden_pid, is_ours, is_readers};
 use super::ends;
@@ -58,6 +57,8 @@ pub(crate) struct Folder {
     lock: File,
     bell: File,
     page: Mapping,
+    /// The process that opened it: a child of `fork` has copies of its locks, which are one with its parent's.
+    process: u32,
     /// Counts looks at a bell whose page is gone: it says nothing any more, and anything may have changed.
     looks: AtomicU64,
 }
@@ -104,7 +105,9 @@ impl Folder {
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
         let permissions = permissions_like(&found, address);
         let (address, path, looks) = (address.clone(), path.to_owned(), AtomicU64::new(0));
-        Ok(Self { address, path, this, permissions, lock, bell, page, looks })
+        let process =
+            fork::watch().map_err(|error| Error::system(&address, "cannot open the log", error))?;
+        Ok(Self { address, path, this, permissions, lock, bell, page, process, looks })
     }
 
     /// Opens the folder of a log that is there, to read it: without its locks, and without asking to be
@@ -132,7 +135,22 @@ impl Folder {
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
         let permissions = address.query.permissions();
         let (address, path, looks) = (address.clone(), path.to_owned(), AtomicU64::new(0));
-        Ok(Self { address, path, this, permissions, lock, bell, page, looks })
+        let process =
+            fork::watch().map_err(|error| Error::system(&address, "cannot open the log", error))?;
+        Ok(Self { address, path, this, permissions, lock, bell, page, process, looks })
+    }
+
+    /// Whether this is the process that opened it, and no child of `fork`.
+    #[inline]
+    pub(crate) fn is_here(&self) -> bool {
+        fork::generation() == self.process
+    }
+
+    /// # Errors
+    /// This is a child of `fork`: what it wrote, its parent would write over, and what it took, its parent has too.
+    #[inline]
+    pub(crate) fn here(&self) -> Result<(), Error> {
+        if self.is_here() { Ok(()) } else { Err(Error::of_parent(&self.address)) }
     }
 
     /// The path of the file to watch.

@@ -26,7 +26,7 @@ pub(super) struct Segment {
     pub(super) offset: u64,
     /// The folder's generation when nothing followed.
     pub(super) followed: Option<u64>,
-    /// What stands at `offset` does not hold, and that was said.
+    /// What stands at `offset` does not hold, nothing behind it did, and that was said. Its writer may live and go on.
     pub(super) dead: bool,
     /// A place where the file has a hole that the file system has no room for, as on a full tmpfs: there it is read
     /// from the file, which takes none.
@@ -146,19 +146,34 @@ impl Segment {
         header
     }
 
-    /// The first frame from an offset on that holds, with a message of at least the number `least`.
+    /// Where nothing more held: whether its writer has gone on, so that something does now, which then stands at the
+    /// place.
+    pub(super) fn revive(&mut self, lane: u32, least: u64, file: &File) -> bool {
+        // What does not hold may be what was there before a frame was written over it.
+        let part = self.offset..self.offset + self.bytes_after(Some(file));
+        let Some((offset, _)) = self.next_that_holds(lane, part, least) else { return false };
+        (self.offset, self.dead) = (offset, false);
+        true
+    }
+
+    /// The whole of what was mapped, from an offset on.
+    pub(super) fn rest_from(&self, offset: u64) -> Range<u64> {
+        offset..self.mapping.len() as u64
+    }
+
+    /// The first frame that begins in a part and holds, with a message of at least the number `least`.
     pub(super) fn next_that_holds(
         &self,
         lane: u32,
-        from: u64,
+        part: Range<u64>,
         least: u64,
     ) -> Option<(u64, Header)> {
         let len = self.mapping.len();
-        let mut from = (from as usize).next_multiple_of(8);
+        let (mut from, before) = ((part.start as usize).next_multiple_of(8), part.end as usize);
         let (mut piece, mut frame) = (Vec::new(), Vec::new());
         // What is copied at once: little, until something may be a frame that is longer.
         let mut piece_bytes = SHORT_PIECE_BYTES;
-        while from + HEADER_BYTES <= len {
+        while from < before && from + HEADER_BYTES <= len {
             piece.resize(piece_bytes.min(len - from), 0);
             self.mapping.read_at(from, &mut piece).ok()?;
             let place = Place { lane, segment: self.number, offset: from as u64 };

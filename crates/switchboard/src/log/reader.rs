@@ -105,7 +105,10 @@ impl LaneReader {
         let len_bytes = open.mapping.len() as u64;
         match open.header {
             Some(header) => len_bytes < header.file_bytes,
-            None => open.next_that_holds(self.lane, segment::HEADER_BYTES as u64, 0).is_none(),
+            None => {
+                let frames = open.rest_from(segment::HEADER_BYTES as u64);
+                open.next_that_holds(self.lane, frames, 0).is_none()
+            }
         }
     }
 
@@ -121,14 +124,12 @@ impl LaneReader {
 
     /// Whether it is worth looking for more. Costs a load where nothing is new.
     pub(crate) fn may_have_more(&mut self) -> bool {
-        match &self.open {
-            None => self.searched != Some(self.folder.generation()),
-            Some(open) => {
-                !self.batch.is_empty()
-                    || (!open.dead && open.commit() != Commit::Empty)
-                    || open.followed != Some(self.folder.generation())
-            }
-        }
+        let Some(open) = &self.open else {
+            return self.searched != Some(self.folder.generation());
+        };
+        !self.batch.is_empty()
+            || open.followed != Some(self.folder.generation())
+            || if open.dead { self.goes_on() } else { open.commit() != Commit::Empty }
     }
 
     /// What comes next. A message's payload is added to `bytes`.
@@ -159,6 +160,7 @@ impl LaneReader {
                         return Ok(step);
                     }
                 }
+                Found::Nothing if self.goes_on() => {}
                 Found::Damage | Found::Nothing => match self.move_on()? {
                     Moved::On => {}
                     Moved::Damage(step) => return Ok(step),
@@ -318,7 +320,7 @@ impl LaneReader {
         let open = self.open.as_mut()?;
         let name = segment::file_name(lane, open.number);
         let (from, first) = (open.offset, open.offset + 8);
-        let found = open.next_that_holds(lane, first, expected);
+        let found = open.next_that_holds(lane, open.rest_from(first), expected);
         match found {
             Some((offset, header)) => {
                 open.offset = offset;
@@ -341,9 +343,9 @@ impl LaneReader {
                 let file = self.folder.open_segment(lane, open.number, Access::Read).ok();
                 let bytes = open.bytes_after(file.as_ref());
                 // A word that is not zero was a commit: a message was there, at least one. It may have
-                // been one before the place.
+                // been one before the place. A word alone never was: a message has a number.
                 let after = self.reached.max(1).saturating_add(1);
-                let missing = after.saturating_sub(expected).min(1);
+                let missing = if bytes > 8 { after.saturating_sub(expected).min(1) } else { 0 };
                 self.expected += missing;
                 let problem = format!(
                     "{name}: {bytes} bytes from {from} on, the last ones, do not hold{more}"
@@ -351,6 +353,14 @@ impl LaneReader {
                 Some(Step::Damage { problem, missing })
             }
         }
+    }
+
+    /// Where nothing more held in the open segment: whether its writer lives, and has gone on.
+    fn goes_on(&mut self) -> bool {
+        let Some(open) = self.open.as_mut().filter(|open| open.dead) else { return false };
+        // Removed, it takes no more.
+        let file = self.folder.open_segment(self.lane, open.number, Access::Read);
+        file.is_ok_and(|file| open.revive(self.lane, self.expected, &file))
     }
 
     /// Nothing is here: goes on with the next segment if there is one.
@@ -370,8 +380,8 @@ impl LaneReader {
             open.followed = Some(generation);
             return Ok(Moved::No);
         };
-        // It may have taken a last message before the next one was made.
-        if !open.dead && open.commit() != Commit::Empty {
+        // It may have taken a last message before the next one was made, or many where nothing held.
+        if !open.dead && open.commit() != Commit::Empty || self.goes_on() {
             return Ok(Moved::On);
         }
         if let Some(step) = self.past_hole() {
@@ -402,7 +412,8 @@ impl LaneReader {
         let file = self.folder.open_segment(lane, open.number, Access::Read).ok();
         let rest = Some(open.bytes_after(file.as_ref())).filter(|rest| *rest > 0)?;
         let (name, from) = (segment::file_name(lane, open.number), open.offset);
-        let Some((offset, header)) = open.next_that_holds(lane, from + 8, expected) else {
+        let rest_of_it = open.rest_from(from + 8);
+        let Some((offset, header)) = open.next_that_holds(lane, rest_of_it, expected) else {
             open.dead = true;
             let problem = format!(
                 "{name}: {rest} bytes of an unfinished message from {from} on were dropped"

@@ -117,6 +117,10 @@ pub(crate) fn largest_payload_bytes(segment_bytes: u64) -> usize {
 
 impl Drop for LaneWriter {
     fn drop(&mut self) {
+        // A child of fork would give away its parent's lane.
+        if !self.folder.is_here() {
+            return;
+        }
         let written = self.sequence - self.batch.messages();
         self.folder.note_end(self.lane, End { segment: self.segment, sequence: written });
         self.folder.leave_lane(self.lane);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use switchboard_kernel::io::coarse_time_ns;
 use switchboard_kernel::mmap::{Mapping, Mode};
 
-use super::room::{STEP_BYTES, reserve_first};
+use super::room::{STEP_BYTES, reserve_first, too_long};
 use super::{Batch, End, Folder, LaneWriter, Manner, segment};
 use crate::error::Error;
 use crate::log::segment::Until;
@@ -142,7 +142,11 @@ fn make_segment(
     let name = segment::file_name(lane, number);
     let mut blocks = 0;
     let prepare = |file: &File| blocks = reserve_first(file, manner, takes_more);
-    let file = folder.make_file(&name, file_bytes, prepare, &header.to_bytes())?;
+    let made = folder.make_file(&name, file_bytes, prepare, &header.to_bytes());
+    let file = made.map_err(|error| match error.system_name() {
+        Some("EFBIG") => too_long(error),
+        _ => error,
+    })?;
     let mapping = map(folder, &file, file_bytes)?;
     folder.note_end(lane, End { segment: number, sequence });
     folder.changed();

@@ -6,11 +6,14 @@ use std::io::{Seek, SeekFrom};
 use switchboard_kernel::io;
 use switchboard_kernel::mmap::{self, Advice};
 
-use super::{Durability, LEAST_SEGMENT_BYTES, LaneWriter, Manner, Refusal};
+use super::{Durability, LaneWriter, Manner, Refusal};
 use crate::error::{Error, ErrorKind};
 
 /// Room for messages is made in such steps.
 pub(super) const STEP_BYTES: u64 = 1 << 20;
+/// In such steps where the file system has little left, of which so much stays free.
+const LEAST_STEP_BYTES: u64 = 64 << 10;
+const KEPT_FREE_BYTES: u64 = 128 << 10;
 /// Of what goes to the disk at once, blocks are reserved so far ahead, after a first step. Each piece of a file that lies
 /// elsewhere on the disk is noted; where a file system has many to note, it writes more with each sync.
 const LONG_STEP_BYTES: u64 = 16 << 20;
@@ -50,21 +53,28 @@ impl LaneWriter {
         let failed = self.folder.kernel(doing, error);
         match error.name() {
             "EFBIG" => too_long(failed),
-            // On a small one there may be room for a segment that is shorter than a step.
-            "ENOSPC" if self.file_bytes > LEAST_SEGMENT_BYTES => failed.hint(
-                "the file system or a quota is full: see df and df -i; a log takes room in steps of \
-                 1 MiB, or of a segment where that is shorter (?segment=64KiB)",
+            // What is received from a queue is removed by the segment, and in each lane but the newest.
+            "ENOSPC" if self.manner.segment_bytes > LEAST_STEP_BYTES => failed.hint(
+                "the file system or a quota is full: see df and df -i; a log that is made anew with shorter \
+                 segments (switchboard unlink, then ?segment=64KiB) gives room back sooner",
             ),
             _ => failed,
         }
     }
 
+    /// Whether the file system has room for a step, as far as it says.
+    pub(crate) fn has_room_for_a_step(&self) -> bool {
+        let step = STEP_BYTES.min(self.file_bytes);
+        mmap::free_bytes(&self.file).is_ok_and(|free| free >= step)
+    }
+
     /// Reserves blocks, so that a store cannot meet a full disk.
     #[cold]
     fn reserve(&mut self, end: u64) -> Result<(), Error> {
-        let until = end.next_multiple_of(STEP_BYTES).min(self.file_bytes);
-        self.check_length("fallocate")
-            .and_then(|()| self.reserve_blocks(until))
+        let step = end.next_multiple_of(STEP_BYTES).min(self.file_bytes);
+        let until = self
+            .check_length("fallocate")
+            .and_then(|()| self.reserve_step(step, end))
             .map_err(|error| self.failed("cannot reserve room for messages", error))?;
         if self.manner.durability == Durability::Memory {
             // The pages that come next are wanted at once; if that fails they come one by one. What is
@@ -78,6 +88,25 @@ impl LaneWriter {
         self.syncs = 0;
         self.reserved = until;
         Ok(())
+    }
+
+    /// Up to a step's end; where the disk has no room for that, as far as has to be, unless that leaves none for another
+    /// segment: of a queue, one has to be made before what was received is removed.
+    fn reserve_step(&mut self, step: u64, end: u64) -> switchboard_kernel::Result<u64> {
+        let error = match self.reserve_blocks(step) {
+            Ok(()) => return Ok(step),
+            Err(error) => error,
+        };
+        // Some file systems keep what they could get. What was written is not given back.
+        let from = self.blocks.max(self.offset);
+        let _ = mmap::give_back(&self.file, from, step - from);
+        let least = end.next_multiple_of(LEAST_STEP_BYTES).min(step);
+        let takes = least.saturating_sub(self.blocks).saturating_add(KEPT_FREE_BYTES);
+        let fits = mmap::free_bytes(&self.file).is_ok_and(|free| free >= takes);
+        if error.name() != "ENOSPC" || least == step || !fits {
+            return Err(error);
+        }
+        self.reserve_blocks(least).map(|()| least)
     }
 
     fn reserve_blocks(&mut self, until: u64) -> switchboard_kernel::Result<()> {
@@ -142,7 +171,7 @@ fn leaves_room(file: &File, bytes: u64) -> bool {
 }
 
 /// Files of this process may be no longer.
-fn too_long(failed: Error) -> Error {
+pub(super) fn too_long(failed: Error) -> Error {
     failed.kinded(ErrorKind::LimitReached).hint(
         "files of this process may be no longer (RLIMIT_FSIZE): raise it with ulimit -f or \
          LimitFSIZE=, or use shorter segments (?segment=)",

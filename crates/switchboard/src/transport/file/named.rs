@@ -225,6 +225,10 @@ impl Named {
 
 impl Drop for Named {
     fn drop(&mut self) {
+        // A child of fork would give its parent's name away.
+        if !self.folder.is_here() {
+            return;
+        }
         // Who panics has not done with the last messages.
         if !std::thread::panicking() {
             self.ask();

@@ -69,6 +69,7 @@ impl FileReceiver {
     }
 
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        self.folder.here()?;
         if self.hand_out(with) {
             return Ok(true);
         }
@@ -90,7 +91,7 @@ impl FileReceiver {
 
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
         let mut count = 0;
-        while count < most && self.hand_out(with) {
+        while count < most && self.folder.is_here() && self.hand_out(with) {
             count += 1;
         }
         count
@@ -210,12 +211,14 @@ impl FileReceiver {
     }
 
     pub(crate) fn acknowledge(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
+        self.folder.here()?;
         let settled = self.share.settle(receipt);
         self.write_if_due()?;
         Ok(settled)
     }
 
     pub(crate) fn acknowledge_all(&mut self, receipts: &[Receipt]) -> Result<(), RecvError> {
+        self.folder.here()?;
         for receipt in receipts {
             self.share.settle(*receipt);
         }
@@ -230,6 +233,7 @@ impl FileReceiver {
     /// Puts a message where others take it at once and this receiver after a pause; or, when that was
     /// its last delivery, counts it as rejected for good.
     pub(crate) fn reject(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
+        self.folder.here()?;
         let Some(before) = self.share.deliveries(receipt) else { return Ok(Rejection::NotTaken) };
         let deliveries = before.saturating_add(1);
         if deliveries >= u32::from(self.setup.options.max_deliveries.max(1)) {
@@ -244,6 +248,7 @@ impl FileReceiver {
 
     /// Puts a message where others take it at once, and this receiver never: it was no delivery.
     pub(crate) fn give_back(&mut self, receipt: Receipt) -> Result<Rejection, RecvError> {
+        self.folder.here()?;
         let Some(before) = self.share.deliveries(receipt) else { return Ok(Rejection::NotTaken) };
         self.share.give_back(receipt, before, None);
         self.tell_given_back()
@@ -259,6 +264,7 @@ impl FileReceiver {
     /// Writes what was settled into the table, and reports what was found damaged: there may be no
     /// further look.
     pub(crate) fn flush(&mut self) -> Result<(), RecvError> {
+        self.folder.here()?;
         self.write_out()?;
         self.report()
     }
@@ -276,6 +282,7 @@ impl FileReceiver {
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        self.folder.here()?;
         // The bell has to be asked for before it is slept on.
         let nothing = self.share.ready.is_empty() && self.share.reports.is_empty();
         if self.watch.arm() || !nothing {
@@ -311,6 +318,10 @@ impl FileReceiver {
 
 impl Drop for FileReceiver {
     fn drop(&mut self) {
+        // A child of fork would give back what its parent has.
+        if !self.folder.is_here() {
+            return;
+        }
         // If it fails, what is unsettled comes again, marked: nothing is lost.
         let _ = self.put_back();
         self.share.held.iter().for_each(|held| self.table.let_go(held.index));

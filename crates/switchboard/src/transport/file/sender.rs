@@ -9,7 +9,7 @@ use switchboard_kernel::io::{Deadline, Interest};
 use super::capacity::Capacity;
 use super::named;
 use super::retention::Retention;
-use super::shared_table;
+use super::shared_table::{self, prune_settled, read_unlocked};
 use super::watch::{LONGEST, Watch};
 use super::{open_folder, segment_bytes};
 use crate::error::{Error, SendError};
@@ -23,6 +23,9 @@ use crate::transport::{Setup, wait_or_cancel};
 
 /// How often a sender looks whether the log is still there.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long receivers may take to let go of a segment that was removed, where a disk is full.
+const LET_GO_WITHIN: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(crate) struct FileSender {
@@ -64,7 +67,7 @@ impl FileSender {
         }
         let mut capacity = Capacity::new(&folder, query, segment_bytes);
         let least = |lane| match pattern {
-            Pattern::Queue => Ok(handed_out(&shared_table::read_unlocked(&folder)?, lane)),
+            Pattern::Queue => Ok(handed_out(&read_unlocked(&folder)?, lane)),
             _ => Ok(named::furthest(&folder, lane)),
         };
         let mut has_room = || match pattern {
@@ -117,7 +120,9 @@ impl FileSender {
     /// [`try_send`](Self::try_send) does it.
     #[inline]
     pub(crate) fn feed_next(&mut self, payload: &[u8]) -> bool {
-        let is_fed = payload.len() <= self.limit_bytes && self.writer.gather_next(payload);
+        let is_fed = payload.len() <= self.limit_bytes
+            && self.folder.is_here()
+            && self.writer.gather_next(payload);
         self.appended += u64::from(is_fed);
         is_fed
     }
@@ -136,11 +141,18 @@ impl FileSender {
                 limit: self.limit().into(),
             });
         }
+        self.folder.here()?;
         self.retain_if_due()?;
+        let mut is_begun_anew = false;
         loop {
             match self.writer.append(payload, more) {
                 Ok(()) => break,
-                Err(Refusal::Failed(error)) => return Err(error.into()),
+                Err(Refusal::Failed(error)) => {
+                    if is_begun_anew || !self.begin_anew(&error)? {
+                        return Err(self.refused(error));
+                    }
+                    is_begun_anew = true;
+                }
                 Err(Refusal::Unwritten) => {
                     self.write_out()?;
                     self.writer.begin_sync();
@@ -162,6 +174,34 @@ impl FileSender {
             let _ = self.write_out();
         }
         Ok(())
+    }
+
+    /// Where a disk is full of what was received: goes on in a new segment, so that this one can be removed.
+    #[cold]
+    fn begin_anew(&mut self, error: &Error) -> Result<bool, SendError> {
+        if self.manner.pattern != Pattern::Queue || error.system_name() != Some("ENOSPC") {
+            return Ok(false);
+        }
+        let (lane, next) = self.writer.end();
+        if read_unlocked(&self.folder)?.settled_before(lane) < next || self.writer.rotate().is_err()
+        {
+            return Ok(false);
+        }
+        prune_settled(&self.folder, &read_unlocked(&self.folder)?)?;
+        // Receivers that sleep have it mapped, and are woken to let go of it.
+        let until = Instant::now() + LET_GO_WITHIN;
+        while !self.writer.has_room_for_a_step() && Instant::now() < until {
+            std::thread::sleep(LET_GO_WITHIN / 50);
+        }
+        Ok(true)
+    }
+
+    /// A message is not accepted. What was before it is in the log, and is told.
+    #[cold]
+    fn refused(&mut self, error: Error) -> SendError {
+        // If that fails, too, the next call says so.
+        let _ = self.drive();
+        error.into()
     }
 
     /// Commits what was accepted, and tells whoever waits.
@@ -244,6 +284,7 @@ impl FileSender {
 
     /// Makes what was accepted as durable as asked, and tells whoever waits.
     pub(crate) fn drive(&mut self) -> Result<bool, SendError> {
+        self.folder.here()?;
         // What nobody can find any more is not to count as sent.
         if self.looked_at.elapsed() >= LOOK {
             self.standing.check()?;
@@ -257,6 +298,7 @@ impl FileSender {
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        self.folder.here()?;
         if std::mem::take(&mut self.is_full) && !self.setup.options.wait {
             return Err(SendError::Full);
         }

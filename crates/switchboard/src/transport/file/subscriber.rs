@@ -108,6 +108,7 @@ impl FileSubscriber {
     }
 
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        self.folder.here()?;
         if let Some(named) = &mut self.named {
             named.ask();
             named.keep_if_due()?;
@@ -136,7 +137,11 @@ impl FileSubscriber {
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
         let most = self.named.as_ref().map_or(most, |named| named.room().min(most));
         let mut count = 0;
-        while count < most && self.reports.is_empty() && self.take_one(with).unwrap_or(false) {
+        while count < most
+            && self.folder.is_here()
+            && self.reports.is_empty()
+            && self.take_one(with).unwrap_or(false)
+        {
             count += 1;
         }
         count
@@ -214,6 +219,7 @@ impl FileSubscriber {
     }
 
     pub(crate) fn acknowledge(&mut self, receipt: Receipt) -> Result<bool, RecvError> {
+        self.folder.here()?;
         let Some(named) = &mut self.named else { return Ok(true) };
         let taken = named.acknowledge(receipt.connection as u32, receipt.sequence);
         named.keep_if_due()?;
@@ -221,6 +227,7 @@ impl FileSubscriber {
     }
 
     pub(crate) fn acknowledge_all(&mut self, receipts: &[Receipt]) -> Result<(), RecvError> {
+        self.folder.here()?;
         let Some(named) = &mut self.named else { return Ok(()) };
         for receipt in receipts {
             named.acknowledge(receipt.connection as u32, receipt.sequence);
@@ -242,12 +249,14 @@ impl FileSubscriber {
 
     /// Keeps the place under its name.
     pub(crate) fn flush(&mut self) -> Result<(), RecvError> {
+        self.folder.here()?;
         let Some(named) = &mut self.named else { return Ok(()) };
         named.ask();
         Ok(named.keep()?)
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
+        self.folder.here()?;
         // The bell has to be asked for before it is slept on.
         if self.watch.arm() || !self.reports.is_empty() {
             return Ok(());

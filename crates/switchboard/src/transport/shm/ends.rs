@@ -11,7 +11,7 @@ use super::endpoint::{Core, Endpoint};
 use super::hand::Manner;
 use super::hello::Id;
 use super::lending::Lending;
-use super::meeting::{Offer, of_parent};
+use super::meeting::Offer;
 use super::publisher::{LARGEST_GATHERED, PublisherCore};
 use super::reading::{ReaderCore, Reading};
 use super::receiver::ReceiverCore;
@@ -104,7 +104,7 @@ impl<C: Opened> End<C> {
         match self.end.enter() {
             Ok(mut core) => act(&mut core, &mut self.outside),
             // Nothing else keeps a caller out.
-            Err(_) => Err(of_parent(&self.setup.address).into()),
+            Err(_) => Err(Error::of_parent(&self.setup.address).into()),
         }
     }
 
@@ -147,7 +147,7 @@ impl<C: Opened> End<C> {
     pub(super) fn cannot_go_on(&self, error: switchboard_kernel::Error) -> Error {
         match self.end.is_here() {
             true => self.setup.system("cannot go on", error),
-            false => of_parent(&self.setup.address),
+            false => Error::of_parent(&self.setup.address),
         }
     }
 

@@ -418,7 +418,7 @@ impl<M> Meeting<M> {
         found: &mut Vec<Event<M>>,
     ) -> Result<(), Error> {
         if !self.is_ours() {
-            return Err(of_parent(&self.address));
+            return Err(Error::of_parent(&self.address));
         }
         if !std::mem::take(&mut self.fetched) {
             self.wait(Deadline::after(Duration::ZERO))?;
@@ -528,12 +528,6 @@ impl<M> Drop for Meeting<M> {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-/// What a child of `fork` is told that calls an end of its parent's.
-pub(super) fn of_parent(address: &Address) -> Error {
-    let problem = "this end was opened before a fork, and belongs to the parent";
-    Error::new(ErrorKind::NotSupported, address, problem).hint("open it after the fork")
 }
 
 /// A noun, as in a sentence.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use switchboard::{Bytes, ErrorKind, RecvError, Start, Topic};
+use switchboard::{Bytes, ErrorKind, Queue, RecvError, Sender, Start, Topic};
 use switchboard_kernel::mmap::Mapping;
 use switchboard_testkit::child::{Child, report};
 use switchboard_testkit::skip::skip;
@@ -64,39 +64,92 @@ pub(crate) fn sparse(arguments: &[String]) {
     report(before - room_bytes(folder) < 64 << 10);
 }
 
+/// Role: in a small file system of its own, fills a queue, drains it, and fills it again, several times.
+pub(crate) fn drained(arguments: &[String]) {
+    let folder = &arguments[0];
+    if !mount(folder, "size=3m") {
+        return;
+    }
+    report("mounted");
+    for durability in ["memory", "written", "synced"] {
+        let address = format!("file:{folder}/{durability}?durability={durability}");
+        let queue = Queue::<Bytes>::open(&address).expect("a queue");
+        let mut sender = queue.sender().expect("a sender");
+        let mut receiver = queue.receiver().expect("a receiver");
+        for round in 0..4 {
+            if round % 2 == 1 {
+                // One who comes later finds the same.
+                drop(sender);
+                sender = queue.sender().expect("a sender");
+            }
+            let before = sender.sent();
+            let feed = |sender: &mut Sender<Bytes>| loop {
+                if let Err(error) = sender.feed(&[round; 8000]) {
+                    break error.to_string();
+                }
+            };
+            let mut refused = feed(&mut sender);
+            if sender.sent() == before {
+                // This receiver had the segment mapped that was to be removed, until it looks for more.
+                let nothing = receiver.try_recv();
+                assert!(
+                    matches!(nothing, Err(RecvError::Empty)),
+                    "{durability} {round} {nothing:?}"
+                );
+                refused = feed(&mut sender);
+            }
+            assert!(refused.contains("ENOSPC"), "{refused}");
+            let count = sender.sent() - before;
+            assert!(count > 180, "{durability}, round {round}: only {count}");
+            // What was accepted before is in the log.
+            assert_eq!(sender.unacknowledged(), 0, "{durability}, round {round}");
+            for _ in 0..count {
+                let delivery = receiver.try_recv().expect("a message");
+                assert_eq!(delivery.message.0, [round; 8000]);
+                receiver.acknowledge(delivery).expect("acknowledged");
+            }
+            assert!(matches!(receiver.try_recv(), Err(RecvError::Empty)));
+            receiver.flush().expect("settled");
+        }
+        drop((sender, receiver));
+        std::fs::remove_dir_all(format!("{folder}/{durability}")).expect("removed");
+    }
+    report("done");
+}
+
 /// What is left.
 fn room_bytes(folder: &str) -> u64 {
     let found = rustix::fs::statvfs(folder).expect("a file system");
     found.f_bavail * found.f_frsize
 }
 
-#[test]
-fn to_look_at_a_log_takes_no_room() {
+/// A role with a file system of its own, which says what was expected.
+fn has_its_own(role: &str, expected: &[&str]) {
     let root = rustix::process::geteuid().is_root();
     let starter: &[&str] = if root { &["unshare", "-m"] } else { &["unshare", "-U", "-r", "-m"] };
     let scratch = Scratch::new();
     let folder = scratch.path().to_str().expect("a path").to_owned();
-    let mut child = Child::role_under(starter, "log-sparse", &[folder]);
+    let mut child = Child::role_under(starter, role, &[folder]);
     if child.line().as_deref() != Some("mounted") {
-        skip("log::full::to_look_at_a_log", "no mount namespace may be made here");
+        skip(&format!("log::full, {role}"), "no mount namespace may be made here");
         return;
     }
-    child.expect("true");
+    expected.iter().for_each(|line| child.expect(line));
+}
+
+#[test]
+fn to_look_at_a_log_takes_no_room() {
+    has_its_own("log-sparse", &["true"]);
 }
 
 #[test]
 fn a_full_file_system_looks_like_no_damage() {
-    let root = rustix::process::geteuid().is_root();
-    let starter: &[&str] = if root { &["unshare", "-m"] } else { &["unshare", "-U", "-r", "-m"] };
-    let scratch = Scratch::new();
-    let folder = scratch.path().to_str().expect("a path").to_owned();
-    let mut child = Child::role_under(starter, "log-hole", &[folder]);
-    if child.line().as_deref() != Some("mounted") {
-        skip("log::full::a_full_file_system", "no mount namespace may be made here");
-        return;
-    }
-    child.expect("full: true");
-    child.expect("read");
+    has_its_own("log-hole", &["full: true", "read"]);
+}
+
+#[test]
+fn a_full_disk_takes_messages_again_when_they_were_received() {
+    has_its_own("log-drained", &["done"]);
 }
 
 /// Role: has as many mappings as a process may, and says what ends of logs and states say then.

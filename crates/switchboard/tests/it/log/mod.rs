@@ -6,11 +6,13 @@ pub(crate) mod crash;
 mod damage;
 pub(crate) mod foreign;
 mod forged;
+pub(crate) mod fork;
 pub(crate) mod full;
 pub(crate) mod given_back;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
 pub(crate) mod limits;
+mod living;
 pub(crate) mod named;
 mod planted;
 mod removed;

@@ -1,0 +1,151 @@
+//! The disk lies where a sender lives and goes on, and somebody reads: what it hit is missing, and nothing else.
+
+use std::os::unix::fs::FileExt;
+
+use switchboard::{Bytes, Options, Queue, Receiver, RecvError, Sender, Start, Topic};
+use switchboard_testkit::Scratch;
+
+use super::{payload, segments, used_bytes};
+
+/// How the log is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Subscriber,
+    Named,
+    Queue,
+}
+
+/// What a reader has had so far.
+#[derive(Debug, Default)]
+struct Had {
+    payloads: Vec<Vec<u8>>,
+    reports: Vec<String>,
+    missing: u64,
+}
+
+impl Had {
+    /// All that there is now.
+    fn take_all(&mut self, from: &mut Receiver<Bytes>) {
+        loop {
+            match from.try_recv() {
+                Ok(delivery) => {
+                    self.payloads.push(delivery.message.0.clone());
+                    from.acknowledge(delivery).expect("acknowledged");
+                }
+                Err(RecvError::Damaged { problem, missing }) => {
+                    self.reports.push(problem);
+                    self.missing += missing;
+                }
+                Err(RecvError::Empty) => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+fn ends(scratch: &Scratch, reader: Reader) -> (Sender<Bytes>, Receiver<Bytes>) {
+    let folder = scratch.join("log");
+    let name = if reader == Reader::Named { "&reader=joe" } else { "" };
+    let address = format!("file:{}?segment=4096", folder.display());
+    if reader == Reader::Queue {
+        let queue = Queue::<Bytes>::open(&address).expect("a queue");
+        return (queue.sender().expect("a sender"), queue.receiver().expect("a receiver"));
+    }
+    let topic = Topic::<Bytes>::open_with(&address, Options::default()).expect("a topic");
+    let publisher = topic.publisher().expect("a publisher");
+    let topic = Topic::<Bytes>::open(&format!("{address}{name}")).expect("a topic");
+    let subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
+    (publisher.into(), subscriber.into())
+}
+
+/// Flips a bit of a byte, counted from where the last frame begins, of a log with three messages and a batch of four.
+/// What it has hit is found or not, and then many more are sent: into the same segment, or beyond.
+fn hit(at: usize, reader: Reader, more: u64, looks: bool) {
+    let what = format!("byte {at}, {reader:?}, {more} more, {looks}");
+    let scratch = Scratch::new();
+    let (mut sender, mut from) = ends(&scratch, reader);
+    let mut had = Had::default();
+    (1..=3).for_each(|number| sender.send_bytes(&payload(number)).expect("sent"));
+    had.take_all(&mut from);
+    let [segment] = &segments(&scratch.join("log"))[..] else { panic!("{what}: one segment") };
+    let begin = used_bytes(segment);
+    (4..=7).for_each(|number| sender.feed(&payload(number)).expect("accepted"));
+    sender.push().expect("sent");
+    let end = used_bytes(segment);
+    if begin + at >= end + 8 {
+        return;
+    }
+    let file = std::fs::File::options().read(true).write(true).open(segment).expect("a segment");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, (begin + at) as u64).expect("a byte");
+    file.write_all_at(&[byte[0] ^ 1 << (at % 8)], (begin + at) as u64).expect("flipped");
+    if looks {
+        had.take_all(&mut from);
+    }
+    for number in 8..8 + more {
+        match number % 3 {
+            0 => sender.feed(&payload(number)).expect("accepted"),
+            _ => sender.send_bytes(&payload(number)).expect("sent"),
+        }
+        if looks && number % 5 == 0 {
+            had.take_all(&mut from);
+        }
+    }
+    sender.push().expect("sent");
+    had.take_all(&mut from);
+    let last = 7 + more;
+    let of = |numbers: &[u64]| -> Vec<Vec<u8>> { numbers.iter().map(|n| payload(*n)).collect() };
+    let all: Vec<u64> = (1..=last).collect();
+    let without_the_batch: Vec<u64> =
+        all.iter().copied().filter(|n| !(4..=7).contains(n)).collect();
+    let is_hit = begin + at < end;
+    if had.payloads == of(&all) {
+        assert!(!is_hit, "{what}: {had:?}");
+        assert_eq!(had.missing, 0, "{what}: {had:?}");
+    } else {
+        assert!(is_hit, "{what}: {had:?}");
+        assert_eq!(had.payloads, of(&without_the_batch), "{what}: {:?}", had.reports);
+        assert_eq!((had.missing, had.reports.is_empty()), (4, false), "{what}: {had:?}");
+    }
+    drop((sender, from));
+    if reader != Reader::Subscriber {
+        let (_sender, mut from) = ends(&scratch, reader);
+        let mut rest = Had::default();
+        rest.take_all(&mut from);
+        assert!(rest.payloads.is_empty(), "{what}: again {rest:?}");
+    }
+}
+
+#[test]
+fn what_follows_a_hit_is_read_while_its_sender_lives() {
+    for reader in [Reader::Subscriber, Reader::Named, Reader::Queue] {
+        for (more, looks) in [(9, true), (9, false), (200, true), (200, false)] {
+            let step = if more > 100 { 41 } else { 7 };
+            (0..400).step_by(step).for_each(|at| hit(at, reader, more, looks));
+        }
+    }
+}
+
+/// A byte behind the last frame says that there is one. What is written there then comes, and nothing is missing.
+#[test]
+fn a_word_where_nothing_was_sent_costs_nothing() {
+    for reader in [Reader::Subscriber, Reader::Named, Reader::Queue] {
+        let scratch = Scratch::new();
+        let (mut sender, mut from) = ends(&scratch, reader);
+        let mut had = Had::default();
+        (1..=3).for_each(|number| sender.send_bytes(&payload(number)).expect("sent"));
+        had.take_all(&mut from);
+        let [segment] = &segments(&scratch.join("log"))[..] else { panic!("one segment") };
+        let end = used_bytes(segment) as u64;
+        let file = std::fs::File::options().write(true).open(segment).expect("a segment");
+        file.write_all_at(&[1], end + 7).expect("written");
+        had.take_all(&mut from);
+        assert_eq!(had.reports.len(), 1, "{reader:?}: {had:?}");
+        for number in 4..=50 {
+            sender.send_bytes(&payload(number)).expect("sent");
+            had.take_all(&mut from);
+        }
+        assert_eq!(had.payloads, (1..=50).map(payload).collect::<Vec<_>>(), "{reader:?}");
+        assert_eq!(had.missing, 0, "{reader:?}: {had:?}");
+    }
+}
