@@ -56,6 +56,35 @@ pub fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
+/// The process that opened something. What a child of `fork` has is a copy of it, which is one with its parent's in all that the
+/// kernel keeps: a lock, a place in a stream, a name.
+///
+/// ```
+/// use switchboard_kernel::fork::Opener;
+///
+/// assert!(Opener::this()?.is_here());
+/// # Ok::<(), switchboard_kernel::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opener(u32);
+
+impl Opener {
+    /// This process.
+    ///
+    /// # Errors
+    /// As [`watch`].
+    pub fn this() -> Result<Self> {
+        watch().map(Self)
+    }
+
+    /// Whether it is this one, and this is no child of its.
+    #[inline]
+    #[must_use]
+    pub fn is_here(self) -> bool {
+        generation() == self.0
+    }
+}
+
 /// Runs in the child, in the thread that called `fork`, before `fork` returns.
 extern "C" fn forked() {
     GENERATION.fetch_add(1, Ordering::Relaxed);

@@ -12,8 +12,9 @@ use std::sync::atomic::AtomicU64;
 
 use switchboard_kernel::file_lock::{self, Guard, Lock, Range};
 use switchboard_kernel::folder_file::{self as files, Access};
+use switchboard_kernel::fork::Opener;
 use switchboard_kernel::mmap::{Mapping, Mode};
-use switchboard_kernel::{self as kernel, Permissions, fork, process};
+use switchboard_kernel::{self as kernel, Permissions, process};
 
 use super::content::{check_is_bell, check_is_log, hidden_pid, is_ours, is_readers};
 use super::ends;
@@ -57,8 +58,8 @@ pub(crate) struct Folder {
     lock: File,
     bell: File,
     page: Mapping,
-    /// The process that opened it: a child of `fork` has copies of its locks, which are one with its parent's.
-    process: u32,
+    /// A child of `fork` has copies of its locks, which are one with its parent's.
+    opener: Opener,
     /// Counts looks at a bell whose page is gone: it says nothing any more, and anything may have changed.
     looks: AtomicU64,
 }
@@ -105,9 +106,9 @@ impl Folder {
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
         let permissions = permissions_like(&found, address);
         let (address, path, looks) = (address.clone(), path.to_owned(), AtomicU64::new(0));
-        let process =
-            fork::watch().map_err(|error| Error::system(&address, "cannot open the log", error))?;
-        Ok(Self { address, path, this, permissions, lock, bell, page, process, looks })
+        let opener = Opener::this()
+            .map_err(|error| Error::system(&address, "cannot open the log", error))?;
+        Ok(Self { address, path, this, permissions, lock, bell, page, opener, looks })
     }
 
     /// Opens the folder of a log that is there, to read it: without its locks, and without asking to be
@@ -135,15 +136,15 @@ impl Folder {
             .map_err(|error| Error::system(address, "cannot map the log's bell", error))?;
         let permissions = address.query.permissions();
         let (address, path, looks) = (address.clone(), path.to_owned(), AtomicU64::new(0));
-        let process =
-            fork::watch().map_err(|error| Error::system(&address, "cannot open the log", error))?;
-        Ok(Self { address, path, this, permissions, lock, bell, page, process, looks })
+        let opener = Opener::this()
+            .map_err(|error| Error::system(&address, "cannot open the log", error))?;
+        Ok(Self { address, path, this, permissions, lock, bell, page, opener, looks })
     }
 
     /// Whether this is the process that opened it, and no child of `fork`.
     #[inline]
     pub(crate) fn is_here(&self) -> bool {
-        fork::generation() == self.process
+        self.opener.is_here()
     }
 
     /// # Errors

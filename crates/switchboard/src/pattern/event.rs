@@ -88,7 +88,7 @@ impl Event {
 
     fn setup(&self) -> Setup {
         let (address, options) = (self.address.clone(), self.options.clone());
-        Setup { address, options, schema: Bytes::schema() }
+        Setup::new(address, options, Bytes::schema())
     }
 
     fn ends(&self) -> Result<&'static EventEnds, Error> {

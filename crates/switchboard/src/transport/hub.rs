@@ -401,6 +401,9 @@ impl Hub {
 
 impl Drop for Hub {
     fn drop(&mut self) {
+        if !self.setup.is_here() {
+            return;
+        }
         if let Some(meet) = &self.meet {
             meet.unlisten();
         }

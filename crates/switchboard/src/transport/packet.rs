@@ -248,6 +248,7 @@ impl PacketReceiver {
 impl Drop for PacketReceiver {
     fn drop(&mut self) {
         if let Some((path, identity)) = &self.made
+            && self.setup.is_here()
             && super::unix::identity(path).as_ref() == Some(identity)
         {
             let _ = unix_socket::unlink(path);

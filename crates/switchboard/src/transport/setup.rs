@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchboard_kernel::fork::Opener;
 use switchboard_kernel::io::{self, Deadline, Interest};
 
 use crate::address::Address;
@@ -23,9 +24,21 @@ pub(crate) struct Setup {
     pub(crate) address: Address,
     pub(crate) options: Options,
     pub(crate) schema: Schema,
+    /// `None` where children of `fork` cannot be told from their parent.
+    opener: Option<Opener>,
 }
 
 impl Setup {
+    pub(crate) fn new(address: Address, options: Options, schema: Schema) -> Self {
+        Self { address, options, schema, opener: Opener::this().ok() }
+    }
+
+    /// Whether this is the process that opened the endpoint. A child of `fork` has a copy, which says and undoes nothing when it
+    /// is dropped: what would be said is the parent's to say, and what was made is the parent's.
+    pub(crate) fn is_here(&self) -> bool {
+        self.opener.is_none_or(Opener::is_here)
+    }
+
     /// The largest message this side takes: the least of the row, the address and the options.
     pub(crate) fn largest_message_bytes(&self) -> u32 {
         let row = match self.address.transport().framing {
@@ -65,6 +78,7 @@ impl Setup {
             address: self.address.clone(),
             options: self.options.clone(),
             schema: self.schema.clone(),
+            opener: self.opener,
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use switchboard_kernel as kernel;
 use switchboard_kernel::file_lock::{Lock, Mode};
+use switchboard_kernel::fork::Opener;
 use switchboard_kernel::mmap::{Mapping, Memory, Missing, Sync};
 use switchboard_kernel::sysv_shm::Attachment;
 
@@ -103,23 +104,32 @@ pub(crate) fn lock_file(
     file: Arc<OwnedFd>,
     memory: &StateMemory,
 ) -> Result<WriterLock, Error> {
+    let opener = Opener::this()
+        .map_err(|error| Error::system(address, "cannot lock it for writing", error))?;
     match Lock::flock(Mode::Exclusive).try_lock(&file) {
         Ok(Some(guard)) => guard.keep(),
         Ok(None) => return Err(has_a_writer(address, memory)),
         Err(error) => return Err(Error::system(address, "cannot lock it for writing", error)),
     }
-    Ok(WriterLock::File(FileLock(file)))
+    Ok(WriterLock::File(FileLock { file, opener }))
 }
 
 /// A file whose lock is taken, and given back on drop or by the kernel.
 #[derive(Debug)]
-pub(crate) struct FileLock(Arc<OwnedFd>);
+pub(crate) struct FileLock {
+    file: Arc<OwnedFd>,
+    opener: Opener,
+}
 
 impl Drop for FileLock {
     fn drop(&mut self) {
+        // A child of fork would let go of its parent's.
+        if !self.opener.is_here() {
+            return;
+        }
         // A child that another thread is just about to start has a copy of the descriptor: closing
         // ours would not let go. Who asks again for what it has gets it, to be unlocked.
-        if let Ok(Some(guard)) = Lock::flock(Mode::Exclusive).try_lock(&self.0) {
+        if let Ok(Some(guard)) = Lock::flock(Mode::Exclusive).try_lock(&self.file) {
             drop(guard);
         }
     }

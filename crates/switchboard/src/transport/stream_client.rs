@@ -353,6 +353,9 @@ impl StreamClient {
 
 impl Drop for StreamClient {
     fn drop(&mut self) {
+        if !self.peers.hub.setup.is_here() {
+            return;
+        }
         for connection in &mut self.peers.hub.connections {
             if let Wire::Link(link) = &mut connection.wire {
                 link.end_calls();

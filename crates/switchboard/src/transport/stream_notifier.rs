@@ -199,6 +199,8 @@ fn write(connection: &mut Connection, desk: &mut Desk) -> bool {
 
 impl Drop for StreamNotifier {
     fn drop(&mut self) {
-        self.pump();
+        if self.peers.hub.setup.is_here() {
+            self.pump();
+        }
     }
 }

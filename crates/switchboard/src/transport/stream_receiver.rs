@@ -317,6 +317,9 @@ impl StreamReceiver {
 
 impl Drop for StreamReceiver {
     fn drop(&mut self) {
+        if !self.hub.setup.is_here() {
+            return;
+        }
         self.untold = true;
         let _ = self.flush_acknowledgements();
     }

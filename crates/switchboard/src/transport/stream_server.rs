@@ -355,6 +355,9 @@ impl StreamServer {
 
 impl Drop for StreamServer {
     fn drop(&mut self) {
+        if !self.hub.setup.is_here() {
+            return;
+        }
         // Those whose calls did not begin are told so.
         for connection in &mut self.hub.connections {
             if let Wire::Link(link) = &mut connection.wire {

@@ -234,6 +234,8 @@ fn write(connection: &mut Connection, desk: &mut Desk, values: &Values) -> bool 
 
 impl Drop for StreamStateWriter {
     fn drop(&mut self) {
-        self.pump();
+        if self.peers.hub.setup.is_here() {
+            self.pump();
+        }
     }
 }

@@ -10,6 +10,7 @@
 //! segment has no such set, and its writers have to agree.
 
 use switchboard_kernel as kernel;
+use switchboard_kernel::fork::Opener;
 use switchboard_kernel::sysv_sem::{self, Operation, SemaphoreSet};
 use switchboard_kernel::sysv_shm::{Access, CreateOptions, Key, Segment, key_from_path, limits};
 
@@ -125,8 +126,9 @@ fn lock(address: &Address, memory: &StateMemory) -> Result<WriterLock, Error> {
         sysv_sem::CreateOptions::new().values([1]).permissions(address.query.permissions());
     let key = lock_key(key(address)?).map_err(failed)?;
     let set = SemaphoreSet::create(&key, &options).map_err(failed)?;
+    let opener = Opener::this().map_err(failed)?;
     match set.try_operate(&[Operation::take_one(0).undo()]) {
-        Ok(()) => Ok(WriterLock::Undo(UndoLock(set))),
+        Ok(()) => Ok(WriterLock::Undo(UndoLock { set, opener })),
         Err(error) if error.kind() == kernel::ErrorKind::WouldBlock => {
             Err(has_a_writer(address, memory))
         }
@@ -136,12 +138,19 @@ fn lock(address: &Address, memory: &StateMemory) -> Result<WriterLock, Error> {
 
 /// A semaphore that is taken, and put back on drop or by the kernel.
 #[derive(Debug)]
-pub(crate) struct UndoLock(SemaphoreSet);
+pub(crate) struct UndoLock {
+    set: SemaphoreSet,
+    opener: Opener,
+}
 
 impl Drop for UndoLock {
     fn drop(&mut self) {
+        // A child of fork would put back its parent's.
+        if !self.opener.is_here() {
+            return;
+        }
         // If somebody removed the set, nothing is left to be put back.
-        let _ = self.0.try_operate(&[Operation::add_one(0).undo()]);
+        let _ = self.set.try_operate(&[Operation::add_one(0).undo()]);
     }
 }
 

@@ -5,6 +5,7 @@
 mod address;
 mod conformance;
 mod event;
+mod forked;
 mod loans;
 mod log;
 mod message;
@@ -33,6 +34,9 @@ const ROLES: &[(&str, Role)] = &[
     ("crowd", conformance::crowds::crowd),
     ("event-stranger", event::stranger),
     ("few-objects", event::few_objects),
+    ("forked-queue", forked::queue),
+    ("forked-second", forked::second),
+    ("forked-state", forked::state),
     ("full-file-system", conformance::limits::full_file_system),
     ("json-receiver", conformance::ends::json_receiver),
     ("limited-listener", event::limited_listener),

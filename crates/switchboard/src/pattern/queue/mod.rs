@@ -71,7 +71,7 @@ impl<T: Message> Queue<T> {
     }
 
     fn setup(&self) -> Setup {
-        Setup { address: self.address.clone(), options: self.options.clone(), schema: T::schema() }
+        Setup::new(self.address.clone(), self.options.clone(), T::schema())
     }
 
     fn ends(&self) -> Result<&'static QueueEnds, Error> {

@@ -533,6 +533,9 @@ impl<T> AsFd for Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
+        if !self.setup.is_here() {
+            return;
+        }
         self.flavor.show();
         if self.closed || std::thread::panicking() {
             return;

@@ -75,7 +75,7 @@ impl<Q: Message, A: Message> Service<Q, A> {
 
     fn setup(&self) -> Setup {
         let schema = both(&Q::schema(), &A::schema());
-        Setup { address: self.address.clone(), options: self.options.clone(), schema }
+        Setup::new(self.address.clone(), self.options.clone(), schema)
     }
 
     fn ends(&self) -> Result<&'static ServiceEnds, Error> {

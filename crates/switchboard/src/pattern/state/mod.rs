@@ -169,7 +169,7 @@ impl State {
 
     fn setup(&self) -> Setup {
         let (address, options) = (self.address.clone(), self.options.clone());
-        Setup { address, options, schema: Bytes::schema() }
+        Setup::new(address, options, Bytes::schema())
     }
 
     fn ends(&self) -> Result<&'static StateEnds, Error> {

@@ -91,7 +91,7 @@ impl<T: Message> Topic<T> {
         options.overflow = query.overflow.unwrap_or(options.overflow);
         options.history_messages = query.history_messages.unwrap_or(options.history_messages);
         options.capacity_bytes = query.capacity_bytes.or(options.capacity_bytes);
-        Setup { address, options, schema: T::schema() }
+        Setup::new(address, options, T::schema())
     }
 
     fn ends(&self) -> Result<&'static TopicEnds, Error> {

@@ -53,5 +53,5 @@ fn check<W: Opened, P: Reading>(send: impl Fn(&mut W, &[u8]) -> Result<(), SendE
 fn setup(scratch: &Scratch) -> Setup {
     let address = format!("shm:large?scope={}/scope", scratch.path().display());
     let address = address.parse().expect("an address");
-    Setup { address, options: Options::default(), schema: Schema::bytes() }
+    Setup::new(address, Options::default(), Schema::bytes())
 }

@@ -27,11 +27,11 @@ fn setup(scratch: &Scratch) -> Setup {
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     std::fs::set_permissions(scratch.path(), private).expect("a mode");
     let address = format!("shm:service?scope={}", scratch.path().display());
-    Setup {
-        address: address.parse().expect("an address"),
-        options: Options::default().follow(true).prefetch(4),
-        schema: Schema::bytes(),
-    }
+    Setup::new(
+        address.parse().expect("an address"),
+        Options::default().follow(true).prefetch(4),
+        Schema::bytes(),
+    )
 }
 
 /// A peer with both rings, that says what it likes.

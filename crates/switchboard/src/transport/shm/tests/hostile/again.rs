@@ -52,8 +52,7 @@ impl Peer {
     fn open<C: Opened>(&self) -> C {
         let address = format!("shm:channel?scope={}", self.scratch.path().display());
         let address = address.parse().expect("an address");
-        C::open(Setup { address, options: Options::default(), schema: Schema::bytes() })
-            .expect("an end")
+        C::open(Setup::new(address, Options::default(), Schema::bytes())).expect("an end")
     }
 
     /// The end dials, and is answered, with what belongs to that. What else it says first is taken.

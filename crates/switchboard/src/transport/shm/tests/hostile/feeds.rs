@@ -49,11 +49,11 @@ impl Pair {
     fn open(pattern: Pattern) -> (Scratch, Self) {
         let scratch = own_scratch();
         let query = format!("?scope={}&max-message={MOST_BYTES}", scratch.path().display());
-        let setup = Setup {
-            address: format!("shm:channel{query}").parse().expect("an address"),
-            options: Options::default(),
-            schema: Bytes::schema(),
-        };
+        let setup = Setup::new(
+            format!("shm:channel{query}").parse().expect("an address"),
+            Options::default(),
+            Bytes::schema(),
+        );
         let mut pair = if pattern == Pattern::Event {
             let listener = ShmListener::open(&setup).expect("a listener");
             Self::Event(listener, ShmNotifier::open(&setup).expect("a notifier"))

@@ -175,7 +175,7 @@ pub(super) fn open_here<E: Opened>(options: Options) -> (Scratch, E) {
     let scratch = own_scratch();
     let address = format!("shm:channel?scope={}", scratch.path().display());
     let address = address.parse().expect("an address");
-    let end = E::open(Setup { address, options, schema: Bytes::schema() });
+    let end = E::open(Setup::new(address, options, Bytes::schema()));
     (scratch, end.expect("an end"))
 }
 
