@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use switchboard_kernel::mmap::{self, Mapping, Missing, Mode};
 
@@ -16,6 +17,13 @@ const SHORT_PIECE_BYTES: usize = 64 << 10;
 /// The same, where there may be a longer one: twice as much as the longest takes.
 const LONG_PIECE_BYTES: usize = 2 * frame_bytes(LARGEST_PAYLOAD_BYTES);
 
+/// Where a writer may have gone on behind what does not hold, it is looked for within so many zeros: more than a batch takes. Behind
+/// more, it is found before the segment is left.
+const MOST_ZEROS: u64 = 256 << 10;
+/// A look that took so long is repeated after so many times as long.
+const LONG_LOOK: Duration = Duration::from_millis(5);
+const REST: u32 = 10;
+
 /// A segment that is being read.
 #[derive(Debug)]
 pub(super) struct Segment {
@@ -28,6 +36,8 @@ pub(super) struct Segment {
     pub(super) followed: Option<u64>,
     /// What stands at `offset` does not hold, nothing behind it did, and that was said. Its writer may live and go on.
     pub(super) dead: bool,
+    /// Until then it is not looked at again.
+    pub(super) rests_until: Option<Instant>,
     /// A place where the file has a hole that the file system has no room for, as on a full tmpfs: there it is read
     /// from the file, which takes none.
     pub(super) hole: Option<(u64, File)>,
@@ -56,6 +66,7 @@ impl Segment {
             offset: segment::HEADER_BYTES as u64,
             followed: None,
             dead: true,
+            rests_until: None,
             hole: None,
         })
     }
@@ -147,18 +158,28 @@ impl Segment {
     }
 
     /// Where nothing more held: whether its writer has gone on, so that something does now, which then stands at the
-    /// place.
-    pub(super) fn revive(&mut self, lane: u32, least: u64, file: &File) -> bool {
+    /// place. A look that took long is not repeated at once, unless it is the last one (`for_good`).
+    pub(super) fn revive(&mut self, lane: u32, least: u64, file: &File, for_good: bool) -> bool {
+        let since = Instant::now();
+        if !for_good && self.rests_until.is_some_and(|until| since < until) {
+            return false;
+        }
+        // What was a hole of a full file system may be written by now.
+        if self.mapping.is_truncated()
+            && let Ok(anew) = Mapping::of_file(file, Mode::ReadOnly, 0, self.mapping.len())
+        {
+            self.mapping = anew;
+        }
+        let most_zeros = if for_good { u64::MAX } else { MOST_ZEROS };
         // What does not hold may be what was there before a frame was written over it.
-        let part = self.offset..self.offset + self.bytes_after(Some(file));
-        let Some((offset, _)) = self.next_that_holds(lane, part, least) else { return false };
-        (self.offset, self.dead) = (offset, false);
-        true
-    }
-
-    /// The whole of what was mapped, from an offset on.
-    pub(super) fn rest_from(&self, offset: u64) -> Range<u64> {
-        offset..self.mapping.len() as u64
+        let part = self.offset..self.end_of_data(self.offset, file, most_zeros);
+        let found = self.next_that_holds(lane, part, least);
+        if let Some((offset, _)) = found {
+            (self.offset, self.dead) = (offset, false);
+        }
+        let took = since.elapsed();
+        self.rests_until = (took >= LONG_LOOK).then(|| since + took * REST);
+        found.is_some()
     }
 
     /// The first frame that begins in a part and holds, with a message of at least the number `least`.
@@ -174,14 +195,18 @@ impl Segment {
         // What is copied at once: little, until something may be a frame that is longer.
         let mut piece_bytes = SHORT_PIECE_BYTES;
         while from < before && from + HEADER_BYTES <= len {
+            // Behind the part there were zeros. They are not looked at: a hole would be filled.
+            piece.clear();
             piece.resize(piece_bytes.min(len - from), 0);
-            self.mapping.read_at(from, &mut piece).ok()?;
+            let known = piece.len().min(before - from);
+            self.mapping.read_at(from, &mut piece[..known]).ok()?;
             let place = Place { lane, segment: self.number, offset: from as u64 };
             let mut searched = Searched::new(place, &piece);
             // In a long piece, whatever begins in the first half is within it.
             let end = if piece_bytes == LONG_PIECE_BYTES { piece_bytes / 2 } else { piece_bytes };
             let mut searched_bytes = end;
-            for at in (0..end.min(piece.len())).step_by(8) {
+            // What begins behind the part may have come while this was copied, and others before it after that.
+            for at in (0..end.min(piece.len()).min(before - from)).step_by(8) {
                 let payload_bytes = match searched.look(at) {
                     Look::Nothing => continue,
                     Look::Beyond
@@ -209,23 +234,24 @@ impl Segment {
         None
     }
 
-    /// How many bytes from the place on there are up to the last one that is not zero. Holes of the file are not looked
-    /// at: on a tmpfs that would fill them.
-    pub(super) fn bytes_after(&self, file: Option<&File>) -> u64 {
+    /// The place after the last byte that is not zero, from an offset on. Holes of the file are not looked at: on a tmpfs
+    /// that would fill them. With `most_zeros`, it is not looked for behind so many of them.
+    pub(super) fn end_of_data(&self, from: u64, file: &File, most_zeros: u64) -> u64 {
         let len = self.mapping.len() as u64;
-        let (mut at, mut last) = (self.offset, self.offset);
-        while at < len {
-            let data = match file.map(|file| mmap::next_data(file, at)) {
-                Some(Ok(Some(data))) => data,
-                Some(Ok(None)) => break,
+        let (mut at, mut last) = (from, from);
+        while at < len && at - last < most_zeros {
+            let data = match mmap::next_data(file, at) {
+                Ok(Some(data)) => data,
+                Ok(None) => break,
                 // All of it may be data.
-                None | Some(Err(_)) => at..len,
+                Err(_) => at..len,
             };
-            let end = data.end.min(len);
-            last = self.last_in(data.start.max(at)..end).unwrap_or(last);
+            let begin = data.start.max(at);
+            let end = data.end.min(len).min(begin.saturating_add(most_zeros));
+            last = self.last_in(begin..end).unwrap_or(last);
             at = end.max(at + 1);
         }
-        last - self.offset
+        last
     }
 
     /// The place after the last byte of a part that is not zero.

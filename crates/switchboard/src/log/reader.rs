@@ -2,6 +2,7 @@
 
 mod beginning;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use switchboard_kernel::folder_file::{Access, is_no_file};
@@ -106,7 +107,7 @@ impl LaneReader {
         match open.header {
             Some(header) => len_bytes < header.file_bytes,
             None => {
-                let frames = open.rest_from(segment::HEADER_BYTES as u64);
+                let frames = self.written_from(open, segment::HEADER_BYTES as u64);
                 open.next_that_holds(self.lane, frames, 0).is_none()
             }
         }
@@ -129,7 +130,7 @@ impl LaneReader {
         };
         !self.batch.is_empty()
             || open.followed != Some(self.folder.generation())
-            || if open.dead { self.goes_on() } else { open.commit() != Commit::Empty }
+            || if open.dead { self.goes_on(false) } else { open.commit() != Commit::Empty }
     }
 
     /// What comes next. A message's payload is added to `bytes`.
@@ -160,7 +161,7 @@ impl LaneReader {
                         return Ok(step);
                     }
                 }
-                Found::Nothing if self.goes_on() => {}
+                Found::Nothing if self.goes_on(false) => {}
                 Found::Damage | Found::Nothing => match self.move_on()? {
                     Moved::On => {}
                     Moved::Damage(step) => return Ok(step),
@@ -288,6 +289,7 @@ impl LaneReader {
             offset: segment::HEADER_BYTES as u64,
             followed: None,
             dead: false,
+            rests_until: None,
             hole: None,
         });
         Ok(problem.map(|problem| Step::Damage { problem, missing: 0 }))
@@ -317,10 +319,14 @@ impl LaneReader {
     /// What stands here does not hold: goes on at the next frame that does.
     fn search_on(&mut self) -> Option<Step> {
         let (lane, expected) = (self.lane, self.expected);
-        let open = self.open.as_mut()?;
+        let open = self.open.as_ref()?;
         let name = segment::file_name(lane, open.number);
         let (from, first) = (open.offset, open.offset + 8);
-        let found = open.next_that_holds(lane, open.rest_from(first), expected);
+        // Up to where it was written by now. Its writer may go on meanwhile: what comes then is found when it is looked for.
+        let part = self.written_from(open, first);
+        let bytes = part.end - from;
+        let found = open.next_that_holds(lane, part, expected);
+        let open = self.open.as_mut()?;
         match found {
             Some((offset, header)) => {
                 open.offset = offset;
@@ -340,8 +346,6 @@ impl LaneReader {
                     _ => "",
                 };
                 open.dead = true;
-                let file = self.folder.open_segment(lane, open.number, Access::Read).ok();
-                let bytes = open.bytes_after(file.as_ref());
                 // A word that is not zero was a commit: a message was there, at least one. It may have
                 // been one before the place. A word alone never was: a message has a number.
                 let after = self.reached.max(1).saturating_add(1);
@@ -355,12 +359,18 @@ impl LaneReader {
         }
     }
 
+    /// From an offset in an open segment to the end of what is written there by now. Of one that was removed nothing is.
+    fn written_from(&self, open: &Segment, from: u64) -> Range<u64> {
+        let file = self.folder.open_segment(self.lane, open.number, Access::Read);
+        from..file.map_or(from, |file| open.end_of_data(from, &file, u64::MAX))
+    }
+
     /// Where nothing more held in the open segment: whether its writer lives, and has gone on.
-    fn goes_on(&mut self) -> bool {
+    fn goes_on(&mut self, for_good: bool) -> bool {
         let Some(open) = self.open.as_mut().filter(|open| open.dead) else { return false };
         // Removed, it takes no more.
         let file = self.folder.open_segment(self.lane, open.number, Access::Read);
-        file.is_ok_and(|file| open.revive(self.lane, self.expected, &file))
+        file.is_ok_and(|file| open.revive(self.lane, self.expected, &file, for_good))
     }
 
     /// Nothing is here: goes on with the next segment if there is one.
@@ -381,7 +391,7 @@ impl LaneReader {
             return Ok(Moved::No);
         };
         // It may have taken a last message before the next one was made, or many where nothing held.
-        if !open.dead && open.commit() != Commit::Empty || self.goes_on() {
+        if !open.dead && open.commit() != Commit::Empty || self.goes_on(true) {
             return Ok(Moved::On);
         }
         if let Some(step) = self.past_hole() {
@@ -409,11 +419,12 @@ impl LaneReader {
     pub(crate) fn past_hole(&mut self) -> Option<Step> {
         let (lane, expected) = (self.lane, self.expected);
         let open = self.open.as_mut().filter(|open| !open.dead)?;
-        let file = self.folder.open_segment(lane, open.number, Access::Read).ok();
-        let rest = Some(open.bytes_after(file.as_ref())).filter(|rest| *rest > 0)?;
+        // Removed, it is nothing that anybody misses.
+        let file = self.folder.open_segment(lane, open.number, Access::Read).ok()?;
         let (name, from) = (segment::file_name(lane, open.number), open.offset);
-        let rest_of_it = open.rest_from(from + 8);
-        let Some((offset, header)) = open.next_that_holds(lane, rest_of_it, expected) else {
+        let end = open.end_of_data(from, &file, u64::MAX);
+        let rest = Some(end - from).filter(|rest| *rest > 0)?;
+        let Some((offset, header)) = open.next_that_holds(lane, from + 8..end, expected) else {
             open.dead = true;
             let problem = format!(
                 "{name}: {rest} bytes of an unfinished message from {from} on were dropped"

@@ -26,6 +26,8 @@ use super::frame::{
 use super::segment::{self, Pattern};
 use crate::error::Error;
 
+pub(crate) use room::is_full;
+
 /// Messages are put into one batch up to this size: so much one flipped bit may cost. It holds 128 KiB of messages
 /// with the lengths of each, where they are of 64 bytes or more.
 const LARGEST_BATCH_BYTES: usize = 140 << 10;

@@ -42,6 +42,8 @@ const ROLES: &[(&str, Role)] = &[
     ("limited-listener", event::limited_listener),
     ("listener", event::listener),
     ("lender", loans::lender),
+    ("log-damaged", log::full::damaged),
+    ("log-rejected", log::full::rejected),
     ("log-drained", log::full::drained),
     ("log-endless", log::batches::endless),
     ("log-feeder", log::batches::feeder),

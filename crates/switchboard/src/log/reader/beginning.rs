@@ -88,7 +88,8 @@ impl LaneReader {
     fn first_in_segment(&mut self, numbers: &[u64]) -> Result<u64, Error> {
         let Some(open) = &self.open else { return Ok(1) };
         let number = open.number;
-        if let Some((_, header)) = open.next_that_holds(self.lane, open.rest_from(open.offset), 0) {
+        let part = self.written_from(open, open.offset);
+        if let Some((_, header)) = open.next_that_holds(self.lane, part, 0) {
             return Ok(header.sequence);
         }
         // From the last one before it that says where it begins; from the oldest, where none does.

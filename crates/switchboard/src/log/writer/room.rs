@@ -6,6 +6,7 @@ use std::io::{Seek, SeekFrom};
 use switchboard_kernel::io;
 use switchboard_kernel::mmap::{self, Advice};
 
+use super::segment::HEADER_BYTES;
 use super::{Durability, LaneWriter, Manner, Refusal};
 use crate::error::{Error, ErrorKind};
 
@@ -62,10 +63,14 @@ impl LaneWriter {
         }
     }
 
-    /// Whether the file system has room for a step, as far as it says.
-    pub(crate) fn has_room_for_a_step(&self) -> bool {
-        let step = STEP_BYTES.min(self.file_bytes);
-        mmap::free_bytes(&self.file).is_ok_and(|free| free >= step)
+    /// Whether the file system has room for a little more, as far as it says.
+    pub(crate) fn has_room_for_more(&self) -> bool {
+        mmap::free_bytes(&self.file).is_ok_and(|free| free >= LEAST_STEP_BYTES + KEPT_FREE_BYTES)
+    }
+
+    /// Whether there is a frame in the segment that is written.
+    pub(crate) fn has_frames(&self) -> bool {
+        self.offset > HEADER_BYTES as u64
     }
 
     /// Reserves blocks, so that a store cannot meet a full disk.
@@ -103,7 +108,7 @@ impl LaneWriter {
         let least = end.next_multiple_of(LEAST_STEP_BYTES).min(step);
         let takes = least.saturating_sub(self.blocks).saturating_add(KEPT_FREE_BYTES);
         let fits = mmap::free_bytes(&self.file).is_ok_and(|free| free >= takes);
-        if error.name() != "ENOSPC" || least == step || !fits {
+        if !is_full_name(error.name()) || least == step || !fits {
             return Err(error);
         }
         self.reserve_blocks(least).map(|()| least)
@@ -168,6 +173,15 @@ fn reserve_ahead(
 /// Whether so many bytes are a small part of what the file system has left.
 fn leaves_room(file: &File, bytes: u64) -> bool {
     mmap::free_bytes(file).is_ok_and(|free| free / LEFT_FOR_EACH >= bytes)
+}
+
+/// Whether a file system, or what somebody may have of it, is full.
+pub(crate) fn is_full(error: &Error) -> bool {
+    error.system_name().is_some_and(is_full_name)
+}
+
+fn is_full_name(name: &str) -> bool {
+    matches!(name, "ENOSPC" | "EDQUOT")
 }
 
 /// Files of this process may be no longer.

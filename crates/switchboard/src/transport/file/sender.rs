@@ -18,7 +18,7 @@ use crate::log::frame::LARGEST_PAYLOAD_BYTES;
 use crate::log::gone::Standing;
 use crate::log::segment::Pattern;
 use crate::log::table::Table;
-use crate::log::writer::{LaneWriter, Manner, Refusal, largest_payload_bytes};
+use crate::log::writer::{LaneWriter, Manner, Refusal, is_full, largest_payload_bytes};
 use crate::transport::{Setup, wait_or_cancel};
 
 /// How often a sender looks whether the log is still there.
@@ -148,7 +148,7 @@ impl FileSender {
             match self.writer.append(payload, more) {
                 Ok(()) => break,
                 Err(Refusal::Failed(error)) => {
-                    if is_begun_anew || !self.begin_anew(&error)? {
+                    if is_begun_anew || !self.begin_anew(&error) {
                         return Err(self.refused(error));
                     }
                     is_begun_anew = true;
@@ -157,7 +157,14 @@ impl FileSender {
                     self.write_out()?;
                     self.writer.begin_sync();
                 }
-                Err(Refusal::SegmentFull) => self.next_segment()?,
+                Err(Refusal::SegmentFull) => {
+                    if let Err(error) = self.next_segment() {
+                        return Err(match error {
+                            SendError::Failed(error) => self.refused(error),
+                            other => other,
+                        });
+                    }
+                }
             }
         }
         self.appended += 1;
@@ -178,22 +185,24 @@ impl FileSender {
 
     /// Where a disk is full of what was received: goes on in a new segment, so that this one can be removed.
     #[cold]
-    fn begin_anew(&mut self, error: &Error) -> Result<bool, SendError> {
-        if self.manner.pattern != Pattern::Queue || error.system_name() != Some("ENOSPC") {
-            return Ok(false);
+    fn begin_anew(&mut self, error: &Error) -> bool {
+        if self.manner.pattern != Pattern::Queue || !is_full(error) || !self.writer.has_frames() {
+            return false;
         }
         let (lane, next) = self.writer.end();
-        if read_unlocked(&self.folder)?.settled_before(lane) < next || self.writer.rotate().is_err()
-        {
-            return Ok(false);
+        let is_drained =
+            read_unlocked(&self.folder).is_ok_and(|table| table.settled_before(lane) >= next);
+        if !is_drained || self.writer.rotate().is_err() {
+            return false;
         }
-        prune_settled(&self.folder, &read_unlocked(&self.folder)?)?;
+        // If that fails, there is no more room than before, which is said.
+        let _ = read_unlocked(&self.folder).and_then(|table| prune_settled(&self.folder, &table));
         // Receivers that sleep have it mapped, and are woken to let go of it.
         let until = Instant::now() + LET_GO_WITHIN;
-        while !self.writer.has_room_for_a_step() && Instant::now() < until {
+        while !self.writer.has_room_for_more() && Instant::now() < until {
             std::thread::sleep(LET_GO_WITHIN / 50);
         }
-        Ok(true)
+        true
     }
 
     /// A message is not accepted. What was before it is in the log, and is told.

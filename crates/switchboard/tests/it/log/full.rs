@@ -9,7 +9,7 @@ use switchboard_testkit::skip::skip;
 use switchboard_testkit::{DEADLINE, Scratch};
 
 use super::limits::mount;
-use super::{publish, read_topic};
+use super::{publish, read_topic, segments};
 
 /// Blocks are reserved in steps of this.
 const STEP_BYTES: usize = 1 << 20;
@@ -117,6 +117,62 @@ pub(crate) fn drained(arguments: &[String]) {
     report("done");
 }
 
+/// Role: in a small file system of its own, reads damage at the end of a log whose segment is longer than it.
+pub(crate) fn damaged(arguments: &[String]) {
+    let folder = &arguments[0];
+    if !mount(folder, "size=8m") {
+        return;
+    }
+    report("mounted");
+    let topic = Topic::<Bytes>::open(&format!("file:{folder}/log")).expect("a topic");
+    let mut publisher = topic.publisher().expect("a publisher");
+    let mut subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
+    (0..2).for_each(|_| publisher.send_bytes(&[1; 100]).expect("published"));
+    let segment = &segments(&Path::new(folder).join("log"))[0];
+    let file = std::fs::File::options().write(true).open(segment).expect("a segment");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[2], 64 + 136 + 50).expect("written");
+    let before = room_bytes(folder);
+    assert_eq!(subscriber.recv().expect("a message").number, 1);
+    let damage = subscriber.recv().expect_err("damage");
+    assert!(matches!(damage, RecvError::Damaged { missing: 1, .. }), "{damage}");
+    assert!(matches!(subscriber.try_recv(), Err(RecvError::Empty)));
+    assert!(before - room_bytes(folder) < 256 << 10, "{before} {}", room_bytes(folder));
+    for number in 3..8 {
+        publisher.send_bytes(&[3; 100]).expect("published");
+        assert_eq!(subscriber.recv_timeout(DEADLINE).expect("a message").number, number);
+    }
+    report("done");
+}
+
+/// Role: in a small file system of its own, a receiver that had a message again lets go of where that was.
+pub(crate) fn rejected(arguments: &[String]) {
+    let folder = &arguments[0];
+    if !mount(folder, "size=3m") {
+        return;
+    }
+    report("mounted");
+    let queue = Queue::<Bytes>::open(&format!("file:{folder}/log")).expect("a queue");
+    let mut sender = queue.sender().expect("a sender");
+    let mut second = queue.receiver().expect("a receiver");
+    sender.send_bytes(&[1; 100]).expect("sent");
+    let delivery = second.recv().expect("a message");
+    second.reject(delivery).expect("given back");
+    drop(second);
+    let mut receiver = queue.receiver().expect("a receiver");
+    let again = receiver.recv_timeout(DEADLINE).expect("a message");
+    receiver.acknowledge(again).expect("acknowledged");
+    while sender.send_bytes(&[2; 8000]).is_ok() {}
+    while let Ok(delivery) = receiver.try_recv() {
+        receiver.acknowledge(delivery).expect("acknowledged");
+    }
+    receiver.flush().expect("settled");
+    if sender.send_bytes(&[3; 8000]).is_err() {
+        assert!(matches!(receiver.try_recv(), Err(RecvError::Empty)));
+        sender.send_bytes(&[3; 8000]).expect("sent");
+    }
+    report("done");
+}
+
 /// What is left.
 fn room_bytes(folder: &str) -> u64 {
     let found = rustix::fs::statvfs(folder).expect("a file system");
@@ -145,6 +201,16 @@ fn to_look_at_a_log_takes_no_room() {
 #[test]
 fn a_full_file_system_looks_like_no_damage() {
     has_its_own("log-hole", &["full: true", "read"]);
+}
+
+#[test]
+fn to_search_behind_damage_takes_no_room() {
+    has_its_own("log-damaged", &["done"]);
+}
+
+#[test]
+fn who_had_a_message_again_lets_go_of_its_segment() {
+    has_its_own("log-rejected", &["done"]);
 }
 
 #[test]

@@ -149,3 +149,47 @@ fn a_word_where_nothing_was_sent_costs_nothing() {
         assert_eq!(had.missing, 0, "{reader:?}: {had:?}");
     }
 }
+
+/// A reader that finds the damage while the sender sends: what comes meanwhile is not passed over.
+#[test]
+fn nothing_that_comes_during_a_search_is_missed() {
+    const COUNT: usize = 300;
+    for (round, reader) in
+        [Reader::Subscriber, Reader::Queue].into_iter().cycle().take(20).enumerate()
+    {
+        let scratch = Scratch::new();
+        let folder = scratch.join("log");
+        let address = format!("file:{}", folder.display());
+        let (mut sender, mut from): (Sender<Bytes>, Receiver<Bytes>) = if reader == Reader::Queue {
+            let queue = Queue::<Bytes>::open(&address).expect("a queue");
+            (queue.sender().expect("a sender"), queue.receiver().expect("a receiver"))
+        } else {
+            let topic = Topic::<Bytes>::open(&address).expect("a topic");
+            let publisher = topic.publisher().expect("a publisher");
+            (publisher.into(), topic.subscriber(Start::Oldest).expect("a subscriber").into())
+        };
+        (0..2).for_each(|_| sender.send_bytes(&[9; 8000]).expect("sent"));
+        let [segment] = &segments(&folder)[..] else { panic!("one segment") };
+        let file = std::fs::File::options().write(true).open(segment).expect("a segment");
+        file.write_all_at(&[8], 64 + 8032 + 500).expect("written");
+        let mut had = Had::default();
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| {
+                for number in 0..COUNT {
+                    sender.send_bytes(&number.to_le_bytes().repeat(1000)).expect("sent");
+                }
+            });
+            while !sending.is_finished() {
+                had.take_all(&mut from);
+            }
+        });
+        had.take_all(&mut from);
+        let numbers: Vec<usize> = had.payloads[1..]
+            .iter()
+            .map(|bytes| usize::from_le_bytes(bytes[..8].try_into().expect("a number")))
+            .collect();
+        let all = numbers.iter().copied().eq(0..COUNT);
+        assert!(all, "round {round}, {reader:?}: {} came, {:?}", numbers.len(), had.reports);
+        assert_eq!(had.missing, 1, "round {round}, {reader:?}: {:?}", had.reports);
+    }
+}

@@ -270,6 +270,10 @@ impl Share {
             *room -= 1;
         }
         self.given_back.looked(table, now);
+        if !self.left {
+            // It has a segment mapped, which takes room on the disk as long as that, whoever removes it.
+            self.place = None;
+        }
         Ok(())
     }
 
