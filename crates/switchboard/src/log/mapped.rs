@@ -17,12 +17,9 @@ const SHORT_PIECE_BYTES: usize = 64 << 10;
 /// The same, where there may be a longer one: twice as much as the longest takes.
 const LONG_PIECE_BYTES: usize = 2 * frame_bytes(LARGEST_PAYLOAD_BYTES);
 
-/// Where a writer may have gone on behind what does not hold, it is looked for within so many zeros: more than a batch takes. Behind
-/// more, it is found before the segment is left.
-const MOST_ZEROS: u64 = 256 << 10;
-/// A look that took so long is repeated after so many times as long.
-const LONG_LOOK: Duration = Duration::from_millis(5);
-const REST: u32 = 10;
+/// A look that searched so much is not repeated for a while.
+const LONG_SEARCH_BYTES: u64 = 4 << 20;
+const REST: Duration = Duration::from_millis(50);
 
 /// A segment that is being read.
 #[derive(Debug)]
@@ -158,10 +155,9 @@ impl Segment {
     }
 
     /// Where nothing more held: whether its writer has gone on, so that something does now, which then stands at the
-    /// place. A look that took long is not repeated at once, unless it is the last one (`for_good`).
+    /// place. A look that searched much is not repeated at once, unless it is the last one (`for_good`).
     pub(super) fn revive(&mut self, lane: u32, least: u64, file: &File, for_good: bool) -> bool {
-        let since = Instant::now();
-        if !for_good && self.rests_until.is_some_and(|until| since < until) {
+        if !for_good && self.rests_until.is_some_and(|until| Instant::now() < until) {
             return false;
         }
         // What was a hole of a full file system may be written by now.
@@ -170,15 +166,14 @@ impl Segment {
         {
             self.mapping = anew;
         }
-        let most_zeros = if for_good { u64::MAX } else { MOST_ZEROS };
         // What does not hold may be what was there before a frame was written over it.
-        let part = self.offset..self.end_of_data(self.offset, file, most_zeros);
+        let part = self.offset..self.end_of_data(self.offset, Some(file));
+        let is_long = part.end - part.start > LONG_SEARCH_BYTES;
         let found = self.next_that_holds(lane, part, least);
         if let Some((offset, _)) = found {
             (self.offset, self.dead) = (offset, false);
         }
-        let took = since.elapsed();
-        self.rests_until = (took >= LONG_LOOK).then(|| since + took * REST);
+        self.rests_until = is_long.then(|| Instant::now() + REST);
         found.is_some()
     }
 
@@ -197,8 +192,8 @@ impl Segment {
         while from < before && from + HEADER_BYTES <= len {
             // Behind the part there were zeros. They are not looked at: a hole would be filled.
             piece.clear();
-            piece.resize(piece_bytes.min(len - from), 0);
-            let known = piece.len().min(before - from);
+            let known = piece_bytes.min(len - from).min(before - from);
+            piece.resize(piece_bytes.min(len - from).min(known + LONG_PIECE_BYTES / 2), 0);
             self.mapping.read_at(from, &mut piece[..known]).ok()?;
             let place = Place { lane, segment: self.number, offset: from as u64 };
             let mut searched = Searched::new(place, &piece);
@@ -235,20 +230,18 @@ impl Segment {
     }
 
     /// The place after the last byte that is not zero, from an offset on. Holes of the file are not looked at: on a tmpfs
-    /// that would fill them. With `most_zeros`, it is not looked for behind so many of them.
-    pub(super) fn end_of_data(&self, from: u64, file: &File, most_zeros: u64) -> u64 {
+    /// that would fill them. Without the file all of it may be data.
+    pub(super) fn end_of_data(&self, from: u64, file: Option<&File>) -> u64 {
         let len = self.mapping.len() as u64;
         let (mut at, mut last) = (from, from);
-        while at < len && at - last < most_zeros {
-            let data = match mmap::next_data(file, at) {
-                Ok(Some(data)) => data,
-                Ok(None) => break,
-                // All of it may be data.
-                Err(_) => at..len,
+        while at < len {
+            let data = match file.map(|file| mmap::next_data(file, at)) {
+                Some(Ok(Some(data))) => data,
+                Some(Ok(None)) => break,
+                None | Some(Err(_)) => at..len,
             };
-            let begin = data.start.max(at);
-            let end = data.end.min(len).min(begin.saturating_add(most_zeros));
-            last = self.last_in(begin..end).unwrap_or(last);
+            let end = data.end.min(len);
+            last = self.last_in(data.start.max(at)..end).unwrap_or(last);
             at = end.max(at + 1);
         }
         last

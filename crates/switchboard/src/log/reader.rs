@@ -359,10 +359,10 @@ impl LaneReader {
         }
     }
 
-    /// From an offset in an open segment to the end of what is written there by now. Of one that was removed nothing is.
+    /// From an offset in an open segment to the end of what is written there by now.
     fn written_from(&self, open: &Segment, from: u64) -> Range<u64> {
         let file = self.folder.open_segment(self.lane, open.number, Access::Read);
-        from..file.map_or(from, |file| open.end_of_data(from, &file, u64::MAX))
+        from..open.end_of_data(from, file.ok().as_ref())
     }
 
     /// Where nothing more held in the open segment: whether its writer lives, and has gone on.
@@ -419,10 +419,14 @@ impl LaneReader {
     pub(crate) fn past_hole(&mut self) -> Option<Step> {
         let (lane, expected) = (self.lane, self.expected);
         let open = self.open.as_mut().filter(|open| !open.dead)?;
-        // Removed, it is nothing that anybody misses.
-        let file = self.folder.open_segment(lane, open.number, Access::Read).ok()?;
+        let file = match self.folder.open_segment(lane, open.number, Access::Read) {
+            Ok(file) => Some(file),
+            // Removed, it is nothing that anybody misses.
+            Err(error) if error.name() == "ENOENT" => return None,
+            Err(_) => None,
+        };
         let (name, from) = (segment::file_name(lane, open.number), open.offset);
-        let end = open.end_of_data(from, &file, u64::MAX);
+        let end = open.end_of_data(from, file.as_ref());
         let rest = Some(end - from).filter(|rest| *rest > 0)?;
         let Some((offset, header)) = open.next_that_holds(lane, from + 8..end, expected) else {
             open.dead = true;

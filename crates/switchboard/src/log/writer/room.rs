@@ -6,6 +6,7 @@ use std::io::{Seek, SeekFrom};
 use switchboard_kernel::io;
 use switchboard_kernel::mmap::{self, Advice};
 
+use super::frame::frame_bytes;
 use super::segment::HEADER_BYTES;
 use super::{Durability, LaneWriter, Manner, Refusal};
 use crate::error::{Error, ErrorKind};
@@ -55,7 +56,7 @@ impl LaneWriter {
         match error.name() {
             "EFBIG" => too_long(failed),
             // What is received from a queue is removed by the segment, and in each lane but the newest.
-            "ENOSPC" if self.manner.segment_bytes > LEAST_STEP_BYTES => failed.hint(
+            "ENOSPC" | "EDQUOT" if self.manner.segment_bytes > LEAST_STEP_BYTES => failed.hint(
                 "the file system or a quota is full: see df and df -i; a log that is made anew with shorter \
                  segments (switchboard unlink, then ?segment=64KiB) gives room back sooner",
             ),
@@ -63,9 +64,10 @@ impl LaneWriter {
         }
     }
 
-    /// Whether the file system has room for a little more, as far as it says.
-    pub(crate) fn has_room_for_more(&self) -> bool {
-        mmap::free_bytes(&self.file).is_ok_and(|free| free >= LEAST_STEP_BYTES + KEPT_FREE_BYTES)
+    /// Whether the file system has room for such a message, as far as it says.
+    pub(crate) fn has_room_for(&self, payload_bytes: usize) -> bool {
+        let takes = frame_bytes(payload_bytes) as u64 + 2 * LEAST_STEP_BYTES + KEPT_FREE_BYTES;
+        mmap::free_bytes(&self.file).is_ok_and(|free| free >= takes)
     }
 
     /// Whether there is a frame in the segment that is written.

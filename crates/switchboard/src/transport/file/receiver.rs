@@ -207,7 +207,11 @@ impl FileReceiver {
             }
         }
         let settled = |(lane, first): &(u32, u64)| table.settled_before(*lane) >= *first;
-        if self.prune_at.iter().any(settled) { prune_settled(&self.folder, table) } else { Ok(()) }
+        if self.prune_at.iter().any(settled) {
+            prune_settled(&self.folder, table).map(drop)
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn acknowledge(&mut self, receipt: Receipt) -> Result<bool, RecvError> {

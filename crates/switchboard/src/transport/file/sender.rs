@@ -148,7 +148,7 @@ impl FileSender {
             match self.writer.append(payload, more) {
                 Ok(()) => break,
                 Err(Refusal::Failed(error)) => {
-                    if is_begun_anew || !self.begin_anew(&error) {
+                    if is_begun_anew || !self.begin_anew(&error, payload.len()) {
                         return Err(self.refused(error));
                     }
                     is_begun_anew = true;
@@ -185,21 +185,24 @@ impl FileSender {
 
     /// Where a disk is full of what was received: goes on in a new segment, so that this one can be removed.
     #[cold]
-    fn begin_anew(&mut self, error: &Error) -> bool {
-        if self.manner.pattern != Pattern::Queue || !is_full(error) || !self.writer.has_frames() {
+    fn begin_anew(&mut self, error: &Error, payload_bytes: usize) -> bool {
+        if self.manner.pattern != Pattern::Queue || !is_full(error) {
             return false;
         }
         let (lane, next) = self.writer.end();
         let is_drained =
             read_unlocked(&self.folder).is_ok_and(|table| table.settled_before(lane) >= next);
-        if !is_drained || self.writer.rotate().is_err() {
+        if !is_drained || self.writer.has_frames() && self.writer.rotate().is_err() {
             return false;
         }
-        // If that fails, there is no more room than before, which is said.
-        let _ = read_unlocked(&self.folder).and_then(|table| prune_settled(&self.folder, &table));
+        let pruned =
+            read_unlocked(&self.folder).and_then(|table| prune_settled(&self.folder, &table));
+        if !pruned.unwrap_or(false) {
+            return false;
+        }
         // Receivers that sleep have it mapped, and are woken to let go of it.
         let until = Instant::now() + LET_GO_WITHIN;
-        while !self.writer.has_room_for_more() && Instant::now() < until {
+        while !self.writer.has_room_for(payload_bytes) && Instant::now() < until {
             std::thread::sleep(LET_GO_WITHIN / 50);
         }
         true

@@ -275,8 +275,8 @@ fn read_up_to(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(len)
 }
 
-/// Removes segments of which every message is settled. The newest of each lane stays.
-pub(super) fn prune_settled(folder: &Arc<Folder>, table: &Table) -> Result<(), Error> {
+/// Removes segments of which every message is settled; whether there was one. The newest of each lane stays.
+pub(super) fn prune_settled(folder: &Arc<Folder>, table: &Table) -> Result<bool, Error> {
     let segments = folder.segments()?;
     let mut removed = false;
     for pair in segments.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
@@ -289,5 +289,5 @@ pub(super) fn prune_settled(folder: &Arc<Folder>, table: &Table) -> Result<(), E
     if removed {
         folder.changed();
     }
-    Ok(())
+    Ok(removed)
 }

@@ -193,3 +193,23 @@ fn nothing_that_comes_during_a_search_is_missed() {
         assert_eq!(had.missing, 1, "round {round}, {reader:?}: {:?}", had.reports);
     }
 }
+
+/// A large message that is nothing but zeros is hit in its header: what follows begins far behind all that is not zero.
+#[test]
+fn what_follows_many_zeros_is_found() {
+    let scratch = Scratch::new();
+    let topic = Topic::<Bytes>::open(&format!("file:{}", scratch.join("log").display()));
+    let topic = topic.expect("a topic");
+    let mut publisher = topic.publisher().expect("a publisher");
+    let mut from: Receiver<Bytes> = topic.subscriber(Start::Oldest).expect("a subscriber").into();
+    publisher.send_bytes(&vec![0; 3 << 20]).expect("sent");
+    let [segment] = &segments(&scratch.join("log"))[..] else { panic!("one segment") };
+    let file = std::fs::File::options().write(true).open(segment).expect("a segment");
+    file.write_all_at(&[0xFF], 64 + 20).expect("written");
+    let mut had = Had::default();
+    had.take_all(&mut from);
+    assert_eq!((had.payloads.len(), had.missing), (0, 1), "{:?}", had.reports);
+    publisher.send_bytes(&payload(2)).expect("sent");
+    had.take_all(&mut from);
+    assert_eq!((had.payloads, had.missing), (vec![payload(2)], 1), "{:?}", had.reports);
+}

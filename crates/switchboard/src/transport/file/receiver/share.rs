@@ -270,7 +270,7 @@ impl Share {
             *room -= 1;
         }
         self.given_back.looked(table, now);
-        if !self.left {
+        if !self.left && table.returned.is_empty() {
             // It has a segment mapped, which takes room on the disk as long as that, whoever removes it.
             self.place = None;
         }
