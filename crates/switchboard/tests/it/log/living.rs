@@ -2,10 +2,13 @@
 
 use std::os::unix::fs::FileExt;
 
-use switchboard::{Bytes, Options, Queue, Receiver, RecvError, Sender, Start, Topic};
+use switchboard::{Bytes, Queue, Receiver, RecvError, Sender, Start, Topic};
 use switchboard_testkit::Scratch;
 
 use super::{payload, segments, used_bytes};
+
+/// Segments that a few messages fill.
+const SHORT: &str = "?segment=4096";
 
 /// How the log is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +46,17 @@ impl Had {
     }
 }
 
-fn ends(scratch: &Scratch, reader: Reader) -> (Sender<Bytes>, Receiver<Bytes>) {
-    let folder = scratch.join("log");
-    let name = if reader == Reader::Named { "&reader=joe" } else { "" };
-    let address = format!("file:{}?segment=4096", folder.display());
+fn ends(scratch: &Scratch, reader: Reader, query: &str) -> (Sender<Bytes>, Receiver<Bytes>) {
+    let address = format!("file:{}{query}", scratch.join("log").display());
     if reader == Reader::Queue {
         let queue = Queue::<Bytes>::open(&address).expect("a queue");
         return (queue.sender().expect("a sender"), queue.receiver().expect("a receiver"));
     }
-    let topic = Topic::<Bytes>::open_with(&address, Options::default()).expect("a topic");
+    let topic = Topic::<Bytes>::open(&address).expect("a topic");
     let publisher = topic.publisher().expect("a publisher");
+    let name = if reader == Reader::Named { "&reader=joe" } else { "" };
     let topic = Topic::<Bytes>::open(&format!("{address}{name}")).expect("a topic");
-    let subscriber = topic.subscriber(Start::Oldest).expect("a subscriber");
-    (publisher.into(), subscriber.into())
+    (publisher.into(), topic.subscriber(Start::Oldest).expect("a subscriber").into())
 }
 
 /// Flips a bit of a byte, counted from where the last frame begins, of a log with three messages and a batch of four.
@@ -63,7 +64,7 @@ fn ends(scratch: &Scratch, reader: Reader) -> (Sender<Bytes>, Receiver<Bytes>) {
 fn hit(at: usize, reader: Reader, more: u64, looks: bool) {
     let what = format!("byte {at}, {reader:?}, {more} more, {looks}");
     let scratch = Scratch::new();
-    let (mut sender, mut from) = ends(&scratch, reader);
+    let (mut sender, mut from) = ends(&scratch, reader, SHORT);
     let mut had = Had::default();
     (1..=3).for_each(|number| sender.send_bytes(&payload(number)).expect("sent"));
     had.take_all(&mut from);
@@ -109,7 +110,7 @@ fn hit(at: usize, reader: Reader, more: u64, looks: bool) {
     }
     drop((sender, from));
     if reader != Reader::Subscriber {
-        let (_sender, mut from) = ends(&scratch, reader);
+        let (_sender, mut from) = ends(&scratch, reader, SHORT);
         let mut rest = Had::default();
         rest.take_all(&mut from);
         assert!(rest.payloads.is_empty(), "{what}: again {rest:?}");
@@ -131,7 +132,7 @@ fn what_follows_a_hit_is_read_while_its_sender_lives() {
 fn a_word_where_nothing_was_sent_costs_nothing() {
     for reader in [Reader::Subscriber, Reader::Named, Reader::Queue] {
         let scratch = Scratch::new();
-        let (mut sender, mut from) = ends(&scratch, reader);
+        let (mut sender, mut from) = ends(&scratch, reader, SHORT);
         let mut had = Had::default();
         (1..=3).for_each(|number| sender.send_bytes(&payload(number)).expect("sent"));
         had.take_all(&mut from);
@@ -158,18 +159,9 @@ fn nothing_that_comes_during_a_search_is_missed() {
         [Reader::Subscriber, Reader::Queue].into_iter().cycle().take(20).enumerate()
     {
         let scratch = Scratch::new();
-        let folder = scratch.join("log");
-        let address = format!("file:{}", folder.display());
-        let (mut sender, mut from): (Sender<Bytes>, Receiver<Bytes>) = if reader == Reader::Queue {
-            let queue = Queue::<Bytes>::open(&address).expect("a queue");
-            (queue.sender().expect("a sender"), queue.receiver().expect("a receiver"))
-        } else {
-            let topic = Topic::<Bytes>::open(&address).expect("a topic");
-            let publisher = topic.publisher().expect("a publisher");
-            (publisher.into(), topic.subscriber(Start::Oldest).expect("a subscriber").into())
-        };
+        let (mut sender, mut from) = ends(&scratch, reader, "");
         (0..2).for_each(|_| sender.send_bytes(&[9; 8000]).expect("sent"));
-        let [segment] = &segments(&folder)[..] else { panic!("one segment") };
+        let [segment] = &segments(&scratch.join("log"))[..] else { panic!("one segment") };
         let file = std::fs::File::options().write(true).open(segment).expect("a segment");
         file.write_all_at(&[8], 64 + 8032 + 500).expect("written");
         let mut had = Had::default();
@@ -198,18 +190,15 @@ fn nothing_that_comes_during_a_search_is_missed() {
 #[test]
 fn what_follows_many_zeros_is_found() {
     let scratch = Scratch::new();
-    let topic = Topic::<Bytes>::open(&format!("file:{}", scratch.join("log").display()));
-    let topic = topic.expect("a topic");
-    let mut publisher = topic.publisher().expect("a publisher");
-    let mut from: Receiver<Bytes> = topic.subscriber(Start::Oldest).expect("a subscriber").into();
-    publisher.send_bytes(&vec![0; 3 << 20]).expect("sent");
+    let (mut sender, mut from) = ends(&scratch, Reader::Subscriber, "");
+    sender.send_bytes(&vec![0; 3 << 20]).expect("sent");
     let [segment] = &segments(&scratch.join("log"))[..] else { panic!("one segment") };
     let file = std::fs::File::options().write(true).open(segment).expect("a segment");
     file.write_all_at(&[0xFF], 64 + 20).expect("written");
     let mut had = Had::default();
     had.take_all(&mut from);
     assert_eq!((had.payloads.len(), had.missing), (0, 1), "{:?}", had.reports);
-    publisher.send_bytes(&payload(2)).expect("sent");
+    sender.send_bytes(&payload(2)).expect("sent");
     had.take_all(&mut from);
     assert_eq!((had.payloads, had.missing), (vec![payload(2)], 1), "{:?}", had.reports);
 }
