@@ -31,6 +31,7 @@
 
 #![allow(unsafe_code)]
 
+mod place;
 mod received;
 mod region;
 
@@ -45,6 +46,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::io::duplicate;
 use crate::memfd::{Memfd, Seals};
+pub use place::Place;
 use received::{check_memory, check_sealed};
 use region::{Access, Region, View};
 

@@ -6,6 +6,8 @@ pub const PAGE_BYTES: usize = crate::atomic::PAGE_BYTES;
 pub const WORD_BYTES: u64 = 8;
 /// A line of the cache, in bytes: what goes from one processor to another at a time.
 pub const LINE_BYTES: u64 = 64;
+/// The same in words.
+pub const LINE_WORDS: usize = (LINE_BYTES / WORD_BYTES) as usize;
 /// What the version words say.
 pub const VERSION: u32 = 1;
 

@@ -149,3 +149,19 @@ pub(crate) fn will_write(word: &AtomicU64) {
         asm!("prfm pstl1keep, [{place}]", place = in(reg) place, options(nostack, preserves_flags));
     }
 }
+
+/// Asks for the cache line of a word, to be read soon.
+#[inline]
+pub(crate) fn will_read(word: &AtomicU64) {
+    let place = std::ptr::from_ref(word);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, of a place that is mapped.
+    unsafe {
+        asm!("prefetcht0 [{place}]", place = in(reg) place, options(nostack, preserves_flags));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint, of a place that is mapped.
+    unsafe {
+        asm!("prfm pldl1keep, [{place}]", place = in(reg) place, options(nostack, preserves_flags));
+    }
+}

@@ -7,13 +7,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 use switchboard_shm::barrier::Busy;
 use switchboard_shm::layout::{self, writer};
-use switchboard_shm::ring::{Ahead, Gathering, Kind, RingReader, RingWriter};
-use switchboard_shm::{AtomicU64, Misbehaved, Words, copy_out};
+use switchboard_shm::ring::{
+    Ahead, Gathering, Kind, Next, RingReader, RingWriter, largest_payload,
+};
+use switchboard_shm::{AtomicU64, Misbehaved, Words, copy_in, copy_out};
 
 type Memory = Arc<Vec<AtomicU64>>;
 
 const CAPACITY: u64 = 4096;
 const GATHERED_BYTES: u64 = CAPACITY / 8;
+const LARGEST: usize = largest_payload(CAPACITY) as usize;
 
 fn memory(capacity: u64) -> Memory {
     let words = layout::writer_bytes(capacity as usize) / 8;
@@ -39,9 +42,7 @@ fn send(writer: &mut RingWriter<Memory>, message: &[u8]) -> bool {
 /// Room that is claimed and written to, of which nothing becomes, or only the first bytes.
 fn scribble(writer: &mut RingWriter<Memory>, len: usize, first: Option<&[u8]>) -> bool {
     let Some(claim) = writer.claim(len as u64) else { return false };
-    // It would be a message of length 1.
-    let header = (1_u64 | 1 << 28 | 1 << 32).to_le_bytes();
-    writer.write(&claim, 0, &header.repeat(len.div_ceil(8))[..len]);
+    writer.write(&claim, 0, &nonsense(len));
     if let Some(first) = first {
         writer.write(&claim, 0, first);
         writer.commit(claim, Kind::Message, first.len() as u64);
@@ -59,16 +60,52 @@ fn receive(reader: &mut RingReader<Memory>) -> Option<Vec<u8>> {
 
 /// Gathers a message: what does not fit behind those that wait is with the next ones.
 fn gather(writer: &mut RingWriter<Memory>, gathering: &mut Gathering, message: &[u8]) -> bool {
-    if gathering.add(writer.memory(), message) {
+    if gathering.add(writer.memory().words(), message) {
         return true;
     }
     writer.commit_gathered(gathering);
     *gathering = writer.gather(GATHERED_BYTES);
-    if gathering.add(writer.memory(), message) {
+    if gathering.add(writer.memory().words(), message) {
         return true;
     }
     assert!(!writer.commit_gathered(gathering));
     false
+}
+
+/// What would be a message of length 1, again and again.
+fn nonsense(len: usize) -> Vec<u8> {
+    (1_u64 | 1 << 28 | 1 << 32).to_le_bytes().repeat(len.div_ceil(8))[..len].to_vec()
+}
+
+/// Sends a message where room was granted for more, which was written to before, and given up once.
+fn send_granted(writer: &mut RingWriter<Memory>, message: &[u8], room_bytes: usize) -> bool {
+    let granted = writer.grant();
+    let memory = writer.memory().clone();
+    let Some(word) = granted.room(memory.words(), room_bytes) else { return false };
+    copy_in(&memory.words()[word..], &nonsense(room_bytes));
+    writer.give_up(&granted.claim(room_bytes as u64));
+    // It is not granted again as what is clean.
+    let granted = writer.grant();
+    assert_eq!(granted.room(memory.words(), room_bytes), Some(word));
+    copy_in(&memory.words()[word..], message);
+    writer.commit_granted(&granted, message.len() as u64, room_bytes as u64);
+    true
+}
+
+/// Up to so many messages, in a lane.
+fn take_in_lane(reader: &mut RingReader<Memory>, most: usize) -> Vec<Vec<u8>> {
+    let mut lane = reader.lane(reader.largest_payload());
+    let mut all = Vec::new();
+    while all.len() < most
+        && let Next::Message(word, len) = lane.take(reader.memory().words())
+    {
+        let mut bytes = vec![0; len];
+        copy_out(&reader.memory().words()[word..], &mut bytes);
+        all.push(bytes);
+    }
+    assert_eq!((lane.taken(), lane.number()), (all.len() as u64, reader.number() + lane.taken()));
+    reader.pass_lane(&lane);
+    all
 }
 
 /// Up to so many messages that are there.
@@ -111,7 +148,7 @@ fn peers_word() -> impl Strategy<Value = u64> {
 proptest! {
     #[test]
     fn what_is_sent_is_received(
-        sizes in prop::collection::vec((0..1016_usize, 0..8_usize), 1..400),
+        sizes in prop::collection::vec((0..LARGEST, 0..8_usize), 1..400),
         begin in prop_oneof![Just(0), 0..CAPACITY * 4, Just((u64::MAX / 4) & !7), Just((1 << 32) - 64)],
         number in prop_oneof![Just(0_u64), Just(u64::from(u32::MAX) - 3), Just(u64::MAX / 2)],
     ) {
@@ -125,14 +162,18 @@ proptest! {
                 writer.commit_gathered(&mut gathering);
             }
             if size % 5 == 0 {
-                scribble(&mut writer, size * 7 % 1016, None);
+                scribble(&mut writer, size * 7 % LARGEST, None);
             }
             let mut wanted = Some(message(sent, *size));
             while let Some(next) = wanted.take() {
                 let is_sent = match size % 4 {
-                    1 => scribble(&mut writer, (size * 2).min(1016), Some(&next)),
+                    1 => scribble(&mut writer, (size * 2).min(LARGEST), Some(&next)),
                     // What does not fit as it is is sent.
                     2 => gather(&mut writer, &mut gathering, &next) || send(&mut writer, &next),
+                    3 => {
+                        send_granted(&mut writer, &next, (size + size % 7 * 9).min(LARGEST))
+                            || send(&mut writer, &next)
+                    }
                     _ => send(&mut writer, &next),
                 };
                 if is_sent {
@@ -149,11 +190,15 @@ proptest! {
                     wanted = Some(next);
                 }
             }
-            for bytes in look_ahead(&mut reader, *taken / 2) {
+            for bytes in look_ahead(&mut reader, *taken / 3) {
                 prop_assert_eq!(&bytes, &message(received, bytes.len()));
                 received += 1;
             }
-            for _ in 0..*taken / 2 {
+            for bytes in take_in_lane(&mut reader, *taken / 3) {
+                prop_assert_eq!(&bytes, &message(received, bytes.len()));
+                received += 1;
+            }
+            for _ in 0..*taken / 3 {
                 let Some(bytes) = receive(&mut reader) else { break };
                 prop_assert_eq!(&bytes, &message(received, bytes.len()));
                 received += 1;
@@ -172,7 +217,7 @@ proptest! {
 
     #[test]
     fn a_reader_that_is_overtaken_counts_what_is_missing(
-        sizes in prop::collection::vec((0..1016_usize, 0..3_usize), 1..400),
+        sizes in prop::collection::vec((0..LARGEST, 0..3_usize), 1..400),
         begin in prop_oneof![Just(0), Just((u64::MAX / 4) & !7)],
         number in prop_oneof![Just(0_u64), Just(u64::from(u32::MAX) - 3)],
     ) {
@@ -246,6 +291,9 @@ proptest! {
                 memory[writer::TAIL_WORD].store(tail, Relaxed);
             }
             let mut bytes = Vec::new();
+            if !lossy {
+                let _ = take_in_lane(&mut reader, 3);
+            }
             let found = if lossy {
                 match reader.take_lossy(&mut bytes, |_, _, _| Ok(())) {
                     Ok(Err(overtaken)) => {
@@ -262,7 +310,7 @@ proptest! {
                 }
             };
             let Some(frame) = found else { break };
-            prop_assert!(frame.payload_bytes < CAPACITY / 4);
+            prop_assert!(frame.payload_bytes <= LARGEST as u64);
             prop_assert!(reader.payload(&frame).len() as u64 * 8 >= frame.payload_bytes);
             reader.advance(&frame);
         }

@@ -45,7 +45,7 @@ const LENGTH_BITS: u32 = 28;
 const KIND_BITS: u32 = 3;
 /// The next frame begins at a line of the cache.
 pub(super) const TO_LINE: u64 = 1 << 31;
-const NUMBER_SHIFT: u32 = 32;
+pub(super) const NUMBER_SHIFT: u32 = 32;
 
 /// What positions of frames are multiples of, less one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,6 +64,12 @@ impl Unit {
     #[inline]
     pub(super) const fn is_line(self) -> bool {
         self.0 == Self::LINE.0
+    }
+
+    /// So many bytes a frame is filled up with at most.
+    #[inline]
+    pub(super) const fn rest(self) -> u64 {
+        self.0
     }
 
     /// As the header says it.

@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::frame::{Kind, Unit, header};
-use crate::Words;
+use crate::AtomicU64;
 use crate::copy::copy_in;
-use crate::layout::{LINE_BYTES, WORD_BYTES};
+use crate::layout::{LINE_WORDS, WORD_BYTES};
 use crate::machine::will_write;
 
 /// So many words behind a message are asked for, to be written next.
 const AHEAD_WORDS: usize = 4 * LINE_WORDS;
-const LINE_WORDS: usize = (LINE_BYTES / WORD_BYTES) as usize;
 /// One more message, in the upper half of a tally.
 const ONE: u64 = 1 << 32;
 
@@ -53,11 +52,10 @@ impl Gathering {
         (payload + len.div_ceil(8) <= self.end).then_some(payload)
     }
 
-    /// Keeps the first bytes of what was written to the [room](Self::room), in the memory of the ring.
+    /// Keeps the first bytes of what was written to the [room](Self::room), among the words of the memory.
     #[inline(always)]
-    pub fn keep(&mut self, memory: &impl Words, len: usize) {
+    pub fn keep(&mut self, words: &[AtomicU64], len: usize) {
         let end = self.next + 1 + len.div_ceil(8);
-        let words = memory.words();
         let tally = self.tally + ONE + len as u64;
         let number = self.before + tally / ONE;
         let header = header(Kind::Message, len as u64, number, Unit::WORD);
@@ -77,14 +75,14 @@ impl Gathering {
         (self.next, self.tally) = (end, tally);
     }
 
-    /// Writes a message behind those that are there, into the memory of the ring. Whether there was room for it.
+    /// Writes a message behind those that are there, among the words of the memory. Whether there was room for it.
     #[inline(always)]
-    pub fn add(&mut self, memory: &impl Words, payload: &[u8]) -> bool {
+    pub fn add(&mut self, words: &[AtomicU64], payload: &[u8]) -> bool {
         let Some(first) = self.room(payload.len()) else { return false };
         let end = first + payload.len().div_ceil(8);
-        let Some(room) = memory.words().get(first..end) else { return false };
+        let Some(room) = words.get(first..end) else { return false };
         copy_in(room, payload);
-        self.keep(memory, payload.len());
+        self.keep(words, payload.len());
         true
     }
 

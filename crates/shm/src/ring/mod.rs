@@ -6,11 +6,15 @@
 
 mod frame;
 mod gathering;
+mod grant;
+mod lane;
 mod reader;
 mod writer;
 
 pub use frame::{Frame, Kind, PREFIX_BYTES, Prefix};
 pub use gathering::Gathering;
+pub use grant::Grant;
+pub use lane::{Lane, Next};
 pub use reader::{Ahead, Overtaken, RingReader};
 pub use writer::{Claim, RingWriter};
 
@@ -76,7 +80,7 @@ impl Shape {
     /// The largest frame, header included.
     #[inline]
     fn largest_frame(self) -> u64 {
-        self.capacity() / 4
+        largest_payload(self.capacity()) + WORD_BYTES
     }
 
     /// An eighth of the ring: the steps of cursors and of the tail.
@@ -120,8 +124,8 @@ impl Shape {
     }
 }
 
-/// The largest payload that a ring of this capacity takes in a frame, in bytes.
+/// The largest payload that a ring of this capacity takes in a frame, in bytes: a quarter, with a prefix.
 #[must_use]
 pub const fn largest_payload(capacity_bytes: u64) -> u64 {
-    capacity_bytes / 4 - WORD_BYTES
+    capacity_bytes / 4 + PREFIX_BYTES as u64
 }

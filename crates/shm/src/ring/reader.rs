@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::frame::{Frame, Header, Kind, TO_LINE, Unit, frame_bytes, frame_end};
-use super::{LAST, Shape};
+use super::{LAST, Lane, Shape};
 use crate::arena::{PLACE_BYTES, PLACE_WORDS};
 use crate::atomic::fence;
 use crate::barrier::Busy;
@@ -186,6 +186,27 @@ impl<W: Words> RingReader<W> {
     pub fn pass_ahead(&mut self, count: usize, last: &Ahead) {
         self.position = last.end;
         self.number += count as u64;
+    }
+
+    /// The next messages, for who takes those of at most so many bytes one by one: up to the next
+    /// [step](Self::cursor_after_step) of the cursor.
+    #[must_use]
+    pub fn lane(&self, most_bytes: u64) -> Lane {
+        debug_assert!(!self.shape.lossy && !self.resumes, "as where messages are looked at");
+        let end = self.stored + self.shape.step();
+        Lane::new(self.shape, (self.position, end), self.number, most_bytes)
+    }
+
+    /// The same, for who only looks whether something is there.
+    #[must_use]
+    pub fn lookout(&self) -> Lane {
+        Lane::new(self.shape, (self.position, self.position), self.number, 0)
+    }
+
+    /// Goes on behind what was taken in a lane, which was the last thing that was done here.
+    pub fn pass_lane(&mut self, lane: &Lane) {
+        self.position = lane.position();
+        self.number += lane.taken();
     }
 
     /// The message at a position, after a number.

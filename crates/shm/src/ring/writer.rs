@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::frame::{Header, Kind, Unit, frame_bytes, frame_end, header};
-use super::{Counters, Gathering, Shape};
+use super::{Counters, Gathering, Grant, Shape};
 use crate::atomic::fence;
 use crate::barrier::Busy;
 use crate::copy::{copy_in, copy_out};
@@ -16,7 +16,7 @@ use crate::{AtomicU64, Misbehaved, Words};
 /// So many bytes after a frame are asked for, to be written next.
 const AHEAD_BYTES: u64 = 5 * LINE_BYTES;
 /// So many bytes of a frame are asked for at most; the processor notices by itself where longer ones go.
-const MOST_ASKED_BYTES: u64 = 8 << 10;
+pub(super) const MOST_ASKED_BYTES: u64 = 8 << 10;
 
 /// The one who writes a ring.
 #[derive(Debug)]
@@ -48,11 +48,11 @@ pub struct RingWriter<W> {
 #[must_use = "nothing is written until it is committed"]
 pub struct Claim {
     /// Where the pad goes, if there is one, or the frame.
-    begin: u64,
+    pub(super) begin: u64,
     /// Where the frame goes.
-    frame: u64,
-    payload_bytes: u64,
-    unit: Unit,
+    pub(super) frame: u64,
+    pub(super) payload_bytes: u64,
+    pub(super) unit: Unit,
 }
 
 impl Claim {
@@ -251,6 +251,32 @@ impl<W: Words> RingWriter<W> {
         Some(claim)
     }
 
+    /// Room where the next frame goes; nothing is taken. Of a ring that loses nothing, as far as the readers' cursors are
+    /// known, and up to where a pad would be needed.
+    #[inline(always)]
+    #[must_use]
+    pub fn grant(&self) -> Grant {
+        debug_assert!(!self.shape.lossy, "what is overwritten is to be told of");
+        let frame = self.head;
+        // Both headers, and what a frame is filled up with.
+        let around = 2 * WORD_BYTES + self.unit.rest();
+        let room = self.shape.rest(frame).min(self.limit.saturating_sub(frame));
+        Grant {
+            frame,
+            word: self.shape.word(frame),
+            below_bytes: room.saturating_sub(around).min(self.largest_payload() + 1),
+            cleared: if self.claimed <= self.cleared { self.cleared } else { 0 },
+            header: header(Kind::Message, 0, self.number + 1, self.unit),
+            unit: self.unit,
+        }
+    }
+
+    /// What was claimed is not committed, and may have been written to.
+    #[inline]
+    pub fn give_up(&mut self, claim: &Claim) {
+        self.claimed = self.claimed.max(claim.end());
+    }
+
     /// Moves the tail on, so that everything before `end` may be written.
     #[cold]
     fn drop_oldest(&mut self, end: u64) {
@@ -386,7 +412,26 @@ impl<W: Words> RingWriter<W> {
             self.note_mark(claim.begin);
         }
         self.fetch_ahead();
-        self.clear_ahead(end - claim.begin);
+        self.clear_next(end - claim.frame);
+    }
+
+    /// Commits a message where this was granted, with so much payload, of so much for which there was
+    /// [room](Grant::room). [`crate::bell::after_commit`] comes next.
+    #[inline(always)]
+    pub fn commit_granted(&mut self, grant: &Grant, payload_bytes: u64, room_bytes: u64) {
+        debug_assert_eq!(grant.frame, self.head, "something was committed before it");
+        let words = self.memory.words();
+        let (end, claimed) = (grant.end_of(payload_bytes), grant.end_of(room_bytes));
+        if end != grant.cleared || end != claimed {
+            words[self.shape.word(end)].store(0, Relaxed);
+        }
+        // The commit. Partner: the acquire load of readers.
+        words[grant.word].store(grant.header | payload_bytes, Release);
+        self.number += 1;
+        self.head = end;
+        self.claimed = self.claimed.max(claimed);
+        self.fetch_ahead();
+        self.clear_next(end - grant.frame);
     }
 
     /// Whether the word at the end of a frame is 0 already.
@@ -395,16 +440,49 @@ impl<W: Words> RingWriter<W> {
         end == self.cleared && end == self.claimed
     }
 
-    /// Where readers wait for every message: stores the 0 behind the next frame now, as if that was as long as the
-    /// last one, when nobody waits for it. Before the next commit it would be one line more that has to come from
-    /// the reader's processor, which fetches the neighbours of the line that it polls.
+    /// Where readers wait for every message: writes to the next frame now, when nobody waits for it, as if that was as long
+    /// as the last one: a 0 to each of its lines, and behind it. Before the next commit it would be lines that have to come
+    /// from the readers' processors, which fetch the neighbours of the line that they poll, and had all of them a turn
+    /// of the ring ago.
     #[inline(always)]
-    fn clear_ahead(&mut self, frame_bytes: u64) {
-        let end = self.head + frame_bytes;
-        if self.unit.is_line() && end + WORD_BYTES <= self.limit {
-            self.memory.words()[self.shape.word(end)].store(0, Relaxed);
-            self.cleared = end;
+    fn clear_next(&mut self, frame_bytes: u64) {
+        if !self.unit.is_line() {
+            return;
         }
+        let rest = self.shape.rest(self.head);
+        let begin = if frame_bytes > rest { self.head + rest } else { self.head };
+        let end = begin + frame_bytes;
+        if end + WORD_BYTES > self.limit {
+            return;
+        }
+        let words = self.memory.words();
+        let clear = |position: u64| {
+            if let Some(word) = words.get(self.shape.word(position)) {
+                word.store(0, Relaxed);
+            }
+        };
+        clear(end);
+        // The word at the head is 0.
+        let mut line = begin.max(self.head + LINE_BYTES);
+        let last = end.min(begin + MOST_ASKED_BYTES);
+        while line < last {
+            clear(line);
+            line += LINE_BYTES;
+        }
+        self.cleared = end;
+    }
+
+    /// Once the readers' cursors are known anew: does what a commit of so much payload did not do, because there was no room
+    /// that is known of.
+    pub fn clear_ahead(&mut self, payload_bytes: u64) {
+        self.clear_next(frame_end(0, payload_bytes, self.unit));
+    }
+
+    /// Whether that is to be done.
+    #[inline(always)]
+    #[must_use]
+    pub fn lacks_room_ahead(&self) -> bool {
+        self.unit.is_line() && self.cleared <= self.head
     }
 
     /// Asks for the lines of a frame, to be written now: who reads has them since the last turn of the ring, or
@@ -414,6 +492,9 @@ impl<W: Words> RingWriter<W> {
     #[inline(always)]
     fn fetch(&self, claim: &Claim) {
         let end = claim.end();
+        if self.unit.is_line() && end <= self.cleared {
+            return;
+        }
         let last = if self.is_cleared(end) { end - 1 } else { end };
         let last = last.min(claim.frame + MOST_ASKED_BYTES);
         let mut line = (claim.frame | (LINE_BYTES - 1)) + 1;
@@ -434,6 +515,10 @@ impl<W: Words> RingWriter<W> {
     /// late to do so when they are claimed.
     #[inline(always)]
     fn fetch_ahead(&mut self) {
+        if self.unit.is_line() {
+            // Those of the next frame are written to instead.
+            return;
+        }
         let mut line = self.asked.max(self.head + LINE_BYTES) & !(LINE_BYTES - 1);
         let last = self.head + AHEAD_BYTES;
         if line > last {

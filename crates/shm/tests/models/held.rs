@@ -9,8 +9,9 @@ use loom::thread;
 
 use super::arena::{Arena, InFlight, PLACE_BYTES, Place};
 use super::cursor::{OwnCursor, Unsettled};
-use super::layout::{self, PAGE_BYTES};
-use super::ring::{Kind, Prefix, RingReader};
+use super::layout::{LINE_WORDS, PAGE_BYTES};
+use super::ring::{Kind, Next, Prefix, RingReader};
+use super::words::Words;
 use super::{CAPACITY, Memory, copy, model, page, ring_of};
 
 /// What callers do with the bytes of a room.
@@ -130,6 +131,7 @@ fn borrowed_from_blocks(how: Release, messages: u64, blocks: usize) {
             }
         }
         writing.join().unwrap();
+        assert!(reader.poll().unwrap().is_none(), "something that was there before");
     });
 }
 
@@ -150,16 +152,22 @@ fn a_block_is_not_built_in_before_those_before_it_are_settled() {
 
 #[test]
 fn room_that_is_borrowed_is_not_built_in() {
-    borrowed_from_ring(2, false);
+    borrowed_from_ring(2, 8, false, 6);
 }
 
 #[test]
 fn room_of_lines_that_is_borrowed_is_not_built_in() {
-    borrowed_from_ring(layout::LINE_BYTES as usize / 8, true);
+    borrowed_from_ring(LINE_WORDS, 8, true, 5);
 }
 
-/// The same of messages in the ring, each of which takes so many words: four fit, and a fifth one comes.
-fn borrowed_from_ring(frame_words: usize, to_line: bool) {
+#[test]
+fn room_of_two_lines_that_is_borrowed_is_not_built_in() {
+    borrowed_from_ring(2 * LINE_WORDS, 72, true, 5);
+}
+
+/// The same of messages in the ring, each of which takes so many words: four fit, and further ones come. What is granted is
+/// built in without a claim, and what comes in a lane is taken without the reader.
+fn borrowed_from_ring(frame_words: usize, payload_bytes: usize, to_line: bool, messages: u64) {
     model(move || {
         let (mut writer, mut reader) = ring_of(frame_words as u64 * 32, false);
         writer.set_to_line(to_line);
@@ -167,45 +175,74 @@ fn borrowed_from_ring(frame_words: usize, to_line: bool) {
         let slot = move |word: usize| word % (frame_words * 4) / frame_words;
         let rooms: Vec<Room> = (0..4).map(|_| Room::new()).collect();
         let looked_at = rooms.clone();
+        // The other words of a payload are not looked at: a model keeps a history of each.
+        let ends = move |word: usize| [word, word + payload_bytes / 8 - 1];
         let writing = thread::spawn(move || {
-            for number in 1..=5_u64 {
-                let claim = loop {
-                    if let Some(claim) = writer.claim(8) {
-                        break claim;
-                    }
+            let memory = writer.memory().clone();
+            let build = |word: usize, number: u64| {
+                rooms[slot(word)].build();
+                for word in ends(word) {
+                    copy::copy_in(&memory.words()[word..], &(number * 7).to_le_bytes());
+                }
+            };
+            let mut granted = writer.grant();
+            for number in 1..=messages {
+                if let Some(word) = granted.room(memory.words(), payload_bytes) {
+                    build(word, number);
+                    writer.commit_granted(&granted, payload_bytes as u64, payload_bytes as u64);
+                } else {
+                    let claim = loop {
+                        if let Some(claim) = writer.claim(payload_bytes as u64) {
+                            break claim;
+                        }
+                        let cursor = peer.load(writer.head()).unwrap();
+                        writer.set_smallest_cursor(cursor);
+                        thread::yield_now();
+                    };
+                    build(writer.payload_index(&claim), number);
+                    writer.commit(claim, Kind::Message, payload_bytes as u64);
+                }
+                if writer.lacks_room_ahead() {
                     let cursor = peer.load(writer.head()).unwrap();
                     writer.set_smallest_cursor(cursor);
-                    thread::yield_now();
-                };
-                rooms[slot(writer.payload_index(&claim))].build();
-                writer.write(&claim, 0, &(number * 7).to_le_bytes());
-                writer.commit(claim, Kind::Message, 8);
+                    writer.clear_ahead(payload_bytes as u64);
+                }
+                granted = writer.grant();
             }
         });
-        for number in 1..=5_u64 {
-            // In turns by the short cut, and the long way.
+        for number in 1..=messages {
+            let mut lane = reader.lane(payload_bytes as u64);
+            // In turns by the two short cuts, and the long way.
             let word = loop {
-                let found = if number % 2 == 0 {
-                    reader.next_message(8).map(|(word, _)| word)
-                } else {
-                    reader.poll().unwrap().map(|frame| {
+                let found = match number % 3 {
+                    0 => reader.next_message(payload_bytes as u64).map(|(word, _)| word),
+                    1 => reader.poll().unwrap().map(|frame| {
                         reader.advance(&frame);
                         reader.payload_index(&frame)
-                    })
+                    }),
+                    _ => match lane.take(reader.memory().words()) {
+                        Next::Message(word, _) => Some(word),
+                        Next::Nothing => None,
+                        Next::Other => panic!("a plain message"),
+                    },
                 };
                 match found {
                     Some(word) => break word,
                     None => thread::yield_now(),
                 }
             };
-            for _ in 0..2 {
+            for word in ends(word) {
                 looked_at[slot(word)].look();
                 let mut bytes = [0; 8];
-                copy::copy_out(&super::Words::words(reader.memory())[word..], &mut bytes);
+                copy::copy_out(&reader.memory().words()[word..], &mut bytes);
                 assert_eq!(u64::from_le_bytes(bytes), number * 7, "the payload of another message");
             }
-            own.store(reader.position());
+            if lane.taken() > 0 {
+                reader.pass_lane(&lane);
+            }
+            own.store(reader.cursor_if_moved().unwrap());
         }
         writing.join().unwrap();
+        assert!(reader.poll().unwrap().is_none(), "something that was there before");
     });
 }

@@ -63,6 +63,8 @@ mod machine {
     }
 
     pub(crate) fn will_write(_: &AtomicU64) {}
+
+    pub(crate) fn will_read(_: &AtomicU64) {}
 }
 
 macro_rules! product {
@@ -248,8 +250,8 @@ fn what_is_gathered_is_seen_together_and_in_order() {
         let writing = thread::spawn(move || {
             assert!(put(&mut writer, 1));
             let mut gathering = writer.gather(64);
-            assert!(gathering.add(writer.memory(), &14_u64.to_le_bytes()));
-            assert!(gathering.add(writer.memory(), &21_u64.to_le_bytes()));
+            assert!(gathering.add(writer.memory().words(), &14_u64.to_le_bytes()));
+            assert!(gathering.add(writer.memory().words(), &21_u64.to_le_bytes()));
             assert!(writer.commit_gathered(&mut gathering));
         });
         let mut last = 0;
@@ -328,7 +330,7 @@ fn is_woken(gathers: bool) {
             let mut gathering = if gathers { writer.gather(64) } else { Gathering::default() };
             for number in 1..=2_u64 {
                 if gathers {
-                    assert!(gathering.add(writer.memory(), &(number * 7).to_le_bytes()));
+                    assert!(gathering.add(writer.memory().words(), &(number * 7).to_le_bytes()));
                 } else {
                     assert!(put(&mut writer, number));
                     look(writer.busy());

@@ -112,6 +112,8 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-forker", shm::fork::forker),
     ("shm-mortal", shm::torture::mortal),
     ("shm-fed-subscriber", shm::gathered::subscriber),
+    ("shm-ways-publisher", shm::ways::publisher),
+    ("shm-ways-subscriber", shm::ways::subscriber),
     ("shm-few-files", shm::shortage::few_files),
     ("shm-other", shm::others::other),
     ("shm-short-for-large", shm::shortage::reader_of_large),

@@ -71,6 +71,9 @@ impl<T: InPlace> Receiver<T> {
 
     /// Receives without waiting, and leaves the message where it lies.
     ///
+    /// Over `shm:`, after a message, it looks 16 times for the next one, with a pause of the processor each (0.2 µs in all on an
+    /// AMD EPYC), before it says that there is none.
+    ///
     /// # Errors
     /// `Empty` when there is nothing now; otherwise as [`recv`](Self::recv).
     #[inline]

@@ -118,11 +118,17 @@ impl<C: Core> Endpoint<C> {
     /// while that has not.
     #[inline]
     pub(super) fn quiet_news(&self) -> Option<u32> {
-        let driven = !self.shared.by_caller.load(Ordering::Relaxed) && self.is_here();
-        driven.then(|| self.news())
+        self.is_quiet().then(|| self.news())
+    }
+
+    /// Whether the I/O thread drives it, and this is the process that opened it.
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.shared.by_caller.load(Ordering::Relaxed) && self.is_here()
     }
 
     /// Whether this is the process that opened it.
+    #[inline]
     pub(super) fn is_here(&self) -> bool {
         fork::generation() == self.generation
     }

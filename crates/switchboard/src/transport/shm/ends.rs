@@ -50,6 +50,11 @@ pub(crate) trait Opened: Core + Sized {
 
     fn open(setup: Setup) -> Result<Self, Error>;
 
+    /// What the caller has at first.
+    fn outside(&self) -> Self::Outside {
+        Self::Outside::default()
+    }
+
     fn control_path(&self) -> &Control<Self::Offer>;
 
     /// Whether nothing is missed from now on: whoever is there was met.
@@ -77,12 +82,13 @@ impl<C: Opened> End<C> {
         }
         let failed = |error| setup.system("cannot open", error);
         let epoll = core.control_path().epoll()?;
+        let outside = core.outside();
         let mut end = Endpoint::new(core, epoll, setup.options.io_thread).map_err(failed)?;
         let deadline = Deadline::after(MEETS_WITHIN);
         while !end.enter().is_ok_and(|core| core.has_met()) && !deadline.passed() {
             end.wait(deadline).map_err(failed)?;
         }
-        Ok(Self { end, outside: C::Outside::default(), setup: setup.again() })
+        Ok(Self { end, outside, setup: setup.again() })
     }
 
     /// The descriptor of the control path, for event loops: the caller drives it from now on.
@@ -201,7 +207,14 @@ pub(crate) trait Lends: Opened<Outside = Lending> {
 
 impl<C: Lends> End<C> {
     /// Lends [room](Self::room) for a message, if there is nothing particular about it.
+    #[inline]
     pub(crate) fn lend_plain(&mut self, len: usize) -> bool {
+        let is_quiet = self.end.is_quiet();
+        (is_quiet && self.outside.lend_granted(len)) || self.lend_from_core(len)
+    }
+
+    #[inline(never)]
+    fn lend_from_core(&mut self, len: usize) -> bool {
         self.end.look_now_and_then();
         !self.outside.is_out()
             && !self.outside.gathers()
@@ -436,8 +449,9 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// is not known.
     #[inline]
     pub(crate) fn lend_plain(&mut self) -> Option<bool> {
-        if self.nothing_came() {
-            return Some(false);
+        let known = self.end.quiet_news().and_then(|news| self.outside.next(news));
+        if known.is_some() {
+            return known;
         }
         self.end.look_now_and_then();
         self.take_lent().then_some(true)
@@ -469,15 +483,10 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// Whether nothing came since nothing was found.
     #[inline]
     fn nothing_came(&self) -> bool {
-        let is_empty = self.end.quiet_news().is_some_and(|news| self.outside.is_empty(news));
-        if is_empty {
-            // Whoever looks again at once has its next looks under way when the line is taken from it to be written: they
-            // are all thrown away then, and that takes longer than this.
-            std::hint::spin_loop();
-        }
-        is_empty
+        self.end.quiet_news().is_some_and(|news| self.outside.is_empty(news))
     }
 
+    #[inline(never)]
     fn take_lent(&mut self) -> bool {
         self.take_plain(Manner::Lent)
     }
@@ -488,7 +497,8 @@ impl<P: Reading> End<ReaderCore<P>> {
 
     #[inline(always)]
     fn take_plain(&mut self, manner: Manner) -> bool {
-        self.end.enter().is_ok_and(|mut core| core.take_plain(manner, &mut self.outside))
+        let news = self.end.news();
+        self.end.enter().is_ok_and(|mut core| core.take_plain(manner, &mut self.outside, news))
     }
 
     pub(super) fn next(&mut self, manner: Manner) -> Result<bool, RecvError> {
@@ -605,7 +615,7 @@ impl ShmReceiver {
         }
         self.end.look_now_and_then();
         let Ok(mut core) = self.end.enter() else { return Judged::Unknown };
-        if !core.take_plain(Manner::Copied, &mut self.outside) {
+        if !core.take_plain(Manner::Copied, &mut self.outside, 0) {
             return Judged::Unknown;
         }
         match judge(self.outside.found.receipt, self.outside.bytes()) {

@@ -3,9 +3,12 @@
 //! A message is taken inside of the core, and looked at outside: whatever the caller does with it, the process's
 //! I/O thread is not kept out meanwhile.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use switchboard_shm::ring::{Ahead, Frame, RingReader};
+use switchboard_kernel::shared_memory::{self, PeerMemory};
+use switchboard_shm::ring::{Ahead, Frame, Lane, Next, RingReader};
 use switchboard_shm::{Misbehaved, Words};
 
 use super::control::LinkId;
@@ -44,8 +47,8 @@ impl Found {
 pub(super) enum Place {
     /// Copied, so many bytes.
     Copied(usize),
-    /// From a word of the ring on.
-    Ring { word: usize, len: usize },
+    /// In the ring.
+    Ring,
     /// From a word of a segment on.
     Segment { word: usize, len: usize },
 }
@@ -63,12 +66,12 @@ impl Default for Place {
 #[derive(Debug, Default)]
 pub(crate) struct Hand {
     pub(super) found: Found,
-    /// Nothing is where the next message will be, as far as is known.
-    is_empty: bool,
-    /// Where that is: the word is 0 until there is something.
-    empty: Option<Empty>,
+    /// Where the next messages come, if that is known.
+    open: Option<Open>,
+    /// How many were taken there: for who asks the core.
+    taken: Arc<AtomicU64>,
     copied: Vec<u8>,
-    ring: Option<(LinkId, Theirs)>,
+    ring: Option<(LinkId, shared_memory::Place<PeerMemory>)>,
     /// Messages in that ring, from the one after this number on, that the caller looks at one by one.
     ahead: Vec<Ahead>,
     before_ahead: u64,
@@ -78,46 +81,114 @@ pub(crate) struct Hand {
 /// So many messages are looked at before their room is given back.
 const MOST_AHEAD: usize = 64;
 
-/// Of a reader's only writer.
+/// Where the next messages of a reader's only writer come, in the ring that is in hand.
 #[derive(Debug)]
-struct Empty {
-    link: LinkId,
-    ring: Theirs,
-    word: usize,
-    /// Nothing is there, as far as the control path knew at this count.
+struct Open {
+    lane: Lane,
+    /// When this was opened nothing was there, and all that was read was given back.
+    is_quiet: bool,
+    /// So often one call still looks again, where messages came just now.
+    looks: u32,
+    /// There is nothing else to be looked at, as far as the control path knew at this count.
     news: u32,
 }
 
-impl Hand {
-    /// Whether nothing came since nothing was found. Costs two loads.
-    #[inline]
-    pub(super) fn is_empty(&self, news: u32) -> bool {
-        self.is_empty
-            && self.empty.as_ref().is_some_and(|empty| {
-                let word = empty.ring.words().get(empty.word);
-                // Whoever finds something reads it again, and acquires.
-                empty.news == news && word.is_some_and(|word| word.load(Relaxed) == 0)
-            })
-    }
+/// So often it is looked for the next message after one, before the caller is told that there is none.
+const MOST_LOOKS: u32 = 16;
 
-    /// Nothing was found in the only ring there is. `news`: the count from before that was looked at.
-    #[inline]
-    pub(super) fn found_nothing(&mut self, link: LinkId, ring: &RingReader<Theirs>, news: u32) {
-        let word = ring.polled_index();
-        self.is_empty = true;
-        match &mut self.empty {
-            Some(empty) if empty.link == link => (empty.word, empty.news) = (word, news),
-            empty => {
-                let ring = ring.memory().clone();
-                *empty = Some(Empty { link, ring, word, news });
+/// Whoever looks again at once has its next looks under way when the line is taken from it to be written: they are all
+/// thrown away then, and that takes longer than this.
+#[inline]
+fn pause() {
+    std::hint::spin_loop();
+}
+
+impl Open {
+    #[inline(always)]
+    fn is_quiet(&self) -> bool {
+        self.is_quiet && self.lane.taken() == 0
+    }
+}
+
+impl Hand {
+    /// Takes the next message where it lies, if it is a plain one, and nothing else is to be looked at first. Whether there
+    /// was one; `None` where the core has to know that.
+    #[inline(always)]
+    pub(super) fn next(&mut self, news: u32) -> Option<bool> {
+        let Self { open: Some(open), ring: Some((link, ring)), found, taken, .. } = self else {
+            return None;
+        };
+        if open.news != news {
+            return None;
+        }
+        let words = ring.memory().words();
+        loop {
+            match open.lane.take(words) {
+                Next::Message(word, len) => {
+                    open.looks = MOST_LOOKS;
+                    taken.store(open.lane.taken(), Relaxed);
+                    ring.show(word, len);
+                    found.place = Place::Ring;
+                    found.set_plain(*link, open.lane.number());
+                    return Some(true);
+                }
+                Next::Other => return None,
+                Next::Nothing => {
+                    // What was read is given back before that is all there is to say.
+                    if open.looks == 0 && !open.is_quiet() {
+                        return None;
+                    }
+                    pause();
+                    if open.looks == 0 {
+                        return Some(false);
+                    }
+                    open.looks -= 1;
+                }
             }
         }
     }
 
-    /// Something else is to be looked at.
+    /// Whether nothing came since nothing was found.
+    #[inline(always)]
+    pub(super) fn is_empty(&self, news: u32) -> bool {
+        let (Some(open), Some((_, ring))) = (&self.open, &self.ring) else { return false };
+        let is_empty =
+            open.news == news && open.is_quiet() && open.lane.is_empty(ring.memory().words());
+        if is_empty {
+            pause();
+        }
+        is_empty
+    }
+
+    /// Nothing was found in the only ring there is; what comes there next comes here. `news`: the count from before that was
+    /// looked at.
     #[inline]
-    pub(super) fn found_something(&mut self) {
-        self.is_empty = false;
+    pub(super) fn found_nothing(
+        &mut self,
+        link: LinkId,
+        ring: &RingReader<Theirs>,
+        lane: Lane,
+        news: u32,
+    ) {
+        self.hold(link, ring);
+        self.open = Some(Open { lane, is_quiet: true, looks: 0, news });
+    }
+
+    /// The messages behind the one that was lent last, from the only ring there is, come here.
+    #[inline]
+    pub(super) fn open(&mut self, lane: Lane, news: u32) {
+        self.open = Some(Open { lane, is_quiet: false, looks: MOST_LOOKS, news });
+    }
+
+    /// An empty one. `taken`: where it says how many messages were taken of which the core does not know.
+    pub(super) fn counting(taken: Arc<AtomicU64>) -> Self {
+        Self { taken, ..Self::default() }
+    }
+
+    /// Where the next messages come is known no more. What was taken there, and over which link.
+    #[inline(always)]
+    pub(super) fn close(&mut self) -> Option<(LinkId, Lane)> {
+        Some((self.ring.as_ref()?.0, self.open.take()?.lane))
     }
 
     /// The message.
@@ -140,9 +211,7 @@ impl Hand {
     pub(super) fn bytes(&self) -> &[u8] {
         let found = match self.found.place {
             Place::Copied(len) => self.copied.get(..len),
-            Place::Ring { word, len } => {
-                self.ring.as_ref().and_then(|(_, ring)| ring.0.bytes(word, len))
-            }
+            Place::Ring => self.ring.as_ref().map(|(_, ring)| ring.bytes()),
             Place::Segment { word, len } => {
                 self.segment.as_ref().and_then(|(_, _, segment)| segment.0.bytes(word, len))
             }
@@ -208,7 +277,10 @@ impl Hand {
             }
             Manner::Lent => {
                 self.hold(link, ring);
-                Place::Ring { word, len }
+                if let Some((_, ring)) = &mut self.ring {
+                    ring.show(word, len);
+                }
+                Place::Ring
             }
         };
     }
@@ -222,7 +294,7 @@ impl Hand {
 
     #[cold]
     fn hold_another(&mut self, link: LinkId, ring: &RingReader<Theirs>) {
-        self.ring = Some((link, ring.memory().clone()));
+        self.ring = Some((link, shared_memory::Place::nothing_of(ring.memory().0.clone())));
     }
 
     /// Where to note up to so many messages that the caller looks at one by one.
@@ -247,7 +319,7 @@ impl Hand {
         let Ahead { word, len, .. } = self.ahead[at];
         self.room(len);
         if let Some((link, ring)) = &self.ring {
-            switchboard_shm::copy_out(&ring.words()[word..], &mut self.copied[..len]);
+            switchboard_shm::copy_out(&ring.memory().words()[word..], &mut self.copied[..len]);
             self.found.set_plain(*link, self.before_ahead + 1 + at as u64);
         }
         self.found.place = Place::Copied(len);

@@ -3,8 +3,9 @@
 //! A loan is taken from the core, filled outside of it, and given back to it, committed or not. Nothing of it is
 //! seen before.
 
+use switchboard_kernel::shared_memory::{OwnMemory, Place};
 use switchboard_shm::arena::Block;
-use switchboard_shm::ring::{Claim, Gathering, RingWriter};
+use switchboard_shm::ring::{Claim, Gathering, Grant, RingWriter};
 
 use super::blocks::Blocks;
 use super::control::LinkId;
@@ -16,37 +17,61 @@ use super::memory::Own;
 /// It is written here part by part, and not returned: to move it around would cost more than all else.
 #[derive(Debug, Default)]
 pub(crate) struct Lending {
-    ring: Option<(LinkId, Own)>,
-    segment: Option<(u32, Own)>,
+    ring: Option<(LinkId, Place<OwnMemory>)>,
+    segment: Option<(u32, Place<OwnMemory>)>,
     /// In whose ring.
     pub(super) link: LinkId,
     /// Messages that were accepted and wait for others.
     pub(super) gathering: Gathering,
     /// How many such messages there were before them.
     pub(super) gathered: u64,
-    is_out: bool,
+    out: Out,
     claim: Claim,
+    /// Room for the next one, in the ring that is at hand.
+    granted: Grant,
     /// Where a large message is built, and not in the ring.
     pub(super) block: Option<Block>,
-    word: usize,
     pub(super) len: usize,
+}
+
+/// Where a loan's room comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Out {
+    /// None is out.
+    #[default]
+    Nothing,
+    /// It was claimed of the core.
+    Claimed,
+    /// It is what was granted.
+    Granted,
 }
 
 impl Lending {
     /// Whether a loan is out.
     #[inline]
     pub(super) fn is_out(&self) -> bool {
-        self.is_out
+        self.out != Out::Nothing
     }
 
     /// The loan comes back, if it is out.
     #[inline(always)]
     pub(super) fn take(&mut self) -> Option<Claim> {
-        if !self.is_out {
+        match std::mem::take(&mut self.out) {
+            Out::Nothing => None,
+            Out::Claimed => Some(self.claim),
+            // Whatever was written there, it is not as it was granted any more.
+            Out::Granted => Some(std::mem::take(&mut self.granted).claim(self.len as u64)),
+        }
+    }
+
+    /// The loan comes back, if it is what was granted: that, and for how much there was room.
+    #[inline(always)]
+    pub(super) fn take_granted(&mut self) -> Option<(&Grant, usize)> {
+        if self.out != Out::Granted {
             return None;
         }
-        self.is_out = false;
-        Some(self.claim)
+        self.out = Out::Nothing;
+        Some((&self.granted, self.len))
     }
 
     /// As [`take`](Self::take), if it is in a ring.
@@ -61,13 +86,42 @@ impl Lending {
         if self.ring.as_ref().is_none_or(|(held, _)| *held != link) {
             self.hold(link, ring);
         }
-        (self.link, self.claim, self.is_out) = (link, claim, true);
-        (self.word, self.len) = (word, claim.payload_bytes() as usize);
+        (self.link, self.claim, self.out) = (link, claim, Out::Claimed);
+        self.revoke();
+        self.len = claim.payload_bytes() as usize;
+        if let Some((_, ring)) = &mut self.ring {
+            ring.lend(word, self.len);
+        }
+    }
+
+    /// Room for the next loan, in the ring where the last one was.
+    #[inline(always)]
+    pub(super) fn grant(&mut self, granted: Grant) {
+        self.granted = granted;
+    }
+
+    /// Lends what was granted, if that is room enough and nothing is out.
+    #[inline(always)]
+    pub(super) fn lend_granted(&mut self, len: usize) -> bool {
+        if self.is_out() {
+            return false;
+        }
+        let Some((_, ring)) = &mut self.ring else { return false };
+        let Some(word) = self.granted.room(ring.memory().words(), len) else { return false };
+        ring.lend(word, len);
+        (self.out, self.len) = (Out::Granted, len);
+        true
+    }
+
+    /// Something else is claimed.
+    #[inline(always)]
+    pub(super) fn revoke(&mut self) {
+        self.granted = Grant::default();
     }
 
     #[cold]
     fn hold(&mut self, link: LinkId, ring: &Own) {
-        self.ring = Some((link, ring.clone()));
+        self.ring = Some((link, Place::nothing_of(ring.0.clone())));
     }
 
     /// Whether messages wait for others, or could.
@@ -87,7 +141,9 @@ impl Lending {
     /// Accepts a message that waits for the next ones, if there is room for it.
     #[inline(always)]
     pub(super) fn add(&mut self, payload: &[u8]) -> bool {
-        self.ring.as_ref().is_some_and(|(_, ring)| self.gathering.add(ring, payload))
+        self.ring
+            .as_ref()
+            .is_some_and(|(_, ring)| self.gathering.add(ring.memory().words(), payload))
     }
 
     /// Messages of up to so many bytes that `fill` writes, until it says `None` or there is no more room. How many there
@@ -104,13 +160,13 @@ impl Lending {
         let mut filling = Filling { gathering, of: &mut self.gathering };
         let mut count = 0;
         while let Some(word) = filling.gathering.room(len) {
-            let Some(room) = ring.0.room(word, len) else { break };
+            let Some(room) = ring.memory_mut().room(word, len) else { break };
             let Some(filled) = fill(room) else { return (count, true) };
             // A child of `fork` that comes back from there does not have the memory.
             if !is_here() {
                 break;
             }
-            filling.gathering.keep(ring, filled.min(len));
+            filling.gathering.keep(ring.memory().words(), filled.min(len));
             count += 1;
         }
         (count, false)
@@ -127,32 +183,35 @@ impl Lending {
         let place = blocks.place(&block, len as u64);
         if self.segment.as_ref().is_none_or(|(index, _)| *index != place.segment) {
             let segment = blocks.segments().nth(place.segment as usize);
-            self.segment = segment.map(|segment| (place.segment, segment.clone()));
+            self.segment = segment.map(|one| (place.segment, Place::nothing_of(one.0.clone())));
         }
-        (self.link, self.claim, self.is_out) = (link, claim, true);
+        (self.link, self.claim, self.out) = (link, claim, Out::Claimed);
+        self.revoke();
         self.block = Some(block);
-        (self.word, self.len) = (place.offset as usize / 8, len);
+        self.len = len;
+        if let Some((_, segment)) = &mut self.segment {
+            segment.lend(place.offset as usize / 8, len);
+        }
     }
 
     /// The room, to be written. One loan is out at a time, so nobody else has it.
     #[inline]
     pub(super) fn room(&mut self) -> &mut [u8] {
-        let memory = match self.block {
-            Some(_) => self.segment.as_mut().map(|(_, segment)| segment),
-            None => self.ring.as_mut().map(|(_, ring)| ring),
-        };
-        // It was within its memory when it was lent.
-        memory.and_then(|memory| memory.0.room(self.word, self.len)).unwrap_or_default()
+        match self.block {
+            Some(_) => self.segment.as_mut().map(|(_, segment)| segment.room()),
+            None => self.ring.as_mut().map(|(_, ring)| ring.room()),
+        }
+        .unwrap_or_default()
     }
 
     /// What was built so far.
     #[inline]
     pub(super) fn built(&self) -> &[u8] {
-        let memory = match self.block {
-            Some(_) => self.segment.as_ref().map(|(_, segment)| segment),
-            None => self.ring.as_ref().map(|(_, ring)| ring),
-        };
-        memory.and_then(|memory| memory.0.bytes(self.word, self.len)).unwrap_or_default()
+        match self.block {
+            Some(_) => self.segment.as_ref().map(|(_, segment)| segment.bytes()),
+            None => self.ring.as_ref().map(|(_, ring)| ring.bytes()),
+        }
+        .unwrap_or_default()
     }
 }
 

@@ -60,6 +60,9 @@ pub(super) const LARGEST_GATHERED: usize = 1024;
 /// while the next are written.
 const MOST_GATHERED_BYTES: u64 = 4 << 10;
 
+/// Of so many subscribers the cursors are looked at before there is a message for which that is needed.
+const FEW: usize = 8;
+
 /// The one ring of a topic stands for all links.
 const OF_TOPIC: LinkId = 0;
 
@@ -107,6 +110,11 @@ impl PublisherCore {
     /// Publishes what waits for others.
     #[inline]
     pub(super) fn send_off(&mut self, lending: &mut Lending) {
+        // One that was forgotten.
+        if lending.is_out() {
+            self.cancel_loan(lending);
+        }
+        lending.revoke();
         if lending.gathers() {
             self.commit_gathered(lending);
         }
@@ -161,17 +169,29 @@ impl PublisherCore {
     /// Looks how far the subscribers are. An error where that leaves no room.
     #[cold]
     fn make_room(&mut self, len: u64) -> Result<(), SendError> {
+        let cursor = self.turn();
+        if !self.ring.is_held_up_by(cursor, len) {
+            return Ok(());
+        }
+        self.evict();
+        Err(SendError::Full)
+    }
+
+    /// The same for a message like the last one, before there is one.
+    #[cold]
+    fn make_room_ahead(&mut self, len: u64) {
+        self.turn();
+        self.ring.clear_ahead(len);
+    }
+
+    fn turn(&mut self) -> u64 {
         let cursor = self.look_at_cursors();
         self.ring.set_smallest_cursor(cursor);
         self.pace.turn(cursor, &mut self.ring);
         if self.sleeper.step() {
             self.ring.set_wanted(0);
         }
-        if !self.ring.is_held_up_by(cursor, len) {
-            return Ok(());
-        }
-        self.evict();
-        Err(SendError::Full)
+        cursor
     }
 
     /// The subscriber that keeps the ring full.
@@ -352,9 +372,24 @@ impl Lends for PublisherCore {
 
     #[inline(always)]
     fn commit_plain(&mut self, len: usize, lending: &mut Lending) -> bool {
-        let Some(claim) = lending.take_plain() else { return self.commit_lent_block(len, lending) };
-        let len = len.min(lending.len) as u64;
-        self.commit(claim, Kind::Message, len, len);
+        if let Some((granted, room)) = lending.take_granted() {
+            let len = len.min(room) as u64;
+            self.ring.commit_granted(granted, len, room as u64);
+            self.side.counters.bytes += len;
+            self.ring_bell();
+        } else {
+            let Some(claim) = lending.take_plain() else {
+                return self.commit_lent_block(len, lending);
+            };
+            let len = len.min(lending.len) as u64;
+            self.commit(claim, Kind::Message, len, len);
+        }
+        if self.ring.lacks_room_ahead() && self.subscribers.len() <= FEW {
+            self.make_room_ahead(len.min(lending.len) as u64);
+        }
+        if !self.ring.is_lossy() && !self.history.is_wanted() {
+            lending.grant(self.ring.grant());
+        }
         true
     }
 
@@ -364,7 +399,9 @@ impl Lends for PublisherCore {
     }
 
     fn cancel_loan(&mut self, lending: &mut Lending) {
-        let _ = lending.take();
+        if let Some(claim) = lending.take() {
+            self.ring.give_up(&claim);
+        }
         if let Some(block) = lending.block.take() {
             self.side.blocks.give_back(block);
         }

@@ -7,11 +7,14 @@ mod links;
 mod reports;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use switchboard_kernel::membarrier;
 use switchboard_shm::Misbehaved;
 use switchboard_shm::bell::Sleeps;
-use switchboard_shm::ring::{Ahead, RingReader};
+use switchboard_shm::ring::{Ahead, Lane, RingReader};
 
 use super::control::{Control, Event, LinkId};
 use super::counting;
@@ -59,6 +62,12 @@ pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
         manner: Manner,
         hand: &mut Hand,
     ) -> bool;
+
+    /// Where the next messages of the only writer come, if the caller may take them by itself.
+    #[inline]
+    fn lane(_writer: &Writer<Self>) -> Option<Lane> {
+        None
+    }
 
     /// Whether messages are [looked at](Self::look_ahead) before they are taken.
     const LOOKS_AHEAD: bool = false;
@@ -147,6 +156,9 @@ pub(crate) struct ReaderCore<P> {
     past: Past,
     /// There was no room for the memory of a writer, and that was told.
     short: bool,
+    /// Whose messages the caller last took by itself, and how many of which this does not know.
+    lane: Option<LinkId>,
+    taken: Arc<AtomicU64>,
 }
 
 impl<P: Reading> ReaderCore<P> {
@@ -172,6 +184,8 @@ impl<P: Reading> ReaderCore<P> {
             late: 0,
             past: Past::default(),
             short: false,
+            lane: None,
+            taken: Arc::default(),
         })
     }
 
@@ -202,23 +216,51 @@ impl<P: Reading> ReaderCore<P> {
     /// Takes the next message into the caller's hand, if it is that of the only writer and there is nothing
     /// particular about it: a short cut, after which [`take`](Self::take) does the rest.
     #[inline(always)]
-    pub(super) fn take_plain(&mut self, manner: Manner, hand: &mut Hand) -> bool {
+    pub(super) fn take_plain(&mut self, manner: Manner, hand: &mut Hand, news: u32) -> bool {
+        self.catch_up(hand);
         let [only] = &mut self.writers[..] else { return false };
         let taken = P::take_plain(only, &self.control, manner, hand);
-        if taken {
-            hand.found_something();
+        if taken
+            && manner == Manner::Lent
+            && let Some(lane) = P::lane(only)
+        {
+            self.lane = Some(only.link);
+            hand.open(lane, news);
         }
         taken
+    }
+
+    /// Goes on behind what the caller has taken by itself, if there is something.
+    #[inline(always)]
+    pub(super) fn catch_up(&mut self, hand: &mut Hand) {
+        if let Some((link, lane)) = hand.close()
+            && lane.taken() > 0
+        {
+            self.pass(link, &lane);
+        }
+    }
+
+    #[inline(never)]
+    fn pass(&mut self, link: LinkId, lane: &Lane) {
+        self.taken.store(0, Relaxed);
+        match self.writers.iter_mut().find(|one| one.link == link) {
+            Some(one) => {
+                one.ring.pass_lane(lane);
+                one.counters.received += lane.taken();
+            }
+            // It was turned away meanwhile.
+            None => self.past.received += lane.taken(),
+        }
     }
 
     /// Looks for plain messages of the only writer, for the caller's hand. How many there are; nothing is taken.
     #[inline(always)]
     pub(super) fn look_ahead(&mut self, most: usize, hand: &mut Hand) -> usize {
+        self.catch_up(hand);
         let [only] = &mut self.writers[..] else { return 0 };
         let seen = P::look_ahead(only, hand.ahead(most));
         if seen > 0 {
             hand.looks_at(only.link, &only.ring);
-            hand.found_something();
         }
         seen
     }
@@ -241,8 +283,7 @@ impl<P: Reading> ReaderCore<P> {
         hand: &mut Hand,
         news: u32,
     ) -> Result<bool, RecvError> {
-        // Whatever comes of this, the word that was empty is not the one to look at any more.
-        hand.found_something();
+        self.catch_up(hand);
         if let Some(gap) = self.gap.take() {
             return Err(gap);
         }
@@ -256,7 +297,9 @@ impl<P: Reading> ReaderCore<P> {
                 let quiet = !only.is_over() && !only.lacks_segment && !self.cancelled;
                 if quiet && self.reports.is_empty() {
                     if !only.ring.is_lossy() && !only.has_message() {
-                        hand.found_nothing(only.link, &only.ring, news);
+                        let lane = P::lane(only).unwrap_or_else(|| only.ring.lookout());
+                        self.lane = Some(only.link);
+                        hand.found_nothing(only.link, &only.ring, lane, news);
                     }
                     return Ok(false);
                 }
@@ -298,7 +341,7 @@ impl<P: Reading> ReaderCore<P> {
 
     /// Takes a further message of the writer that the last one came from.
     pub(super) fn take_more(&mut self, manner: Manner, hand: &mut Hand) -> bool {
-        hand.found_something();
+        self.catch_up(hand);
         let at = if self.writers.len() == 1 { 0 } else { self.current };
         self.in_a_row = IN_A_ROW;
         let Some(one) = self.writers.get_mut(at) else { return false };
@@ -404,6 +447,10 @@ impl<P: Reading> Opened for ReaderCore<P> {
     fn open(setup: Setup) -> Result<Self, Error> {
         let id = Id::random().map_err(|error| setup.system("cannot open", error))?;
         Self::open_as(setup, (P::PATTERN, id))
+    }
+
+    fn outside(&self) -> Hand {
+        Hand::counting(Arc::clone(&self.taken))
     }
 
     fn control_path(&self) -> &Control<ReaderOffer> {

@@ -1,6 +1,6 @@
 //! The subscribing end of a topic: a ring of each publisher.
 
-use switchboard_shm::ring::{Ahead, Kind, RingReader};
+use switchboard_shm::ring::{Ahead, Kind, Lane, RingReader};
 use switchboard_shm::{Misbehaved, copy_out};
 
 use super::control::Control;
@@ -84,6 +84,14 @@ impl Reading for Subscription {
         one.counters.received += 1;
         hand.found.set_plain(one.link, one.ring.number());
         true
+    }
+
+    #[inline(always)]
+    fn lane(one: &Publisher) -> Option<Lane> {
+        // The first one is taken by the core, which is to know whether there ever was one; so is what follows a block,
+        // whose room is given back at once.
+        let is_plain = one.kept.is_plain && !one.kept.has_block && one.counters.received > 0;
+        (is_plain && one.largest_plain > 0).then(|| one.ring.lane(one.largest_plain))
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use switchboard_testkit::{Child, DEADLINE, Scratch};
 
 use super::ends::{self, Pattern};
 
-/// Role: an end that does what it is told: `send N`, `take N`, `settle N`, `try N`.
+/// Role: an end that does what it is told: `send N`, `take N`, `borrow N`, `settle N`.
 pub(crate) fn counted(arguments: &[String]) {
     let pattern = Pattern::parse(&arguments[0]);
     let options = || Options::default().linger(Some(Duration::from_millis(10)));
@@ -38,6 +38,11 @@ pub(crate) fn counted(arguments: &[String]) {
         while left > 0 {
             if word == "settle" {
                 reader.acknowledge(held.remove(0)).expect("settled");
+                left -= 1;
+                continue;
+            }
+            if word == "borrow" {
+                let _ = reader.borrow_timeout(DEADLINE).expect("a message");
                 left -= 1;
                 continue;
             }
@@ -85,12 +90,21 @@ fn only(counts: &Counts) -> &LinkCounts {
 
 #[test]
 fn a_topic_counts_what_was_sent_received_and_is_behind() {
+    is_counted("take");
+}
+
+#[test]
+fn what_was_borrowed_is_counted_at_once() {
+    is_counted("borrow");
+}
+
+fn is_counted(take: &str) {
     let scratch = Scratch::new();
     let address = address(&scratch, "");
     let mut publisher = end("topic", "writes", &address);
     let mut subscriber = end("topic", "reads", &address);
     tell(&mut publisher, "send 10");
-    tell(&mut subscriber, "take 4");
+    tell(&mut subscriber, &format!("{take} 4"));
     let channel = seen(&address);
     assert_eq!((channel.ends.len(), channel.left_out), (2, 0));
     let (writer, counts) = of(&channel, "publisher");
@@ -113,7 +127,7 @@ fn a_topic_counts_what_was_sent_received_and_is_behind() {
     let again = seen(&address);
     assert_eq!(of(&again, "publisher").1.sent, Some(10));
     assert_eq!(of(&again, "subscriber").1.received, Some(4));
-    tell(&mut subscriber, "take 6");
+    tell(&mut subscriber, &format!("{take} 6"));
     let channel = seen(&address);
     assert_eq!(only(of(&channel, "publisher").1).behind, Some(0));
     // What a link had counts when it is gone, too.

@@ -160,11 +160,11 @@ fn a_full_ring_holds_the_publisher_up_and_loses_nothing() {
 #[test]
 fn what_does_not_fit_into_a_frame_does_not_wait() {
     let scratch = Scratch::new();
-    // The largest frame of this ring carries 1,016 bytes.
+    // The largest frame of this ring carries 1,032 bytes.
     let address = address(&scratch, "&capacity=4096");
     let (mut writer, mut beside) = (writer(&address, Options::default()), reader(&address));
     writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
-    for (number, len) in (1..).zip([1015, 1016, 1017, 1020, 1024, 1025]) {
+    for (number, len) in (1..).zip([1023, 1024, 1025, 1031, 1032, 1033, 1040]) {
         writer.feed(&ends::message(1, number, len)).expect("accepted");
         writer.push().expect("sent");
         // The memory of one that is no frame comes on another way.

@@ -23,3 +23,4 @@ mod sleeps;
 mod things;
 pub(crate) mod thousand;
 pub(crate) mod torture;
+pub(crate) mod ways;

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use switchboard_kernel::shared_memory::{Doorbell, PeerMemory};
@@ -254,7 +254,7 @@ impl<P: Reading> ReaderCore<P> {
             self.reports.push(RecvError::Gap { peer: peer(), missing });
         }
         if !one.ended {
-            let received = one.counters.received;
+            let received = one.counters.received + self.taken_from(one.link);
             self.reports.push(RecvError::PeerDied { peer: peer(), received });
         }
     }
@@ -346,7 +346,7 @@ impl<P: Reading> ReaderCore<P> {
 /// What was counted on links that are closed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Past {
-    received: u64,
+    pub(super) received: u64,
     missed: u64,
     wakes: u64,
 }
@@ -360,6 +360,11 @@ impl Past {
 }
 
 impl<P: Reading> ReaderCore<P> {
+    /// Messages of a writer that the caller took by itself, and of which this does not know yet.
+    fn taken_from(&self, link: LinkId) -> u64 {
+        if self.lane == Some(link) { self.taken.load(Relaxed) } else { 0 }
+    }
+
     /// What this end has counted.
     pub(super) fn counts(&self) -> Counts {
         let mut all = self.past;
@@ -367,9 +372,11 @@ impl<P: Reading> ReaderCore<P> {
         let is_topic = P::PATTERN == Pattern::Topic;
         for one in &self.writers {
             all.add(one);
+            let taken = self.taken_from(one.link);
+            all.received += taken;
             counts.links.push(LinkCounts {
-                number: one.ring.number(),
-                received: Some(one.counters.received),
+                number: one.ring.number() + taken,
+                received: Some(one.counters.received + taken),
                 dropped: is_topic.then_some(one.counters.missed),
                 behind: one.kept.unsettled().map(|unsettled| unsettled as u64),
                 ..counting::link(&self.control, one.link)

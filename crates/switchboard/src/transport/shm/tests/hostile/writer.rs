@@ -41,11 +41,11 @@ const IN_ITS_RING: &[Lie] = &[
     ("kind 6", |liar| lie(liar, 6, 8), "a kind that nobody knows"),
     ("kind 15", |liar| lie(liar, 15, 8), "a kind that nobody knows"),
     ("a number only", |liar| liar.put(liar.position, 1 << 32), "a kind that nobody knows"),
-    ("longer than a quarter", |liar| lie(liar, MESSAGE, CAPACITY / 4), "longer than can be"),
+    ("longer than a quarter", |liar| lie(liar, MESSAGE, CAPACITY / 4 + 9), "longer than can be"),
     ("as long as can be said", |liar| lie(liar, MESSAGE, (1 << 28) - 1), "longer than can be"),
     (
         "longer than a quarter, and filled up",
-        |liar| lie(liar, MESSAGE | FILLED, CAPACITY / 4),
+        |liar| lie(liar, MESSAGE | FILLED, CAPACITY / 4 + 9),
         "longer than can be",
     ),
     (
