@@ -97,8 +97,8 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "the word at which the next frame will begin stays as it was",
         file: "ring/writer.rs",
-        right: "words[self.shape.word(end)].store(0, Relaxed);",
-        wrong: "let _ = end;",
+        right: "if !self.is_cleared(end) {",
+        wrong: "if end == 0 {",
         models: "room",
     },
     Mistake {
