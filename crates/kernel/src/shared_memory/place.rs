@@ -75,10 +75,11 @@ impl Place<PeerMemory> {
 }
 
 impl Place<OwnMemory> {
-    /// The memory, for other places in it.
+    /// So many bytes from a word on, for this once: as [`OwnMemory::room`].
     #[inline]
-    pub fn memory_mut(&mut self) -> &mut OwnMemory {
-        &mut self.memory
+    #[must_use]
+    pub fn room_at(&mut self, word: usize, len_bytes: usize) -> Option<&mut [u8]> {
+        self.memory.room(word, len_bytes)
     }
 
     /// So many bytes from a word on, from now on; nothing, where they are not all there.

@@ -29,6 +29,8 @@ pub struct RingWriter<W> {
     limit: u64,
     /// Where what was ever claimed ends: it may be under way, and may have been written to and not committed.
     claimed: u64,
+    /// Before this zeros may have been stored where nothing was claimed. It only grows.
+    ahead: u64,
     /// The word here is 0 already, unless it lies in what was claimed since: the next header but one goes there, if
     /// the next frame is as long as the last one.
     cleared: u64,
@@ -129,6 +131,7 @@ impl<W: Words> RingWriter<W> {
             head: position,
             limit,
             claimed: position,
+            ahead: position,
             cleared: position,
             asked: position,
             unit: Unit::WORD,
@@ -189,8 +192,8 @@ impl<W: Words> RingWriter<W> {
         if self.shape.lossy {
             return self.tail();
         }
-        // The word after what is claimed is written too.
-        let written = self.claimed.max(self.cleared).max(self.head) + WORD_BYTES;
+        // The word after what is claimed, or was written to ahead, is written too.
+        let written = self.claimed.max(self.ahead).max(self.head) + WORD_BYTES;
         written.saturating_sub(self.shape.capacity())
     }
 
@@ -469,7 +472,7 @@ impl<W: Words> RingWriter<W> {
             clear(line);
             line += LINE_BYTES;
         }
-        self.cleared = end;
+        (self.cleared, self.ahead) = (end, self.ahead.max(end));
     }
 
     /// Once the readers' cursors are known anew: does what a commit of so much payload did not do, because there was no room

@@ -71,8 +71,8 @@ impl<T: InPlace> Receiver<T> {
 
     /// Receives without waiting, and leaves the message where it lies.
     ///
-    /// Over `shm:`, after a message, it looks 16 times for the next one, with a pause of the processor each (0.2 µs in all on an
-    /// AMD EPYC), before it says that there is none.
+    /// After a message of a topic's only publisher over `shm:` it may look 16 times for the next one, with a pause of the processor
+    /// each (0.2 µs in all on an AMD EPYC, up to 1 µs elsewhere), before it says that there is none.
     ///
     /// # Errors
     /// `Empty` when there is nothing now; otherwise as [`recv`](Self::recv).

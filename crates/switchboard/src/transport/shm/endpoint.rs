@@ -276,6 +276,8 @@ impl<C: Core> io_thread::Driven for Seat<C> {
         if self.shared.by_caller.load(Ordering::SeqCst) {
             return io_thread::Turn::NotMine;
         }
+        // Whoever takes messages by itself asks the core for the next one.
+        self.shared.parking.stir();
         let Some(news) = self.visitor.visit(Core::control) else {
             return io_thread::Turn::NotMine;
         };

@@ -68,6 +68,7 @@ pub(crate) struct Hand {
     pub(super) found: Found,
     /// Where the next messages come, if that is known.
     open: Option<Open>,
+    patience: Patience,
     /// How many were taken there: for who asks the core.
     taken: Arc<AtomicU64>,
     copied: Vec<u8>,
@@ -87,14 +88,54 @@ struct Open {
     lane: Lane,
     /// When this was opened nothing was there, and all that was read was given back.
     is_quiet: bool,
-    /// So often one call still looks again, where messages came just now.
+    /// So often calls still look again before they say that nothing came.
     looks: u32,
     /// There is nothing else to be looked at, as far as the control path knew at this count.
     news: u32,
 }
 
-/// So often it is looked for the next message after one, before the caller is told that there is none.
+/// So often at most it is looked for the next message after one, before the caller is told that there is none.
 const MOST_LOOKS: u32 = 16;
+/// Where that was in vain, it is tried again after so many messages.
+const TRIES_AGAIN: u32 = 64;
+
+/// How often it is looked for the next message: less where that was in vain, and then not at all.
+#[derive(Debug)]
+struct Patience {
+    looks: u32,
+    messages: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { looks: MOST_LOOKS, messages: 0 }
+    }
+}
+
+impl Patience {
+    /// How often this time.
+    #[inline(always)]
+    fn looks(&mut self) -> u32 {
+        if self.looks > 0 { self.looks } else { self.looks_again() }
+    }
+
+    #[inline(never)]
+    fn looks_again(&mut self) -> u32 {
+        self.messages = (self.messages + 1) % TRIES_AGAIN;
+        if self.messages == 0 { MOST_LOOKS } else { 0 }
+    }
+
+    /// What was looked for came.
+    #[inline(always)]
+    fn was_right(&mut self) {
+        self.looks = MOST_LOOKS;
+    }
+
+    #[inline]
+    fn was_in_vain(&mut self) {
+        self.looks /= 2;
+    }
+}
 
 /// Whoever looks again at once has its next looks under way when the line is taken from it to be written: they are all
 /// thrown away then, and that takes longer than this.
@@ -115,21 +156,23 @@ impl Hand {
     /// was one; `None` where the core has to know that.
     #[inline(always)]
     pub(super) fn next(&mut self, news: u32) -> Option<bool> {
-        let Self { open: Some(open), ring: Some((link, ring)), found, taken, .. } = self else {
-            return None;
-        };
+        let Self { open: Some(open), ring: Some((link, ring)), .. } = self else { return None };
         if open.news != news {
             return None;
         }
         let words = ring.memory().words();
+        let mut looked = false;
         loop {
             match open.lane.take(words) {
                 Next::Message(word, len) => {
-                    open.looks = MOST_LOOKS;
-                    taken.store(open.lane.taken(), Relaxed);
+                    if looked {
+                        self.patience.was_right();
+                    }
+                    open.looks = self.patience.looks();
+                    self.taken.store(open.lane.taken(), Relaxed);
                     ring.show(word, len);
-                    found.place = Place::Ring;
-                    found.set_plain(*link, open.lane.number());
+                    self.found.place = Place::Ring;
+                    self.found.set_plain(*link, open.lane.number());
                     return Some(true);
                 }
                 Next::Other => return None,
@@ -143,6 +186,10 @@ impl Hand {
                         return Some(false);
                     }
                     open.looks -= 1;
+                    looked = true;
+                    if open.looks == 0 {
+                        self.patience.was_in_vain();
+                    }
                 }
             }
         }
@@ -177,7 +224,8 @@ impl Hand {
     /// The messages behind the one that was lent last, from the only ring there is, come here.
     #[inline]
     pub(super) fn open(&mut self, lane: Lane, news: u32) {
-        self.open = Some(Open { lane, is_quiet: false, looks: MOST_LOOKS, news });
+        let looks = self.patience.looks();
+        self.open = Some(Open { lane, is_quiet: false, looks, news });
     }
 
     /// An empty one. `taken`: where it says how many messages were taken of which the core does not know.

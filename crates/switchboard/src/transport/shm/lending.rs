@@ -160,7 +160,7 @@ impl Lending {
         let mut filling = Filling { gathering, of: &mut self.gathering };
         let mut count = 0;
         while let Some(word) = filling.gathering.room(len) {
-            let Some(room) = ring.memory_mut().room(word, len) else { break };
+            let Some(room) = ring.room_at(word, len) else { break };
             let Some(filled) = fill(room) else { return (count, true) };
             // A child of `fork` that comes back from there does not have the memory.
             if !is_here() {

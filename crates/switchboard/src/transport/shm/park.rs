@@ -96,6 +96,11 @@ impl Parking {
         Ok(self.overslept.load(Relaxed) == number)
     }
 
+    /// Says that something may change, before it does: nobody goes on by what was known before.
+    pub(super) fn stir(&self) {
+        self.news.fetch_add(1, SeqCst);
+    }
+
     /// Says that there are news. Whether somebody still has to be woken: see [`wake`](Self::wake).
     pub(super) fn notify(&self) -> bool {
         self.news.fetch_add(1, SeqCst);

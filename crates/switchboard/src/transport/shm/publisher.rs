@@ -171,6 +171,7 @@ impl PublisherCore {
     fn make_room(&mut self, len: u64) -> Result<(), SendError> {
         let cursor = self.turn();
         if !self.ring.is_held_up_by(cursor, len) {
+            self.slowest = None;
             return Ok(());
         }
         self.evict();
@@ -181,6 +182,8 @@ impl PublisherCore {
     #[cold]
     fn make_room_ahead(&mut self, len: u64) {
         self.turn();
+        // Nobody waits for anyone.
+        self.slowest = None;
         self.ring.clear_ahead(len);
     }
 

@@ -158,7 +158,9 @@ impl Survivors {
         }
         let total = reader.without_a_hole(VICTIM, &numbers)?;
         let most = match operation.act {
-            Act::Send(count) | Act::Feed(count) | Act::SendEach(count) => operation.before + count,
+            Act::Send(count) | Act::Feed(count) | Act::SendEach(count) | Act::Loans(count) => {
+                operation.before + count
+            }
             Act::SendUrgent | Act::Loan => operation.before + 1,
             _ => operation.before,
         };

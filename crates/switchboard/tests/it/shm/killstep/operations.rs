@@ -47,6 +47,8 @@ pub(super) enum Act {
     SendEach(u64),
     /// Builds one where its readers read it.
     Loan,
+    /// Builds so many so, one after the other.
+    Loans(u64),
     /// Builds one so, and does not send it.
     LoanInVain,
     /// Gives out again what a receiver has left.
@@ -156,8 +158,8 @@ const ACKNOWLEDGE: Operation = Operation { before: 5, taken: 4, settled: 1, ..RE
 const SMALL_RING: &str = "&capacity=4096";
 const WRAPPING_BYTES: usize = 184;
 const WRAPPING_COUNT: u64 = 21;
-/// A quarter of the smallest ring, with its header.
-const LARGEST_BYTES: usize = 1016;
+/// A quarter of the smallest ring: with a prefix, the largest frame.
+const LARGEST_BYTES: usize = 1024;
 /// More than that. Two of them lie in one segment: another one would come while they are taken.
 const LARGE_BYTES: usize = 1200;
 
@@ -232,6 +234,18 @@ pub(super) const STEPS: &[Operation] = &[
         ..PUBLISH
     },
     Operation { name: "publish a loan", act: Act::Loan, ..PUBLISH },
+    // The second one is of what the first one's commit granted.
+    Operation { name: "publish two loans", act: Act::Loans(2), ..PUBLISH },
+    Operation {
+        name: "publish two loans over the ring's end",
+        act: Act::Loans(2),
+        query: SMALL_RING,
+        len_bytes: WRAPPING_BYTES,
+        before: WRAPPING_COUNT - 1,
+        taken: WRAPPING_COUNT - 1,
+        quick: Quick::Deaths,
+        ..PUBLISH
+    },
     Operation {
         name: "publish a large loan",
         act: Act::Loan,

@@ -70,7 +70,9 @@ fn write(operation: &Operation, mut sender: Sender<Bytes>) {
         sender.send_bytes(&message(number)).expect("sent");
     }
     let last = match operation.act {
-        Act::Send(count) | Act::Feed(count) | Act::SendEach(count) => operation.before + count,
+        Act::Send(count) | Act::Feed(count) | Act::SendEach(count) | Act::Loans(count) => {
+            operation.before + count
+        }
         _ => operation.before + 1,
     };
     let messages: Vec<Vec<u8>> = (operation.before + 1..=last).map(message).collect();
@@ -108,6 +110,14 @@ fn write(operation: &Operation, mut sender: Sender<Bytes>) {
                 Some(message.len())
             });
             assert_eq!(sent.expect("sent") as u64, count);
+        }
+        Act::Loans(_) => {
+            killstep::begin();
+            for message in &messages {
+                let mut loan = sender.loan_bytes(message.len()).expect("room");
+                loan.copy_from_slice(message);
+                loan.send().expect("sent");
+            }
         }
         Act::Loan | Act::LoanInVain => {
             killstep::begin();
