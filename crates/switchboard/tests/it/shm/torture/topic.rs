@@ -125,8 +125,9 @@ struct Subscribing {
     receiver: Receiver<Bytes>,
     /// By the lives of publishers.
     stories: BTreeMap<u32, Story>,
-    /// What was told to be missing, by the process.
-    missing: BTreeMap<u32, u64>,
+    /// What was told to be missing, by the process, and is not known to be before which message. A process has
+    /// several lives, some of which may have brought nothing else.
+    missing: BTreeMap<u32, Vec<u64>>,
 }
 
 impl Subscribing {
@@ -187,7 +188,7 @@ impl Subscribing {
             RecvError::Empty | RecvError::Ended => {}
             RecvError::Gap { peer, missing } if self.channel == Channel::DropOldest => {
                 match process(peer) {
-                    Some(process) => drop(self.missing.insert(process, *missing)),
+                    Some(process) => self.missing.entry(process).or_default().push(*missing),
                     None => desk.must(Err(format!("{missing} are missing of {peer:?}"))),
                 }
             }
@@ -197,24 +198,22 @@ impl Subscribing {
 
     fn note(&mut self, tag: Option<Tag>, lost: u64, redelivered: bool) -> Result<(), String> {
         let tag = tag.ok_or("a torn message, or one that changed while it was borrowed")?;
-        let told = self.missing.remove(&tag.process).unwrap_or(0);
+        let told = self.missing.entry(tag.process).or_default();
+        let at = told.iter().position(|told| *told == lost);
+        let is_told = lost == 0 || at.map(|at| told.remove(at)).is_some();
         let number = u64::from(tag.index);
         let story = self.stories.entry(tag.life).or_default();
         story.process = tag.process;
         let is_next = story.received == 0 || number == story.last + lost + 1;
         story.received += 1;
         story.last = number;
-        if is_next && (told == lost || self.is_reopened(tag.process)) && !redelivered {
+        if is_next && is_told && !redelivered {
             return Ok(());
         }
         let story = &self.stories[&tag.life];
-        let what = format!("{tag:?}, {lost} missing, told {told}, marked {redelivered}");
+        let told = &self.missing[&tag.process];
+        let what = format!("{tag:?}, {lost} missing, told {told:?}, marked {redelivered}");
         Err(format!("{:?}: {what}, in {story:?}", self.channel))
-    }
-
-    /// Whether a process had several lives here: of what is missing it is not said of which.
-    fn is_reopened(&self, process: u32) -> bool {
-        self.stories.values().filter(|story| story.process == process).count() > 1
     }
 
     /// Whether a death came after all that was published.
@@ -222,7 +221,8 @@ impl Subscribing {
         let Some((process, received)) = dead(error) else {
             return Err(format!("{:?}: {error:?}", self.channel));
         };
-        let missing = self.missing.remove(&process).unwrap_or(0);
+        let told = self.missing.remove(&process).unwrap_or_default();
+        let missing = told.last().copied().unwrap_or(0);
         if received == 0 {
             return Ok(());
         }
@@ -233,7 +233,8 @@ impl Subscribing {
             return Err(format!("{:?}: {error:?}, and it had {of_it:?}", self.channel));
         };
         let total = story.last + missing;
-        let least = if self.is_reopened(process) { story.last } else { total };
+        // That may be of another life.
+        let least = story.last;
         match desk.ledger.sent_by(life) {
             Some((sent, begun)) if total < u64::from(sent) || least > u64::from(begun) => {
                 Err(format!(
