@@ -26,7 +26,7 @@ const SLEPT: usize = 3;
 const SLEPT_LATE: usize = 4;
 const PER_SEAT: usize = 8;
 const SEAT: usize = 16;
-const PER_LIFE: usize = 4;
+const PER_LIFE: usize = 5;
 const OF_LIFE: usize = SEAT + SEATS * PER_SEAT;
 const MESSAGES: usize = OF_LIFE + LIVES * PER_LIFE;
 const WORDS: usize = MESSAGES + SEATS * ROUND as usize;
@@ -70,6 +70,8 @@ pub(super) enum By {
     Closed = 2,
     /// Its number, so that another one in its place is told from it.
     Number = 3,
+    /// 1 when its process has had another one: what is told of the process may be of that.
+    Another = 4,
 }
 
 /// What there is of a message of a round: the round in the high half; then flags, and how many have had it.
@@ -164,7 +166,7 @@ impl Ledger {
     /// Another end, in this seat.
     pub(super) fn begin_life(&self, seat: usize) -> u32 {
         let life = self.word(LIFE).fetch_add(1, SeqCst) + 1;
-        for what in [By::Begun, By::Sent, By::Closed] {
+        for what in [By::Begun, By::Sent, By::Closed, By::Another] {
             self.of_life(life, what).store(0, SeqCst);
         }
         self.of_life(life, By::Number).store(life, SeqCst);
@@ -174,6 +176,17 @@ impl Ledger {
 
     pub(super) fn end_life(&self, life: u32) {
         self.of_life(life, By::Closed).store(1, SeqCst);
+    }
+
+    /// The process of this life has had another one, or is about to.
+    pub(super) fn is_one_of_several(&self, life: u32) {
+        self.of_life(life, By::Another).store(1, SeqCst);
+    }
+
+    /// Whether all that is told of the process of this life is of this life.
+    pub(super) fn is_only_one(&self, life: u32) -> bool {
+        self.of_life(life, By::Another).load(SeqCst) == 0
+            && self.of_life(life, By::Number).load(SeqCst) == life
     }
 
     /// A publisher is about to send one more.

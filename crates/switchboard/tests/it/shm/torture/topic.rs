@@ -24,11 +24,19 @@ struct Publishing {
 const LONGEST_THAT_WAITS: usize = 1 << 10;
 
 impl Publishing {
-    fn open(desk: &mut Desk, channel: Channel) -> Self {
+    /// After another life of this process, if there was one.
+    fn open(desk: &mut Desk, channel: Channel, before: Option<u32>) -> Self {
+        if let Some(before) = before {
+            desk.ledger.is_one_of_several(before);
+        }
         let options = desk.options();
         let sender = channel.writer(&desk.address(channel), options);
         let sender = sender.expect("a publisher");
-        Self { channel, sender, life: desk.ledger.begin_life(desk.seat), number: 0, fed: 0 }
+        let life = desk.ledger.begin_life(desk.seat);
+        if before.is_some() {
+            desk.ledger.is_one_of_several(life);
+        }
+        Self { channel, sender, life, number: 0, fed: 0 }
     }
 
     /// Publishes one message. That there is no room for it at once is no fault.
@@ -91,7 +99,7 @@ impl Publishing {
 
 /// Publishes to a topic.
 pub(super) fn publish(desk: &mut Desk, channel: Channel) {
-    let mut end = Publishing::open(desk, channel);
+    let mut end = Publishing::open(desk, channel, None);
     loop {
         match desk.ledger.phase() {
             Phase::Work => {}
@@ -105,8 +113,9 @@ pub(super) fn publish(desk: &mut Desk, channel: Channel) {
             desk.must(flushed);
         }
         if desk.once_in(2000) {
+            let before = end.life;
             end.close(desk);
-            end = Publishing::open(desk, channel);
+            end = Publishing::open(desk, channel, Some(before));
         }
         desk.pause();
     }
@@ -125,8 +134,8 @@ struct Subscribing {
     receiver: Receiver<Bytes>,
     /// By the lives of publishers.
     stories: BTreeMap<u32, Story>,
-    /// What was told to be missing, by the process, and is not known to be before which message. A process has
-    /// several lives, some of which may have brought nothing else.
+    /// What was told to be missing, by the process, and is not known to be before which message. Of a process
+    /// that had several lives it is not said of which.
     missing: BTreeMap<u32, Vec<u64>>,
 }
 
@@ -160,7 +169,7 @@ impl Subscribing {
         match taken {
             Ok((tag, lost, redelivered)) => {
                 desk.beat();
-                desk.must(self.note(tag, lost, redelivered));
+                desk.must(self.note(desk, tag, lost, redelivered));
             }
             Err(error) => self.not_taken(desk, &error),
         }
@@ -176,7 +185,7 @@ impl Subscribing {
         });
         for (tag, lost, redelivered) in taken {
             desk.beat();
-            desk.must(self.note(tag, lost, redelivered));
+            desk.must(self.note(desk, tag, lost, redelivered));
         }
         if let Err(error) = outcome {
             self.not_taken(desk, &error);
@@ -196,11 +205,19 @@ impl Subscribing {
         }
     }
 
-    fn note(&mut self, tag: Option<Tag>, lost: u64, redelivered: bool) -> Result<(), String> {
+    fn note(
+        &mut self,
+        desk: &Desk,
+        tag: Option<Tag>,
+        lost: u64,
+        redelivered: bool,
+    ) -> Result<(), String> {
         let tag = tag.ok_or("a torn message, or one that changed while it was borrowed")?;
         let told = self.missing.entry(tag.process).or_default();
         let at = told.iter().position(|told| *told == lost);
-        let is_told = lost == 0 || at.map(|at| told.remove(at)).is_some();
+        let all = told.clone();
+        let is_told = (lost == 0 || at.map(|at| told.remove(at)).is_some())
+            && (told.is_empty() || !desk.ledger.is_only_one(tag.life));
         let number = u64::from(tag.index);
         let story = self.stories.entry(tag.life).or_default();
         story.process = tag.process;
@@ -211,8 +228,7 @@ impl Subscribing {
             return Ok(());
         }
         let story = &self.stories[&tag.life];
-        let told = &self.missing[&tag.process];
-        let what = format!("{tag:?}, {lost} missing, told {told:?}, marked {redelivered}");
+        let what = format!("{tag:?}, {lost} missing, told {all:?}, marked {redelivered}");
         Err(format!("{:?}: {what}, in {story:?}", self.channel))
     }
 
@@ -233,8 +249,8 @@ impl Subscribing {
             return Err(format!("{:?}: {error:?}, and it had {of_it:?}", self.channel));
         };
         let total = story.last + missing;
-        // That may be of another life.
-        let least = story.last;
+        // What is missing may be of another life.
+        let least = if desk.ledger.is_only_one(life) { total } else { story.last };
         match desk.ledger.sent_by(life) {
             Some((sent, begun)) if total < u64::from(sent) || least > u64::from(begun) => {
                 Err(format!(
