@@ -1,6 +1,8 @@
 //! What is to be reached, as data: how `shm:` compares with bare memory and with other libraries.
 
-use crate::contender::{FUTEX, HAND_OVER, LINE, SHM_MANY, SHM_SERVICE, SHM_TOPIC, STREAM, TONIC};
+use crate::contender::{
+    FUTEX, HAND_OVER, LINE, SHM_MANY, SHM_MANY_WIDE, SHM_SERVICE, SHM_TOPIC, STREAM, TONIC,
+};
 use crate::job::{Case, Manner, Measure};
 use crate::rounds::Row;
 
@@ -53,7 +55,7 @@ const TABLE: &[Bound] = &[
     call(ICEORYX_REQUEST, 1.0 / 4.0),
     call(TONIC, 1.0 / 100.0),
     Bound {
-        of: SHM_MANY,
+        of: SHM_MANY_WIDE,
         measure: Measure::Stream,
         applies: |case| case.bytes == 64,
         against: Against::Contender(ICEORYX),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::bounds;
-use crate::contender::{FUTEX, HAND_OVER, LINE, SHM_MANY, STREAM};
+use crate::contender::{FUTEX, HAND_OVER, LINE, SHM_MANY, SHM_MANY_WIDE, STREAM};
 use crate::figures::{Spread, show};
 use crate::job::{Case, Measure};
 use crate::rounds::Row;
@@ -143,7 +143,7 @@ impl Outcome<'_> {
             return String::new();
         }
         let mut text = format!(
-            "## To be reached\n\nBy `{}`; streams of 64 B by `{SHM_MANY}`.\n\n| what | found | wanted | |\n|---|--:|---|---|\n",
+            "## To be reached\n\nBy `{}`; streams of 64 B by `{SHM_MANY}`, and against others by `{SHM_MANY_WIDE}`.\n\n| what | found | wanted | |\n|---|--:|---|---|\n",
             bounds::SUBJECT
         );
         for verdict in verdicts {

@@ -166,7 +166,11 @@ pub(crate) const FUTEX: &str = "bare futex";
 /// Whose figures are bound.
 pub(crate) const SHM_TOPIC: &str = "switchboard shm: topic";
 pub(crate) const SHM_MANY: &str = "switchboard shm: topic, many at a time";
+pub(crate) const SHM_MANY_WIDE: &str = "switchboard shm: topic, many at a time, ring of 1 MiB";
 pub(crate) const SHM_SERVICE: &str = "switchboard shm: service";
+
+/// A ring that the reader's own cache does not hold.
+const WIDE_BYTES: usize = 1 << 20;
 
 /// Calls over a Unix socket, as many write them.
 pub(crate) const TONIC: &str = "tonic over a unix socket";
@@ -203,8 +207,14 @@ pub(crate) const TABLE: &[Contender] = &[
     Contender {
         name: SHM_MANY,
         bare: false,
-        can: switchboard::can::<ManyShm, AsTopic>,
-        run: side::run::<Ends<ManyShm, AsTopic>>,
+        can: switchboard::can::<ManyShm<0>, AsTopic>,
+        run: side::run::<Ends<ManyShm<0>, AsTopic>>,
+    },
+    Contender {
+        name: SHM_MANY_WIDE,
+        bare: false,
+        can: switchboard::can::<ManyShm<WIDE_BYTES>, AsTopic>,
+        run: side::run::<Ends<ManyShm<WIDE_BYTES>, AsTopic>>,
     },
     Contender {
         name: "switchboard shm: queue",

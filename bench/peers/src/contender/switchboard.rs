@@ -67,17 +67,21 @@ impl Scheme for Shm {
     }
 }
 
-/// The same, with many messages in one call.
-pub(crate) struct ManyShm;
+/// The same, with many messages in one call, and a ring of so many bytes; 0 for the usual one.
+pub(crate) struct ManyShm<const CAPACITY_BYTES: usize>;
 
-impl Scheme for ManyShm {
+impl<const CAPACITY_BYTES: usize> Scheme for ManyShm<CAPACITY_BYTES> {
     const SCHEME: &'static str = Shm::SCHEME;
     const LOANS: bool = true;
     const POLLS: bool = true;
     const MANY: bool = true;
 
     fn address(meeting: &Meeting<'_>, way: usize) -> String {
-        Shm::address(meeting, way)
+        let address = Shm::address(meeting, way);
+        match CAPACITY_BYTES {
+            0 => address,
+            capacity => format!("{address}&capacity={capacity}"),
+        }
     }
 }
 
