@@ -7,6 +7,7 @@
 //! segments are small at first: each further one of a size has twice as many blocks.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::layout::{PAGE_BYTES, WORD_BYTES};
@@ -20,9 +21,12 @@ pub const LARGEST_BYTES: u64 = 1 << 30;
 /// Segments of a writer at most.
 pub const MOST_SEGMENTS: usize = 1024;
 /// Bytes of a segment.
-pub const SEGMENT_BYTES: std::ops::RangeInclusive<usize> = PAGE_BYTES..=LARGEST_BYTES as usize;
-/// Blocks of the first segment of a size, and at most of any.
-const FIRST_BLOCKS: u64 = 2;
+pub const SEGMENT_BYTES: RangeInclusive<usize> = PAGE_BYTES..=LARGEST_BYTES as usize;
+/// The first segment of a size has so many bytes, if that is not too few blocks or too many. Blocks are used in turn:
+/// what was read long ago is written to faster, since its lines have left the reader's own caches.
+const FIRST_BYTES: u64 = 1 << 20;
+const FIRST_BLOCKS: RangeInclusive<u64> = 4..=32;
+/// Blocks of a segment at most.
 const MOST_BLOCKS: u64 = 64;
 /// A segment is no larger than this, unless one block is.
 const LARGE_SEGMENT_BYTES: u64 = 64 << 20;
@@ -49,17 +53,23 @@ pub struct Place {
 /// Bytes of a frame's payload that says a place.
 pub const PLACE_BYTES: usize = PREFIX_BYTES + 24;
 /// The same in words.
-pub(crate) const PLACE_WORDS: usize = PLACE_BYTES / WORD_BYTES as usize;
+pub const PLACE_WORDS: usize = PLACE_BYTES / WORD_BYTES as usize;
 
 impl Place {
     /// The payload of its frame.
     #[must_use]
     pub fn to_bytes(self, prefix: Prefix) -> [u8; PLACE_BYTES] {
         let mut bytes = [0; PLACE_BYTES];
-        let words = [u64::from(self.segment), self.offset, self.len].map(u64::to_le_bytes);
-        bytes[..PREFIX_BYTES].copy_from_slice(&prefix.to_bytes());
-        bytes[PREFIX_BYTES..].copy_from_slice(words.as_flattened());
+        bytes.copy_from_slice(self.to_words(prefix).map(u64::to_le_bytes).as_flattened());
         bytes
+    }
+
+    /// The same in words.
+    #[inline]
+    #[must_use]
+    pub fn to_words(self, prefix: Prefix) -> [u64; PLACE_WORDS] {
+        let prefix = u64::from_le_bytes(prefix.to_bytes());
+        [prefix, u64::from(self.segment), self.offset, self.len]
     }
 
     /// From the payload of a frame.
@@ -115,7 +125,8 @@ impl Place {
 struct Segment<W> {
     memory: W,
     block_bytes: u64,
-    free: Vec<u32>,
+    /// Those that were used longest ago go first.
+    free: VecDeque<u32>,
 }
 
 /// The segments of a writer.
@@ -137,8 +148,15 @@ impl<W: Words> Arena<W> {
         let fitting =
             |segment: &Segment<W>| segment.block_bytes == wanted && !segment.free.is_empty();
         let at = self.segments.iter().position(fitting)?;
-        let index = self.segments[at].free.pop()?;
+        let index = self.segments[at].free.pop_front()?;
         Some(Block { segment: at as u32, index })
+    }
+
+    /// Whether there is a block for so many bytes that is free.
+    #[must_use]
+    pub fn has_free(&self, bytes: u64) -> bool {
+        let wanted = block_bytes(bytes);
+        self.segments.iter().any(|one| one.block_bytes == wanted && !one.free.is_empty())
     }
 
     /// How large the next segment for messages of so many bytes is to be; `None` where there are as many as may
@@ -147,7 +165,8 @@ impl<W: Words> Arena<W> {
     pub fn next_segment_bytes(&self, bytes: u64) -> Option<u64> {
         let block = block_bytes(bytes);
         let there = self.segments.iter().filter(|segment| segment.block_bytes == block).count();
-        let doubled = FIRST_BLOCKS << there.min(5);
+        let first = (FIRST_BYTES / block).clamp(*FIRST_BLOCKS.start(), *FIRST_BLOCKS.end());
+        let doubled = first << there.min(4);
         let blocks = doubled.min(MOST_BLOCKS).min((LARGE_SEGMENT_BYTES / block).max(1));
         let possible = self.segments.len() < MOST_SEGMENTS && bytes <= LARGEST_BYTES;
         possible.then_some(block * blocks)
@@ -158,7 +177,7 @@ impl<W: Words> Arena<W> {
     pub fn add(&mut self, memory: W, bytes: u64) -> u32 {
         let block_bytes = block_bytes(bytes);
         let blocks = memory.words().len() as u64 * WORD_BYTES / block_bytes;
-        let free = (0..blocks as u32).rev().collect();
+        let free = (0..blocks as u32).collect();
         self.segments.push(Segment { memory, block_bytes, free });
         self.segments.len() as u32 - 1
     }
@@ -186,7 +205,7 @@ impl<W: Words> Arena<W> {
 
     /// Nobody uses the block any more.
     pub fn give_back(&mut self, block: Block) {
-        self.segments[block.segment as usize].free.push(block.index);
+        self.segments[block.segment as usize].free.push_back(block.index);
     }
 }
 
@@ -221,6 +240,9 @@ impl InFlight {
     }
 }
 
-fn block_bytes(bytes: u64) -> u64 {
+/// How large a block for so many bytes is.
+#[inline]
+#[must_use]
+pub fn block_bytes(bytes: u64) -> u64 {
     bytes.next_power_of_two().max(SMALLEST_BLOCK_BYTES)
 }

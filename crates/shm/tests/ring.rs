@@ -88,7 +88,7 @@ fn send_granted(writer: &mut RingWriter<Memory>, message: &[u8], room_bytes: usi
     let granted = writer.grant();
     assert_eq!(granted.room(memory.words(), room_bytes), Some(word));
     copy_in(&memory.words()[word..], message);
-    writer.commit_granted(&granted, message.len() as u64, room_bytes as u64);
+    writer.commit_granted(&granted, Kind::Message, (message.len() as u64, room_bytes as u64));
     true
 }
 

@@ -23,9 +23,9 @@ use super::{OwnMemory, PeerMemory};
 ///
 /// let mut place = Place::nothing_of(theirs);
 /// assert_eq!(place.bytes(), b"");
-/// place.show(3, 5);
+/// assert!(place.show(3, 5));
 /// assert_eq!(place.bytes(), b"hello");
-/// place.show(511, 9);
+/// assert!(!place.show(511, 9));
 /// assert_eq!(place.bytes(), b"", "not all there");
 /// # Ok::<(), switchboard_kernel::Error>(())
 /// ```
@@ -66,11 +66,13 @@ impl<M> Place<M> {
 }
 
 impl Place<PeerMemory> {
-    /// So many bytes from a word on, from now on; nothing, where they are not all there.
+    /// So many bytes from a word on, from now on; nothing, where they are not all there. Whether they are.
     #[inline]
-    pub fn show(&mut self, word: usize, len_bytes: usize) {
-        let bytes = self.memory.bytes(word, len_bytes).unwrap_or_default();
+    pub fn show(&mut self, word: usize, len_bytes: usize) -> bool {
+        let found = self.memory.bytes(word, len_bytes);
+        let bytes = found.unwrap_or_default();
         (self.start, self.len_bytes) = (NonNull::from(bytes).cast(), bytes.len());
+        found.is_some()
     }
 }
 

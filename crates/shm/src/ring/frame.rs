@@ -85,6 +85,12 @@ pub(super) const fn header(kind: Kind, payload_bytes: u64, number: u64, unit: Un
     payload_bytes | unit.flag() | kind.number() << LENGTH_BITS | number << NUMBER_SHIFT
 }
 
+/// The header of a message, as that of a frame of another kind.
+#[inline(always)]
+pub(super) const fn as_kind(of_message: u64, kind: Kind) -> u64 {
+    of_message ^ (Kind::Message.number() ^ kind.number()) << LENGTH_BITS
+}
+
 /// What a header says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header {

@@ -20,17 +20,24 @@ pub struct Grant {
     pub(super) below_bytes: u64,
     /// A frame that ends here has the 0 behind it already.
     pub(super) cleared: u64,
-    /// Its header, but for the length.
+    /// Its header, if it is a message, but for the length.
     pub(super) header: u64,
     pub(super) unit: Unit,
 }
 
 impl Grant {
+    /// Whether there is room for so much payload.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_room(&self, payload_bytes: u64) -> bool {
+        payload_bytes < self.below_bytes
+    }
+
     /// Room for a payload, if there is so much: index of its first word among these of the memory.
     #[inline(always)]
     #[must_use]
     pub fn room(&self, memory: &[AtomicU64], payload_bytes: usize) -> Option<usize> {
-        if payload_bytes as u64 >= self.below_bytes {
+        if !self.has_room(payload_bytes as u64) {
             return None;
         }
         let Self { frame, .. } = *self;
@@ -58,8 +65,10 @@ impl Grant {
         Claim { begin: frame, frame, payload_bytes, unit }
     }
 
+    /// Where it ends with so much payload.
     #[inline(always)]
-    pub(super) fn end_of(&self, payload_bytes: u64) -> u64 {
+    #[must_use]
+    pub fn end_of(&self, payload_bytes: u64) -> u64 {
         frame_end(self.frame, payload_bytes, self.unit)
     }
 }

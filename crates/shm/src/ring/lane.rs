@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use super::Shape;
 use super::frame::{Kind, NUMBER_SHIFT, TO_LINE, Unit, frame_end, header};
 use crate::AtomicU64;
+use crate::arena::{PLACE_BYTES, PLACE_WORDS, Place};
 use crate::layout::{LINE_BYTES, LINE_WORDS, WORD_BYTES};
 use crate::machine::will_read;
 
@@ -21,10 +22,13 @@ pub struct Lane {
     /// The header of the next message, without its length and where the next one begins.
     expected: u64,
     most_bytes: u64,
+    most_in_arena: u64,
     /// Of the last message.
     number: u64,
     /// Messages that were taken.
     taken: u64,
+    /// The last one is in the arena.
+    is_in_arena: bool,
 }
 
 /// What is next.
@@ -42,7 +46,24 @@ impl Lane {
     /// From a position on, up to where the reader gives room back, after the message of a number.
     pub(super) fn new(shape: Shape, (position, end): (u64, u64), number: u64, most: u64) -> Self {
         let expected = header(Kind::Message, 0, number + 1, Unit::WORD);
-        Self { shape, position, end, expected, most_bytes: most, number, taken: 0 }
+        Self {
+            shape,
+            position,
+            end,
+            expected,
+            most_bytes: most,
+            most_in_arena: 0,
+            number,
+            taken: 0,
+            is_in_arena: false,
+        }
+    }
+
+    /// Messages in the arena too, of at most so many bytes.
+    #[inline]
+    #[must_use]
+    pub fn with_arena(self, most_bytes: u64) -> Self {
+        Self { most_in_arena: most_bytes, ..self }
     }
 
     /// Where the next frame will be.
@@ -62,6 +83,13 @@ impl Lane {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether the last message is in the arena. Nothing is taken after it: its writer may wait for its room.
+    #[inline]
+    #[must_use]
+    pub fn is_in_arena(&self) -> bool {
+        self.is_in_arena
     }
 
     /// Whether nothing is there yet. Whoever finds something looks again, and acquires.
@@ -101,4 +129,48 @@ impl Lane {
         self.taken += 1;
         Next::Message(word + 1, len as usize)
     }
+
+    /// Where the next message lies, if it is one in the arena that is to be taken here, and where its frame ends: what
+    /// [`pass_in_arena`](Self::pass_in_arena) is for.
+    #[inline]
+    #[must_use]
+    pub fn next_in_arena(&self, memory: &[AtomicU64]) -> Option<(Place, u64)> {
+        if self.position >= self.end {
+            return None;
+        }
+        let (words, end) = in_arena_at(self.shape, memory, self.position, self.number)?;
+        let (_, place) = Place::from_words(words).ok()?;
+        (place.len <= self.most_in_arena).then_some((place, end))
+    }
+
+    /// Takes it.
+    #[inline]
+    pub fn pass_in_arena(&mut self, end: u64) {
+        (self.position, self.end) = (end, end);
+        self.number += 1;
+        self.taken += 1;
+        self.is_in_arena = true;
+    }
+}
+
+/// The words that say where the message at a position lies, after the one of a number, if it is one in the arena; and
+/// where its frame ends.
+#[inline]
+pub(super) fn in_arena_at(
+    shape: Shape,
+    memory: &[AtomicU64],
+    position: u64,
+    number: u64,
+) -> Option<(&[AtomicU64; PLACE_WORDS], u64)> {
+    let word = shape.word(position);
+    // Partner: the release store of the commit.
+    let found = memory.get(word)?.load(Acquire);
+    let len = PLACE_BYTES as u64;
+    let wanted = header(Kind::InArena, len, number + 1, Unit::WORD);
+    let is_other = (found ^ wanted) & !TO_LINE != 0;
+    if is_other || len > shape.rest(position) - WORD_BYTES {
+        return None;
+    }
+    let place = memory.get(word + 1..)?.first_chunk()?;
+    Some((place, frame_end(position, len, Unit::of(found))))
 }

@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::frame::{Frame, Header, Kind, TO_LINE, Unit, frame_bytes, frame_end};
+use super::lane::in_arena_at;
 use super::{LAST, Lane, Shape};
-use crate::arena::{PLACE_BYTES, PLACE_WORDS};
+use crate::arena::PLACE_WORDS;
 use crate::atomic::fence;
 use crate::barrier::Busy;
 use crate::copy::copy_out;
@@ -235,18 +236,7 @@ impl<W: Words> RingReader<W> {
     #[inline]
     #[must_use]
     pub fn next_in_arena(&self) -> Option<(&[AtomicU64; PLACE_WORDS], u64)> {
-        let word = self.shape.word(self.position);
-        let words = self.memory.words();
-        // Partner: the release store of the commit.
-        let header = words[word].load(Acquire);
-        let len = PLACE_BYTES as u64;
-        let wanted = super::frame::header(Kind::InArena, len, self.number + 1, Unit::WORD);
-        let is_other = (header ^ wanted) & !TO_LINE != 0;
-        if is_other || len > self.shape.rest(self.position) - WORD_BYTES {
-            return None;
-        }
-        let place = words.get(word + 1..)?.first_chunk()?;
-        Some((place, frame_end(self.position, len, Unit::of(header))))
+        in_arena_at(self.shape, self.memory.words(), self.position, self.number)
     }
 
     /// Goes on behind a message, to where its frame ends.

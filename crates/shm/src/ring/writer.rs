@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::frame::{Header, Kind, Unit, frame_bytes, frame_end, header};
+use super::frame::{Header, Kind, Unit, as_kind, frame_bytes, frame_end, header};
 use super::{Counters, Gathering, Grant, Shape};
 use crate::atomic::fence;
 use crate::barrier::Busy;
@@ -334,6 +334,15 @@ impl<W: Words> RingWriter<W> {
         }
     }
 
+    /// Stores words from the beginning of the payload on, where there is [room](Grant::room) for them.
+    #[inline(always)]
+    pub fn write_granted<const N: usize>(&self, grant: &Grant, words: [u64; N]) {
+        let room = self.memory.words().get(grant.word + 1..).and_then(<[_]>::first_chunk::<N>);
+        for (word, value) in room.iter().copied().flatten().zip(words) {
+            word.store(value, Relaxed);
+        }
+    }
+
     /// The words of the payload: they are nobody else's until the claim is committed.
     #[inline]
     pub fn room(&self, claim: &Claim) -> &[AtomicU64] {
@@ -418,10 +427,15 @@ impl<W: Words> RingWriter<W> {
         self.clear_next(end - claim.frame);
     }
 
-    /// Commits a message where this was granted, with so much payload, of so much for which there was
+    /// Commits a message, or where one is, where this was granted: with so much payload, of so much for which there was
     /// [room](Grant::room). [`crate::bell::after_commit`] comes next.
     #[inline(always)]
-    pub fn commit_granted(&mut self, grant: &Grant, payload_bytes: u64, room_bytes: u64) {
+    pub fn commit_granted(
+        &mut self,
+        grant: &Grant,
+        kind: Kind,
+        (payload_bytes, room_bytes): (u64, u64),
+    ) {
         debug_assert_eq!(grant.frame, self.head, "something was committed before it");
         let words = self.memory.words();
         let (end, claimed) = (grant.end_of(payload_bytes), grant.end_of(room_bytes));
@@ -429,7 +443,7 @@ impl<W: Words> RingWriter<W> {
             words[self.shape.word(end)].store(0, Relaxed);
         }
         // The commit. Partner: the acquire load of readers.
-        words[grant.word].store(grant.header | payload_bytes, Release);
+        words[grant.word].store(as_kind(grant.header, kind) | payload_bytes, Release);
         self.number += 1;
         self.head = end;
         self.claimed = self.claimed.max(claimed);

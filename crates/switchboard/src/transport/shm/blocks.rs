@@ -21,9 +21,9 @@ impl Blocks {
     /// Payload of the frame of a large message.
     pub(super) const FRAME_BYTES: u64 = PLACE_BYTES as u64;
 
-    /// How many there are that readers may still read.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.count()
+    /// Whether there is one for a message of this length.
+    pub(super) fn has_free(&self, len: u64) -> bool {
+        self.arena.has_free(len)
     }
 
     pub(super) fn take(&mut self, len: u64) -> Option<Block> {

@@ -8,7 +8,7 @@ use switchboard_kernel::io::Deadline;
 
 use super::control::Control;
 use super::endpoint::{Core, Endpoint};
-use super::hand::Manner;
+use super::hand::{Manner, Seen};
 use super::hello::Id;
 use super::lending::Lending;
 use super::meeting::Offer;
@@ -210,10 +210,14 @@ impl<C: Lends> End<C> {
     #[inline]
     pub(crate) fn lend_plain(&mut self, len: usize) -> bool {
         let is_quiet = self.end.is_quiet();
-        (is_quiet && self.outside.lend_granted(len)) || self.lend_from_core(len)
+        (is_quiet && self.outside.lend_granted(len)) || self.lend_on(len, is_quiet)
     }
 
     #[inline(never)]
+    fn lend_on(&mut self, len: usize, is_quiet: bool) -> bool {
+        (is_quiet && self.outside.lend_spare(len)) || self.lend_from_core(len)
+    }
+
     fn lend_from_core(&mut self, len: usize) -> bool {
         self.end.look_now_and_then();
         !self.outside.is_out()
@@ -449,12 +453,16 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// is not known.
     #[inline]
     pub(crate) fn lend_plain(&mut self) -> Option<bool> {
-        let known = self.end.quiet_news().and_then(|news| self.outside.next(news));
-        if known.is_some() {
-            return known;
+        let seen = self.end.quiet_news().map_or(Seen::Other, |news| self.outside.next(news));
+        match seen {
+            Seen::Message => Some(true),
+            Seen::Nothing => Some(false),
+            Seen::Rest => None,
+            Seen::Other => {
+                self.end.look_now_and_then();
+                self.take_lent().then_some(true)
+            }
         }
-        self.end.look_now_and_then();
-        self.take_lent().then_some(true)
     }
 
     /// As [`take`](Self::take), and leaves it where it is until the next is taken: [`lent`](Self::lent).

@@ -49,8 +49,8 @@ pub(super) enum Place {
     Copied(usize),
     /// In the ring.
     Ring,
-    /// From a word of a segment on.
-    Segment { word: usize, len: usize },
+    /// In a segment.
+    Segment,
 }
 
 impl Default for Place {
@@ -76,7 +76,7 @@ pub(crate) struct Hand {
     /// Messages in that ring, from the one after this number on, that the caller looks at one by one.
     ahead: Vec<Ahead>,
     before_ahead: u64,
-    segment: Option<(LinkId, u32, Theirs)>,
+    segment: Option<(LinkId, u32, shared_memory::Place<PeerMemory>)>,
 }
 
 /// So many messages are looked at before their room is given back.
@@ -92,6 +92,19 @@ struct Open {
     looks: u32,
     /// There is nothing else to be looked at, as far as the control path knew at this count.
     news: u32,
+}
+
+/// What there is for who looks for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// A message, which was taken.
+    Message,
+    /// Nothing.
+    Nothing,
+    /// Nothing, and what was read is to be given back.
+    Rest,
+    /// What only the core knows.
+    Other,
 }
 
 /// So often at most it is looked for the next message after one, before the caller is told that there is none.
@@ -152,13 +165,14 @@ impl Open {
 }
 
 impl Hand {
-    /// Takes the next message where it lies, if it is a plain one, and nothing else is to be looked at first. Whether there
-    /// was one; `None` where the core has to know that.
+    /// Takes the next message where it lies, if it is a plain one, and nothing else is to be looked at first.
     #[inline(always)]
-    pub(super) fn next(&mut self, news: u32) -> Option<bool> {
-        let Self { open: Some(open), ring: Some((link, ring)), .. } = self else { return None };
+    pub(super) fn next(&mut self, news: u32) -> Seen {
+        let Self { open: Some(open), ring: Some((link, ring)), .. } = self else {
+            return Seen::Other;
+        };
         if open.news != news {
-            return None;
+            return Seen::Other;
         }
         let words = ring.memory().words();
         let mut looked = false;
@@ -173,17 +187,17 @@ impl Hand {
                     ring.show(word, len);
                     self.found.place = Place::Ring;
                     self.found.set_plain(*link, open.lane.number());
-                    return Some(true);
+                    return Seen::Message;
                 }
-                Next::Other => return None,
+                Next::Other => return self.next_block().map_or(Seen::Other, |()| Seen::Message),
                 Next::Nothing => {
                     // What was read is given back before that is all there is to say.
                     if open.looks == 0 && !open.is_quiet() {
-                        return None;
+                        return Seen::Rest;
                     }
                     pause();
                     if open.looks == 0 {
-                        return Some(false);
+                        return Seen::Nothing;
                     }
                     open.looks -= 1;
                     looked = true;
@@ -193,6 +207,25 @@ impl Hand {
                 }
             }
         }
+    }
+
+    /// Takes the next message where it lies, if it is in a block of the segment that is in hand.
+    #[inline(never)]
+    fn next_block(&mut self) -> Option<()> {
+        let Self { open: Some(open), ring: Some((link, ring)), .. } = self else { return None };
+        let (place, end) = open.lane.next_in_arena(ring.memory().words())?;
+        let (held, index, segment) = self.segment.as_mut()?;
+        let is_held = (*held, *index) == (*link, place.segment);
+        if !is_held || !segment.show(place.offset as usize / 8, place.len as usize) {
+            return None;
+        }
+        open.lane.pass_in_arena(end);
+        // What follows is the core's, which gives the block back.
+        open.looks = 0;
+        self.taken.store(open.lane.taken(), Relaxed);
+        self.found.place = Place::Segment;
+        self.found.set_plain(*link, open.lane.number());
+        Some(())
     }
 
     /// Whether nothing came since nothing was found.
@@ -260,9 +293,7 @@ impl Hand {
         let found = match self.found.place {
             Place::Copied(len) => self.copied.get(..len),
             Place::Ring => self.ring.as_ref().map(|(_, ring)| ring.bytes()),
-            Place::Segment { word, len } => {
-                self.segment.as_ref().and_then(|(_, _, segment)| segment.0.bytes(word, len))
-            }
+            Place::Segment => self.segment.as_ref().map(|(_, _, segment)| segment.bytes()),
         };
         // Each place was within its memory when it was taken, and the memory does not shrink.
         found.unwrap_or_default()
@@ -397,11 +428,12 @@ impl Hand {
                 Place::Copied(len)
             }
             Manner::Lent => {
-                let held = self.segment.as_ref().map(|(link, index, _)| (*link, *index));
-                if held != Some((link, index)) {
-                    self.segment = Some((link, index, segment.clone()));
-                }
-                Place::Segment { word: place.offset as usize / 8, len }
+                let held = self.segment.take_if(|held| (held.0, held.1) == (link, index));
+                let segment = || shared_memory::Place::nothing_of(segment.0.clone());
+                let (_, _, shown) =
+                    self.segment.insert(held.unwrap_or_else(|| (link, index, segment())));
+                shown.show(place.offset as usize / 8, len);
+                Place::Segment
             }
         };
         Ok(())

@@ -4,7 +4,7 @@
 //! seen before.
 
 use switchboard_kernel::shared_memory::{OwnMemory, Place};
-use switchboard_shm::arena::Block;
+use switchboard_shm::arena::{Block, block_bytes};
 use switchboard_shm::ring::{Claim, Gathering, Grant, RingWriter};
 
 use super::blocks::Blocks;
@@ -31,7 +31,17 @@ pub(crate) struct Lending {
     granted: Grant,
     /// Where a large message is built, and not in the ring.
     pub(super) block: Option<Block>,
+    /// For the next one, in the segment that is at hand, if its frame goes where room was granted.
+    spare: Option<Spare>,
     pub(super) len: usize,
+}
+
+/// A block that nobody uses, and where it is.
+#[derive(Debug)]
+struct Spare {
+    block: Block,
+    block_bytes: u64,
+    word: usize,
 }
 
 /// Where a loan's room comes from.
@@ -44,6 +54,8 @@ enum Out {
     Claimed,
     /// It is what was granted.
     Granted,
+    /// It is a block that was spare; its frame is what was granted.
+    Spare,
 }
 
 impl Lending {
@@ -61,6 +73,7 @@ impl Lending {
             Out::Claimed => Some(self.claim),
             // Whatever was written there, it is not as it was granted any more.
             Out::Granted => Some(std::mem::take(&mut self.granted).claim(self.len as u64)),
+            Out::Spare => Some(std::mem::take(&mut self.granted).claim(Blocks::FRAME_BYTES)),
         }
     }
 
@@ -72,6 +85,16 @@ impl Lending {
         }
         self.out = Out::Nothing;
         Some((&self.granted, self.len))
+    }
+
+    /// The loan comes back, if it is a block that was spare: what was granted for its frame.
+    #[inline(always)]
+    pub(super) fn take_spare_loan(&mut self) -> Option<&Grant> {
+        if self.out != Out::Spare {
+            return None;
+        }
+        self.out = Out::Nothing;
+        Some(&self.granted)
     }
 
     /// As [`take`](Self::take), if it is in a ring.
@@ -110,6 +133,39 @@ impl Lending {
         let Some(word) = self.granted.room(ring.memory().words(), len) else { return false };
         ring.lend(word, len);
         (self.out, self.len) = (Out::Granted, len);
+        true
+    }
+
+    /// Keeps a block for the next loan like this one, if it is in the segment that is at hand.
+    pub(super) fn keep_spare(&mut self, blocks: &mut Blocks, len: u64) {
+        self.give_spare_back(blocks);
+        let Some(block) = blocks.take(len) else { return };
+        let place = blocks.place(&block, len);
+        if self.segment.as_ref().is_none_or(|(index, _)| *index != place.segment) {
+            return blocks.give_back(block);
+        }
+        let (block_bytes, word) = (block_bytes(len), place.offset as usize / 8);
+        self.spare = Some(Spare { block, block_bytes, word });
+    }
+
+    /// The block that is spare is anybody's again.
+    pub(super) fn give_spare_back(&mut self, blocks: &mut Blocks) {
+        if let Some(spare) = self.spare.take() {
+            blocks.give_back(spare.block);
+        }
+    }
+
+    /// Lends the block that is spare, if it is what is wanted, its frame has room, and nothing is out.
+    #[inline]
+    pub(super) fn lend_spare(&mut self, len: usize) -> bool {
+        if self.is_out() || !self.granted.has_room(Blocks::FRAME_BYTES) {
+            return false;
+        }
+        let Some((_, segment)) = &mut self.segment else { return false };
+        let is_wanted = |spare: &mut Spare| spare.block_bytes == block_bytes(len as u64);
+        let Some(spare) = self.spare.take_if(is_wanted) else { return false };
+        segment.lend(spare.word, len);
+        (self.out, self.len, self.block) = (Out::Spare, len, Some(spare.block));
         true
     }
 

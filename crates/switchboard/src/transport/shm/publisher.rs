@@ -115,6 +115,7 @@ impl PublisherCore {
             self.cancel_loan(lending);
         }
         lending.revoke();
+        lending.give_spare_back(&mut self.side.blocks);
         if lending.gathers() {
             self.commit_gathered(lending);
         }
@@ -148,6 +149,12 @@ impl PublisherCore {
         self.side.counters.bytes += len;
         self.ring.commit(claim, kind, frame_bytes);
         self.ring_bell();
+    }
+
+    /// Whether the next loan may get its room before it is asked for.
+    #[inline(always)]
+    fn lends_ahead(&self) -> bool {
+        !self.ring.is_lossy() && !self.history.is_wanted()
     }
 
     /// Looks who sleeps for what was committed.
@@ -377,7 +384,7 @@ impl Lends for PublisherCore {
     fn commit_plain(&mut self, len: usize, lending: &mut Lending) -> bool {
         if let Some((granted, room)) = lending.take_granted() {
             let len = len.min(room) as u64;
-            self.ring.commit_granted(granted, len, room as u64);
+            self.ring.commit_granted(granted, Kind::Message, (len, room as u64));
             self.side.counters.bytes += len;
             self.ring_bell();
         } else {
@@ -390,7 +397,7 @@ impl Lends for PublisherCore {
         if self.ring.lacks_room_ahead() && self.subscribers.len() <= FEW {
             self.make_room_ahead(len.min(lending.len) as u64);
         }
-        if !self.ring.is_lossy() && !self.history.is_wanted() {
+        if self.lends_ahead() {
             lending.grant(self.ring.grant());
         }
         true

@@ -69,6 +69,9 @@ pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
         None
     }
 
+    /// The last message that the caller took by itself lies in a block.
+    fn has_taken_block(&mut self) {}
+
     /// Whether messages are [looked at](Self::look_ahead) before they are taken.
     const LOOKS_AHEAD: bool = false;
 
@@ -247,6 +250,9 @@ impl<P: Reading> ReaderCore<P> {
             Some(one) => {
                 one.ring.pass_lane(lane);
                 one.counters.received += lane.taken();
+                if lane.is_in_arena() {
+                    one.kept.has_taken_block();
+                }
             }
             // It was turned away meanwhile.
             None => self.past.received += lane.taken(),

@@ -91,7 +91,12 @@ impl Reading for Subscription {
         // The first one is taken by the core, which is to know whether there ever was one; so is what follows a block,
         // whose room is given back at once.
         let is_plain = one.kept.is_plain && !one.kept.has_block && one.counters.received > 0;
-        (is_plain && one.largest_plain > 0).then(|| one.ring.lane(one.largest_plain))
+        let lane = || one.ring.lane(one.largest_plain).with_arena(one.largest as u64);
+        (is_plain && one.largest_plain > 0).then(lane)
+    }
+
+    fn has_taken_block(&mut self) {
+        self.has_block = true;
     }
 
     #[inline(always)]

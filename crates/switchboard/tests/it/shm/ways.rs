@@ -16,9 +16,16 @@ fn chance(number: u64) -> u64 {
     mixed ^ mixed >> 29
 }
 
-/// Mostly short, sometimes as long as a frame can be in a small ring, seldom longer.
+/// The longest of them.
+const LONGEST: usize = 40_000;
+
+/// Mostly short, sometimes as long as a frame can be in a small ring, seldom longer; and for stretches mostly longer,
+/// so that they lie in blocks.
 fn length(number: u64) -> usize {
     let chance = chance(number);
+    if number >> 8 & 3 == 3 && chance & 7 > 0 {
+        return [5_000, 9_000, 20_000, LONGEST][chance as usize >> 3 & 3];
+    }
     match chance % 16 {
         0 => 5_000,
         1 => 1_000 + (chance >> 8) as usize % 64,
@@ -91,7 +98,7 @@ fn send(writer: &mut Sender<Bytes>, number: u64) -> u64 {
         }
         2 => {
             let mut next = number;
-            let sent = writer.send_each(5_000, |room| {
+            let sent = writer.send_each(LONGEST, |room| {
                 let is_over = next == number + 5 || next > COUNT;
                 let message = (!is_over).then(|| ends::message(1, next, length(next)))?;
                 room[..message.len()].copy_from_slice(&message);

@@ -13,8 +13,8 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "a block that was taken stays free",
         file: "arena.rs",
-        right: "let index = self.segments[at].free.pop()?;",
-        wrong: "let index = *self.segments[at].free.last()?;",
+        right: "let index = self.segments[at].free.pop_front()?;",
+        wrong: "let index = *self.segments[at].free.front()?;",
         models: "not_built_in",
     },
     Mistake {
@@ -146,8 +146,8 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "the commit of what was granted does not release",
         file: "ring/writer.rs",
-        right: "words[grant.word].store(grant.header | payload_bytes, Release);",
-        wrong: "words[grant.word].store(grant.header | payload_bytes, Relaxed);",
+        right: "as_kind(grant.header, kind) | payload_bytes, Release);",
+        wrong: "as_kind(grant.header, kind) | payload_bytes, Relaxed);",
         models: "is_borrowed",
     },
     Mistake {
@@ -163,6 +163,20 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
         right: "let header = polled.load(Acquire);",
         wrong: "let header = polled.load(Relaxed);",
         models: "is_borrowed",
+    },
+    Mistake {
+        what: "a header of a message in the arena is loaded without acquiring",
+        file: "ring/lane.rs",
+        right: "let found = memory.get(word)?.load(Acquire);",
+        wrong: "let found = memory.get(word)?.load(Relaxed);",
+        models: "a_block_that_a_subscriber",
+    },
+    Mistake {
+        what: "a lane goes on behind a message in the arena",
+        file: "ring/lane.rs",
+        right: "(self.position, self.end) = (end, end);",
+        wrong: "self.position = end;",
+        models: "a_block_that_a_subscriber",
     },
     Mistake {
         what: "who sleeps is woken, and who is about to sleep is not told",

@@ -8,9 +8,6 @@ use crate::error::SendError;
 use crate::transport::shm::blocks::Blocks;
 use crate::transport::shm::lending::Lending;
 
-/// Subscribers that have no more large messages before them are waiting for the next one.
-const FEW_IN_FLIGHT: usize = 2;
-
 impl PublisherCore {
     /// Lends a block, if one is free and its frame has room: a short cut, after which
     /// [`lend_large`](Self::lend_large) does the rest.
@@ -19,6 +16,7 @@ impl PublisherCore {
         if self.side.check_length(len).is_err() {
             return false;
         }
+        lending.give_spare_back(&mut self.side.blocks);
         let Some(claim) = self.ring.claim(Blocks::FRAME_BYTES) else { return false };
         let Some(block) = self.side.blocks.take(len as u64) else { return false };
         lending.in_block(OF_TOPIC, claim, (&self.side.blocks, block), len);
@@ -47,9 +45,28 @@ impl PublisherCore {
     /// Sends the first bytes of what was built in a block. Whether one was lent.
     #[inline(never)]
     pub(super) fn commit_lent_block(&mut self, len: usize, lending: &mut Lending) -> bool {
-        let Some(claim) = lending.take() else { return false };
         let Some(block) = lending.block.take() else { return false };
-        self.commit_block(claim, block, len.min(lending.len) as u64);
+        let len = len.min(lending.len) as u64;
+        if let Some(granted) = lending.take_spare_loan() {
+            let place = self.side.blocks.place(&block, len).to_words(Prefix::default());
+            self.ring.write_granted(granted, place);
+            let frame = (Blocks::FRAME_BYTES, Blocks::FRAME_BYTES);
+            self.ring.commit_granted(granted, Kind::InArena, frame);
+            let end = granted.end_of(Blocks::FRAME_BYTES);
+            self.side.counters.bytes += len;
+            self.ring_bell();
+            self.sent(block, (end, len));
+        } else {
+            let Some(claim) = lending.take() else { return false };
+            self.commit_block(claim, block, len);
+        }
+        if self.lends_ahead() {
+            if self.ring.lacks_room_ahead() {
+                self.ring.clear_ahead(Blocks::FRAME_BYTES);
+            }
+            lending.keep_spare(&mut self.side.blocks, len);
+            lending.grant(self.ring.grant());
+        }
         true
     }
 
@@ -65,9 +82,16 @@ impl PublisherCore {
     fn commit_block(&mut self, claim: Claim, block: Block, len: u64) {
         let place = self.side.blocks.place(&block, len).to_bytes(Prefix::default());
         self.ring.write(&claim, 0, &place);
-        self.side.blocks.sent(block, claim.end());
+        let end = claim.end();
         self.commit(claim, Kind::InArena, Blocks::FRAME_BYTES, len);
-        if self.side.blocks.in_flight() <= FEW_IN_FLIGHT {
+        self.sent(block, (end, len));
+    }
+
+    /// A block went out with a frame that ends here.
+    #[inline]
+    fn sent(&mut self, block: Block, (end, len): (u64, u64)) {
+        self.side.blocks.sent(block, end);
+        if !self.side.blocks.has_free(len) {
             // Now, and not when the next one is to go out.
             self.reclaim();
         }
@@ -99,7 +123,10 @@ impl PublisherCore {
 
     /// Looks which blocks are nobody's any more.
     fn reclaim(&mut self) {
-        self.look_at_cursors();
+        let cursor = self.look_at_cursors();
+        if !self.ring.is_lossy() {
+            self.ring.set_smallest_cursor(cursor);
+        }
         let done = self.done_through();
         self.side.blocks.reclaim(done);
     }

@@ -247,8 +247,8 @@ pub(super) const STEPS: &[Operation] = &[
         ..PUBLISH
     },
     Operation {
-        name: "publish a large loan",
-        act: Act::Loan,
+        name: "publish two large loans",
+        act: Act::Loans(2),
         query: SMALL_RING,
         len_bytes: LARGE_BYTES,
         quick: Quick::Deaths,
