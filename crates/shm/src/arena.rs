@@ -22,10 +22,9 @@ pub const LARGEST_BYTES: u64 = 1 << 30;
 pub const MOST_SEGMENTS: usize = 1024;
 /// Bytes of a segment.
 pub const SEGMENT_BYTES: RangeInclusive<usize> = PAGE_BYTES..=LARGEST_BYTES as usize;
-/// The first segment of a size has so many bytes, if that is not too few blocks or too many. Blocks are used in turn:
-/// what was read long ago is written to faster, since its lines have left the reader's own caches.
-const FIRST_BYTES: u64 = 1 << 20;
-const FIRST_BLOCKS: RangeInclusive<u64> = 4..=32;
+/// Blocks of the first segment of a size: as few as can be, and where more are wanted, of small ones.
+const FIRST_BLOCKS: u64 = 2;
+const FIRST_SMALL_BLOCKS: RangeInclusive<u64> = 4..=32;
 /// Blocks of a segment at most.
 const MOST_BLOCKS: u64 = 64;
 /// A segment is no larger than this, unless one block is.
@@ -133,15 +132,23 @@ struct Segment<W> {
 #[derive(Debug)]
 pub struct Arena<W> {
     segments: Vec<Segment<W>>,
+    first_bytes: u64,
 }
 
 impl<W> Default for Arena<W> {
     fn default() -> Self {
-        Self { segments: Vec::new() }
+        Self { segments: Vec::new(), first_bytes: 0 }
     }
 }
 
 impl<W: Words> Arena<W> {
+    /// With first segments of about so many bytes, where that is at least a block. The blocks of a segment are used in turn:
+    /// what was read long ago is written to faster, since its lines have left the reader's own caches.
+    #[must_use]
+    pub fn with_first_bytes(first_bytes: u64) -> Self {
+        Self { first_bytes, ..Self::default() }
+    }
+
     /// A block for so many bytes, if one is free.
     pub fn take(&mut self, bytes: u64) -> Option<Block> {
         let wanted = block_bytes(bytes);
@@ -159,17 +166,25 @@ impl<W: Words> Arena<W> {
         self.segments.iter().any(|one| one.block_bytes == wanted && !one.free.is_empty())
     }
 
-    /// How large the next segment for messages of so many bytes is to be; `None` where there are as many as may
-    /// be.
+    /// How large the next segment for messages of so many bytes is to be, where there is memory for no more than `free_bytes`:
+    /// a size of which there is no block yet gets one all the same. `None` where there are as many as may be.
     #[must_use]
-    pub fn next_segment_bytes(&self, bytes: u64) -> Option<u64> {
+    pub fn next_segment_bytes(&self, bytes: u64, free_bytes: u64) -> Option<u64> {
+        if self.segments.len() >= MOST_SEGMENTS || bytes > LARGEST_BYTES {
+            return None;
+        }
         let block = block_bytes(bytes);
         let there = self.segments.iter().filter(|segment| segment.block_bytes == block).count();
-        let first = (FIRST_BYTES / block).clamp(*FIRST_BLOCKS.start(), *FIRST_BLOCKS.end());
-        let doubled = first << there.min(4);
-        let blocks = doubled.min(MOST_BLOCKS).min((LARGE_SEGMENT_BYTES / block).max(1));
-        let possible = self.segments.len() < MOST_SEGMENTS && bytes <= LARGEST_BYTES;
-        possible.then_some(block * blocks)
+        let first = match self.first_bytes / block {
+            0 => FIRST_BLOCKS,
+            more => more.clamp(*FIRST_SMALL_BLOCKS.start(), *FIRST_SMALL_BLOCKS.end()),
+        };
+        let doubled = first << there.min(5);
+        let wanted = doubled.min(MOST_BLOCKS).min((LARGE_SEGMENT_BYTES / block).max(1));
+        match wanted.min(free_bytes / block) {
+            0 => (there == 0).then_some(block),
+            blocks => Some(block * blocks),
+        }
     }
 
     /// Adds a segment, of a size that [`next_segment_bytes`](Self::next_segment_bytes) gave for so many bytes. Returns

@@ -7,8 +7,11 @@ use switchboard_shm::arena::{Arena, Block, InFlight, PLACE_BYTES, Place};
 
 use super::memory::Own;
 
-/// What the large messages of an endpoint take at most, in bytes, unless one alone is larger.
+/// What the large messages of an endpoint take at most, in bytes, but for one block of each size.
 const MOST_BYTES: u64 = 256 << 20;
+
+/// Of a topic the first segments of small blocks have so much.
+const FIRST_BYTES_OF_TOPIC: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
@@ -30,16 +33,24 @@ impl Blocks {
         self.arena.take(len)
     }
 
+    /// Of a topic, whose messages are read as they come.
+    pub(super) fn of_topic() -> Self {
+        Self { arena: Arena::with_first_bytes(FIRST_BYTES_OF_TOPIC), ..Self::default() }
+    }
+
     /// Whether there may be more memory for messages of this length.
     pub(super) fn may_grow(&self, len: u64) -> bool {
-        self.arena
-            .next_segment_bytes(len)
-            .is_some_and(|more| self.bytes == 0 || self.bytes + more <= MOST_BYTES)
+        self.more_bytes(len).is_some()
+    }
+
+    /// How much more, if any.
+    fn more_bytes(&self, len: u64) -> Option<u64> {
+        self.arena.next_segment_bytes(len, MOST_BYTES.saturating_sub(self.bytes))
     }
 
     /// Adds a segment; its number and memory.
     pub(super) fn grow(&mut self, len: u64) -> Result<(u32, &Own)> {
-        let bytes = self.arena.next_segment_bytes(len).unwrap_or(len);
+        let bytes = self.more_bytes(len).unwrap_or(len);
         let memory = OwnMemory::create("switchboard-arena", bytes as usize)?;
         self.bytes += bytes;
         let index = self.arena.add(Own(memory), len);

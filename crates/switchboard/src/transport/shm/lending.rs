@@ -3,8 +3,10 @@
 //! A loan is taken from the core, filled outside of it, and given back to it, committed or not. Nothing of it is
 //! seen before.
 
+use std::ops::RangeInclusive;
+
 use switchboard_kernel::shared_memory::{OwnMemory, Place};
-use switchboard_shm::arena::{Block, block_bytes};
+use switchboard_shm::arena::Block;
 use switchboard_shm::ring::{Claim, Gathering, Grant, RingWriter};
 
 use super::blocks::Blocks;
@@ -40,8 +42,9 @@ pub(crate) struct Lending {
 #[derive(Debug)]
 struct Spare {
     block: Block,
-    block_bytes: u64,
     word: usize,
+    /// For messages of such lengths.
+    lens: RangeInclusive<usize>,
 }
 
 /// Where a loan's room comes from.
@@ -137,15 +140,20 @@ impl Lending {
     }
 
     /// Keeps a block for the next loan like this one, if it is in the segment that is at hand.
-    pub(super) fn keep_spare(&mut self, blocks: &mut Blocks, len: u64) {
+    /// `lens`: those that it lends.
+    pub(super) fn keep_spare(
+        &mut self,
+        blocks: &mut Blocks,
+        len: usize,
+        lens: RangeInclusive<usize>,
+    ) {
         self.give_spare_back(blocks);
-        let Some(block) = blocks.take(len) else { return };
-        let place = blocks.place(&block, len);
+        let Some(block) = blocks.take(len as u64) else { return };
+        let place = blocks.place(&block, len as u64);
         if self.segment.as_ref().is_none_or(|(index, _)| *index != place.segment) {
             return blocks.give_back(block);
         }
-        let (block_bytes, word) = (block_bytes(len), place.offset as usize / 8);
-        self.spare = Some(Spare { block, block_bytes, word });
+        self.spare = Some(Spare { block, word: place.offset as usize / 8, lens });
     }
 
     /// The block that is spare is anybody's again.
@@ -162,7 +170,7 @@ impl Lending {
             return false;
         }
         let Some((_, segment)) = &mut self.segment else { return false };
-        let is_wanted = |spare: &mut Spare| spare.block_bytes == block_bytes(len as u64);
+        let is_wanted = |spare: &mut Spare| spare.lens.contains(&len);
         let Some(spare) = self.spare.take_if(is_wanted) else { return false };
         segment.lend(spare.word, len);
         (self.out, self.len, self.block) = (Out::Spare, len, Some(spare.block));

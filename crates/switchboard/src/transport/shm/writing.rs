@@ -34,7 +34,7 @@ pub(super) struct WritingSide {
     pub(super) blocks: Blocks,
     pub(super) counters: Counters,
     /// The largest message of this side.
-    largest: usize,
+    pub(super) largest: usize,
     /// The largest payload of a frame of its rings.
     pub(super) largest_frame: u64,
     failed: Option<Error>,
@@ -97,7 +97,10 @@ impl WritingSide {
         Ok(Self {
             control,
             bell,
-            blocks: Blocks::default(),
+            blocks: match pattern {
+                Pattern::Topic => Blocks::of_topic(),
+                _ => Blocks::default(),
+            },
             counters: Counters::default(),
             largest: setup.largest_message_bytes() as usize,
             largest_frame: geometry::largest_payload(&setup),

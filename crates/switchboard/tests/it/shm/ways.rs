@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard::{Bytes, Options, Receiver, RecvError, Sender};
+use switchboard::{Bytes, Options, Receiver, RecvError, SendError, Sender};
 use switchboard_testkit::child::report;
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
@@ -244,5 +244,40 @@ fn room_that_was_lent_and_given_back_is_clean_when_it_is_lent_again() {
         assert_eq!(ends::read(&borrowed), Some((1, number)));
         drop(borrowed);
         assert!(matches!(reader.try_borrow(), Err(RecvError::Empty)), "behind {number}");
+    }
+}
+
+/// After a loan the next one is lent without the core, where it is like it: not if it is longer than this end sends.
+#[test]
+fn what_is_too_long_is_not_lent_after_what_is_not() {
+    let scratch = Scratch::new();
+    let scope = scratch.join("scope");
+    for (query, len, too_long) in
+        [("&max-message=100000", 70_000, 120_000), ("&capacity=4096", 4_000, usize::MAX)]
+    {
+        let address = format!("shm:ways?scope={}{query}", scope.display());
+        let mut reader =
+            ends::reader(Pattern::Topic, &address, Options::default()).expect("an end");
+        let mut writer =
+            ends::writer(Pattern::Topic, &address, Options::default()).expect("an end");
+        writer.wait_for_peers(1, Some(DEADLINE)).expect("a subscriber");
+        for number in 1..=20 {
+            // Its first bytes, or all of them.
+            let message = ends::message(1, number, len - number as usize % 2 * 3_000);
+            let mut room = writer.loan_bytes(len).expect("room");
+            room[..message.len()].copy_from_slice(&message);
+            room.send_first(message.len()).expect("sent");
+            for len in [too_long, too_long - 1] {
+                let refused = writer.loan_bytes(len).map(drop).expect_err("no room");
+                assert!(
+                    matches!(refused, SendError::TooLarge { len_bytes, .. } if len_bytes == len)
+                );
+            }
+            let borrowed = reader.borrow_timeout(DEADLINE).expect("a message");
+            assert_eq!(ends::read(&borrowed), Some((1, number)));
+            assert_eq!(borrowed.len(), message.len());
+            drop(borrowed);
+            assert!(matches!(reader.try_borrow(), Err(RecvError::Empty)), "behind {number}");
+        }
     }
 }

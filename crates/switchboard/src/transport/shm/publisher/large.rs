@@ -1,9 +1,11 @@
 //! Large messages of a topic: each lies in a block, and a frame says where.
 
-use switchboard_shm::arena::Block;
+use std::ops::RangeInclusive;
+
+use switchboard_shm::arena::{Block, SMALLEST_BLOCK_BYTES, block_bytes};
 use switchboard_shm::ring::{Claim, Kind, Prefix};
 
-use super::{OF_TOPIC, PublisherCore};
+use super::{FEW, OF_TOPIC, PublisherCore};
 use crate::error::SendError;
 use crate::transport::shm::blocks::Blocks;
 use crate::transport::shm::lending::Lending;
@@ -38,7 +40,7 @@ impl PublisherCore {
     pub(super) fn try_send_large(&mut self, payload: &[u8]) -> Result<(), SendError> {
         let (claim, block) = self.claim_block(payload.len())?;
         switchboard_shm::copy_in(self.side.blocks.room(&block), payload);
-        self.commit_block(claim, block, payload.len() as u64);
+        self.commit_block(claim, block, (payload.len() as u64, payload.len()));
         Ok(())
     }
 
@@ -46,7 +48,8 @@ impl PublisherCore {
     #[inline(never)]
     pub(super) fn commit_lent_block(&mut self, len: usize, lending: &mut Lending) -> bool {
         let Some(block) = lending.block.take() else { return false };
-        let len = len.min(lending.len) as u64;
+        let lent = lending.len;
+        let len = len.min(lent) as u64;
         if let Some(granted) = lending.take_spare_loan() {
             let place = self.side.blocks.place(&block, len).to_words(Prefix::default());
             self.ring.write_granted(granted, place);
@@ -55,19 +58,28 @@ impl PublisherCore {
             let end = granted.end_of(Blocks::FRAME_BYTES);
             self.side.counters.bytes += len;
             self.ring_bell();
-            self.sent(block, (end, len));
+            self.sent(block, (end, lent));
         } else {
             let Some(claim) = lending.take() else { return false };
-            self.commit_block(claim, block, len);
+            self.commit_block(claim, block, (len, lent));
+        }
+        if self.ring.lacks_room_ahead() && self.subscribers.len() <= FEW {
+            self.make_room_ahead(Blocks::FRAME_BYTES);
         }
         if self.lends_ahead() {
-            if self.ring.lacks_room_ahead() {
-                self.ring.clear_ahead(Blocks::FRAME_BYTES);
-            }
-            lending.keep_spare(&mut self.side.blocks, len);
+            let lens = self.lens_like(lent);
+            lending.keep_spare(&mut self.side.blocks, lent, lens);
             lending.grant(self.ring.grant());
         }
         true
+    }
+
+    /// Lengths of messages for which a block is the right one that is right for this length.
+    fn lens_like(&self, len: usize) -> RangeInclusive<usize> {
+        let most = block_bytes(len as u64);
+        let least = if most == SMALLEST_BLOCK_BYTES { 0 } else { most / 2 + 1 };
+        let least = least.max(self.ring.largest_payload() + 1);
+        least as usize..=self.side.largest.min(most as usize)
     }
 
     /// A block for a large message, and its frame.
@@ -79,21 +91,23 @@ impl PublisherCore {
     }
 
     #[inline]
-    fn commit_block(&mut self, claim: Claim, block: Block, len: u64) {
+    fn commit_block(&mut self, claim: Claim, block: Block, (len, lent): (u64, usize)) {
         let place = self.side.blocks.place(&block, len).to_bytes(Prefix::default());
         self.ring.write(&claim, 0, &place);
         let end = claim.end();
         self.commit(claim, Kind::InArena, Blocks::FRAME_BYTES, len);
-        self.sent(block, (end, len));
+        self.sent(block, (end, lent));
     }
 
-    /// A block went out with a frame that ends here.
+    /// A block for messages of such a length went out with a frame that ends here.
     #[inline]
-    fn sent(&mut self, block: Block, (end, len): (u64, u64)) {
+    fn sent(&mut self, block: Block, (end, lent): (u64, usize)) {
         self.side.blocks.sent(block, end);
-        if !self.side.blocks.has_free(len) {
+        if !self.side.blocks.has_free(lent as u64) {
             // Now, and not when the next one is to go out.
             self.reclaim();
+            // Nobody waits for anyone.
+            self.slowest = None;
         }
     }
 
@@ -123,10 +137,7 @@ impl PublisherCore {
 
     /// Looks which blocks are nobody's any more.
     fn reclaim(&mut self) {
-        let cursor = self.look_at_cursors();
-        if !self.ring.is_lossy() {
-            self.ring.set_smallest_cursor(cursor);
-        }
+        self.look_at_cursors();
         let done = self.done_through();
         self.side.blocks.reclaim(done);
     }

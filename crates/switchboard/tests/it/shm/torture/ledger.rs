@@ -166,7 +166,7 @@ impl Ledger {
     /// Another end, in this seat.
     pub(super) fn begin_life(&self, seat: usize) -> u32 {
         let life = self.word(LIFE).fetch_add(1, SeqCst) + 1;
-        for what in [By::Begun, By::Sent, By::Closed, By::Another] {
+        for what in [By::Number, By::Begun, By::Sent, By::Closed, By::Another] {
             self.of_life(life, what).store(0, SeqCst);
         }
         self.of_life(life, By::Number).store(life, SeqCst);

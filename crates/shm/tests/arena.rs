@@ -1,0 +1,59 @@
+//! How large the segments of an arena are.
+
+use std::sync::atomic::AtomicU64;
+
+use switchboard_shm::Words;
+use switchboard_shm::arena::{Arena, LARGEST_BYTES};
+
+struct Memory(Vec<AtomicU64>);
+
+impl Words for Memory {
+    fn words(&self) -> &[AtomicU64] {
+        &self.0
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// The sizes of so many segments for messages of a length, as they are added.
+fn sizes(mut arena: Arena<Memory>, bytes: u64, count: usize) -> Vec<u64> {
+    let mut sizes = Vec::new();
+    for _ in 0..count {
+        let size = arena.next_segment_bytes(bytes, u64::MAX).expect("room for one more");
+        arena.add(Memory((0..size / 8).map(AtomicU64::new).collect()), bytes);
+        sizes.push(size);
+    }
+    sizes
+}
+
+#[test]
+fn segments_grow() {
+    let few = sizes(Arena::default(), 5_000, 7);
+    assert_eq!(few, [2, 4, 8, 16, 32, 64, 64].map(|blocks| blocks * 8 * KIB));
+    let small = sizes(Arena::with_first_bytes(MIB), 5_000, 2);
+    assert_eq!(small, [32, 64].map(|blocks| blocks * 8 * KIB));
+    let many = sizes(Arena::with_first_bytes(MIB), 50_000, 4);
+    assert_eq!(many, [16, 32, 64, 64].map(|blocks| blocks * 64 * KIB));
+    let large = sizes(Arena::with_first_bytes(MIB), MIB, 1);
+    assert_eq!(large, [4 * MIB]);
+    let larger = sizes(Arena::with_first_bytes(MIB), MIB + 1, 1);
+    assert_eq!(larger, [2 * 2 * MIB], "as few as without it");
+}
+
+/// Whatever others take, there is a block of each size.
+#[test]
+fn memory_that_is_taken_leaves_one_block_of_each_size() {
+    let mut arena = Arena::<Memory>::with_first_bytes(MIB);
+    assert_eq!(arena.next_segment_bytes(MIB, 3 * MIB + 5), Some(3 * MIB));
+    assert_eq!(arena.next_segment_bytes(MIB, MIB - 1), Some(MIB));
+    assert_eq!(arena.next_segment_bytes(LARGEST_BYTES, 0), Some(LARGEST_BYTES));
+    assert_eq!(arena.next_segment_bytes(LARGEST_BYTES + 1, u64::MAX), None);
+    arena.add(Memory((0..MIB / 8).map(AtomicU64::new).collect()), MIB);
+    assert_eq!(arena.next_segment_bytes(MIB, MIB - 1), None);
+    assert_eq!(arena.next_segment_bytes(MIB, MIB), Some(MIB));
+    let block = arena.take(MIB).expect("the only one");
+    assert!(arena.take(MIB).is_none() && !arena.has_free(MIB));
+    arena.give_back(block);
+    assert!(arena.has_free(MIB) && !arena.has_free(MIB / 2));
+}
