@@ -60,7 +60,7 @@ struct Arguments {
     #[arg(long, default_value_t = 32)]
     footprint_kib: usize,
     /// The least number of messages that the bare programs cycle through
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 32)]
     blocks: usize,
     /// Write speed.md and speed.svg into this folder
     #[arg(long, value_name = "FOLDER")]

@@ -142,7 +142,7 @@ impl<W> Default for Arena<W> {
 }
 
 impl<W: Words> Arena<W> {
-    /// With first segments of about so many bytes, where that is at least a block. The blocks of a segment are used in turn:
+    /// With first segments of about so many bytes, where that is at least two blocks. The blocks of a segment are used in turn:
     /// what was read long ago is written to faster, since its lines have left the reader's own caches.
     #[must_use]
     pub fn with_first_bytes(first_bytes: u64) -> Self {
@@ -176,7 +176,7 @@ impl<W: Words> Arena<W> {
         let block = block_bytes(bytes);
         let there = self.segments.iter().filter(|segment| segment.block_bytes == block).count();
         let first = match self.first_bytes / block {
-            0 => FIRST_BLOCKS,
+            0 | 1 => FIRST_BLOCKS,
             more => more.clamp(*FIRST_SMALL_BLOCKS.start(), *FIRST_SMALL_BLOCKS.end()),
         };
         let doubled = first << there.min(5);

@@ -31,20 +31,20 @@ fn sizes(mut arena: Arena<Memory>, bytes: u64, count: usize) -> Vec<u64> {
 fn segments_grow() {
     let few = sizes(Arena::default(), 5_000, 7);
     assert_eq!(few, [2, 4, 8, 16, 32, 64, 64].map(|blocks| blocks * 8 * KIB));
-    let small = sizes(Arena::with_first_bytes(MIB), 5_000, 2);
+    let small = sizes(Arena::with_first_bytes(2 * MIB), 5_000, 2);
     assert_eq!(small, [32, 64].map(|blocks| blocks * 8 * KIB));
-    let many = sizes(Arena::with_first_bytes(MIB), 50_000, 4);
-    assert_eq!(many, [16, 32, 64, 64].map(|blocks| blocks * 64 * KIB));
-    let large = sizes(Arena::with_first_bytes(MIB), MIB, 1);
+    let many = sizes(Arena::with_first_bytes(2 * MIB), 100_000, 4);
+    assert_eq!(many, [16, 32, 64, 64].map(|blocks| blocks * 128 * KIB));
+    let large = sizes(Arena::with_first_bytes(2 * MIB), MIB, 1);
     assert_eq!(large, [4 * MIB]);
-    let larger = sizes(Arena::with_first_bytes(MIB), MIB + 1, 1);
+    let larger = sizes(Arena::with_first_bytes(2 * MIB), MIB + 1, 1);
     assert_eq!(larger, [2 * 2 * MIB], "as few as without it");
 }
 
 /// Whatever others take, there is a block of each size.
 #[test]
 fn memory_that_is_taken_leaves_one_block_of_each_size() {
-    let mut arena = Arena::<Memory>::with_first_bytes(MIB);
+    let mut arena = Arena::<Memory>::with_first_bytes(2 * MIB);
     assert_eq!(arena.next_segment_bytes(MIB, 3 * MIB + 5), Some(3 * MIB));
     assert_eq!(arena.next_segment_bytes(MIB, MIB - 1), Some(MIB));
     assert_eq!(arena.next_segment_bytes(LARGEST_BYTES, 0), Some(LARGEST_BYTES));
