@@ -15,6 +15,7 @@ pub(crate) struct Outcome<'a> {
     pub(crate) rows: &'a [Row],
     pub(crate) rounds: usize,
     pub(crate) footprint_kib: usize,
+    pub(crate) blocks: usize,
     /// Of the machine, before and after.
     pub(crate) load: [String; 2],
 }
@@ -119,7 +120,7 @@ impl Outcome<'_> {
     }
 
     fn opening(&self) -> String {
-        let Self { rounds, footprint_kib, load, .. } = self;
+        let Self { rounds, footprint_kib, blocks, load, .. } = self;
         format!(
             "# Speed\n\n\
              Two processes on two processors exchange messages; the sender writes every byte, the \
@@ -128,7 +129,7 @@ impl Outcome<'_> {
              Ratios are taken within a round. [How it is measured](../bench/README.md).\n\n\
              Made by `cd bench/peers && cargo run --release -- --into ../../docs`, on {}, {}.\n\
              Load before: {}; after: {}. The bare programs cycle through {footprint_kib} KiB, or \
-             4 messages if that is more.\n\n\
+             {blocks} messages if that is more.\n\n\
              ![Latency by size, and messages a second](speed.svg)\n\n",
             processor(),
             kernel(),

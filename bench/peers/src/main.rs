@@ -121,6 +121,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
         rows: &rows,
         rounds: effort.rounds,
         footprint_kib: arguments.footprint_kib,
+        blocks: arguments.blocks,
         load: [load_before, load()],
     };
     if let Some(folder) = &arguments.into {
