@@ -371,6 +371,16 @@ impl ReceiverFlavor {
         each!(self, end => end.take(with), Subscriber, ShmSubscriber, ShmReceiver)
     }
 
+    /// The same, for who goes on to [`take_more`](Self::take_more).
+    #[inline]
+    pub(crate) fn take_first(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        match self {
+            Self::ShmSubscriber(end) => end.take_first(with),
+            Self::ShmReceiver(end) => end.take_first(with),
+            _ => self.take(with),
+        }
+    }
+
     /// A short cut, after which [`lend`](Self::lend) does the rest. Whether there was a message, which is now
     /// [`lent`](Self::lent); `None` where that is not known.
     #[inline]

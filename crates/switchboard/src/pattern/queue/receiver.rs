@@ -244,7 +244,7 @@ impl Receiver<Bytes> {
         if most == 0 {
             return Ok(0);
         }
-        while !self.flavor.take(&mut each)? {
+        while !self.flavor.take_first(&mut each)? {
             if deadline.passed() {
                 return Err(RecvError::Empty);
             }

@@ -429,10 +429,25 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// Takes one message without waiting. Whether there was one.
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        self.take_as(Manner::Copied, with)
+    }
+
+    /// The same, for who goes on to [`take_more`](Self::take_more): a message in a block is looked at where it lies.
+    #[inline]
+    pub(crate) fn take_first(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
+        self.take_as(Manner::LentInBlocks, with)
+    }
+
+    #[inline(always)]
+    fn take_as(
+        &mut self,
+        manner: Manner,
+        with: &mut dyn FnMut(Raw<'_>),
+    ) -> Result<bool, RecvError> {
         if self.nothing_came() {
             return Ok(false);
         }
-        let taken = self.take_copied() || self.next(Manner::Copied)?;
+        let taken = self.take_one(manner) || self.next(manner)?;
         if taken {
             with(self.outside.raw());
         }
@@ -499,8 +514,8 @@ impl<P: Reading> End<ReaderCore<P>> {
         self.take_plain(Manner::Lent)
     }
 
-    fn take_copied(&mut self) -> bool {
-        self.take_plain(Manner::Copied)
+    fn take_one(&mut self, manner: Manner) -> bool {
+        self.take_plain(manner)
     }
 
     #[inline(always)]
@@ -532,12 +547,17 @@ impl<P: Reading> End<ReaderCore<P>> {
             if taken > 0 {
                 continue;
             }
-            if !self.take_copied() && !self.take_one_more() {
+            if !self.take_one(Manner::LentInBlocks) && !self.take_one_more() {
                 break;
             }
             // Outside: whatever the caller does now, the I/O thread can do its work.
             with(self.outside.raw());
             count += 1;
+        }
+        if let Some(link) = self.outside.link_of_block()
+            && let Ok(mut core) = self.end.enter()
+        {
+            core.is_done_with_block(link);
         }
         count
     }
@@ -569,7 +589,7 @@ impl<P: Reading> End<ReaderCore<P>> {
 
     fn take_one_more(&mut self) -> bool {
         let outside = &mut self.outside;
-        self.end.enter().is_ok_and(|mut core| core.take_more(Manner::Copied, outside))
+        self.end.enter().is_ok_and(|mut core| core.take_more(Manner::LentInBlocks, outside))
     }
 
     pub(crate) fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {

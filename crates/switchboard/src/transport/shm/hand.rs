@@ -19,8 +19,23 @@ use crate::transport::{Raw, Receipt};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     Copied,
+    /// Copied out of the ring, whose room is needed for others; in a block where they lie, if they can be left there: until the
+    /// next one is taken, or they are given back.
+    LentInBlocks,
     /// Where they lie, if they can be left there: until the next one is taken.
     Lent,
+}
+
+impl Manner {
+    /// Whether the caller needs the room no more as soon as the message was taken.
+    #[inline]
+    pub(super) fn copies(self, is_in_block: bool) -> bool {
+        match self {
+            Self::Copied => true,
+            Self::LentInBlocks => !is_in_block,
+            Self::Lent => false,
+        }
+    }
 }
 
 /// What is known of a message that was taken.
@@ -287,6 +302,12 @@ impl Hand {
         }
     }
 
+    /// Over which link it came, if it is in a block that was not copied.
+    #[inline]
+    pub(super) fn link_of_block(&self) -> Option<LinkId> {
+        matches!(self.found.place, Place::Segment).then(|| self.segment.as_ref().map(|held| held.0))?
+    }
+
     /// Its bytes.
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
@@ -348,19 +369,16 @@ impl Hand {
         ring: &RingReader<Theirs>,
         (word, len): (usize, usize),
     ) {
-        self.found.place = match manner {
-            Manner::Copied => {
-                let words = &ring.memory().words()[word..];
-                switchboard_shm::copy_out(words, self.room(len));
-                Place::Copied(len)
+        self.found.place = if manner.copies(false) {
+            let words = &ring.memory().words()[word..];
+            switchboard_shm::copy_out(words, self.room(len));
+            Place::Copied(len)
+        } else {
+            self.hold(link, ring);
+            if let Some((_, ring)) = &mut self.ring {
+                ring.show(word, len);
             }
-            Manner::Lent => {
-                self.hold(link, ring);
-                if let Some((_, ring)) = &mut self.ring {
-                    ring.show(word, len);
-                }
-                Place::Ring
-            }
+            Place::Ring
         };
     }
 
@@ -422,19 +440,16 @@ impl Hand {
     ) -> Result<(), Misbehaved> {
         let words = place.words(segment)?;
         let len = place.len as usize;
-        self.found.place = match manner {
-            Manner::Copied => {
-                switchboard_shm::copy_out(words, self.room(len));
-                Place::Copied(len)
-            }
-            Manner::Lent => {
-                let held = self.segment.take_if(|held| (held.0, held.1) == (link, index));
-                let segment = || shared_memory::Place::nothing_of(segment.0.clone());
-                let (_, _, shown) =
-                    self.segment.insert(held.unwrap_or_else(|| (link, index, segment())));
-                shown.show(place.offset as usize / 8, len);
-                Place::Segment
-            }
+        self.found.place = if manner.copies(true) {
+            switchboard_shm::copy_out(words, self.room(len));
+            Place::Copied(len)
+        } else {
+            let held = self.segment.take_if(|held| (held.0, held.1) == (link, index));
+            let segment = || shared_memory::Place::nothing_of(segment.0.clone());
+            let (_, _, shown) =
+                self.segment.insert(held.unwrap_or_else(|| (link, index, segment())));
+            shown.show(place.offset as usize / 8, len);
+            Place::Segment
         };
         Ok(())
     }

@@ -72,6 +72,9 @@ pub(crate) trait Reading: fmt::Debug + Send + Sized + 'static {
     /// The last message that the caller took by itself lies in a block.
     fn has_taken_block(&mut self) {}
 
+    /// The caller will not look at the last message any more, which lies in a block.
+    fn is_done_with_block(_writer: &mut Writer<Self>, _control: &Control<ReaderOffer>) {}
+
     /// Whether messages are [looked at](Self::look_ahead) before they are taken.
     const LOOKS_AHEAD: bool = false;
 
@@ -269,6 +272,13 @@ impl<P: Reading> ReaderCore<P> {
             hand.looks_at(only.link, &only.ring);
         }
         seen
+    }
+
+    /// The caller will not look any more at what came over this link last, and lies in a block.
+    pub(super) fn is_done_with_block(&mut self, link: LinkId) {
+        if let Some(one) = self.writers.iter_mut().find(|one| one.link == link) {
+            P::is_done_with_block(one, &self.control);
+        }
     }
 
     /// So many of them were taken.

@@ -78,7 +78,7 @@ impl Reading for Subscription {
             return take_block(one, control, manner, hand);
         };
         hand.take_at(manner, one.link, &one.ring, (word, len));
-        if manner == Manner::Copied {
+        if manner.copies(false) {
             store_after_step(one, control);
         }
         one.counters.received += 1;
@@ -97,6 +97,12 @@ impl Reading for Subscription {
 
     fn has_taken_block(&mut self) {
         self.has_block = true;
+    }
+
+    fn is_done_with_block(one: &mut Publisher, control: &Control<ReaderOffer>) {
+        if one.kept.has_block {
+            give_back(one, control);
+        }
     }
 
     #[inline(always)]
@@ -145,7 +151,7 @@ fn take_block(
     }
     one.ring.pass(end);
     one.kept.has_block = true;
-    if manner == Manner::Copied {
+    if manner.copies(true) {
         give_back(one, control);
     }
     one.counters.received += 1;
@@ -197,7 +203,7 @@ fn take_next(
             }
         };
         one.ring.advance(&frame);
-        if manner == Manner::Copied {
+        if manner.copies(one.kept.has_block) {
             give_back(one, control);
         }
         if fits {
