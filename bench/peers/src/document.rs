@@ -15,7 +15,7 @@ pub(crate) struct Outcome<'a> {
     pub(crate) rows: &'a [Row],
     pub(crate) rounds: usize,
     pub(crate) footprint_kib: usize,
-    pub(crate) blocks: usize,
+    pub(crate) large_footprint_kib: usize,
     /// Of the machine, before and after.
     pub(crate) load: [String; 2],
 }
@@ -120,7 +120,7 @@ impl Outcome<'_> {
     }
 
     fn opening(&self) -> String {
-        let Self { rounds, footprint_kib, blocks, load, .. } = self;
+        let Self { rounds, footprint_kib, large_footprint_kib, load, .. } = self;
         format!(
             "# Speed\n\n\
              Two processes on two processors exchange messages; the sender writes every byte, the \
@@ -128,8 +128,8 @@ impl Outcome<'_> {
              everybody ran once, in changing order; in parentheses the lowest\nand highest round. \
              Ratios are taken within a round. [How it is measured](../bench/README.md).\n\n\
              Made by `cd bench/peers && cargo run --release -- --into ../../docs`, on {}, {}.\n\
-             Load before: {}; after: {}. The bare programs cycle through {footprint_kib} KiB, or \
-             {blocks} messages if that is more.\n\n\
+             Load before: {}; after: {}. The bare programs cycle through {footprint_kib} KiB, with \
+             messages of more than a quarter of that through {large_footprint_kib} KiB.\n\n\
              ![Latency by size, and messages a second](speed.svg)\n\n",
             processor(),
             kernel(),

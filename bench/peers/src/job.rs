@@ -143,8 +143,6 @@ pub(crate) struct Job {
     pub(crate) run: u64,
     /// In memory; removed when all is over.
     pub(crate) folder: PathBuf,
-    /// What the bare programs cycle through.
-    pub(crate) footprint_bytes: usize,
-    /// The least number of messages in there.
-    pub(crate) blocks: usize,
+    /// What the bare programs cycle through: with messages of up to a quarter of it, and with larger ones.
+    pub(crate) footprints_bytes: (usize, usize),
 }

@@ -59,9 +59,9 @@ struct Arguments {
     /// What the bare programs cycle through, in KiB: as much as the ring of a topic
     #[arg(long, default_value_t = 32)]
     footprint_kib: usize,
-    /// The least number of messages that the bare programs cycle through
-    #[arg(long, default_value_t = 32)]
-    blocks: usize,
+    /// The same for messages of more than a quarter of that: as much as the first blocks of a topic
+    #[arg(long, default_value_t = 4096)]
+    large_footprint_kib: usize,
     /// Write speed.md and speed.svg into this folder
     #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
@@ -101,7 +101,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
     let contenders = contenders(&arguments.only)?;
     let bare: Vec<&'static Contender> =
         contenders.iter().copied().filter(|contender| contender.bare).collect();
-    let runner = Runner::new(arguments.footprint_kib << 10, arguments.blocks)?;
+    let runner = Runner::new((arguments.footprint_kib << 10, arguments.large_footprint_kib << 10))?;
     let load_before = load();
 
     let all: Vec<Case> =
@@ -121,7 +121,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Failure> {
         rows: &rows,
         rounds: effort.rounds,
         footprint_kib: arguments.footprint_kib,
-        blocks: arguments.blocks,
+        large_footprint_kib: arguments.large_footprint_kib,
         load: [load_before, load()],
     };
     if let Some(folder) = &arguments.into {

@@ -29,8 +29,7 @@ const OTHER_FILES: u64 = 64;
 pub(crate) struct Runner {
     leftovers: Leftovers,
     cpus: (usize, usize),
-    footprint_bytes: usize,
-    blocks: usize,
+    footprints_bytes: (usize, usize),
     next: Cell<u64>,
 }
 
@@ -50,13 +49,13 @@ pub(crate) struct Ran {
 
 impl Runner {
     /// Two processors, and a folder.
-    pub(crate) fn new(footprint_bytes: usize, blocks: usize) -> Result<Self, Failure> {
+    pub(crate) fn new(footprints_bytes: (usize, usize)) -> Result<Self, Failure> {
         let cpus = two_cpus()?;
         if cpus.0 == cpus.1 {
             return Err("two processors are needed".into());
         }
         let leftovers = Leftovers::new()?;
-        Ok(Self { leftovers, cpus, footprint_bytes, blocks, next: Cell::new(1) })
+        Ok(Self { leftovers, cpus, footprints_bytes, next: Cell::new(1) })
     }
 
     /// Runs one contender once.
@@ -146,8 +145,7 @@ impl Runner {
             prefix: self.leftovers.prefix().to_owned(),
             run,
             folder: self.leftovers.folder().to_owned(),
-            footprint_bytes: self.footprint_bytes,
-            blocks: self.blocks,
+            footprints_bytes: self.footprints_bytes,
         }
     }
 

@@ -24,9 +24,9 @@ pub const MOST_SEGMENTS: usize = 1024;
 pub const SEGMENT_BYTES: RangeInclusive<usize> = PAGE_BYTES..=LARGEST_BYTES as usize;
 /// Blocks of the first segment of a size: as few as can be, and where more are wanted, of small ones.
 const FIRST_BLOCKS: u64 = 2;
-const FIRST_SMALL_BLOCKS: RangeInclusive<u64> = 4..=32;
+const FIRST_SMALL_BLOCKS: RangeInclusive<u64> = 4..=128;
 /// Blocks of a segment at most.
-const MOST_BLOCKS: u64 = 64;
+const MOST_BLOCKS: u64 = 128;
 /// A segment is no larger than this, unless one block is.
 const LARGE_SEGMENT_BYTES: u64 = 64 << 20;
 

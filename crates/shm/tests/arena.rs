@@ -31,13 +31,13 @@ fn sizes(mut arena: Arena<Memory>, bytes: u64, count: usize) -> Vec<u64> {
 fn segments_grow() {
     let few = sizes(Arena::default(), 5_000, 7);
     assert_eq!(few, [2, 4, 8, 16, 32, 64, 64].map(|blocks| blocks * 8 * KIB));
-    let small = sizes(Arena::with_first_bytes(2 * MIB), 5_000, 2);
-    assert_eq!(small, [32, 64].map(|blocks| blocks * 8 * KIB));
-    let many = sizes(Arena::with_first_bytes(2 * MIB), 100_000, 4);
-    assert_eq!(many, [16, 32, 64, 64].map(|blocks| blocks * 128 * KIB));
-    let large = sizes(Arena::with_first_bytes(2 * MIB), MIB, 1);
+    let small = sizes(Arena::with_first_bytes(4 * MIB), 5_000, 2);
+    assert_eq!(small, [128, 128].map(|blocks| blocks * 8 * KIB));
+    let many = sizes(Arena::with_first_bytes(4 * MIB), 100_000, 4);
+    assert_eq!(many, [32, 64, 128, 128].map(|blocks| blocks * 128 * KIB));
+    let large = sizes(Arena::with_first_bytes(4 * MIB), MIB, 1);
     assert_eq!(large, [4 * MIB]);
-    let larger = sizes(Arena::with_first_bytes(2 * MIB), MIB + 1, 1);
+    let larger = sizes(Arena::with_first_bytes(3 * MIB), 2 * MIB, 1);
     assert_eq!(larger, [2 * 2 * MIB], "as few as without it");
 }
 

@@ -23,6 +23,8 @@ use crate::{Failure, side};
 const LINES_BYTES: usize = 128;
 const LINE_BYTES: usize = 64;
 const PAGE_BYTES: usize = 4096;
+/// However large they are.
+const LEAST_PLACES: usize = 2;
 /// The word before the payload.
 const FLAG_BYTES: usize = 8;
 
@@ -187,8 +189,11 @@ impl Regions {
 
     /// How far apart the places are, and how many make up the footprint.
     fn shape(meeting: &Meeting<'_>) -> (usize, usize) {
-        let stride = (FLAG_BYTES + meeting.job.case.bytes).next_multiple_of(LINE_BYTES);
-        (stride, (meeting.job.footprint_bytes / stride).max(meeting.job.blocks))
+        let bytes = meeting.job.case.bytes;
+        let stride = (FLAG_BYTES + bytes).next_multiple_of(LINE_BYTES);
+        let (usual, large) = meeting.job.footprints_bytes;
+        let footprint = if bytes > usual / 4 { large } else { usual };
+        (stride, (footprint / stride).max(LEAST_PLACES))
     }
 
     fn way_bytes(stride: usize, places: usize) -> usize {

@@ -103,6 +103,7 @@ const ROLES: &[(&str, Role)] = &[
     ("shm-elsewhere", shm::elsewhere::publisher),
     ("shm-joins-later", shm::elsewhere::joins_later),
     ("shm-forks-between", shm::fork::forks_between),
+    ("shm-sends-large", shm::in_place::sends_large),
     ("shm-thousand-channels", shm::thousand::channels),
     ("shm-one-of-crowd", shm::thousand::subscriber),
     ("shm-comer", shm::descriptors::comer),

@@ -11,7 +11,7 @@ use super::memory::Own;
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Of a topic the first segments of small blocks have so much.
-const FIRST_BYTES_OF_TOPIC: u64 = 2 << 20;
+const FIRST_BYTES_OF_TOPIC: u64 = 4 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Blocks {

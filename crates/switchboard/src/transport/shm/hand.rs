@@ -305,7 +305,8 @@ impl Hand {
     /// Over which link it came, if it is in a block that was not copied.
     #[inline]
     pub(super) fn link_of_block(&self) -> Option<LinkId> {
-        matches!(self.found.place, Place::Segment).then(|| self.segment.as_ref().map(|held| held.0))?
+        matches!(self.found.place, Place::Segment)
+            .then(|| self.segment.as_ref().map(|held| held.0))?
     }
 
     /// Its bytes.

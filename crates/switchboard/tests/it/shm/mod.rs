@@ -11,6 +11,7 @@ pub(crate) mod feeds;
 pub(crate) mod feeds_of_others;
 pub(crate) mod fork;
 pub(crate) mod gathered;
+pub(crate) mod in_place;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod killstep;
 pub(crate) mod losses;
