@@ -216,7 +216,7 @@ impl Receiver<Bytes> {
     /// them. `with` says whether to acknowledge it, after the last one; if not, its [`Ticket`] can do so later.
     ///
     /// At most `most` messages. Returns how many there were. Over `shm:` a message that does not lie in the ring, of a sender of
-    /// the same user, is looked at where it lies, as one that is [borrowed](Self::borrow): until `with` returns.
+    /// the same user, is looked at where it lies, as one that is [borrowed](Self::borrow): until `with` returns, and not in a child of `fork(2)`.
     ///
     /// # Errors
     /// `Empty` when the time is over before the first one; otherwise as [`recv`](Self::recv). What

@@ -429,29 +429,29 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// Takes one message without waiting. Whether there was one.
     #[inline]
     pub(crate) fn take(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        self.take_as(Manner::Copied, with)
+        let taken = self.take_as(Manner::Copied)?;
+        if taken {
+            with(self.outside.raw());
+        }
+        Ok(taken)
     }
 
     /// The same, for who goes on to [`take_more`](Self::take_more): a message in a block is looked at where it lies.
     #[inline]
     pub(crate) fn take_first(&mut self, with: &mut dyn FnMut(Raw<'_>)) -> Result<bool, RecvError> {
-        self.take_as(Manner::LentInBlocks, with)
+        let taken = self.take_as(Manner::LentInBlocks)?;
+        if taken {
+            with(Looking(self).0.outside.raw());
+        }
+        Ok(taken)
     }
 
     #[inline(always)]
-    fn take_as(
-        &mut self,
-        manner: Manner,
-        with: &mut dyn FnMut(Raw<'_>),
-    ) -> Result<bool, RecvError> {
+    fn take_as(&mut self, manner: Manner) -> Result<bool, RecvError> {
         if self.nothing_came() {
             return Ok(false);
         }
-        let taken = self.take_one(manner) || self.next(manner)?;
-        if taken {
-            with(self.outside.raw());
-        }
-        Ok(taken)
+        Ok(self.take_one(manner) || self.next(manner)?)
     }
 
     /// Takes a copy of one message without waiting: [`lent_payload`](Self::lent_payload). Whether there was one.
@@ -540,24 +540,21 @@ impl<P: Reading> End<ReaderCore<P>> {
 
     /// Up to `most` further messages of the writer that the last one came from.
     pub(crate) fn take_more(&mut self, most: usize, with: &mut dyn FnMut(Raw<'_>)) -> usize {
+        let looking = Looking(self);
+        let end = &mut *looking.0;
         let mut count = 0;
         while count < most {
-            let taken = self.take_ahead(most - count, with);
+            let taken = end.take_ahead(most - count, with);
             count += taken;
             if taken > 0 {
                 continue;
             }
-            if !self.take_one(Manner::LentInBlocks) && !self.take_one_more() {
+            if !end.take_one(Manner::LentInBlocks) && !end.take_one_more() {
                 break;
             }
             // Outside: whatever the caller does now, the I/O thread can do its work.
-            with(self.outside.raw());
+            with(end.outside.raw());
             count += 1;
-        }
-        if let Some(link) = self.outside.link_of_block()
-            && let Ok(mut core) = self.end.enter()
-        {
-            core.is_done_with_block(link);
         }
         count
     }
@@ -599,6 +596,21 @@ impl<P: Reading> End<ReaderCore<P>> {
     /// As [`wait`](Self::wait), for whom no message is what ends it.
     pub(super) fn wait_quietly(&mut self, deadline: Deadline) -> Result<(), Error> {
         self.sleep(deadline)
+    }
+}
+
+/// A reader's end whose caller looks at messages where they lie: in the end, also if it panics, blocks are their
+/// writers' again.
+struct Looking<'a, P: Reading>(&'a mut End<ReaderCore<P>>);
+
+impl<P: Reading> Drop for Looking<'_, P> {
+    fn drop(&mut self) {
+        let Self(end) = self;
+        if end.outside.was_in_block()
+            && let Ok(mut core) = end.end.enter()
+        {
+            core.is_done_with_blocks();
+        }
     }
 }
 

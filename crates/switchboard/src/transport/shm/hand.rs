@@ -92,6 +92,8 @@ pub(crate) struct Hand {
     ahead: Vec<Ahead>,
     before_ahead: u64,
     segment: Option<(LinkId, u32, shared_memory::Place<PeerMemory>)>,
+    /// A message was left in its block, where `take_large` found it.
+    was_in_block: bool,
 }
 
 /// So many messages are looked at before their room is given back.
@@ -302,11 +304,10 @@ impl Hand {
         }
     }
 
-    /// Over which link it came, if it is in a block that was not copied.
+    /// Whether a message was left in its block since this was asked last.
     #[inline]
-    pub(super) fn link_of_block(&self) -> Option<LinkId> {
-        matches!(self.found.place, Place::Segment)
-            .then(|| self.segment.as_ref().map(|held| held.0))?
+    pub(super) fn was_in_block(&mut self) -> bool {
+        std::mem::take(&mut self.was_in_block)
     }
 
     /// Its bytes.
@@ -450,6 +451,7 @@ impl Hand {
             let (_, _, shown) =
                 self.segment.insert(held.unwrap_or_else(|| (link, index, segment())));
             shown.show(place.offset as usize / 8, len);
+            self.was_in_block = true;
             Place::Segment
         };
         Ok(())

@@ -267,6 +267,8 @@ impl<P: Reading> ReaderCore<P> {
     pub(super) fn look_ahead(&mut self, most: usize, hand: &mut Hand) -> usize {
         self.catch_up(hand);
         let [only] = &mut self.writers[..] else { return 0 };
+        // Before the caller looks at the others, one by one.
+        P::is_done_with_block(only, &self.control);
         let seen = P::look_ahead(only, hand.ahead(most));
         if seen > 0 {
             hand.looks_at(only.link, &only.ring);
@@ -274,9 +276,9 @@ impl<P: Reading> ReaderCore<P> {
         seen
     }
 
-    /// The caller will not look any more at what came over this link last, and lies in a block.
-    pub(super) fn is_done_with_block(&mut self, link: LinkId) {
-        if let Some(one) = self.writers.iter_mut().find(|one| one.link == link) {
+    /// The caller will not look any more at what was taken, and left in its block.
+    pub(super) fn is_done_with_blocks(&mut self) {
+        for one in &mut self.writers {
             P::is_done_with_block(one, &self.control);
         }
     }

@@ -99,6 +99,7 @@ impl Reading for Subscription {
         self.has_block = true;
     }
 
+    #[inline]
     fn is_done_with_block(one: &mut Publisher, control: &Control<ReaderOffer>) {
         if one.kept.has_block {
             give_back(one, control);
@@ -207,7 +208,12 @@ fn take_next(
             give_back(one, control);
         }
         if fits {
-            return Ok(pass_on(one, frame.number, hand));
+            let taken = pass_on(one, frame.number, hand);
+            // What is held back is a copy.
+            if matches!(taken, Taken::Gap(_)) && one.kept.has_block {
+                give_back(one, control);
+            }
+            return Ok(taken);
         }
         one.kept.missing += 1;
         one.counters.missed += 1;

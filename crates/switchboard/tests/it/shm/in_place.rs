@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use switchboard::{Bytes, Options, Receiver, Sender};
+use switchboard::{Bytes, Options, Receiver, RecvError, Sender};
 use switchboard_testkit::child::{instruction, report};
 use switchboard_testkit::{Child, DEADLINE, Scratch};
 
@@ -84,6 +84,42 @@ fn their_room_is_given_back_when_the_call_returns() {
             // Without another call of its reader.
             writer.flush(Some(DEADLINE)).unwrap_or_else(|error| panic!("{pattern:?}: {error}"));
         }
+    }
+}
+
+/// What is held back until it was told what is missing before it is a copy.
+#[test]
+fn their_room_is_given_back_behind_a_gap() {
+    let scratch = Scratch::new();
+    let address = address(&scratch, Pattern::Topic);
+    let options = Options::default().max_message_bytes(Some(LONG as u32));
+    let mut reader = ends::reader(Pattern::Topic, &address, options).expect("a reader");
+    let mut writer = ends::writer(Pattern::Topic, &address, Options::default()).expect("a writer");
+    writer.wait_for_peers(1, Some(DEADLINE)).expect("the reader");
+    send(&mut writer, [1], SHORT);
+    assert_eq!(take(&mut reader, &mut Vec::new(), 1).len(), 1);
+    send(&mut writer, [2], LONG + 1);
+    send(&mut writer, [3], LONG);
+    let told = reader.recv_each(1, Some(DEADLINE), |_, _| panic!("a gap is before it"));
+    assert!(matches!(told, Err(RecvError::Gap { .. })), "{told:?}");
+    writer.flush(Some(DEADLINE)).expect("room is given back");
+    assert_eq!(take(&mut reader, &mut Vec::new(), 3).len(), 1);
+}
+
+#[test]
+fn a_panic_while_one_is_looked_at_gives_its_room_back() {
+    let scratch = Scratch::new();
+    for most in [1, 1000] {
+        let (mut writer, mut reader) = ends(&scratch, Pattern::Topic);
+        send(&mut writer, [1], LONG);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            reader.recv_each(most, Some(DEADLINE), |_, _| {
+                std::panic::resume_unwind(Box::new("on purpose"))
+            })
+        }));
+        assert!(panicked.is_err());
+        // Without another call of its reader.
+        writer.flush(Some(DEADLINE)).expect("room is given back");
     }
 }
 
