@@ -146,7 +146,7 @@ impl<T: InPlace> Subscriber<T> {
 impl Subscriber<Bytes> {
     /// Waits for messages and gives the bytes of each one that is there to `with`, without copying
     /// them; at most `most`. Returns how many there were. Over `shm:` a message that does not lie in the ring, of a publisher of the
-    /// same user, is looked at where it lies, as one that is [borrowed](Self::borrow): until `with` returns, and not in a child of `fork(2)`.
+    /// same user that overwrites nothing, is looked at where it lies, as one that is [borrowed](Self::borrow): until `with` returns, and not in a child of `fork(2)`.
     ///
     /// # Errors
     /// `Empty` when the time is over before the first one; otherwise as [`recv`](Self::recv).

@@ -1,6 +1,9 @@
 //! Ends of either pattern alike, and messages that show whose they are and whether they are whole.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use switchboard::{Bytes, Error, Options, Queue, Receiver, Sender, Start, Topic};
+use switchboard_testkit::DEADLINE;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pattern {
@@ -72,4 +75,20 @@ pub(super) fn read(bytes: &[u8]) -> Option<(u64, u64)> {
     let (from, number) = (word(0)?, word(8)?);
     let mut rest = bytes.iter().enumerate().skip(LEAST_BYTES);
     rest.all(|(at, byte)| *byte == filling(from, number, at)).then_some((from, number))
+}
+
+/// Takes many in one call, which panics at one of them: it had that one, and none behind it.
+pub(super) fn panic_at(reader: &mut Receiver<Bytes>, seen: &mut Vec<u64>, stop: u64) {
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        reader.recv_each(1000, Some(DEADLINE), |incoming, _| {
+            let (_, number) = read(incoming.bytes).expect("a whole message");
+            seen.push(number);
+            if number == stop {
+                resume_unwind(Box::new("on purpose"));
+            }
+            false
+        })
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(seen.last(), Some(&stop));
 }

@@ -333,19 +333,7 @@ fn a_panic_between_messages_that_are_received_loses_none() {
     writer.send_each(64, numbered(1..=100)).expect("sent");
     let mut seen = Vec::new();
     for stop in [1, 2, 3, 70, 71] {
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            beside.recv_each(1000, Some(DEADLINE), |incoming, _| {
-                let (_, number) = ends::read(incoming.bytes).expect("a whole message");
-                seen.push(number);
-                if number == stop {
-                    std::panic::resume_unwind(Box::new("on purpose"));
-                }
-                false
-            })
-        }));
-        assert!(panicked.is_err());
-        // It had that one, and no other is passed over.
-        assert_eq!(seen.last(), Some(&stop));
+        ends::panic_at(&mut beside, &mut seen, stop);
     }
     seen.extend(all(&mut beside));
     assert_eq!(seen, (1..=100).collect::<Vec<_>>());

@@ -130,18 +130,7 @@ fn a_panic_while_one_is_looked_at_loses_none() {
     let mut seen = Vec::new();
     send(&mut writer, 1..=6, LONG);
     for stop in [1, 2, 4] {
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            reader.recv_each(1000, Some(DEADLINE), |incoming, _| {
-                let (_, number) = ends::read(incoming.bytes).expect("a whole message");
-                seen.push(number);
-                if number == stop {
-                    std::panic::resume_unwind(Box::new("on purpose"));
-                }
-                false
-            })
-        }));
-        assert!(panicked.is_err());
-        assert_eq!(seen.last(), Some(&stop));
+        ends::panic_at(&mut reader, &mut seen, stop);
     }
     take(&mut reader, &mut seen, 6);
     assert_eq!(seen, [1, 2, 3, 4, 5, 6]);
