@@ -25,8 +25,8 @@ pub const SEGMENT_BYTES: RangeInclusive<usize> = PAGE_BYTES..=LARGEST_BYTES as u
 /// Blocks of the first segment of a size: as few as can be, and where more are wanted, of small ones.
 const FIRST_BLOCKS: u64 = 2;
 const FIRST_SMALL_BLOCKS: RangeInclusive<u64> = 4..=128;
-/// Blocks of a segment at most.
-const MOST_BLOCKS: u64 = 128;
+/// Blocks of a segment at most: one bit each.
+const MOST_BLOCKS: u64 = u128::BITS as u64;
 /// A segment is no larger than this, unless one block is.
 const LARGE_SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -124,8 +124,49 @@ impl Place {
 struct Segment<W> {
     memory: W,
     block_bytes: u64,
-    /// Those that were used longest ago go first.
-    free: VecDeque<u32>,
+    free: Free,
+}
+
+/// Which blocks of a segment are free: a bit each. They are taken in the order of their addresses, round and round, in whatever
+/// order they were given back. So the one taken next is the one used longest ago, but for those that are held; and it lies
+/// behind the one before, which is where processors fetch ahead when somebody reads to the end of a message. In another order
+/// they take lines away from where the writer writes (docs/design/shm.md, "By address").
+#[derive(Debug)]
+struct Free {
+    blocks: u128,
+    /// The first to look at.
+    next: u32,
+}
+
+impl Free {
+    /// So many blocks, all of them free.
+    fn all(blocks: u64) -> Self {
+        let beyond = u128::BITS.saturating_sub(blocks.min(MOST_BLOCKS) as u32);
+        Self { blocks: u128::MAX.checked_shr(beyond).unwrap_or(0), next: 0 }
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<u32> {
+        let ahead = self.blocks & (u128::MAX << self.next);
+        let from = if ahead == 0 { self.blocks } else { ahead };
+        if from == 0 {
+            return None;
+        }
+        let index = from.trailing_zeros();
+        self.blocks &= !(1 << index);
+        self.next = (index + 1) % u128::BITS;
+        Some(index)
+    }
+
+    #[inline]
+    fn give_back(&mut self, index: u32) {
+        self.blocks |= 1 << index;
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.blocks == 0
+    }
 }
 
 /// The segments of a writer.
@@ -155,7 +196,7 @@ impl<W: Words> Arena<W> {
         let fitting =
             |segment: &Segment<W>| segment.block_bytes == wanted && !segment.free.is_empty();
         let at = self.segments.iter().position(fitting)?;
-        let index = self.segments[at].free.pop_front()?;
+        let index = self.segments[at].free.take()?;
         Some(Block { segment: at as u32, index })
     }
 
@@ -192,8 +233,7 @@ impl<W: Words> Arena<W> {
     pub fn add(&mut self, memory: W, bytes: u64) -> u32 {
         let block_bytes = block_bytes(bytes);
         let blocks = memory.words().len() as u64 * WORD_BYTES / block_bytes;
-        let free = (0..blocks as u32).collect();
-        self.segments.push(Segment { memory, block_bytes, free });
+        self.segments.push(Segment { memory, block_bytes, free: Free::all(blocks) });
         self.segments.len() as u32 - 1
     }
 
@@ -220,7 +260,7 @@ impl<W: Words> Arena<W> {
 
     /// Nobody uses the block any more.
     pub fn give_back(&mut self, block: Block) {
-        self.segments[block.segment as usize].free.push_back(block.index);
+        self.segments[block.segment as usize].free.give_back(block.index);
     }
 }
 

@@ -1,9 +1,9 @@
-//! How large the segments of an arena are.
+//! How large the segments of an arena are, and in which order their blocks are used.
 
 use std::sync::atomic::AtomicU64;
 
 use switchboard_shm::Words;
-use switchboard_shm::arena::{Arena, LARGEST_BYTES};
+use switchboard_shm::arena::{Arena, Block, LARGEST_BYTES};
 
 struct Memory(Vec<AtomicU64>);
 
@@ -39,6 +39,68 @@ fn segments_grow() {
     assert_eq!(large, [4 * MIB]);
     let larger = sizes(Arena::with_first_bytes(3 * MIB), 2 * MIB, 1);
     assert_eq!(larger, [2 * 2 * MIB], "as few as without it");
+}
+
+/// An arena with one segment of 128 blocks of 4 KiB.
+fn one_segment() -> Arena<Memory> {
+    let mut arena = Arena::with_first_bytes(4 * MIB);
+    let size = arena.next_segment_bytes(4 * KIB, u64::MAX).expect("room for one");
+    assert_eq!(size, 128 * 4 * KIB);
+    arena.add(Memory((0..size / 8).map(AtomicU64::new).collect()), 4 * KIB);
+    arena
+}
+
+/// Takes a block, and says which it is.
+fn take(arena: &mut Arena<Memory>) -> Option<(u64, Block)> {
+    let block = arena.take(4 * KIB)?;
+    Some((arena.place(&block, 1).offset / (4 * KIB), block))
+}
+
+#[test]
+fn blocks_are_taken_by_address_in_whatever_order_they_come_back() {
+    let mut arena = one_segment();
+    let mut taken: Vec<_> = std::iter::from_fn(|| take(&mut arena)).collect();
+    assert_eq!(taken.iter().map(|(at, _)| *at).collect::<Vec<_>>(), (0..128).collect::<Vec<_>>());
+    assert!(!arena.has_free(4 * KIB));
+    let odd: Vec<_> = taken.extract_if(.., |(at, _)| *at % 2 == 1).collect();
+    for (_, block) in odd.into_iter().rev().chain(taken) {
+        arena.give_back(block);
+    }
+    for round in 0..3 {
+        for wanted in 0..128 {
+            let (at, block) = take(&mut arena).expect("all are free");
+            assert_eq!(at, wanted, "round {round}");
+            arena.give_back(block);
+        }
+    }
+}
+
+/// A block that is held is passed over, and the one given back last is not the one taken next.
+#[test]
+fn blocks_that_are_held_are_passed_over() {
+    let mut arena = one_segment();
+    let mut held = Vec::new();
+    for wanted in 0..128 {
+        let (at, block) = take(&mut arena).expect("nobody took it");
+        assert_eq!(at, wanted);
+        if [0, 1, 63, 64, 127].contains(&at) {
+            held.push(block);
+        } else {
+            arena.give_back(block);
+        }
+    }
+    let free: Vec<u64> = (0..123)
+        .map(|_| {
+            let (at, block) = take(&mut arena).expect("123 are free");
+            arena.give_back(block);
+            at
+        })
+        .collect();
+    assert_eq!(free, (2..63).chain(65..127).collect::<Vec<_>>());
+    for block in held.drain(..) {
+        arena.give_back(block);
+    }
+    assert_eq!(take(&mut arena).map(|(at, _)| at), Some(127), "behind the one before it");
 }
 
 /// Whatever others take, there is a block of each size.

@@ -13,8 +13,8 @@ pub(in super::super) const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "a block that was taken stays free",
         file: "arena.rs",
-        right: "let index = self.segments[at].free.pop_front()?;",
-        wrong: "let index = *self.segments[at].free.front()?;",
+        right: "self.blocks &= !(1 << index);",
+        wrong: "self.blocks &= u128::MAX;",
         models: "not_built_in",
     },
     Mistake {
